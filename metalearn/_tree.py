@@ -1,0 +1,52 @@
+"""Pytrees: PyTorch's own functions under one name, and the arithmetic that the engine needs."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import (
+    MappingKey,
+    SequenceKey,
+    tree_flatten,
+    tree_leaves,
+    tree_leaves_with_path,
+    tree_map,
+    tree_unflatten,
+)
+
+__all__ = [
+    "tree_flatten",
+    "tree_leaves",
+    "tree_map",
+    "tree_unflatten",
+    "tree_add",
+    "tree_detach",
+    "tree_names",
+    "tree_zeros_like",
+]
+
+
+def tree_add(left: Any, right: Any) -> Any:
+    """Add two trees of the same structure leaf by leaf."""
+    return tree_map(torch.add, left, right)
+
+
+def tree_detach(tree: Any) -> Any:
+    """Detach every leaf."""
+    return tree_map(Tensor.detach, tree)
+
+
+def tree_zeros_like(tree: Any) -> Any:
+    """Return zeros shaped as the tree."""
+    return tree_map(torch.zeros_like, tree)
+
+
+def tree_names(tree: Any) -> list[str]:
+    """Name every leaf by its path, such as `rate.0.weight`, in the order of `tree_leaves`."""
+    return [".".join(_part(key) for key in path) for path, _ in tree_leaves_with_path(tree)]
+
+
+def _part(key: Any) -> str:
+    if isinstance(key, MappingKey):
+        return str(key.key)
+    return str(key.idx) if isinstance(key, SequenceKey) else str(key.name)
