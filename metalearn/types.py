@@ -1,14 +1,21 @@
 """The types that the three parts of the library exchange: plain pytrees of tensors."""
 
+import copy
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
+import torch.nn as nn
 from torch import Tensor
 
+from metalearn._checks import invalid
+from metalearn._modules import below, call_model, set_tensor
+from metalearn._tasks import map_tasks, num_tasks, take
 from metalearn._tree import tree_map
 
 Params: TypeAlias = dict[str, Tensor]
+T = TypeVar("T")
 PyTree: TypeAlias = Any
 """Any nesting of dicts, lists and (named) tuples with tensors as leaves."""
 
@@ -92,3 +99,69 @@ class Estimate(NamedTuple):
     loss: Tensor
     carry: PyTree
     diagnostics: dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Adapted:
+    """The outcome of adaptation: one task's, or with a leading task axis many tasks'. Detached from any graph.
+
+    `learner.adapt` also fills in what is needed to call the adapted models.
+
+    Attributes:
+        params: Adapted parameters, by name.
+        shared: Parameters that did not adapt, without a task axis.
+        state: The rule's last state.
+        support: What was adapted to.
+        model: The module that the parameters belong to.
+        query_loss: As in `Problem`.
+        batching: "vmap" or "loop", how the models are called.
+    """
+
+    params: Params
+    shared: Params
+    state: PyTree
+    support: Batch | None = None
+    model: nn.Module | None = None
+    query_loss: Callable[[Params, Params, Episode], Tensor] | None = None
+    batching: str = "vmap"
+
+    def __len__(self) -> int:
+        """Return the number of tasks."""
+        return num_tasks(self.params)
+
+    def __call__(self, x: PyTree) -> Any:
+        """Return each task's adapted model applied to its inputs.
+
+        Args:
+            x: Inputs `[num_tasks, num_examples, ...]`.
+
+        Returns:
+            Outputs `[num_tasks, num_examples, ...]`.
+        """
+        model, shared = self._of_learner(self.model), below("model", self.shared)
+        with torch.no_grad():
+            call = lambda params, x: call_model(model, {**params, **shared}, x)  # noqa: E731
+            return map_tasks(call, (self.params, x), self.batching)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the query loss of each task's adapted model on its batch, `[num_tasks]`."""
+        query_loss = self._of_learner(self.query_loss)
+
+        def loss(params: Params, support: Batch, query: Batch) -> Tensor:
+            return query_loss(params, self.shared, Episode(support, query))
+
+        with torch.no_grad():
+            return map_tasks(loss, (self.params, self.support, batch), self.batching)
+
+    def _of_learner(self, part: T | None) -> T:
+        if part is None:
+            fix = "Adapt with learner.adapt(support) instead of a pure function."
+            raise TypeError(invalid("Adapted", "come from a learner to be called", "parameters alone", fix))
+        return part
+
+    def __getitem__(self, index: int) -> nn.Module:
+        """Return one task's adapted model as a plain module of its own, ready to train or save."""
+        model = copy.deepcopy(self._of_learner(self.model))
+        for name, tensor in {**below("model", self.shared), **take(self.params, index)}.items():
+            set_tensor(model, name, nn.Parameter(tensor.detach().clone()))
+        return model

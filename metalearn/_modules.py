@@ -1,0 +1,71 @@
+"""Reading and replacing tensors of modules, and pytrees of tensors that are modules."""
+
+import functools
+from typing import Any
+
+import torch.nn as nn
+from torch import Tensor
+from torch.func import functional_call
+
+from metalearn._tree import tree_flatten, tree_map, tree_names, tree_unflatten
+
+
+def call_model(model: nn.Module, tensors: dict[str, Tensor], x: Any) -> Any:
+    """Call `model` on the inputs of a `Batch` with some of its parameters replaced, its buffers kept."""
+    if isinstance(x, dict):
+        return functional_call(model, tensors, (), x)
+    return functional_call(model, tensors, (x,))
+
+
+def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors named `<prefix>.<name>` by `<name>`."""
+    return {name[len(prefix) + 1 :]: t for name, t in tensors.items() if name.startswith(prefix + ".")}
+
+
+def get_tensor(module: nn.Module, name: str) -> Tensor:
+    """Return a parameter or buffer by its dotted name."""
+    return functools.reduce(getattr, name.split("."), module)  # type: ignore[return-value, arg-type]
+
+
+def set_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
+    """Put a tensor in the place of a parameter or buffer: an `nn.Parameter` as a parameter, another as a buffer.
+
+    A tied tensor is replaced under all of its names.
+    """
+    old = get_tensor(module, name)
+    for owner in module.modules():
+        for attribute, value in [*owner._parameters.items(), *owner._buffers.items()]:
+            if value is old:
+                delattr(owner, attribute)
+                if isinstance(tensor, nn.Parameter):
+                    owner.register_parameter(attribute, tensor)
+                else:
+                    owner.register_buffer(attribute, tensor)
+
+
+class TensorTree(nn.Module):
+    """A pytree of tensors as a module, so that its leaves have readable names such as `rate.0.weight`.
+
+    Args:
+        tree: The pytree; its floating leaves become parameters.
+
+    Calling the module returns the tree of its present parameters.
+    """
+
+    def __init__(self, tree: Any) -> None:
+        super().__init__()
+        leaves, spec = tree_flatten(tree)
+        names = [name or "value" for name in tree_names(tree)]
+        self._names = tree_unflatten(names, spec)
+        for name, leaf in zip(names, leaves, strict=True):
+            *path, attribute = name.split(".")
+            owner: nn.Module = self
+            for folder in path:
+                if folder not in owner._modules:
+                    owner.add_module(folder, nn.Module())
+                owner = owner.get_submodule(folder)
+            owner.register_parameter(attribute, nn.Parameter(leaf.detach().clone()))
+
+    def forward(self) -> Any:
+        """Return the tree."""
+        return tree_map(self.get_parameter, self._names)

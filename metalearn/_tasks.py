@@ -1,0 +1,57 @@
+"""The one vectorisation over tasks: `vmap` or a loop, in chunks."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.func import vmap
+
+from metalearn._tree import tree_add, tree_leaves, tree_map
+
+
+def num_tasks(per_task: Any) -> int:
+    """Return the length of the leading axis of a pytree's tensors."""
+    return tree_leaves(per_task)[0].shape[0]
+
+
+def take(per_task: Any, index: int | slice) -> Any:
+    """Index the leading axis of every tensor."""
+    return tree_map(lambda leaf: leaf[index], per_task)
+
+
+def map_tasks(function: Callable[..., Any], per_task: tuple[Any, ...], batching: str = "vmap") -> Any:
+    """Apply a function to every task and stack the results.
+
+    Args:
+        function: Called with one task's part of every argument; returns a pytree of tensors.
+        per_task: Arguments, pytrees with a leading task axis.
+        batching: "vmap" or "loop". A single task never goes through vmap, which is slower for one.
+    """
+    count = num_tasks(per_task)
+    if batching == "vmap" and count > 1:
+        return vmap(function, randomness="different")(*per_task)
+    results = [function(*take(per_task, index)) for index in range(count)]
+    return tree_map(lambda *leaves: torch.stack(leaves), *results)
+
+
+def over_chunks(function: Callable[..., Any], per_task: tuple[Any, ...], chunk_size: int | None) -> Any:
+    """Apply a function to chunks of tasks, so that only one chunk's temporaries are alive at a time.
+
+    Args:
+        function: Called with one chunk of every argument; returns `(summed, stacked)`, two pytrees: what is to be
+            added up over chunks, and what has a leading task axis.
+        per_task: Arguments, pytrees with a leading task axis.
+        chunk_size: Number of tasks in a chunk; None for all at once.
+
+    Returns:
+        The sum of all `summed` and the concatenation of all `stacked`.
+    """
+    count = num_tasks(per_task)
+    size = min(chunk_size or count, count)
+    summed, stacked = function(*take(per_task, slice(0, size)))
+    parts = [stacked]
+    for start in range(size, count, size):
+        more, stacked = function(*take(per_task, slice(start, start + size)))
+        summed = tree_add(summed, more)
+        parts.append(stacked)
+    return summed, tree_map(lambda *leaves: torch.cat(leaves), *parts) if len(parts) > 1 else stacked

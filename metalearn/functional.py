@@ -1,0 +1,142 @@
+"""Pure functions: keyed random numbers, and losses made from modules."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+from torch.func import functional_call
+
+from metalearn._modules import below, call_model
+from metalearn._tree import tree_map
+from metalearn.types import Batch, Episode, Params
+
+__all__ = ["ModelLoss", "OnQuery", "OnSupport", "accuracy", "draw_keys", "uniform"]
+
+_WORD = 0xFFFFFFFF
+
+
+def _mix(x: Tensor) -> Tensor:
+    # 32-bit words held in int64 and factors below 2**31: no product overflows, so every backend agrees to the bit.
+    x = (x ^ (x >> 16)) * 0x7FEB352D & _WORD
+    x = (x ^ (x >> 15)) * 0x2C1B3C6D & _WORD
+    return x ^ (x >> 13)
+
+
+def uniform(
+    key: Tensor, shape: tuple[int, ...], stream: int = 0, *, dtype: torch.dtype | None = None
+) -> Tensor:
+    """Draw numbers from the open interval (0, 1) as a pure function of a key.
+
+    The numbers are the same to the bit in eager mode, under `vmap`, in a loop and compiled, which
+    `torch.rand` inside an update rule is not.
+
+    Args:
+        key: int64 in [0, 2**62), a scalar, or anything that broadcasts against `shape`.
+        shape: Shape of the result.
+        stream: Selects one of many independent sequences of the same key, at least 0.
+        dtype: Floating dtype of the result, `torch.get_default_dtype()` if not given.
+
+    Returns:
+        Tensor of `shape` with as many random bits as `dtype` has digits, at most 32.
+
+    References:
+        The mixing follows C. Wellons, "Prospecting for hash functions", 2018.
+
+    >>> key = torch.tensor(7)
+    >>> bool((uniform(key, (3,)) == uniform(key, (3,))).all())
+    True
+    """
+    dtype = dtype or torch.get_default_dtype()
+    counter = torch.arange(torch.Size(shape).numel(), dtype=torch.int64, device=key.device).reshape(shape)
+    word = _mix(counter + (0x9E3779B1 * (stream + 1) & _WORD) & _WORD)
+    word = _mix(_mix(_mix(word ^ (key & _WORD)) ^ (key >> 32)))
+    digits = {torch.float64: 32, torch.float32: 23, torch.float16: 10, torch.bfloat16: 7}[dtype]
+    return ((word >> (32 - digits)).to(dtype) + 0.5) / 2**digits
+
+
+def draw_keys(
+    num_tasks: int,
+    *,
+    generator: torch.Generator | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Draw one random key a task, `[num_tasks]` int64, for everything that is random inside a meta-step."""
+    source = generator.device if generator is not None else device
+    return torch.randint(2**62, (num_tasks,), generator=generator, device=source).to(device or source)
+
+
+def accuracy(output: Tensor, target: Tensor) -> Tensor:
+    """Return the fraction of examples whose largest logit is at the target, a scalar.
+
+    Args:
+        output: Logits `[num_examples, num_classes]`.
+        target: Class indices `[num_examples]`.
+
+    >>> accuracy(torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([0, 0]))
+    tensor(0.5000)
+    """
+    return (output.argmax(-1) == target).to(output.dtype).mean()
+
+
+@dataclass(frozen=True, eq=False)
+class ModelLoss:
+    """The loss of a module on a batch as a function of its parameters.
+
+    Calling it as `(params, shared, batch)` gives `criterion(model(batch.x), batch.y)`, with `batch.weight` as third
+    argument where the batch has weights.
+
+    Attributes:
+        model: Any module; `params` replaces its parameters of the same names.
+        criterion: `(output, y) -> scalar`, a function or a module.
+        name: What the criterion is called: its parameters are `<name>.<parameter>` in `shared`,
+            where the model's are `model.<parameter>`.
+        num_batches: Number of equal parts that the batch is dealt into; step t sees every `num_batches`-th example,
+            starting with example `t % num_batches`.
+    """
+
+    model: nn.Module
+    criterion: Callable[..., Tensor]
+    name: str = "criterion"
+    num_batches: int = 1
+
+    def __call__(self, params: Params, shared: Params, batch: Batch, step: int = 0) -> Tensor:
+        """Return the loss at `params` and `shared`, a scalar."""
+        if self.num_batches > 1:
+            batch = _part(batch, step % self.num_batches, self.num_batches)
+        output = call_model(self.model, self.model_tensors(params, shared), batch.x)
+        targets = [target for target in (batch.y, batch.weight) if not isinstance(target, tuple) or target]
+        if isinstance(self.criterion, nn.Module):
+            return functional_call(self.criterion, below(self.name, shared), (output, *targets))
+        return self.criterion(output, *targets)
+
+    def model_tensors(self, params: Params, shared: Params) -> Params:
+        """Return what replaces the model's own parameters."""
+        return {**params, **below("model", shared)}
+
+
+@dataclass(frozen=True, eq=False)
+class OnSupport:
+    """A loss on a batch as a `Problem.support_loss`."""
+
+    loss: ModelLoss
+
+    def __call__(self, params: Params, shared: Params, episode: Episode, step: int) -> Tensor:
+        """Return the loss on the support set."""
+        return self.loss(params, shared, episode.support, step)
+
+
+@dataclass(frozen=True, eq=False)
+class OnQuery:
+    """A loss on a batch as a `Problem.query_loss`."""
+
+    loss: ModelLoss
+
+    def __call__(self, params: Params, shared: Params, episode: Episode) -> Tensor:
+        """Return the loss on the query set."""
+        return self.loss(params, shared, episode.query)
+
+
+def _part(batch: Batch, index: int, num_parts: int) -> Batch:
+    return tree_map(lambda leaf: leaf[index::num_parts], batch)

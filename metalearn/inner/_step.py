@@ -1,0 +1,70 @@
+"""The one inner step, and the loop over it that adapts to a task."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.func import grad_and_value
+
+from metalearn._tree import tree_add, tree_detach
+from metalearn.types import Adapted, Episode, Meta, Params, Problem, PyTree
+
+
+class Step(NamedTuple):
+    """The outcome of one inner step.
+
+    Attributes:
+        params: Fast parameters after the step.
+        state: The rule's state after the step.
+        grads: Gradient of the support loss before the step.
+        loss: Support loss before the step, a scalar.
+    """
+
+    params: Params
+    state: PyTree
+    grads: Params
+    loss: Tensor
+
+
+def step(
+    problem: Problem,
+    meta: Meta,
+    params: Params,
+    state: PyTree,
+    episode: Episode,
+    step: int,
+    *,
+    order: int = 2,
+) -> Step:
+    """Take one inner step: params + rule.update(gradient of the support loss at params).
+
+    Args:
+        problem: What is minimised and by which rule.
+        meta: What the outer loop has learned.
+        params: Fast parameters.
+        state: The rule's state.
+        episode: The task's data.
+        step: Number of the step, from 0.
+        order: 1 makes gradient and loss constants to any derivative taken of the result; 2 keeps them functions.
+    """
+    at = (params, meta.shared) if order == 2 else tree_detach((params, meta.shared))
+    grads, loss = grad_and_value(problem.support_loss)(*at, episode, step)
+    updates, state = problem.rule.update(meta.rule, grads, state, params, loss, step)
+    return Step(tree_add(params, updates), state, grads, loss)
+
+
+def adapt(problem: Problem, meta: Meta, episode: Episode, key: Tensor) -> Adapted:
+    """Adapt to one task: `problem.num_steps` steps from `meta.init`.
+
+    Args:
+        problem: What is minimised, by which rule, for how many steps.
+        meta: What the outer loop has learned.
+        episode: The task's data; only what the support loss reads is used.
+        key: The task's random key.
+
+    Returns:
+        The adapted parameters and the rule's last state.
+    """
+    params, state = meta.init, problem.rule.init_state(meta.rule, meta.init, key)
+    for index in range(problem.num_steps):
+        params, state, *_ = step(problem, meta, params, state, episode, index)
+    return Adapted(params, meta.shared, state)

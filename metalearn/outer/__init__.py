@@ -1,0 +1,23 @@
+"""Meta-gradients: how the outer gradient is estimated, and the learner that trains with it."""
+
+from metalearn.outer._base import MetaGradient, meta_gradient
+from metalearn.outer._clip_per_task import ClipPerTask
+from metalearn.outer._learner import MetaLearner
+from metalearn.outer._methods import ANIL, FOMAML, MAML, Reptile
+from metalearn.outer._parameter_difference import ParameterDifference
+from metalearn.outer._stepwise import Stepwise
+from metalearn.outer._unrolled import Unrolled
+
+__all__ = [
+    "MetaGradient",
+    "meta_gradient",
+    "Unrolled",
+    "Stepwise",
+    "ParameterDifference",
+    "ClipPerTask",
+    "MetaLearner",
+    "MAML",
+    "FOMAML",
+    "ANIL",
+    "Reptile",
+]

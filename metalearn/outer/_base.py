@@ -1,0 +1,117 @@
+"""The protocol of meta-gradient estimators: how the outer gradient of one task is estimated."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from torch import Tensor
+
+from metalearn import inner
+from metalearn._checks import check_count, invalid
+from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Params, Problem, PyTree
+
+
+class MetaGradient(ABC):
+    """How the gradient of one task's query loss with respect to everything learned is estimated.
+
+    An estimator is a frozen dataclass. It returns gradients instead of a differentiable result, and runs under
+    `vmap` over tasks and `torch.compile`. `metalearn.testing.check_meta_gradient` checks one of your own.
+    """
+
+    @property
+    def reaches(self) -> frozenset[str]:
+        """Which fields of `Meta` the estimator gives a gradient to; the others must not be learned."""
+        return frozenset(Meta._fields)
+
+    @property
+    def repeats_losses(self) -> bool:
+        """Whether a loss is computed twice at one point, so that a model that draws random numbers goes wrong."""
+        return False
+
+    def init_carry(self, problem: Problem, meta: Meta, episode: Episode) -> PyTree:
+        """Return what outlives a meta-step, at the start of training; `()` if nothing does."""
+        return ()
+
+    @abstractmethod
+    def __call__(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree) -> Estimate:
+        """Estimate one task's meta-gradient.
+
+        Args:
+            problem: What the inner loop minimises and the outer loop judges.
+            meta: Where the gradient is taken.
+            episode: The task's data.
+            key: The task's random key.
+            carry: What outlived the last meta-step, shaped as `init_carry`.
+
+        Returns:
+            The gradient, zero where it does not reach; the query loss; the next carry; diagnostics.
+        """
+
+    def adapt(
+        self, problem: Problem, meta: Meta, support: Batch, key: Tensor, num_steps: int
+    ) -> Adapted:
+        """Adapt to one task's support set as the estimator assumes: the plain inner loop, where not said otherwise."""
+        episode = Episode(support, Batch(()))
+        return inner.adapt(problem._replace(num_steps=num_steps), meta, episode, key)
+
+
+def check_order(order: int) -> None:
+    """Raise unless the order of a derivative is 1 or 2."""
+    if order not in (1, 2):
+        raise ValueError(invalid("order", "be 1 or 2", repr(order), "2 is exact, 1 drops the Hessian."))
+
+
+def check_truncate(truncate: int | None) -> None:
+    """Raise unless a number of steps to differentiate is at least 0 or None."""
+    if truncate is not None:
+        check_count("truncate", truncate, minimum=0, fix="None differentiates all steps.")
+
+
+def reached_by_steps(truncate: int | None) -> frozenset[str]:
+    """Return what reverse mode through the last `truncate` steps reaches."""
+    return frozenset({"init", "shared"} if truncate == 0 else Meta._fields)
+
+
+def meta_gradient(
+    support_loss: Callable[[Params, Params, Episode, int], Tensor],
+    query_loss: Callable[[Params, Params, Episode], Tensor],
+    rule: inner.UpdateRule,
+    estimator: MetaGradient,
+    num_steps: int,
+) -> Callable[..., Estimate]:
+    """Return one task's meta-gradient as a pure function `(meta, episode, key, carry=None) -> Estimate`.
+
+    It is what `MetaLearner` vectorises over tasks, for users who compose it themselves.
+
+    Args:
+        support_loss: `(params, shared, episode, step) -> scalar`, what the inner loop minimises.
+        query_loss: `(params, shared, episode) -> scalar`, what the outer loop judges.
+        rule: The update rule.
+        estimator: How the gradient is estimated.
+        num_steps: Number of inner steps, at least 1.
+
+    Raises:
+        ValueError: If `num_steps` is below 1.
+
+    >>> import torch
+    >>> from metalearn import inner, outer
+    >>> from metalearn.types import Batch, Episode, Meta
+    >>> def loss(params, shared, batch):
+    ...     return (params["w"] * batch.x - batch.y) ** 2
+    >>> gradient = meta_gradient(
+    ...     lambda params, shared, episode, step: loss(params, shared, episode.support),
+    ...     lambda params, shared, episode: loss(params, shared, episode.query),
+    ...     inner.SGD(0.01), outer.Unrolled(), num_steps=2)
+    >>> meta = Meta({"w": torch.tensor(1.0, dtype=torch.float64)}, {}, {})
+    >>> episode = Episode(Batch(torch.tensor(2.0), torch.tensor(5.0)), Batch(torch.tensor(4.0), torch.tensor(9.0)))
+    >>> round(gradient(meta, episode, torch.tensor(0)).gradient.init["w"].item(), 8)
+    -27.61566208
+    """
+    check_count("num_steps", num_steps)
+    problem = Problem(support_loss, query_loss, rule, num_steps)
+
+    def gradient(meta: Meta, episode: Episode, key: Tensor, carry: PyTree = None) -> Estimate:
+        if carry is None:
+            carry = estimator.init_carry(problem, meta, episode)
+        return estimator(problem, meta, episode, key, carry)
+
+    return gradient

@@ -1,0 +1,140 @@
+"""What `MetaLearner` refuses, before anything is computed: by its arguments and by the shapes it is called on."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from metalearn._checks import check_choice, check_count, invalid
+from metalearn._tree import tree_leaves
+from metalearn.inner import UpdateRule
+from metalearn.models import running_statistics
+from metalearn.outer._base import MetaGradient
+from metalearn.types import Batch, Episode
+
+
+def check_arguments(
+    *,
+    model: Any,
+    criteria: tuple[Any, Any],
+    losses: tuple[Any, Any],
+    rule: Any,
+    num_steps: Any,
+    estimator: Any,
+    support_batches: Any,
+    batching: Any,
+    chunk_size: Any,
+) -> None:
+    """Raise unless a learner can be built from the arguments."""
+    kinds = {
+        "model": (model, nn.Module, "an nn.Module", "Pass the module itself: models.mlp(1, [40, 40], 1)."),
+        "rule": (rule, UpdateRule, "an update rule", "Pass one: inner.SGD(lr=0.01)."),
+        "estimator": (estimator, MetaGradient, "an estimator", "Pass one: outer.Unrolled()."),
+    }
+    for what, (value, kind, expected, fix) in kinds.items():
+        if not isinstance(value, kind):
+            raise TypeError(invalid(what, f"be {expected}", repr(value), fix))
+    check_losses(*criteria, *losses)
+    check_count("num_steps", num_steps, fix="Write num_steps=5, say.")
+    for name, value in (("support_batches", support_batches), ("chunk_size", chunk_size)):
+        if value is not None:
+            check_count(name, value, fix="Leave it out for all at once.")
+    check_choice("batching", batching, ["vmap", "loop"])
+    if norms := running_statistics(model):
+        fix = "Wrap the model: models.use_batch_statistics(model)."
+        raise ValueError(invalid("model", "keep no running statistics", f"them in {norms}", fix))
+
+
+def check_losses(criterion: Any, support_criterion: Any, support_loss: Any, query_loss: Any) -> None:
+    """Raise unless criteria and losses are callable and say what both loops minimise."""
+    given = {
+        "criterion": criterion,
+        "support_criterion": support_criterion,
+        "support_loss": support_loss,
+        "query_loss": query_loss,
+    }
+    for what, value in given.items():
+        if value is not None and not callable(value):
+            raise TypeError(invalid(what, "be callable", repr(value), "Pass F.mse_loss, say."))
+    if criterion is None and not (query_loss and (support_loss or support_criterion)):
+        fix = "Pass one, or both support_loss and query_loss."
+        raise TypeError(invalid("criterion", "say what is minimised", None, fix))
+
+
+def check_reaches(estimator: MetaGradient, learned: dict[str, list[str]]) -> None:
+    """Raise unless the estimator gives a gradient to all that is learned, given by field of `Meta`."""
+    for field, names in learned.items():
+        if names and field not in estimator.reaches:
+            reached = ", ".join(sorted(estimator.reaches))
+            fix = "Use estimator=outer.Unrolled(), or call .requires_grad_(False) on what need not be learned."
+            condition = f"reach all that is learned, {names} too"
+            raise ValueError(invalid(f"estimator {estimator}", condition, f"one that reaches {reached} only", fix))
+
+
+def check_episodes(episodes: Any) -> int:
+    """Return the number of tasks; raise unless the episodes' shapes agree."""
+    if not (isinstance(episodes, Episode) and all(isinstance(batch, Batch) for batch in episodes)):
+        fix = "Pass tasks.sample(25), or Episode(Batch(x, y), Batch(x, y)) with a leading task axis."
+        raise TypeError(invalid("episodes", "be an Episode of two Batches", type(episodes).__name__, fix))
+    return check_task_axis({"support": episodes.support, "query": episodes.query})
+
+
+def check_task_axis(batches: dict[str, Batch]) -> int:
+    """Return the number of tasks; raise unless all tensors agree on it and each batch on its number of examples."""
+    num_tasks: dict[str, int] = {}
+    for name, batch in batches.items():
+        for field, part in zip(batch._fields, batch, strict=True):
+            for leaf in tree_leaves(part):
+                if not isinstance(leaf, Tensor) or leaf.dim() == 0:
+                    fix = "Stack the tasks' tensors: torch.stack([...])."
+                    got = f"{leaf!r} in {name}.{field}"
+                    raise TypeError(invalid("episodes", "hold tensors with a leading task axis", got, fix))
+                if leaf.requires_grad:
+                    fix = "Detach it, or learn it as a model parameter or in a support_criterion."
+                    got = f"{name}.{field}, whose gradient would be lost"
+                    raise ValueError(invalid("episodes", "not require grad", got, fix))
+                num_tasks[f"{name}.{field}"] = leaf.shape[0]
+        x, y = batch.x, batch.y
+        if isinstance(x, Tensor) and isinstance(y, Tensor) and min(x.dim(), y.dim()) > 1:
+            if x.shape[:2] != y.shape[:2]:
+                got = f"{name}.x {tuple(x.shape)} and {name}.y {tuple(y.shape)}"
+                fix = "Both begin with [num_tasks, num_examples]."
+                raise ValueError(invalid("inputs and targets", "agree on tasks and examples", got, fix))
+    if len(set(num_tasks.values())) != 1 or 0 in num_tasks.values():
+        fix = "Every tensor begins with [num_tasks, num_examples]; one task is episode tensors[None]."
+        raise ValueError(invalid("episodes", "agree on a number of tasks of at least 1", num_tasks, fix))
+    return next(iter(num_tasks.values()))
+
+
+def check_device(batches: Any, device: torch.device) -> None:
+    """Raise unless the data are on the learner's device, and autocast is off or uses bfloat16."""
+    for leaf in tree_leaves(batches):
+        if leaf.device != device:
+            fix = f"Write episodes.to({str(device)!r}), or sample(..., device={str(device)!r})."
+            raise ValueError(invalid("episodes", f"be on the learner's device {device}", leaf.device, fix))
+    if torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type) == torch.float16:
+        fix = f"Use torch.autocast({device.type!r}, torch.bfloat16): gradients made in the forward pass cannot be scaled."
+        raise ValueError(invalid("autocast", "use bfloat16", "float16", fix))
+
+
+def check_keys(keys: Any, num_tasks: int) -> None:
+    """Raise unless there is one int64 key a task."""
+    if not isinstance(keys, Tensor) or keys.dtype != torch.int64 or keys.shape != (num_tasks,):
+        got = f"{tuple(keys.shape)} of {keys.dtype}" if isinstance(keys, Tensor) else repr(keys)
+        fix = f"Write keys=functional.draw_keys({num_tasks})."
+        raise ValueError(invalid("keys", f"be int64 of shape ({num_tasks},)", got, fix))
+
+
+def check_support_batches(support: Batch, num_batches: int) -> None:
+    """Raise unless the support set can be dealt into equal parts."""
+    sizes = {leaf.shape[1] for leaf in tree_leaves(support) if leaf.dim() > 1}
+    if bad := [size for size in sizes if size % num_batches]:
+        fix = f"Use support_batches={_largest_divisor(bad[0], num_batches)}, say."
+        raise ValueError(invalid("support_batches", f"divide the {bad[0]} support examples", num_batches, fix))
+
+
+def _largest_divisor(number: int, at_most: int) -> int:
+    candidates: Iterable[int] = range(min(number, at_most), 0, -1)
+    return next(divisor for divisor in candidates if number % divisor == 0)

@@ -1,0 +1,88 @@
+"""The papers' methods: `MetaLearner` with their choices filled in."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypedDict
+
+import torch.nn as nn
+from torch import Tensor
+from typing_extensions import Unpack
+
+from metalearn.inner import UpdateRule
+from metalearn.outer._base import MetaGradient
+from metalearn.outer._learner import MetaLearner
+from metalearn.outer._parameter_difference import ParameterDifference
+from metalearn.outer._select import Selection
+from metalearn.outer._unrolled import Unrolled
+
+
+class Options(TypedDict, total=False):
+    """The arguments of `MetaLearner` that a method leaves to its user."""
+
+    num_steps: int
+    estimator: MetaGradient
+    fast: Selection
+    learn_init: Selection
+    support_criterion: Callable[..., Tensor] | None
+    support_loss: Callable[..., Tensor] | None
+    query_loss: Callable[..., Tensor] | None
+    support_batches: int | None
+    batching: str
+    chunk_size: int | None
+    compile: bool | Mapping[str, Any]
+
+
+def MAML(  # noqa: N802
+    model: nn.Module, criterion: Callable[..., Tensor] | None, rule: UpdateRule, **options: Unpack[Options]
+) -> MetaLearner:
+    """Return model-agnostic meta-learning: all parameters adapt, their start is learned by the exact gradient.
+
+    Args:
+        model: Any module.
+        criterion: `(output, y) -> scalar`.
+        rule: The update rule; the paper's is `inner.SGD`.
+        options: Further arguments of `MetaLearner`, `num_steps` among them.
+
+    References:
+        Finn et al., "Model-agnostic meta-learning for fast adaptation of deep networks", ICML 2017.
+    """
+    return MetaLearner(model, criterion, rule, **options)
+
+
+def FOMAML(  # noqa: N802
+    model: nn.Module, criterion: Callable[..., Tensor] | None, rule: UpdateRule, **options: Unpack[Options]
+) -> MetaLearner:
+    """Return first-order MAML: `MAML` with support gradients taken as constants. Arguments as there.
+
+    References:
+        Finn et al., "Model-agnostic meta-learning for fast adaptation of deep networks", ICML 2017, section 5.2.
+    """
+    return MetaLearner(model, criterion, rule, **{"estimator": Unrolled(order=1), **options})
+
+
+def ANIL(  # noqa: N802
+    model: nn.Module, criterion: Callable[..., Tensor] | None, rule: UpdateRule, **options: Unpack[Options]
+) -> MetaLearner:
+    """Return almost-no-inner-loop: `MAML` in which the head alone adapts. Arguments as there.
+
+    The head is `fast=`, or else the last module of the model that has parameters.
+
+    References:
+        Raghu et al., "Rapid learning or feature reuse? Towards understanding the effectiveness of MAML", ICLR 2020.
+    """
+    names = [name for name, _ in model.named_parameters()] if isinstance(model, nn.Module) else []
+    head = names[-1].rpartition(".")[0] if names else ""
+    return MetaLearner(model, criterion, rule, **{"fast": head or "*", **options})
+
+
+def Reptile(  # noqa: N802
+    model: nn.Module, criterion: Callable[..., Tensor] | None, rule: UpdateRule, **options: Unpack[Options]
+) -> MetaLearner:
+    """Return Reptile: the start moves towards the adapted parameters. Arguments as in `MAML`.
+
+    `support_batches` gives every inner step a mini-batch of its own, as in the paper; `torch.optim.SGD(lr=epsilon)`
+    makes the paper's outer step.
+
+    References:
+        Nichol et al., "On first-order meta-learning algorithms", arXiv 2018.
+    """
+    return MetaLearner(model, criterion, rule, **{"estimator": ParameterDifference(), **options})

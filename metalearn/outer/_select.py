@@ -1,0 +1,67 @@
+"""Choice of parameters by pattern, callable or list."""
+
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+from typing import TypeAlias
+
+import torch.nn as nn
+
+from metalearn._checks import did_you_mean, invalid
+
+Selection: TypeAlias = bool | str | Callable[[str], bool] | Iterable[str]
+"""True (all), False (none), a pattern such as "head.*" or "head", a predicate on names, or a list of patterns."""
+
+
+def trainable(module: nn.Module) -> dict[str, list[str]]:
+    """Return every parameter that requires grad: its first name, and all names of it where it is tied."""
+    names: dict[int, list[str]] = {}
+    for name, param in module.named_parameters(remove_duplicate=False):
+        if param.requires_grad:
+            names.setdefault(id(param), []).append(name)
+    return {aliases[0]: aliases for aliases in names.values()}
+
+
+def select(what: str, selection: Selection, names: dict[str, list[str]]) -> list[str]:
+    """Return the chosen names, in the order of `names`.
+
+    Args:
+        what: The argument's name, for errors.
+        selection: What is chosen. A pattern matches a parameter under any of its names, and a module's name matches
+            all parameters in it.
+        names: Names to choose from, each with its aliases.
+
+    Raises:
+        TypeError: If the selection is of no accepted kind.
+        ValueError: If a pattern matches nothing.
+    """
+    if isinstance(selection, bool):
+        return list(names) if selection else []
+    if callable(selection):
+        chosen = [name for name, aliases in names.items() if any(selection(alias) for alias in aliases)]
+        if not chosen:
+            raise ValueError(invalid(what, "choose at least one parameter", f"none of {list(names)}"))
+        return chosen
+    patterns = [selection] if isinstance(selection, str) else _patterns(what, selection)
+    if not patterns:
+        raise ValueError(invalid(what, "choose at least one parameter", "[]", f"{what}='*' takes all."))
+    matched = set()
+    for pattern in patterns:
+        hits = {name for name, aliases in names.items() if any(_matches(pattern, alias) for alias in aliases)}
+        if not hits:
+            everything = [alias for aliases in names.values() for alias in aliases]
+            fix = did_you_mean(pattern, everything) or f"{what}='*' takes all."
+            raise ValueError(invalid(what, f"match a trainable parameter of {everything}", repr(pattern), fix))
+        matched |= hits
+    return [name for name in names if name in matched]
+
+
+def _patterns(what: str, selection: Iterable[str]) -> list[str]:
+    patterns = list(selection) if isinstance(selection, Iterable) else [selection]
+    if not all(isinstance(pattern, str) for pattern in patterns):
+        fix = f"Write {what}='head.*', say."
+        raise TypeError(invalid(what, "be a pattern, a predicate or a list of patterns", repr(selection), fix))
+    return patterns
+
+
+def _matches(pattern: str, name: str) -> bool:
+    return fnmatchcase(name, pattern) or fnmatchcase(name, pattern + ".*")
