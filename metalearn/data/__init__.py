@@ -1,0 +1,19 @@
+"""Where episodes come from: synthetic task distributions, and images grouped by class."""
+
+from metalearn.data._class_images import ClassImages
+from metalearn.data._episodes import TaskDistribution
+from metalearn.data._linear_classification import LinearClassification
+from metalearn.data._omniglot import omniglot
+from metalearn.data._polynomial import Polynomial
+from metalearn.data._sampler import EpisodeSampler
+from metalearn.data._sinusoid import Sinusoid
+
+__all__ = [
+    "TaskDistribution",
+    "Sinusoid",
+    "Polynomial",
+    "LinearClassification",
+    "ClassImages",
+    "EpisodeSampler",
+    "omniglot",
+]

@@ -1,0 +1,112 @@
+"""The protocol of every task distribution."""
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, final
+
+import torch
+
+from metalearn._checks import check_count, invalid
+from metalearn.types import Episode
+
+
+class TaskDistribution(ABC):
+    """A distribution over tasks, each of them an episode.
+
+    A distribution of your own implements `draw`; users call `sample` and `batches`, which check their arguments.
+
+    >>> from metalearn.types import Batch
+    >>> class Lines(TaskDistribution):
+    ...     def draw(self, num_tasks, generator, device):
+    ...         x, slope = torch.rand(2, num_tasks, 20, 1, generator=generator)
+    ...         y = slope[:, :1] * x
+    ...         return Episode(Batch(x[:, :5], y[:, :5]), Batch(x[:, 5:], y[:, 5:]))
+    >>> Lines().sample(3).query.y.shape
+    torch.Size([3, 15, 1])
+    """
+
+    @abstractmethod
+    def draw(
+        self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None
+    ) -> Episode:
+        """Draw independent tasks; the arguments are already checked.
+
+        Args:
+            num_tasks: Number of tasks, at least 1.
+            generator: The only source of randomness, on any device; None is the global one.
+            device: Where the episodes will be used, which saves a copy if they are made there. None leaves
+                the choice to the distribution.
+
+        Returns:
+            Episodes with a leading axis of `num_tasks` on every tensor.
+        """
+
+    @final
+    def sample(
+        self,
+        num_tasks: int,
+        *,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+    ) -> Episode:
+        """Draw a batch of independent tasks.
+
+        Numbers are drawn on the generator's device, so that a CPU generator gives the same tasks whatever
+        `device` they go to. Without a generator they are drawn where they are needed.
+
+        Args:
+            num_tasks: Number of tasks, at least 1.
+            generator: Source of all randomness. The global generator is then neither read nor advanced.
+            device: Where the episodes go. By default they stay where they were made: with the images, for
+                tasks made of images, otherwise on the generator's device or the default one.
+
+        Returns:
+            Episodes with a leading axis of `num_tasks` on every tensor.
+
+        Raises:
+            TypeError: If `num_tasks` is not an int, or `generator` not a `torch.Generator`.
+            ValueError: If `num_tasks` is below 1.
+        """
+        check_count("num_tasks", num_tasks, fix="Pass sample(num_tasks=25).")
+        _check_generator(generator)
+        if device is None:
+            return self.draw(num_tasks, generator, None)
+        return self.draw(num_tasks, generator, torch.device(device)).to(device)
+
+    @final
+    def batches(
+        self,
+        meta_batch_size: int,
+        *,
+        num_batches: int | None = None,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+    ) -> Iterator[Episode]:
+        """Iterate over batches of tasks, each drawn when it is asked for.
+
+        Args:
+            meta_batch_size: Number of tasks in a batch, at least 1.
+            num_batches: Number of batches, at least 0; None never ends.
+            generator: As in `sample`.
+            device: As in `sample`.
+
+        Returns:
+            Iterator over episodes with a leading axis of `meta_batch_size` on every tensor.
+
+        Raises:
+            TypeError: If a number is not an int, or `generator` not a `torch.Generator`.
+            ValueError: If `meta_batch_size` is below 1 or `num_batches` below 0.
+        """
+        check_count("meta_batch_size", meta_batch_size, fix="Pass batches(meta_batch_size=4).")
+        if num_batches is not None:
+            check_count("num_batches", num_batches, minimum=0, fix="Pass num_batches=None for no end.")
+        _check_generator(generator)
+        rounds = itertools.count() if num_batches is None else range(num_batches)
+        return (self.sample(meta_batch_size, generator=generator, device=device) for _ in rounds)
+
+
+def _check_generator(generator: Any) -> None:
+    if not isinstance(generator, torch.Generator | None):
+        fix = "Pass generator=torch.Generator().manual_seed(0)."
+        raise TypeError(invalid("generator", "be a torch.Generator or None", repr(generator), fix))

@@ -1,0 +1,106 @@
+"""The one layout in which images are kept: uint8 `[total, C, H, W]`, class after class."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metalearn._checks import check_choice, invalid
+
+Layout = Literal["HW", "HWC", "CHW"]
+
+CHANNELS = (1, 3, 4)
+
+
+def flatten(images: Any, layout: Layout | None) -> tuple[Tensor, list[int]]:
+    """Lay images out class after class.
+
+    Args:
+        images: uint8 `[classes, per_class, *image]`, or one uint8 `[n, *image]` per class.
+        layout: Axes of one image; None recognises them.
+
+    Returns:
+        The pixels `[total, C, H, W]`, contiguous, and the number of images of each class.
+    """
+    if isinstance(images, Tensor | np.ndarray):
+        block = as_uint8("images", images)
+        _check_num_axes("images", "classes, per_class", block, axes=2)
+        pixels, num_images = block.flatten(0, 1), [block.shape[1]] * block.shape[0]
+    elif isinstance(images, Sequence) and not isinstance(images, str):
+        parts = [as_uint8(f"images[{label}]", part) for label, part in enumerate(images)]
+        _check_same_images(parts)
+        pixels, num_images = torch.cat(parts), [len(part) for part in parts]
+    else:
+        fix = "Pass ClassImages(torch.stack([images_of_class_0, images_of_class_1]))."
+        raise TypeError(invalid("images", "be a tensor, an array or a list of one per class", type(images), fix))
+    if 0 in pixels.shape or 0 in num_images:
+        raise ValueError(invalid("every class", "have images", f"{num_images} images of {[*pixels.shape[1:]]}"))
+    return channels_first(pixels, layout).contiguous(), num_images
+
+
+def as_uint8(what: str, images: Any) -> Tensor:
+    """Return a uint8 tensor or array as a tensor that shares its memory if it can."""
+    if isinstance(images, Tensor) and images.dtype == torch.uint8:
+        return images
+    if isinstance(images, np.ndarray) and images.dtype == np.uint8:
+        return torch.from_numpy(np.require(images, requirements=["C", "W"]))
+    got = getattr(images, "dtype", type(images).__name__)
+    fix = "Pass (255 * images).round().to(torch.uint8) for floats in [0, 1]."
+    raise TypeError(invalid(what, "be a tensor or array of uint8", got, fix))
+
+
+def channels_first(pixels: Tensor, layout: Layout | None) -> Tensor:
+    """Turn `[total, *image]` into `[total, C, H, W]`."""
+    shape = tuple(pixels.shape[1:])
+    layout = layout or _recognise(shape)
+    check_choice("layout", layout, ("HW", "HWC", "CHW"))
+    if len(shape) != len(layout):
+        fix = f"Pass layout={'HW' if len(shape) == 2 else 'HWC'!r}."
+        raise ValueError(invalid("each image", f"have the axes {layout}", f"shape {shape}", fix))
+    if layout == "HW":
+        return pixels.unsqueeze(1)
+    _check_channels(shape, shape[layout.index("C")])
+    return pixels.movedim(-1, 1) if layout == "HWC" else pixels
+
+
+def _recognise(shape: tuple[int, ...]) -> Layout:
+    if len(shape) == 2:
+        height, width = shape
+        if width in CHANNELS and height not in CHANNELS:
+            got = f"shape {shape}, which looks like the end of [H, W, C] without an axis for the classes"
+            fix = "Pass ClassImages([images_of_class_0, images_of_class_1]), or layout='HW' if this is meant."
+            raise ValueError(invalid("each image", "be [H, W], [H, W, C] or [C, H, W]", got, fix))
+        return "HW"
+    first, last = shape[0] in CHANNELS, shape[-1] in CHANNELS
+    if first and last:
+        got, fix = f"shape {shape}, where both can be", "Pass layout='CHW' or layout='HWC'."
+        raise ValueError(invalid("each image", "have its channels either first or last", got, fix))
+    if not first:
+        _check_channels(shape, shape[-1])
+    return "CHW" if first else "HWC"
+
+
+def _check_channels(shape: tuple[int, ...], num_channels: int) -> None:
+    if num_channels not in CHANNELS:
+        fix = "Pass images of shape [H, W] if they are grey."
+        raise ValueError(invalid("each image", "have 1, 3 or 4 channels, first or last", f"shape {shape}", fix))
+
+
+def _check_num_axes(what: str, leading: str, images: Tensor, axes: int) -> None:
+    if images.ndim - axes not in (2, 3):
+        condition = f"be [{leading}, H, W], [{leading}, H, W, C] or [{leading}, C, H, W]"
+        fix = "Pass images[None] if there is one class." if axes == 2 else "Pass image[None] for a single image."
+        raise ValueError(invalid(what, condition, f"shape {tuple(images.shape)}", fix))
+
+
+def _check_same_images(parts: Sequence[Tensor]) -> None:
+    if not parts:
+        raise ValueError(invalid("images", "hold at least one class", "an empty list"))
+    for label, part in enumerate(parts):
+        _check_num_axes(f"images[{label}]", "n", part, axes=1)
+        if part.shape[1:] != parts[0].shape[1:]:
+            condition = f"hold images of shape {tuple(parts[0].shape[1:])}, as images[0] does"
+            fix = "Resize them first, as ClassImages.from_folder(path, size) does."
+            raise ValueError(invalid(f"images[{label}]", condition, tuple(part.shape[1:]), fix))
