@@ -1,7 +1,22 @@
 """Gradient-based meta-learning for PyTorch as one small algebra."""
 
 from metalearn import data, functional, inner, models, outer, testing, types
+from metalearn.evaluation import Evaluation, Summary, evaluate
+from metalearn.training import History, fit
 
 __version__ = "0.1.0"
 
-__all__ = ["data", "functional", "inner", "models", "outer", "testing", "types"]
+__all__ = [
+    "data",
+    "inner",
+    "outer",
+    "models",
+    "functional",
+    "types",
+    "testing",
+    "fit",
+    "History",
+    "evaluate",
+    "Evaluation",
+    "Summary",
+]

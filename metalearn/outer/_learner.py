@@ -126,6 +126,11 @@ class MetaLearner(nn.Module):
         return self.problem.num_steps
 
     @property
+    def device(self) -> torch.device:
+        """Where the learner's parameters are, and the episodes must be."""
+        return get_tensor(self.model, self._fast[0]).device
+
+    @property
     def meta(self) -> Meta:
         """Everything that is learned, and the starts that are not: the parameters themselves."""
         init = {name: get_tensor(self.model, name) for name in self._fast}
@@ -235,20 +240,17 @@ class MetaLearner(nn.Module):
 
     def _check(self, episodes: Episode, keys: Tensor | None) -> Tensor:
         check_episodes(episodes)
-        check_device(episodes.query, self._device())
+        check_device(episodes.query, self.device)
         return self._check_support(episodes.support, keys)
 
     def _check_support(self, support: Batch, keys: Tensor | None) -> Tensor:
         num_tasks = check_task_axis({"support": support})
-        check_device(support, self._device())
+        check_device(support, self.device)
         check_support_batches(support, self.support_batches)
         if keys is None:
-            return draw_keys(num_tasks, device=self._device())
+            return draw_keys(num_tasks, device=self.device)
         check_keys(keys, num_tasks)
-        return keys.to(self._device())
-
-    def _device(self) -> torch.device:
-        return get_tensor(self.model, self._fast[0]).device
+        return keys.to(self.device)
 
     def _support_model_loss(self) -> ModelLoss:
         name = "criterion" if self.support_criterion is None else "support_criterion"

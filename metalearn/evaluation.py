@@ -1,0 +1,156 @@
+"""Evaluation: adapt to many unseen tasks and summarise how well that went."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metalearn._checks import check_count, invalid
+from metalearn._tasks import map_tasks, take
+from metalearn._tasks import num_tasks as count_tasks
+from metalearn.data import TaskDistribution
+from metalearn.functional import draw_keys
+from metalearn.models import uses_batch_statistics
+from metalearn.outer import MetaLearner
+from metalearn.types import Episode
+
+TASKS_AT_ONCE = 32
+"""Tasks that are adapted to together: enough to fill a CPU, few enough for the memory of image models."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One number for every task.
+
+    Attributes:
+        values: The numbers `[num_tasks]`, on the CPU.
+    """
+
+    values: Tensor
+
+    @property
+    def mean(self) -> float:
+        """Mean over tasks."""
+        return self.values.mean().item()
+
+    @property
+    def median(self) -> float:
+        """Median over tasks, the mean of the middle two for an even number."""
+        return self.values.quantile(0.5).item()
+
+    @property
+    def ci95(self) -> float:
+        """Half of the mean's 95 % confidence interval, 1.96 sd / sqrt(num_tasks); NaN for a single task."""
+        return 1.96 * self.values.std().item() / math.sqrt(len(self.values)) if len(self.values) > 1 else math.nan
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4g} +- {self.ci95:.2g}"
+
+
+@dataclass(frozen=True)
+class Evaluation(Mapping[str, Summary]):
+    """The result of `evaluate`: a mapping from "loss" and the names of the metrics to summaries over tasks.
+
+    Attributes:
+        summaries: The mapping.
+        num_tasks: Number of tasks.
+        num_steps: Number of adaptation steps.
+        transductive: Whether the statistics of a query batch were used to predict its examples.
+    """
+
+    summaries: dict[str, Summary]
+    num_tasks: int
+    num_steps: int
+    transductive: bool
+
+    def __getitem__(self, name: str) -> Summary:
+        return self.summaries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.summaries)
+
+    def __len__(self) -> int:
+        return len(self.summaries)
+
+    def __str__(self) -> str:
+        numbers = ", ".join(f"{name} {summary}" for name, summary in self.items())
+        statistics = "with" if self.transductive else "without"
+        return f"{numbers} ({self.num_tasks} tasks, {self.num_steps} steps, {statistics} query batch statistics)"
+
+
+def evaluate(
+    learner: MetaLearner,
+    episodes: TaskDistribution | Iterable[Episode],
+    *,
+    num_tasks: int,
+    num_steps: int | None = None,
+    metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {},
+    generator: torch.Generator | None = None,
+) -> Evaluation:
+    """Adapt to tasks and measure the adapted models on their query sets. Memory does not grow with `num_tasks`.
+
+    The learner is used in the mode it is in; call `learner.eval()` for a model with dropout.
+
+    Args:
+        learner: The learner.
+        episodes: Where the tasks come from: a distribution, or an iterable of batches of episodes.
+        num_tasks: Number of tasks, at least 1.
+        num_steps: Number of adaptation steps, at least 0; as in training if not given.
+        metrics: Functions `(output, target) -> scalar` of one task's query set, by name, such as
+            `{"accuracy": functional.accuracy}`.
+        generator: Source of the tasks' randomness and keys; PyTorch's if not given.
+
+    Returns:
+        Query loss and metrics of every task.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If a count is too low, or the episodes end before `num_tasks`.
+
+    >>> import torch.nn.functional as F
+    >>> from metalearn import data, inner, models, outer
+    >>> learner = outer.MAML(models.mlp(1, [8], 1), F.mse_loss, inner.SGD(lr=0.01), num_steps=2)
+    >>> evaluation = evaluate(learner, data.Sinusoid(k_shot=5, num_query=5), num_tasks=50, num_steps=10)
+    >>> evaluation["loss"].values.shape, evaluation.transductive
+    (torch.Size([50]), False)
+    """
+    check_count("num_tasks", num_tasks, fix="Write num_tasks=600, say.")
+    num_steps = learner.num_steps if num_steps is None else num_steps
+    for name, metric in metrics.items():
+        if not callable(metric) or name == "loss":
+            fix = 'Write metrics={"accuracy": functional.accuracy}, say.'
+            raise TypeError(invalid(f"metric {name!r}", "be a function with a name other than 'loss'", metric, fix))
+    values: dict[str, list[Tensor]] = {name: [] for name in ("loss", *metrics)}
+    for batch in _batches(episodes, num_tasks, generator, learner.device):
+        keys = draw_keys(count_tasks(batch), generator=generator, device=learner.device)
+        adapted = learner.adapt(batch.support, num_steps, keys=keys)
+        values["loss"].append(adapted.loss(batch.query).cpu())
+        if metrics:
+            outputs = adapted(batch.query.x)
+            for name, metric in metrics.items():
+                values[name].append(map_tasks(metric, (outputs, batch.query.y), learner.batching).cpu())
+    summaries = {name: Summary(torch.cat(parts)) for name, parts in values.items()}
+    return Evaluation(summaries, num_tasks, num_steps, uses_batch_statistics(learner.model))
+
+
+def _batches(
+    episodes: TaskDistribution | Iterable[Episode],
+    num_tasks: int,
+    generator: torch.Generator | None,
+    device: torch.device,
+) -> Iterator[Episode]:
+    """Yield episodes in batches until `num_tasks` have come."""
+    if isinstance(episodes, TaskDistribution):
+        for start in range(0, num_tasks, TASKS_AT_ONCE):
+            yield episodes.sample(min(TASKS_AT_ONCE, num_tasks - start), generator=generator, device=device)
+        return
+    seen = 0
+    for batch in episodes:
+        batch = take(batch.to(device), slice(0, num_tasks - seen))
+        yield batch
+        seen += count_tasks(batch)
+        if seen == num_tasks:
+            return
+    raise ValueError(invalid("episodes", f"give {num_tasks} tasks", f"{seen}", f"Write num_tasks={seen}."))

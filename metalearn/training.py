@@ -1,0 +1,207 @@
+"""The training loop: any learner, any optimizer, any scheduler."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from tqdm.auto import tqdm
+
+from metalearn._checks import check_count, check_positive, invalid
+from metalearn._tasks import num_tasks
+from metalearn.data import TaskDistribution
+from metalearn.evaluation import evaluate
+from metalearn.functional import draw_keys
+from metalearn.outer import MetaLearner
+from metalearn.types import Episode
+
+REFRESH_SECONDS = 0.5
+"""How often the progress bar reads the loss, which waits for a GPU."""
+
+
+@dataclass
+class History:
+    """What happened in training.
+
+    Attributes:
+        loss: Meta-loss of every iteration `[num_iterations]`, on the CPU; NaN where a task diverged.
+        scores: Validation scores, by the number of iterations before them.
+        best_state: The learner's `state_dict` at its lowest score, for `load_state_dict`; None without validation.
+        seconds: Wall time.
+    """
+
+    loss: Tensor = field(default_factory=lambda: torch.empty(0))
+    scores: dict[int, float] = field(default_factory=dict)
+    best_state: dict[str, Tensor] | None = None
+    seconds: float = 0.0
+
+    @property
+    def best_iteration(self) -> int | None:
+        """Number of iterations before the lowest score; None without validation."""
+        finite = {iteration: score for iteration, score in self.scores.items() if score == score}
+        return min(finite, key=lambda iteration: finite[iteration]) if finite else None
+
+
+def fit(
+    learner: MetaLearner,
+    batches: TaskDistribution | Iterable[Episode],
+    optimizer: torch.optim.Optimizer,
+    num_iterations: int,
+    *,
+    meta_batch_size: int | None = None,
+    scheduler: LRScheduler | ReduceLROnPlateau | None = None,
+    max_grad_norm: float | None = None,
+    validate: TaskDistribution | Iterable[Episode] | Callable[[MetaLearner], float] | None = None,
+    validate_every: int = 1000,
+    num_validation_tasks: int = 600,
+    generator: torch.Generator | None = None,
+    progress: bool = True,
+) -> History:
+    """Train a learner. It is left at its last iteration; `load_state_dict(history.best_state)` goes back to the best.
+
+    Args:
+        learner: The learner.
+        batches: A task distribution, or an iterable of batches of episodes, started anew when it ends.
+        optimizer: Any optimizer of the learner's parameters.
+        num_iterations: Number of meta-steps, at least 1.
+        meta_batch_size: Number of tasks in a meta-step, at least 1; for a task distribution only.
+        scheduler: Stepped after every iteration; `ReduceLROnPlateau` after every validation, with its score.
+        max_grad_norm: Bound on the norm of the whole meta-gradient, positive.
+        validate: Tasks whose mean query loss is the score, the same ones each time if they come from a
+            distribution; or a function of the learner that returns the score. Lower is better.
+        validate_every: Number of iterations between validations, at least 1; the last iteration is always validated.
+        num_validation_tasks: Number of tasks in a validation, at least 1.
+        generator: Source of the tasks' randomness and keys; PyTorch's if not given.
+        progress: Whether to show a progress bar with loss and speed on standard error.
+
+    Returns:
+        The losses, the scores and the best state.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If a count is below 1, or the optimizer holds none of the learner's parameters.
+
+    >>> import torch.nn.functional as F
+    >>> from metalearn import data, inner, models, outer
+    >>> learner = outer.MAML(models.mlp(1, [8], 1), F.mse_loss, inner.SGD(lr=0.01), num_steps=1)
+    >>> tasks, optimizer = data.Sinusoid(5, 5), torch.optim.Adam(learner.parameters(), lr=1e-3)
+    >>> fit(learner, tasks, optimizer, 10, meta_batch_size=4, progress=False).loss.shape
+    torch.Size([10])
+    """
+    check_count("num_iterations", num_iterations, fix="Write num_iterations=10_000, say.")
+    check_count("validate_every", validate_every)
+    check_count("num_validation_tasks", num_validation_tasks)
+    if max_grad_norm is not None:
+        check_positive("max_grad_norm", max_grad_norm)
+    _check_optimizer(learner, optimizer)
+    if isinstance(scheduler, ReduceLROnPlateau) and validate is None:
+        fix = "Pass validate=tasks too."
+        raise ValueError(invalid("ReduceLROnPlateau", "have a validation score", "validate=None", fix))
+    episodes = _endless(batches, meta_batch_size, generator, learner.device)
+    history, losses, start = History(), [], time.perf_counter()
+    with tqdm(total=num_iterations, disable=not progress, unit="it") as bar:
+        for iteration in range(1, num_iterations + 1):
+            losses.append(_meta_step(learner, next(episodes), optimizer, max_grad_norm, generator))
+            if validate is not None and (iteration % validate_every == 0 or iteration == num_iterations):
+                score = _score(learner, validate, num_validation_tasks)
+                _keep_best(history, learner, iteration, score)
+                if isinstance(scheduler, ReduceLROnPlateau):
+                    scheduler.step(score)
+            if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):
+                scheduler.step()
+            _refresh(bar, losses, history)
+    history.loss = torch.stack(losses).cpu()
+    history.seconds = time.perf_counter() - start
+    return history
+
+
+def _meta_step(
+    learner: MetaLearner,
+    episodes: Episode,
+    optimizer: torch.optim.Optimizer,
+    max_grad_norm: float | None,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Take one step of the optimizer and return the loss before it, without waiting for a GPU."""
+    keys = draw_keys(num_tasks(episodes), generator=generator, device=learner.device)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = learner(episodes, keys=keys)
+        loss.backward()
+        if max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(learner.parameters(), max_grad_norm)
+        return loss
+
+    return optimizer.step(closure).detach()  # type: ignore[arg-type, union-attr]
+
+
+def _endless(
+    batches: TaskDistribution | Iterable[Episode],
+    meta_batch_size: int | None,
+    generator: torch.Generator | None,
+    device: torch.device,
+) -> Iterator[Episode]:
+    if isinstance(batches, TaskDistribution):
+        if meta_batch_size is None:
+            fix = "Write meta_batch_size=4, say."
+            raise TypeError(invalid("meta_batch_size", "be given for a task distribution", None, fix))
+        return batches.batches(meta_batch_size, generator=generator, device=device)
+    if meta_batch_size is not None:
+        fix = "Leave it out: the iterable's batches have their size."
+        raise TypeError(invalid("meta_batch_size", "be left out for an iterable", meta_batch_size, fix))
+    if not isinstance(batches, Iterable):
+        fix = "Pass data.Sinusoid(k_shot=10, num_query=10), say."
+        raise TypeError(invalid("batches", "be a task distribution or an iterable", repr(batches), fix))
+    return _cycle(batches, device)
+
+
+def _cycle(batches: Iterable[Episode], device: torch.device) -> Iterator[Episode]:
+    while True:
+        count = 0
+        for count, batch in enumerate(batches, start=1):
+            yield batch.to(device)
+        if count == 0:
+            fix = "Pass a list or a DataLoader, which can be started anew, or lower num_iterations."
+            raise ValueError(invalid("batches", "last for all iterations", "an iterator at its end", fix))
+
+
+def _score(learner: MetaLearner, validate: Any, num_validation_tasks: int) -> float:
+    was_training = learner.training
+    learner.eval()
+    try:
+        if isinstance(validate, TaskDistribution | Iterable):
+            same_tasks = torch.Generator().manual_seed(0)
+            evaluation = evaluate(learner, validate, num_tasks=num_validation_tasks, generator=same_tasks)
+            return evaluation["loss"].mean
+        return float(validate(learner))
+    finally:
+        learner.train(was_training)
+
+
+def _keep_best(history: History, learner: MetaLearner, iteration: int, score: float) -> None:
+    history.scores[iteration] = score
+    if history.best_iteration == iteration:
+        history.best_state = {name: tensor.detach().clone() for name, tensor in learner.state_dict().items()}
+
+
+def _refresh(bar: Any, losses: list[Tensor], history: History) -> None:
+    bar.update()
+    if not bar.disable and (time.time() - getattr(bar, "read_at", 0.0) > REFRESH_SECONDS or bar.n == bar.total):
+        bar.read_at = time.time()
+        shown = {"loss": f"{torch.stack(losses[-100:]).mean().item():.4g}"}
+        if history.scores:
+            shown["score"] = f"{list(history.scores.values())[-1]:.4g}"
+        bar.set_postfix(shown, refresh=False)
+
+
+def _check_optimizer(learner: MetaLearner, optimizer: Any) -> None:
+    fix = "Write torch.optim.Adam(learner.parameters(), lr=1e-3), say."
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(invalid("optimizer", "be a torch.optim.Optimizer", repr(optimizer), fix))
+    held = {id(param) for group in optimizer.param_groups for param in group["params"]}
+    if not any(id(param) in held for param in learner.parameters()):
+        raise ValueError(invalid("optimizer", "hold the learner's parameters", "none of them", fix))
