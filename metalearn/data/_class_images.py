@@ -1,9 +1,10 @@
-"""Images grouped by class, kept as one uint8 tensor on any device."""
+"""Images grouped by class, from which few-shot episodes are drawn."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,99 +14,169 @@ from metalearn.data._readers import read_dataset, read_folder, read_npz
 
 
 class ClassImages:
-    """Images grouped by class, as many of each as there are, kept as one uint8 tensor.
+    """Images of one size, grouped by class, in a single uint8 tensor.
 
-    Methods return new objects and share memory where they can.
+    No method changes an object: each returns a new one. What was passed may share its memory and must not be
+    written to afterwards.
 
     Args:
         images: uint8 tensor or array `[classes, per_class, H, W]`, `[classes, per_class, H, W, C]` or
-            `[classes, per_class, C, H, W]` with C of 1, 3 or 4; or a list with one such `[n, ...]` for each class.
-        class_names: One name a class, all different; "0", "1", ... if not given.
-        layout: Axes of one image, "HW", "HWC" or "CHW"; recognised if not given.
+            `[classes, per_class, C, H, W]` with C 1, 3 or 4; or, where classes differ in size, a list
+            with one such `[n, ...]` for each class.
+        class_names: One distinct name for each class; by default "0", "1" and so on.
+        layout: Axes of one image, "HW", "HWC" or "CHW". Needed only where the shape leaves it open.
 
     Attributes:
-        pixels: uint8 `[num_images, C, H, W]`, class after class.
-        counts: Number of images of every class, int64 `[classes]`, on the device of `pixels`.
-        starts: Index of every class's first image in `pixels`, int64 `[classes]`.
-        class_names: One name a class.
+        pixels: All images `[total, C, H, W]`, uint8, contiguous, class after class.
+        starts: Index of each class's first image in `pixels`, int64 `[classes]`.
+        counts: Number of images of each class, int64 `[classes]`.
+        num_images: The same numbers as a tuple.
+        class_names: Names of the classes, a tuple.
 
     Raises:
-        TypeError: If the images are not uint8, or of the wrong kind.
-        ValueError: If shapes are inconsistent or ambiguous, a class is empty, or the names do not fit.
+        TypeError: If images are not uint8 or names not strings.
+        ValueError: If shapes do not fit, a class is empty, or names are repeated or of the wrong number.
 
-    >>> images = ClassImages(torch.zeros(3, 20, 28, 28, dtype=torch.uint8), ["a", "b", "c"])
-    >>> images
-    ClassImages(3 classes, 60 images of 1x28x28, on cpu)
-    >>> len(images.rotated())
-    12
+    >>> ClassImages(torch.zeros(5, 20, 28, 28, dtype=torch.uint8))
+    ClassImages(5 classes x 20 images, 1x28x28, cpu)
     """
 
     def __init__(
-        self, images: Any, class_names: Sequence[str] | None = None, *, layout: Layout | None = None
+        self,
+        images: Tensor | np.ndarray | Sequence[Tensor | np.ndarray],
+        class_names: Sequence[str] | None = None,
+        *,
+        layout: Layout | None = None,
     ) -> None:
-        pixels, counts = flatten(images, layout)
-        names = [str(label) for label in range(len(counts))] if class_names is None else list(class_names)
-        if len(names) != len(counts):
-            fix = "Leave class_names out to number them."
-            got = f"{len(names)} for {len(counts)} classes"
-            raise ValueError(invalid("class_names", "name every class once", got, fix))
-        if repeated := sorted({name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else ()):
-            raise ValueError(invalid("class_names", "differ", f"{repeated} more than once"))
-        self.pixels = pixels
-        self.counts = torch.tensor(counts, device=pixels.device)
+        self.pixels, num_images = flatten(images, layout)
+        self.num_images = tuple(num_images)
+        if class_names is None:
+            class_names = [str(label) for label in range(len(num_images))]
+        self.class_names = _checked_names(class_names, len(num_images))
+        self.counts = torch.tensor(num_images, device=self.pixels.device)
         self.starts = self.counts.cumsum(0) - self.counts
-        self.class_names = names
 
     @classmethod
     def from_npz(cls, path: str | Path, split: str | None = None) -> Self:
-        """Read an `.npz` archive with `images`, `class_names` and, if a split is asked for, `split`.
+        """Read an archive with `images`, `class_names` and `split`; nothing in it is unpickled.
 
         Args:
-            path: The archive. Nothing in it is unpickled.
-            split: Take only the classes whose entry of the array `split` is this; None takes all.
+            path: An `.npz` file with `images`, uint8 `[classes, per_class, H, W]` or with channels, and
+                strings `class_names` and `split`, both `[classes]`.
+            split: Which classes to read, such as "train"; None reads all and needs no `split` in the file.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If the file is damaged or lacks an array, or no class is of the split.
+            ValueError: If the file is damaged, lacks an entry, holds other data, or has no such split.
         """
-        return cls(*read_npz(Path(path), split))
+        images, class_names = read_npz(Path(path), split)
+        try:
+            return cls(images, class_names)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"In {path}, {error}") from error
 
     @classmethod
-    def from_folder(cls, path: str | Path, size: int | tuple[int, int], *, mode: str = "RGB") -> Self:
-        """Decode a folder with one sub-folder of images a class, once.
+    def from_folder(cls, path: str | Path, size: int | tuple[int, int], mode: str = "RGB") -> Self:
+        """Read a folder with one sub-folder for each class, sorted by name.
+
+        Every image is decoded and resized once, here (Lanczos; the aspect ratio is not kept). Files are
+        images if their extension says so: bmp, gif, jpeg, jpg, pgm, png, ppm, tif, tiff, webp. Others, and
+        names that start with a dot, are left out; an image that cannot be read is an error.
 
         Args:
-            path: The folder; sub-folders and files are taken in the order of their names.
-            size: (height, width) in pixels that every image is resized to, or one number for both.
-            mode: Pillow's mode of the result: "L", "RGB" or "RGBA".
+            path: The folder.
+            size: (height, width) in pixels, or one number for both.
+            mode: "L" (grey), "RGB" or "RGBA".
 
         Raises:
             FileNotFoundError: If there is no such folder.
-            ValueError: If it has no sub-folders, one of them holds no images, or an image cannot be read.
+            TypeError: If `size` does not hold ints.
+            ValueError: If a class or the folder is empty, an image unreadable, or `mode` or `size` not valid.
         """
-        height, width = (size, size) if isinstance(size, int) else size
-        for extent in (height, width):
-            check_count("size", extent, fix="Pass size=84, or size=(height, width).")
-        return cls(*read_folder(Path(path), (height, width), mode), layout="HW" if mode == "L" else "HWC")
+        images, class_names = read_folder(Path(path), _sides(size), mode)
+        return cls(images, class_names, layout="HW" if mode == "L" else "HWC")
 
     @classmethod
     def from_dataset(cls, dataset: Any) -> Self:
-        """Read a map-style data set of pairs (image, label) once.
+        """Read every item of a map-style data set of (image, label).
 
         Args:
-            dataset: Gives pairs of a PIL image, or a uint8 tensor or array, and an int. Its `classes`, if it has any,
-                are the names.
+            dataset: Anything with `len(dataset)` and `dataset[i]`, such as `torchvision.datasets.CIFAR100`.
+                Images are PIL images, or uint8 tensors or arrays, all of one size; labels are ints. Classes
+                are the labels that occur, in ascending order, named by `dataset.classes` where it exists.
 
         Raises:
-            TypeError: If it is not map-style, or an item is not such a pair.
-            ValueError: If images differ in shape, or a label has no name.
+            TypeError: If the data set is not map-style or an item is not a pair of uint8 image and int label.
+            ValueError: If images differ in size, or `dataset.classes` does not reach every label.
+
+        >>> image = torch.zeros(3, 8, 8, dtype=torch.uint8)
+        >>> ClassImages.from_dataset([(image, 7), (image, 2), (image, 7)]).num_images
+        (1, 2)
         """
-        return cls(*read_dataset(dataset), layout="CHW")
+        images, class_names = read_dataset(dataset)
+        return cls(images, class_names, layout="CHW")
+
+    def of_class(self, name: str) -> Tensor:
+        """Return the images of one class, uint8 `[n, C, H, W]`, without a copy.
+
+        Raises:
+            ValueError: If there is no class of this name.
+        """
+        label = self._label(name)
+        return self.pixels[self.starts[label] :][: self.num_images[label]]
+
+    def select(self, names: str | Iterable[str]) -> Self:
+        """Return the classes of these names, in this order.
+
+        Args:
+            names: Some of `class_names`, each at most once; or a single one.
+
+        Raises:
+            ValueError: If a name is unknown or repeated, or none is given.
+
+        >>> images = ClassImages(torch.zeros(3, 20, 28, 28, dtype=torch.uint8), ["a", "b", "c"])
+        >>> images.select(["c", "a"]).class_names
+        ('c', 'a')
+        """
+        names = [names] if isinstance(names, str) else list(names)
+        if not names:
+            raise ValueError(invalid("names", "hold at least one name", names, "Pass select(['a', 'b'])."))
+        return type(self)([self.of_class(name) for name in names], names, layout="CHW")
+
+    def rotated(self, angles: Sequence[int] = (0, 90, 180, 270)) -> Self:
+        """Return all classes at each of the angles; a class that is rotated is a class of its own.
+
+        Args:
+            angles: Counterclockwise, in degrees, multiples of 90 and distinct modulo 360.
+
+        Returns:
+            `len(angles) * len(self)` classes, angle after angle. Rotated ones are named such as "a/rot90".
+
+        Raises:
+            ValueError: If an angle is no multiple of 90 or repeated, none is given, or images are not square
+                and an angle is 90 or 270.
+        """
+        turns = [angle % 360 for angle in angles]
+        if not turns or len(set(turns)) < len(turns) or any(turn % 90 for turn in turns):
+            fix = "Pass rotated(angles=(0, 90, 180, 270))."
+            raise ValueError(invalid("angles", "be distinct multiples of 90", tuple(angles), fix))
+        if self.image_shape[-2] != self.image_shape[-1] and any(turn % 180 for turn in turns):
+            fix = "Pass rotated(angles=(0, 180))."
+            raise ValueError(invalid("images", "be square to be rotated by 90", self.image_shape, fix))
+        images = [
+            part for turn in turns for part in self.pixels.rot90(turn // 90, (-2, -1)).split(self.num_images)
+        ]
+        names = [f"{name}/rot{turn}" if turn else name for turn in turns for name in self.class_names]
+        return type(self)(images, names, layout="CHW")
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the same images on `device`."""
+        return type(self)(self.pixels.to(device).split(self.num_images), self.class_names, layout="CHW")
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of an image."""
-        channels, height, width = self.pixels.shape[1:]
+        """Shape (C, H, W) of every image."""
+        _, channels, height, width = self.pixels.shape
         return channels, height, width
 
     @property
@@ -117,54 +188,39 @@ class ClassImages:
         return len(self.class_names)
 
     def __repr__(self) -> str:
-        shape = "x".join(str(extent) for extent in self.image_shape)
-        return f"ClassImages({len(self)} classes, {len(self.pixels)} images of {shape}, on {self.device})"
+        fewest, most = min(self.num_images), max(self.num_images)
+        images = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+        shape = "x".join(map(str, self.image_shape))
+        return f"ClassImages({len(self)} classes x {images} images, {shape}, {self.device})"
 
-    def of_class(self, name: str) -> Tensor:
-        """Return one class's images, uint8 `[n, C, H, W]`."""
-        label = self._labels([name])[0]
-        return self.pixels[self.starts[label] :][: self.counts[label]]
+    def _label(self, name: str) -> int:
+        try:
+            return self.class_names.index(name)
+        except ValueError:
+            fix = did_you_mean(name, self.class_names) or "See class_names for all of them."
+            message = invalid("class name", f"be one of the {len(self)} class_names", repr(name), fix)
+            raise ValueError(message) from None
 
-    def select(self, names: Iterable[str]) -> Self:
-        """Return the named classes, in that order.
 
-        Raises:
-            ValueError: If there is no class of a name.
-        """
-        names = [names] if isinstance(names, str) else list(names)
-        self._labels(names)
-        return type(self)([self.of_class(name) for name in names], names, layout="CHW")
+def _sides(size: Any) -> tuple[int, int]:
+    """Return (height, width)."""
+    sides = (size, size) if isinstance(size, int) else size
+    fix = "Pass size=84 or size=(84, 84)."
+    if not (isinstance(sides, tuple | list) and len(sides) == 2):
+        raise TypeError(invalid("size", "be an int or a pair (height, width)", repr(size), fix))
+    for side in sides:
+        check_count("size", side, fix=fix)
+    return sides[0], sides[1]
 
-    def rotated(self, angles: Sequence[int] = (0, 90, 180, 270)) -> Self:
-        """Return rotated copies of every class as classes of their own, named `<name>/rot90` and so on.
 
-        Args:
-            angles: Counter-clockwise, in degrees, multiples of 90; 0 keeps the class as it is.
-
-        Raises:
-            ValueError: If an angle is no multiple of 90 or given twice, or the images are not square.
-        """
-        turns = [angle // 90 % 4 for angle in angles]
-        if not turns or any(angle % 90 for angle in angles) or len(set(turns)) < len(turns):
-            fix = "Write rotated((0, 90, 180, 270))."
-            raise ValueError(invalid("angles", "be different multiples of 90 degrees", tuple(angles), fix))
-        if self.image_shape[1] != self.image_shape[2] and any(turn % 2 for turn in turns):
-            fix = "Write rotated((0, 180)), or resize them."
-            raise ValueError(invalid("images", "be square to be turned by 90 degrees", self.image_shape, fix))
-        parts = self.pixels.split(self.counts.tolist())
-        images = [part.rot90(turn, (2, 3)) for turn in turns for part in parts]
-        names = [name + (f"/rot{90 * turn}" if turn else "") for turn in turns for name in self.class_names]
-        return type(self)(images, names, layout="CHW")
-
-    def to(self, device: torch.device | str) -> Self:
-        """Return the images on `device`."""
-        parts = self.pixels.to(device).split(self.counts.tolist())
-        return type(self)(list(parts), self.class_names, layout="CHW")
-
-    def _labels(self, names: list[str]) -> list[int]:
-        labels = {name: label for label, name in enumerate(self.class_names)}
-        for name in names:
-            if name not in labels:
-                known = f"one of the {len(self)} classes, {', '.join(self.class_names[:3])}, ..."
-                raise ValueError(invalid("class name", f"be {known}", repr(name), did_you_mean(name, labels)))
-        return [labels[name] for name in names]
+def _checked_names(names: Sequence[str], num_classes: int) -> tuple[str, ...]:
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise TypeError(invalid("class_names", "be a sequence of strings", repr(names)))
+    if len(names) != num_classes:
+        raise ValueError(
+            invalid("class_names", f"have one name for each of {num_classes} classes", len(names))
+        )
+    if len(set(names)) < len(names):
+        repeated = next(name for position, name in enumerate(names) if name in names[:position])
+        raise ValueError(invalid("class_names", "be distinct", f"{repeated!r} twice"))
+    return tuple(names)

@@ -14,7 +14,7 @@ from metalearn.types import Episode
 class TaskDistribution(ABC):
     """A distribution over tasks, each of them an episode.
 
-    A distribution of your own implements `draw`; users call `sample` and `batches`, which check their arguments.
+    A distribution of your own implements `draw`; users call `sample` and `batches`, which check arguments.
 
     >>> from metalearn.types import Batch
     >>> class Lines(TaskDistribution):
@@ -27,9 +27,7 @@ class TaskDistribution(ABC):
     """
 
     @abstractmethod
-    def draw(
-        self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None
-    ) -> Episode:
+    def draw(self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None) -> Episode:
         """Draw independent tasks; the arguments are already checked.
 
         Args:

@@ -26,17 +26,18 @@ def flatten(images: Any, layout: Layout | None) -> tuple[Tensor, list[int]]:
     """
     if isinstance(images, Tensor | np.ndarray):
         block = as_uint8("images", images)
-        _check_num_axes("images", "classes, per_class", block, axes=2)
+        _check_axes("images", block, "classes, per_class", num_leading=2)
         pixels, num_images = block.flatten(0, 1), [block.shape[1]] * block.shape[0]
     elif isinstance(images, Sequence) and not isinstance(images, str):
         parts = [as_uint8(f"images[{label}]", part) for label, part in enumerate(images)]
-        _check_same_images(parts)
+        _check_parts(parts)
         pixels, num_images = torch.cat(parts), [len(part) for part in parts]
     else:
-        fix = "Pass ClassImages(torch.stack([images_of_class_0, images_of_class_1]))."
-        raise TypeError(invalid("images", "be a tensor, an array or a list of one per class", type(images), fix))
-    if 0 in pixels.shape or 0 in num_images:
-        raise ValueError(invalid("every class", "have images", f"{num_images} images of {[*pixels.shape[1:]]}"))
+        fix = "Pass ClassImages([images_of_class_0, images_of_class_1])."
+        raise TypeError(invalid("images", "be a tensor, an array or a list of them", type(images), fix))
+    if not pixels.numel() or 0 in num_images:
+        got = f"{num_images.count(0)} empty of {len(num_images)} classes, images of {tuple(pixels.shape[1:])}"
+        raise ValueError(invalid("images", "hold at least one image for each class", got))
     return channels_first(pixels, layout).contiguous(), num_images
 
 
@@ -57,7 +58,7 @@ def channels_first(pixels: Tensor, layout: Layout | None) -> Tensor:
     layout = layout or _recognise(shape)
     check_choice("layout", layout, ("HW", "HWC", "CHW"))
     if len(shape) != len(layout):
-        fix = f"Pass layout={'HW' if len(shape) == 2 else 'HWC'!r}."
+        fix = "Leave layout out to have it recognised."
         raise ValueError(invalid("each image", f"have the axes {layout}", f"shape {shape}", fix))
     if layout == "HW":
         return pixels.unsqueeze(1)
@@ -85,22 +86,24 @@ def _recognise(shape: tuple[int, ...]) -> Layout:
 def _check_channels(shape: tuple[int, ...], num_channels: int) -> None:
     if num_channels not in CHANNELS:
         fix = "Pass images of shape [H, W] if they are grey."
-        raise ValueError(invalid("each image", "have 1, 3 or 4 channels, first or last", f"shape {shape}", fix))
+        raise ValueError(
+            invalid("each image", "have 1, 3 or 4 channels, first or last", f"shape {shape}", fix)
+        )
 
 
-def _check_num_axes(what: str, leading: str, images: Tensor, axes: int) -> None:
-    if images.ndim - axes not in (2, 3):
+def _check_axes(what: str, images: Tensor, leading: str, num_leading: int) -> None:
+    if images.ndim - num_leading not in (2, 3):
         condition = f"be [{leading}, H, W], [{leading}, H, W, C] or [{leading}, C, H, W]"
-        fix = "Pass images[None] if there is one class." if axes == 2 else "Pass image[None] for a single image."
+        fix = "Pass images[None] to add an axis of one."
         raise ValueError(invalid(what, condition, f"shape {tuple(images.shape)}", fix))
 
 
-def _check_same_images(parts: Sequence[Tensor]) -> None:
+def _check_parts(parts: Sequence[Tensor]) -> None:
     if not parts:
         raise ValueError(invalid("images", "hold at least one class", "an empty list"))
     for label, part in enumerate(parts):
-        _check_num_axes(f"images[{label}]", "n", part, axes=1)
+        _check_axes(f"images[{label}]", part, "n", num_leading=1)
         if part.shape[1:] != parts[0].shape[1:]:
-            condition = f"hold images of shape {tuple(parts[0].shape[1:])}, as images[0] does"
+            condition = f"hold images of shape {tuple(parts[0].shape[1:])} as images[0] does"
             fix = "Resize them first, as ClassImages.from_folder(path, size) does."
             raise ValueError(invalid(f"images[{label}]", condition, tuple(part.shape[1:]), fix))

@@ -14,8 +14,8 @@ from metalearn.types import Episode
 class LinearClassification(TaskDistribution):
     """Binary classification, label 1 where `w . x > 0`, each task with its own hyperplane.
 
-    w and every x are drawn from N(0, I). An episode's x is `[tasks, n, dim]` and its y `[tasks, n, 1]`, both in
-    the default dtype, with n = k_shot in the support set and n = num_query in the query set. The labels are
+    w and every x are drawn from N(0, I). An episode's x is `[tasks, n, dim]` and its y `[tasks, n, 1]`, both
+    in the default dtype, with n = k_shot in the support set and n = num_query in the query set. Labels are
     0.0 and 1.0, as `F.binary_cross_entropy_with_logits` expects.
 
     Args:
@@ -43,9 +43,7 @@ class LinearClassification(TaskDistribution):
         for name in ("k_shot", "num_query", "dim"):
             check_count(name, getattr(self, name), fix="Pass LinearClassification(k_shot=10, num_query=10).")
 
-    def draw(
-        self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None
-    ) -> Episode:
+    def draw(self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None) -> Episode:
         """Draw hyperplanes and points on both of their sides."""
         w = normal((num_tasks, self.dim, 1), generator, device)
         x = normal((num_tasks, self.k_shot + self.num_query, self.dim), generator, device)

@@ -1,10 +1,10 @@
-"""Omniglot with the split and the rotations of the few-shot papers."""
+"""Omniglot: handwritten characters of 50 alphabets, each drawn by 20 people."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-import torchvision
 from PIL import Image
 
 from metalearn._checks import check_choice, invalid
@@ -13,50 +13,71 @@ from metalearn.data._readers import decode, image_files
 
 VALIDATION_ALPHABETS = frozenset({"Armenian", "Bengali", "Early_Aramaic", "Hebrew", "Mkhedruli_(Georgian)"})
 FIRST_TEST_CHARACTER = "Gurmukhi/character42"
-SIZE = 28
+NUM_CHARACTERS = {"train": 1028, "val": 172, "test": 423}
+NUM_DRAWINGS = 20
+SIZE = (28, 28)
 
 
 def omniglot(
-    root: str | Path, split: str, *, download: bool = False, angles: Sequence[int] | None = None
+    root: str | Path,
+    split: Literal["train", "val", "test"],
+    *,
+    download: bool = False,
+    angles: Sequence[int] | None = None,
+    resample: Literal["nearest", "lanczos"] = "nearest",
 ) -> ClassImages:
-    """Return Omniglot's characters as classes of 20 images 28x28, ink 255 on 0, in Vinyals' split.
+    """Read Omniglot in the split of Vinyals et al.: 1028, 172 and 423 characters, before rotations.
+
+    Images are 1x28x28, with white ink (255) on black, as in MAML. Reading takes seconds; nothing is cached.
 
     Args:
-        root: Folder that holds, or shall hold, `omniglot-py/`, as for `torchvision.datasets.Omniglot`.
-        split: "train", "val" or "test": 1,028, 172 and 423 characters.
-        download: Whether to download what is missing.
-        angles: Rotations that become classes of their own, in degrees. By default the four of MAML for "train", and
-            none for "val" and "test".
+        root: Folder that holds, or with `download` will hold, `omniglot-py` in the layout of
+            `torchvision.datasets.Omniglot`.
+        split: "train", "val" or "test".
+        download: Whether to download what is missing, through torchvision.
+        angles: Rotations that are classes of their own, as in `ClassImages.rotated`. None is
+            (0, 90, 180, 270) for "train" and (0,) for "val" and "test", as in Reptile. MAML rotates at test
+            time too: `angles=(0, 90, 180, 270)`, except that its episodes never have a character twice.
+        resample: How 105 pixels become 28. MAML's code asks for Lanczos, but the drawings have one bit a
+            pixel, for which Pillow takes "nearest" whatever is asked, so that its images are two-valued.
+            "lanczos" gives shades of grey.
+
+    Returns:
+        Classes named such as "Greek/character01" and "Greek/character01/rot90".
 
     Raises:
-        FileNotFoundError: If the images are not there and `download` is false.
-        ValueError: If there is no such split, or an image is damaged.
+        FileNotFoundError: If the images are not there and `download` is False.
+        ValueError: If images are missing or damaged, or an argument is not one of its choices.
 
     References:
-        Lake et al., "Human-level concept learning through probabilistic program induction", Science 2015.
-        Vinyals et al., "Matching networks for one shot learning", NeurIPS 2016 (split).
-        Finn et al., "Model-agnostic meta-learning for fast adaptation of deep networks", ICML 2017 (rotations).
+        Lake, Salakhutdinov and Tenenbaum, "Human-level concept learning through probabilistic program
+        induction", Science 350, 2015.
+        Vinyals, Blundell, Lillicrap, Kavukcuoglu and Wierstra, "Matching networks for one shot learning",
+        NeurIPS 2016.
+        The one-bit images: C. Bensimon, "Fix image mode for the resample to be effective", pull request 23
+        of github.com/cbfinn/maml, 2018.
     """
-    check_choice("split", split, ["train", "val", "test"])
-    characters = {}
-    for background in (True, False):
-        try:
-            dataset = torchvision.datasets.Omniglot(str(root), background=background, download=download)
-        except RuntimeError as error:
-            fix = f"Write omniglot({str(root)!r}, {split!r}, download=True)."
-            raise FileNotFoundError(invalid("root", "hold omniglot-py/", f"{root} without it", fix)) from error
-        folder = Path(dataset.target_folder)
-        for character in sorted(path for path in folder.glob("*/*") if path.is_dir()):
-            name = f"{character.parent.name}/{character.name}"
-            if split_of(name, background) == split:
-                characters[name] = _images(character)
+    check_choice("split", split, NUM_CHARACTERS)
+    check_choice("resample", resample, ("nearest", "lanczos"))
+    if download:
+        _download(root)
+    files = {
+        name: image_files(folder)
+        for name, background, folder in _characters(Path(root) / "omniglot-py")
+        if split_of(name, background) == split
+    }
+    _check_complete(root, split, sum(map(len, files.values())))
+    method = Image.Resampling[resample.upper()]
+    ink = [255 - np.stack([decode(file, SIZE, "L", method) for file in files[name]]) for name in files]
     if angles is None:
         angles = (0, 90, 180, 270) if split == "train" else (0,)
-    return ClassImages(list(characters.values()), list(characters), layout="HW").rotated(angles)
+    return ClassImages(ink, list(files), layout="HW").rotated(angles)
 
 
 def split_of(name: str, background: bool) -> str:
-    """Return the split of a character "Alphabet/characterNN" of the background or the evaluation set.
+    """Return the split of a character of Lake's background set, or of the evaluation set.
+
+    Vinyals' split keeps alphabets whole, but for the one that the order of evaluation characters cuts in two.
 
     >>> split_of("Greek/character01", background=True), split_of("Tibetan/character01", background=False)
     ('train', 'test')
@@ -66,6 +87,26 @@ def split_of(name: str, background: bool) -> str:
     return "train" if name < FIRST_TEST_CHARACTER else "test"
 
 
-def _images(character: Path) -> np.ndarray:
-    drawings = [decode(file, (SIZE, SIZE), "L", Image.Resampling.LANCZOS) for file in image_files(character)]
-    return 255 - np.stack(drawings)
+def _download(root: str | Path) -> None:
+    from torchvision.datasets import Omniglot  # Takes a second to import, and is needed only here.
+
+    for background in (True, False):
+        Omniglot(root, background=background, download=True)
+
+
+def _characters(folder: Path) -> Iterator[tuple[str, bool, Path]]:
+    """Iterate over all characters, in order: the name, whether it is a background one, its folder."""
+    for subset, background in (("images_background", True), ("images_evaluation", False)):
+        if not (folder / subset).is_dir():
+            condition = "hold omniglot-py/images_background and omniglot-py/images_evaluation"
+            fix = "Pass download=True, or as root the folder that holds omniglot-py."
+            raise FileNotFoundError(invalid("root", condition, f"no folder {folder / subset}", fix))
+        for character in sorted((folder / subset).glob("[!.]*/[!.]*/")):
+            yield f"{character.parent.name}/{character.name}", background, character
+
+
+def _check_complete(root: str | Path, split: str, num_found: int) -> None:
+    expected = NUM_DRAWINGS * NUM_CHARACTERS[split]
+    if num_found != expected:
+        fix = "Delete its folder omniglot-py and pass download=True."
+        raise ValueError(invalid(str(root), f"hold {expected} drawings for split {split!r}", num_found, fix))

@@ -27,7 +27,8 @@ class Polynomial(TaskDistribution):
 
     Raises:
         TypeError: If a count is not an int, a range not a pair, or `noise_std` not a number.
-        ValueError: If a count is too low, a range infinite or descending, or `noise_std` negative or infinite.
+        ValueError: If a count is too low, a range infinite or descending, or `noise_std` negative or not
+            finite.
 
     References:
         Lee and Choi, "Gradient-based meta-learning with learned layerwise metric and subspace", ICML 2018.
@@ -52,9 +53,7 @@ class Polynomial(TaskDistribution):
             check_range(name, getattr(self, name), fix=f"Pass {name}=(low, high).")
         check_noise(self.noise_std)
 
-    def draw(
-        self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None
-    ) -> Episode:
+    def draw(self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None) -> Episode:
         """Draw polynomials and points on them."""
         coefficients = uniform(self.coefficient_range, (self.order + 1, num_tasks, 1, 1), generator, device)
         x = uniform(self.x_range, (num_tasks, self.k_shot + self.num_query, 1), generator, device)

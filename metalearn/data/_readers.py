@@ -1,5 +1,6 @@
 """Read images, grouped by class, from an archive, a folder or a data set."""
 
+import operator
 import zipfile
 import zlib
 from pathlib import Path
@@ -10,52 +11,53 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from metalearn._checks import check_choice, check_count, invalid
-from metalearn.data._layout import as_uint8, channels_first
+from metalearn._checks import check_choice, invalid
+from metalearn.data._layout import Layout, as_uint8, channels_first
 
-IMAGE_EXTENSIONS = frozenset(".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
+IMAGE_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 MODES = ("L", "RGB", "RGBA")
+
+NPZ = "be an .npz file of images, uint8 [classes, per_class, H, W(, C)], class_names and split, one a class"
+MAKE_NPZ = "Make it with numpy.savez_compressed(path, images=images, class_names=class_names, split=split)."
+ARRANGE = "Arrange the images as path/class/image.png."
 
 
 def read_npz(path: Path, split: str | None) -> tuple[np.ndarray, list[str]]:
     """Return the images `[classes, per_class, ...]` and class names of one split, or of all."""
-    contents = "images (uint8 [classes, per_class, H, W] or [..., H, W, C]), class_names and split (one a class)"
-    make = "numpy.savez_compressed(path, images=images, class_names=class_names, split=split)"
     if not path.is_file():
-        raise FileNotFoundError(invalid("path", f"be an .npz file of {contents}", f"no file {path}", f"Make it with {make}."))
+        raise FileNotFoundError(invalid("path", NPZ, f"no file {path}", MAKE_NPZ))
     keys = ("images", "class_names") if split is None else ("images", "class_names", "split")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here, because numpy leaves the file of a damaged archive open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             images, names, *splits = (archive[key] for key in keys)
+            names, *splits = (strings.astype(str) for strings in (names, *splits))
     except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(invalid(str(path), f"be an .npz file of {contents}", error, f"Make it with {make}.")) from error
-    names = names.astype(str)
+        raise ValueError(invalid(str(path), NPZ, error, MAKE_NPZ)) from error
+    if any(strings.shape != images.shape[:1] for strings in (names, *splits)):
+        got = f"{images.shape[:1]}, {names.shape}" + "".join(f", {strings.shape}" for strings in splits)
+        raise ValueError(invalid(f"{', '.join(keys)} of {path}", "have one entry a class", got, MAKE_NPZ))
     if split is None:
         return images, names.tolist()
-    of_class = splits[0].astype(str)
-    if not of_class.shape == names.shape == images.shape[:1]:
-        got = f"{of_class.shape}, {names.shape} and {images.shape[:1]}"
-        raise ValueError(invalid(f"split, class_names and images of {path}", "have one entry a class", got))
-    check_choice(f"split of {path}", split, sorted(set(of_class.tolist())))
-    chosen = of_class == split
+    check_choice(f"split of {path}", split, sorted(set(splits[0].tolist())))
+    chosen = splits[0] == split
     return images[chosen], names[chosen].tolist()
 
 
 def read_folder(path: Path, size: tuple[int, int], mode: str) -> tuple[list[np.ndarray], list[str]]:
     """Return the images `[n, H, W(, C)]` of every sub-folder, sorted, and the sub-folders' names."""
     check_choice("mode", mode, MODES)
+    condition = "be a folder with one sub-folder a class"
     if not path.is_dir():
-        fix = "Arrange the images as path/class/image.png."
-        raise FileNotFoundError(invalid("path", "be a folder with one sub-folder a class", f"no folder {path}", fix))
+        raise FileNotFoundError(invalid("path", condition, f"no folder {path}", ARRANGE))
     folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and folder.name[0] != ".")
     if not folders:
-        fix = "Arrange the images as path/class/image.png."
-        raise ValueError(invalid(str(path), "have one sub-folder a class", "none", fix))
+        raise ValueError(invalid(str(path), condition, "none", ARRANGE))
     images = []
     for folder in folders:
         files = image_files(folder)
         if not files:
-            condition = f"hold images ({', '.join(sorted(IMAGE_EXTENSIONS))})"
+            condition = f"hold images ({', '.join(IMAGE_EXTENSIONS)})"
             raise ValueError(invalid(str(folder), condition, "none", "Add some, or remove the folder."))
         images.append(np.stack([decode(file, size, mode) for file in files]))
     return images, [folder.name for folder in folders]
@@ -79,8 +81,8 @@ def decode(
             # Before the resize: Pillow silently ignores the filter for images of 1 bit and for palettes.
             pixels = np.asarray(image.convert(mode).resize((width, height), resample))
     except Exception as error:  # Pillow's decoders raise errors of many types for broken files.
-        fix = "Replace the file or remove it."
-        raise ValueError(invalid(str(file), "be a readable image", f"{type(error).__name__}: {error}", fix)) from error
+        got, fix = f"{type(error).__name__}: {error}", "Replace the file or remove it."
+        raise ValueError(invalid(str(file), "be a readable image", got, fix)) from error
     if depth[0] in "IF":
         fix = "Rescale it to 8 bits first: Pillow would clip it."
         raise ValueError(invalid(str(file), "have 8 bits a channel", f"mode {depth!r}", fix))
@@ -90,30 +92,47 @@ def decode(
 def read_dataset(dataset: Any) -> tuple[list[Tensor], list[str]]:
     """Return the images `[n, C, H, W]` of every label that occurs, in ascending order, and their names."""
     if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
-        fix = "Pass list(dataset) if it is an iterable of (image, label)."
-        raise TypeError(invalid("dataset", "be map-style, with len(dataset) and dataset[i]", type(dataset), fix))
-    images: dict[int, list[Tensor]] = {}
+        condition, fix = "have len(dataset) and dataset[i]", "Pass list(dataset) if it is an iterable."
+        raise TypeError(invalid("dataset", condition, type(dataset), fix))
+    by_label: dict[int, list[Tensor]] = {}
+    shape = None
     for index in range(len(dataset)):
-        image, label = _item(dataset, index)
-        images.setdefault(label, []).append(image)
-    labels = sorted(images)
+        image, label = _read_item(f"dataset[{index}]", dataset[index])
+        shape = shape or image.shape
+        if image.shape != shape:
+            condition = f"have an image of shape {tuple(shape)} as dataset[0] does"
+            fix = "Pass a dataset with transform=torchvision.transforms.Resize((height, width))."
+            raise ValueError(invalid(f"dataset[{index}]", condition, tuple(image.shape), fix))
+        by_label.setdefault(label, []).append(image)
+    labels = sorted(by_label)
+    return [torch.stack(by_label[label]) for label in labels], _names(dataset, labels)
+
+
+def _read_item(what: str, item: Any) -> tuple[Tensor, int]:
+    """Return the image `[C, H, W]` and the label of one item of a data set."""
+    if not (isinstance(item, tuple | list) and len(item) == 2):
+        raise TypeError(invalid(what, "be a pair (image, label)", type(item)))
+    image, label = item
+    try:
+        label = operator.index(label)
+    except TypeError as error:
+        raise TypeError(invalid(what, "have an int as its label", repr(label))) from error
+    if isinstance(image, Image.Image):
+        if image.mode not in MODES:
+            fix = "Pass a dataset with transform=lambda image: image.convert('RGB')."
+            raise ValueError(invalid(f"{what}'s image", f"have a mode in {MODES}", repr(image.mode), fix))
+        pixels = as_uint8(what, np.array(image))
+        layout: Layout | None = "HW" if pixels.ndim == 2 else "HWC"
+    else:
+        pixels, layout = as_uint8(f"{what}'s image", image), None
+    return channels_first(pixels.unsqueeze(0), layout).squeeze(0), label
+
+
+def _names(dataset: Any, labels: list[int]) -> list[str]:
     names = getattr(dataset, "classes", None)
     if names is None:
-        return [torch.stack(images[label]) for label in labels], [str(label) for label in labels]
+        return [str(label) for label in labels]
     if labels and not 0 <= labels[0] <= labels[-1] < len(names):
-        got = f"labels {labels[0]} to {labels[-1]} for {len(names)} names"
+        got = f"labels from {labels[0]} to {labels[-1]} and {len(names)} names"
         raise ValueError(invalid("dataset.classes", "name every label", got))
-    return [torch.stack(images[label]) for label in labels], [str(names[label]) for label in labels]
-
-
-def _item(dataset: Any, index: int) -> tuple[Tensor, int]:
-    """Return one item as an image `[C, H, W]` and its label."""
-    fix = "Each item is (image, label): a PIL image, a uint8 tensor or array, and an int."
-    try:
-        image, label = dataset[index]
-        label = int(label)
-    except (TypeError, ValueError) as error:
-        raise TypeError(invalid(f"dataset[{index}]", "be a pair (image, label)", error, fix)) from error
-    if isinstance(image, Image.Image):
-        image = np.asarray(image if image.mode in MODES else image.convert("RGB"))
-    return channels_first(as_uint8(f"dataset[{index}]'s image", image)[None], None)[0], label
+    return [str(names[label]) for label in labels]

@@ -1,6 +1,7 @@
-"""Episodes of N-way k-shot classification from images grouped by class."""
+"""N-way k-shot episodes of images."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,78 +12,123 @@ from metalearn.data._episodes import TaskDistribution
 from metalearn.types import Batch, Episode
 
 
+@dataclass(frozen=True)
 class EpisodeSampler(TaskDistribution):
-    """N-way k-shot classification: N classes of a task, k support images and some query images of each.
+    """N-way k-shot classification: each task has its own classes, in random order, and images of them.
 
-    Classes, and the images of a class, are drawn without replacement, so support and query share none. Labels are given
-    in the order in which the classes are drawn. An episode's x is `[tasks, n_way * n, C, H, W]` in [0, 1] in the
-    default dtype and its y int64 `[tasks, n_way * n]`, with n = k_shot in the support and n = num_query in the query
-    set; examples of one class stand together, in ascending order of labels.
+    Classes and images are drawn without replacement, so that support and query sets share no image. An
+    episode's x is `[tasks, n, C, H, W]` in [0, 1], in the default dtype, and its y `[tasks, n]`, int64, with
+    n = n_way * k_shot in the support set and n = n_way * num_query in the query set. Both are class after
+    class: example `label * k_shot + shot` of the support set is image `shot` of the class with that label.
+
+    Images are gathered as bytes on their own device and converted where the episodes go. With
+    `classes.to("cuda")`, whole batches of episodes are made on the GPU.
 
     Args:
-        classes: The images. They stay on their device, and episodes are made there.
+        classes: The images.
         n_way: Number of classes in a task, at least 1.
         k_shot: Number of support images of each class, at least 1.
         num_query: Number of query images of each class, at least 1.
-        transform: Function of images `[tasks, n, C, H, W]` that returns such images, applied to support and query
-            each, on their device.
+        transform: Maps images `[tasks, n, C, H, W]` to images of the same tasks and n, such as
+            `torchvision.transforms.v2.Normalize(mean, std)`. Called once, with the support images of a task
+            before its query images, on the device where the episodes go.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If there are fewer classes than `n_way`, or a class has fewer than `k_shot + num_query` images.
+        TypeError: If `classes` is not a `ClassImages`, a count not an int, or `transform` not callable.
+        ValueError: If a count is below 1, or there are too few classes or images for an episode.
 
-    >>> classes = ClassImages(torch.zeros(8, 20, 28, 28, dtype=torch.uint8))
-    >>> episodes = EpisodeSampler(classes, n_way=5, k_shot=1, num_query=15).sample(4)
-    >>> episodes.query.x.shape, episodes.support.y[0].tolist()
-    (torch.Size([4, 75, 1, 28, 28]), [0, 1, 2, 3, 4])
+    References:
+        Vinyals, Blundell, Lillicrap, Kavukcuoglu and Wierstra, "Matching networks for one shot learning",
+        NeurIPS 2016.
+
+    >>> classes = ClassImages(torch.zeros(10, 20, 28, 28, dtype=torch.uint8))
+    >>> episodes = EpisodeSampler(classes, n_way=5, k_shot=2, num_query=15).sample(4)
+    >>> episodes.support.x.shape, episodes.query.y.shape
+    (torch.Size([4, 10, 1, 28, 28]), torch.Size([4, 75]))
+    >>> episodes.support.y[0]
+    tensor([0, 0, 1, 1, 2, 2, 3, 3, 4, 4])
     """
 
-    def __init__(
-        self,
-        classes: ClassImages,
-        n_way: int,
-        k_shot: int,
-        num_query: int,
-        transform: Callable[[Tensor], Tensor] | None = None,
-    ) -> None:
-        fix = "Write EpisodeSampler(classes, n_way=5, k_shot=1, num_query=15)."
-        if not isinstance(classes, ClassImages):
-            raise TypeError(invalid("classes", "be ClassImages", type(classes).__name__, "Write ClassImages(images)."))
-        for name, count in (("n_way", n_way), ("k_shot", k_shot), ("num_query", num_query)):
-            check_count(name, count, fix=fix)
-        if transform is not None and not callable(transform):
-            raise TypeError(invalid("transform", "be a function of images", repr(transform), "Pass a function."))
-        if n_way > len(classes):
-            fix = f"Write EpisodeSampler(classes, n_way={len(classes)}, ...)."
-            raise ValueError(invalid("n_way", f"be at most the {len(classes)} classes", n_way, fix))
-        for name, count in zip(classes.class_names, classes.counts.tolist(), strict=True):
-            if k_shot + num_query > count:
-                got = f"{k_shot} + {num_query} = {k_shot + num_query}"
-                fix = f"Write EpisodeSampler(..., num_query={count - k_shot})." if count > k_shot else ""
-                condition = f"be at most the {count} images of class {name!r}"
-                raise ValueError(invalid("k_shot + num_query", condition, got, fix))
-        self.classes, self.transform = classes, transform
-        self.n_way, self.k_shot, self.num_query = n_way, k_shot, num_query
+    classes: ClassImages
+    n_way: int
+    k_shot: int
+    num_query: int
+    transform: Callable[[Tensor], Tensor] | None = None
 
-    def draw(
-        self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None
-    ) -> Episode:
-        """Draw classes and images, and gather these."""
-        source = self.classes.device if generator is None else generator.device
-        counts, starts = self.classes.counts.to(source), self.classes.starts.to(source)
-        labels = torch.rand(num_tasks, len(self.classes), generator=generator, device=source)
-        drawn = labels.topk(self.n_way).indices
-        order = torch.rand(num_tasks, self.n_way, int(self.classes.counts.max()), generator=generator, device=source)
-        # Slots behind a class's last image are never among the largest.
-        slots = torch.arange(order.shape[-1], device=source)
-        order = order.masked_fill(slots >= counts[drawn, None], -1)
-        picked = starts[drawn, None] + order.topk(self.k_shot + self.num_query).indices
-        return Episode(self._batch(picked[..., : self.k_shot]), self._batch(picked[..., self.k_shot :]))
+    def __post_init__(self) -> None:
+        if not isinstance(self.classes, ClassImages):
+            fix = "Pass EpisodeSampler(ClassImages(images), ...)."
+            raise TypeError(invalid("classes", "be a ClassImages", type(self.classes), fix))
+        for name in ("n_way", "k_shot", "num_query"):
+            fix = "Pass EpisodeSampler(classes, n_way=5, k_shot=1, num_query=15)."
+            check_count(name, getattr(self, name), fix=fix)
+        if not (self.transform is None or callable(self.transform)):
+            raise TypeError(invalid("transform", "be a function of images, or None", repr(self.transform)))
+        self._check_enough_classes()
+        self._check_enough_images()
 
-    def _batch(self, index: Tensor) -> Batch:
-        """Gather images by their index `[tasks, n_way, n]`."""
-        num_tasks, n_way, num_images = index.shape
-        pixels = self.classes.pixels[index.flatten(1).to(self.classes.device)]
-        x = pixels.to(torch.get_default_dtype()) / 255
-        labels = torch.arange(n_way, device=x.device).repeat_interleave(num_images)
-        return Batch(x if self.transform is None else self.transform(x), labels.expand(num_tasks, -1).clone())
+    def draw(self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None) -> Episode:
+        """Draw classes and images of them."""
+        home = self.classes.device
+        device = device or home
+        chosen = self._draw_indices(num_tasks, generator).to(home)
+        pixels = self.classes.pixels.index_select(0, chosen.flatten()).unflatten(0, chosen.shape)
+        images = self._transformed(pixels.to(device).to(torch.get_default_dtype()).div_(255))
+        support, query = images.split([self.n_way * self.k_shot, self.n_way * self.num_query], dim=1)
+
+        def labels(num_images: int) -> Tensor:
+            return torch.arange(self.n_way, device=device).repeat_interleave(num_images).repeat(num_tasks, 1)
+
+        return Episode(Batch(support, labels(self.k_shot)), Batch(query, labels(self.num_query)))
+
+    def _draw_indices(self, num_tasks: int, generator: torch.Generator | None) -> Tensor:
+        """Draw the images of each task, support before query, as indices `[tasks, n]` into the pixels."""
+        device = self.classes.device if generator is None else generator.device
+        starts, counts = self.classes.starts.to(device), self.classes.counts.to(device)
+
+        def keys(*shape: int) -> Tensor:
+            return torch.rand(shape, generator=generator, device=device, dtype=torch.float32)
+
+        # The k largest of independent uniform keys are a random subset; sorted by key, in random order.
+        labels = keys(num_tasks, len(counts)).topk(self.n_way).indices
+        slots = torch.arange(max(self.classes.num_images), device=device)
+        empty = slots >= counts[labels].unsqueeze(-1)
+        shots = keys(*empty.shape).masked_fill(empty, -1).topk(self.k_shot + self.num_query).indices
+        indices = starts[labels].unsqueeze(-1) + shots
+        support, query = indices.split([self.k_shot, self.num_query], dim=-1)
+        return torch.cat([support.flatten(1), query.flatten(1)], dim=1)
+
+    def _transformed(self, images: Tensor) -> Tensor:
+        if self.transform is None:
+            return images
+        result = self.transform(images)
+        if not isinstance(result, Tensor):
+            raise TypeError(invalid("transform", "return a tensor", type(result)))
+        if result.shape[:2] != images.shape[:2]:
+            condition = f"keep the first two axes {tuple(images.shape[:2])}"
+            raise ValueError(invalid("transform", condition, f"shape {tuple(result.shape)}"))
+        return result
+
+    def _check_enough_classes(self) -> None:
+        if self.n_way > len(self.classes):
+            condition = f"be at most {len(self.classes)}, the number of classes"
+            raise ValueError(invalid("n_way", condition, self.n_way, self._call(n_way=len(self.classes))))
+
+    def _check_enough_images(self) -> None:
+        needed, num_images = self.k_shot + self.num_query, self.classes.num_images
+        fewest = min(num_images)
+        if needed <= fewest:
+            return
+        label = next(label for label, number in enumerate(num_images) if number < needed)
+        name = self.classes.class_names[label]
+        condition = f"be at most {num_images[label]}, the number of images of class {name!r}"
+        fix = "Pass classes.select(names) with classes of at least 2 images."
+        if fewest >= 2:
+            k_shot = min(self.k_shot, fewest - 1)
+            fix = self._call(k_shot=k_shot, num_query=min(self.num_query, fewest - k_shot))
+        got = f"{self.k_shot} + {self.num_query} = {needed}"
+        raise ValueError(invalid("k_shot + num_query", condition, got, fix))
+
+    def _call(self, **changes: int) -> str:
+        counts = {name: getattr(self, name) for name in ("n_way", "k_shot", "num_query")} | changes
+        return f"Pass EpisodeSampler(classes, {', '.join(f'{name}={n}' for name, n in counts.items())})."

@@ -29,11 +29,12 @@ class Sinusoid(TaskDistribution):
 
     Raises:
         TypeError: If a count is not an int, a range not a pair, or `noise_std` not a number.
-        ValueError: If a count is below 1, a range infinite or descending, or `noise_std` negative or infinite.
+        ValueError: If a count is below 1, a range infinite or descending, or `noise_std` negative or not
+            finite.
 
     References:
-        Finn, Abbeel and Levine, "Model-agnostic meta-learning for fast adaptation of deep networks", ICML 2017.
-        Its frequency is fixed. That it varies: Li, Zhou, Chen and Li, "Meta-SGD", 2017.
+        Finn, Abbeel and Levine, "Model-agnostic meta-learning for fast adaptation of deep networks", ICML
+        2017, where the frequency is 1; it varies in Li, Zhou, Chen and Li, "Meta-SGD", 2017.
 
     >>> episodes = Sinusoid(k_shot=5, num_query=20).sample(3)
     >>> episodes.support.x.shape, episodes.query.y.shape
@@ -55,9 +56,7 @@ class Sinusoid(TaskDistribution):
             check_range(name, getattr(self, name), fix=f"Pass {name}=(low, high).")
         check_noise(self.noise_std)
 
-    def draw(
-        self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None
-    ) -> Episode:
+    def draw(self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None) -> Episode:
         """Draw sine waves and points on them."""
         amplitude, phase, frequency = (
             uniform(bounds, (num_tasks, 1, 1), generator, device)

@@ -22,9 +22,7 @@ def uniform(
     return (low + (high - low) * unit).to(device)
 
 
-def normal(
-    shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device | None
-) -> Tensor:
+def normal(shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device | None) -> Tensor:
     """Draw a tensor of `shape` from N(0, 1), on the generator's device, and move it to `device`."""
     return torch.randn(shape, generator=generator, device=_source(generator, device)).to(device)
 
@@ -35,7 +33,7 @@ def add_noise(y: Tensor, std: float, generator: torch.Generator | None) -> Tenso
 
 
 def split(x: Tensor, y: Tensor, num_support: int) -> Episode:
-    """Make the first `num_support` of the examples `[tasks, n, ...]` the support set and the others the query set."""
+    """Split examples `[tasks, n, ...]` into `num_support` for the support set and the rest for the query."""
     return Episode(
         support=Batch(x[:, :num_support], y[:, :num_support]),
         query=Batch(x[:, num_support:], y[:, num_support:]),
