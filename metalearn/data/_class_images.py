@@ -1,5 +1,6 @@
 """Images grouped by class, from which few-shot episodes are drawn."""
 
+import copy
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -8,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metalearn._checks import check_count, did_you_mean, invalid
+from metalearn._checks import invalid
 from metalearn.data._layout import Layout, flatten
+from metalearn.data._names import as_names, as_strings, label_of
 from metalearn.data._readers import read_dataset, read_folder, read_npz
 
 
@@ -34,7 +36,7 @@ class ClassImages:
         class_names: Names of the classes, a tuple.
 
     Raises:
-        TypeError: If images are not uint8 or names not strings.
+        TypeError: If images are not uint8, or names not a sequence of strings.
         ValueError: If shapes do not fit, a class is empty, or names are repeated or of the wrong number.
 
     >>> ClassImages(torch.zeros(5, 20, 28, 28, dtype=torch.uint8))
@@ -50,9 +52,7 @@ class ClassImages:
     ) -> None:
         self.pixels, num_images = flatten(images, layout)
         self.num_images = tuple(num_images)
-        if class_names is None:
-            class_names = [str(label) for label in range(len(num_images))]
-        self.class_names = _checked_names(class_names, len(num_images))
+        self.class_names = as_names(class_names, len(num_images))
         self.counts = torch.tensor(num_images, device=self.pixels.device)
         self.starts = self.counts.cumsum(0) - self.counts
 
@@ -90,10 +90,10 @@ class ClassImages:
 
         Raises:
             FileNotFoundError: If there is no such folder.
-            TypeError: If `size` does not hold ints.
+            TypeError: If `size` does not hold ints, or `mode` is not a string.
             ValueError: If a class or the folder is empty, an image unreadable, or `mode` or `size` not valid.
         """
-        images, class_names = read_folder(Path(path), _sides(size), mode)
+        images, class_names = read_folder(Path(path), size, mode)
         return cls(images, class_names, layout="HW" if mode == "L" else "HWC")
 
     @classmethod
@@ -120,9 +120,10 @@ class ClassImages:
         """Return the images of one class, uint8 `[n, C, H, W]`, without a copy.
 
         Raises:
+            TypeError: If the name is not a string.
             ValueError: If there is no class of this name.
         """
-        label = self._label(name)
+        label = label_of(name, self.class_names)
         return self.pixels[self.starts[label] :][: self.num_images[label]]
 
     def select(self, names: str | Iterable[str]) -> Self:
@@ -132,15 +133,17 @@ class ClassImages:
             names: Some of `class_names`, each at most once; or a single one.
 
         Raises:
+            TypeError: If `names` does not hold strings.
             ValueError: If a name is unknown or repeated, or none is given.
 
         >>> images = ClassImages(torch.zeros(3, 20, 28, 28, dtype=torch.uint8), ["a", "b", "c"])
         >>> images.select(["c", "a"]).class_names
         ('c', 'a')
         """
-        names = [names] if isinstance(names, str) else list(names)
+        fix = "Pass select(['a', 'b'])."
+        names = (names,) if isinstance(names, str) else as_strings("names", names, fix)
         if not names:
-            raise ValueError(invalid("names", "hold at least one name", names, "Pass select(['a', 'b'])."))
+            raise ValueError(invalid("names", "hold at least one name", "none", fix))
         return type(self)([self.of_class(name) for name in names], names, layout="CHW")
 
     def rotated(self, angles: Sequence[int] = (0, 90, 180, 270)) -> Self:
@@ -153,13 +156,11 @@ class ClassImages:
             `len(angles) * len(self)` classes, angle after angle. Rotated ones are named such as "a/rot90".
 
         Raises:
+            TypeError: If `angles` is not a sequence of ints.
             ValueError: If an angle is no multiple of 90 or repeated, none is given, or images are not square
                 and an angle is 90 or 270.
         """
-        turns = [angle % 360 for angle in angles]
-        if not turns or len(set(turns)) < len(turns) or any(turn % 90 for turn in turns):
-            fix = "Pass rotated(angles=(0, 90, 180, 270))."
-            raise ValueError(invalid("angles", "be distinct multiples of 90", tuple(angles), fix))
+        turns = _checked_turns(angles)
         if self.image_shape[-2] != self.image_shape[-1] and any(turn % 180 for turn in turns):
             fix = "Pass rotated(angles=(0, 180))."
             raise ValueError(invalid("images", "be square to be rotated by 90", self.image_shape, fix))
@@ -170,8 +171,12 @@ class ClassImages:
         return type(self)(images, names, layout="CHW")
 
     def to(self, device: torch.device | str) -> Self:
-        """Return the same images on `device`."""
-        return type(self)(self.pixels.to(device).split(self.num_images), self.class_names, layout="CHW")
+        """Return the same images on `device`, without a copy if they are there."""
+        moved = copy.copy(self)
+        moved.pixels, moved.starts, moved.counts = (
+            tensor.to(device) for tensor in (self.pixels, self.starts, self.counts)
+        )
+        return moved
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -193,34 +198,14 @@ class ClassImages:
         shape = "x".join(map(str, self.image_shape))
         return f"ClassImages({len(self)} classes x {images} images, {shape}, {self.device})"
 
-    def _label(self, name: str) -> int:
-        try:
-            return self.class_names.index(name)
-        except ValueError:
-            fix = did_you_mean(name, self.class_names) or "See class_names for all of them."
-            message = invalid("class name", f"be one of the {len(self)} class_names", repr(name), fix)
-            raise ValueError(message) from None
 
-
-def _sides(size: Any) -> tuple[int, int]:
-    """Return (height, width)."""
-    sides = (size, size) if isinstance(size, int) else size
-    fix = "Pass size=84 or size=(84, 84)."
-    if not (isinstance(sides, tuple | list) and len(sides) == 2):
-        raise TypeError(invalid("size", "be an int or a pair (height, width)", repr(size), fix))
-    for side in sides:
-        check_count("size", side, fix=fix)
-    return sides[0], sides[1]
-
-
-def _checked_names(names: Sequence[str], num_classes: int) -> tuple[str, ...]:
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise TypeError(invalid("class_names", "be a sequence of strings", repr(names)))
-    if len(names) != num_classes:
-        raise ValueError(
-            invalid("class_names", f"have one name for each of {num_classes} classes", len(names))
-        )
-    if len(set(names)) < len(names):
-        repeated = next(name for position, name in enumerate(names) if name in names[:position])
-        raise ValueError(invalid("class_names", "be distinct", f"{repeated!r} twice"))
-    return tuple(names)
+def _checked_turns(angles: Any) -> list[int]:
+    """Return the angles modulo 360."""
+    fix = "Pass rotated(angles=(0, 90, 180, 270))."
+    ints = isinstance(angles, Sequence) and all(type(angle) is int for angle in angles)
+    if not ints:
+        raise TypeError(invalid("angles", "be a sequence of ints", repr(angles), fix))
+    turns = [angle % 360 for angle in angles]
+    if not turns or len(set(turns)) < len(turns) or any(turn % 90 for turn in turns):
+        raise ValueError(invalid("angles", "be distinct multiples of 90", tuple(angles), fix))
+    return turns

@@ -76,7 +76,10 @@ def _recognise(shape: tuple[int, ...]) -> Layout:
         return "HW"
     first, last = shape[0] in CHANNELS, shape[-1] in CHANNELS
     if first and last:
-        got, fix = f"shape {shape}, where both can be", "Pass layout='CHW' or layout='HWC'."
+        got, fix = (
+            f"shape {shape}, where both can be",
+            "Pass ClassImages(images, layout='CHW') or layout='HWC'.",
+        )
         raise ValueError(invalid("each image", "have its channels either first or last", got, fix))
     if not first:
         _check_channels(shape, shape[-1])

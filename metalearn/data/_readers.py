@@ -1,8 +1,6 @@
 """Read images, grouped by class, from an archive, a folder or a data set."""
 
 import operator
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from metalearn._checks import check_choice, invalid
+from metalearn._checks import check_choice, check_count, invalid
 from metalearn.data._layout import Layout, as_uint8, channels_first
 
 IMAGE_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -32,7 +30,7 @@ def read_npz(path: Path, split: str | None) -> tuple[np.ndarray, list[str]]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             images, names, *splits = (archive[key] for key in keys)
             names, *splits = (strings.astype(str) for strings in (names, *splits))
-    except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # zipfile, zlib and NumPy raise errors of many types for damaged files.
         raise ValueError(invalid(str(path), NPZ, error, MAKE_NPZ)) from error
     if any(strings.shape != images.shape[:1] for strings in (names, *splits)):
         got = f"{images.shape[:1]}, {names.shape}" + "".join(f", {strings.shape}" for strings in splits)
@@ -44,8 +42,11 @@ def read_npz(path: Path, split: str | None) -> tuple[np.ndarray, list[str]]:
     return images[chosen], names[chosen].tolist()
 
 
-def read_folder(path: Path, size: tuple[int, int], mode: str) -> tuple[list[np.ndarray], list[str]]:
+def read_folder(path: Path, size: int | tuple[int, int], mode: str) -> tuple[list[np.ndarray], list[str]]:
     """Return the images `[n, H, W(, C)]` of every sub-folder, sorted, and the sub-folders' names."""
+    sides = _sides(size)
+    if not isinstance(mode, str):
+        raise TypeError(invalid("mode", "be a string", repr(mode), "Pass mode='RGB'."))
     check_choice("mode", mode, MODES)
     condition = "be a folder with one sub-folder a class"
     if not path.is_dir():
@@ -59,8 +60,19 @@ def read_folder(path: Path, size: tuple[int, int], mode: str) -> tuple[list[np.n
         if not files:
             condition = f"hold images ({', '.join(IMAGE_EXTENSIONS)})"
             raise ValueError(invalid(str(folder), condition, "none", "Add some, or remove the folder."))
-        images.append(np.stack([decode(file, size, mode) for file in files]))
+        images.append(np.stack([decode(file, sides, mode) for file in files]))
     return images, [folder.name for folder in folders]
+
+
+def _sides(size: Any) -> tuple[int, int]:
+    """Return (height, width)."""
+    sides = (size, size) if isinstance(size, int) else size
+    fix = "Pass size=84 or size=(84, 84)."
+    if not (isinstance(sides, tuple | list) and len(sides) == 2):
+        raise TypeError(invalid("size", "be an int or a pair (height, width)", repr(size), fix))
+    for side in sides:
+        check_count("size", side, fix=fix)
+    return sides[0], sides[1]
 
 
 def image_files(folder: Path) -> list[Path]:

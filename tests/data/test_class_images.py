@@ -88,6 +88,22 @@ def test_to_moves_everything(ragged):
     assert ragged.device.type == "cpu"
 
 
+def test_to_shares_memory_where_the_images_are(ragged):
+    moved = ragged.to("cpu")
+    assert moved is not ragged
+    assert moved.pixels.data_ptr() == ragged.pixels.data_ptr()
+    assert torch.equal(moved.select("c").pixels, ragged.of_class("c"))
+
+
+def test_methods_keep_the_type():
+    class Birds(ClassImages):
+        pass
+
+    birds = Birds(images(2, 3))
+    for other in (birds.to("cpu"), birds.select("1"), birds.rotated([90])):
+        assert type(other) is Birds
+
+
 def test_it_copies_and_pickles(ragged):
     for other in (copy.deepcopy(ragged), pickle.loads(pickle.dumps(ragged))):
         assert torch.equal(other.pixels, ragged.pixels)
@@ -101,6 +117,17 @@ def test_it_copies_and_pickles(ragged):
         (lambda: ClassImages(ONE * 2, ["a", "a"]), ValueError, "class_names must be distinct; got 'a' twice"),
         (lambda: ClassImages(ONE * 2, "ab"), TypeError, "class_names must be a sequence of strings"),
         (lambda: ClassImages(ONE * 2, [0, 1]), TypeError, "class_names must be a sequence of strings"),
+        (
+            lambda: ClassImages(ONE).select(3),
+            TypeError,
+            r"names must be a sequence of strings; got 3\. Pass sel",
+        ),
+        (
+            lambda: ClassImages(ONE).select(["0", 3]),
+            TypeError,
+            "names must be a sequence of strings; got 3 in",
+        ),
+        (lambda: ClassImages(ONE).of_class(0), TypeError, "class name must be a string; got 0"),
         (lambda: ClassImages(ONE).select([]), ValueError, "names must hold at least one name"),
         (lambda: ClassImages(ONE).select(["0", "0"]), ValueError, "class_names must be distinct"),
         (lambda: ClassImages(ONE, ["Greek"]).select(["greek"]), ValueError, r"Did you mean 'Greek'\?"),
@@ -112,9 +139,32 @@ def test_it_copies_and_pickles(ragged):
         ),
         (lambda: ClassImages(ONE).rotated([90, -270]), ValueError, "angles must be distinct multiples of 90"),
         (lambda: ClassImages(ONE).rotated([]), ValueError, "angles must be distinct multiples of 90"),
+        (
+            lambda: ClassImages(ONE).rotated(90),
+            TypeError,
+            r"angles must be a sequence of ints; got 90\. Pass rot",
+        ),
+        (lambda: ClassImages(ONE).rotated("90"), TypeError, "angles must be a sequence of ints; got '90'"),
+        (
+            lambda: ClassImages(ONE).rotated([90.0]),
+            TypeError,
+            r"angles must be a sequence of ints; got \[90\.0",
+        ),
+        (lambda: ClassImages(ONE).rotated([False]), TypeError, "angles must be a sequence of ints; got"),
         (lambda: ClassImages(OBLONG).rotated(), ValueError, r"square.*Pass rotated\(angles=\(0, 180\)\)"),
         (lambda: ClassImages.from_folder(".", size=0), ValueError, "size must be at least 1; got 0"),
         (lambda: ClassImages.from_folder(".", size=8.0), TypeError, "size must be an int or a pair"),
+        (
+            lambda: ClassImages.from_folder(".", size=True),
+            TypeError,
+            "size must be an int; got True. Pass size=",
+        ),
+        (lambda: ClassImages.from_folder(".", (8, 8.0)), TypeError, r"size must be an int; got 8\.0"),
+        (
+            lambda: ClassImages.from_folder(".", 8, mode=3),
+            TypeError,
+            "mode must be a string; got 3. Pass mode=",
+        ),
         (
             lambda: ClassImages.from_folder(".", (8, 8, 3)),
             TypeError,

@@ -60,6 +60,14 @@ def test_a_generator_leaves_the_global_one_alone(tasks):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_the_global_seed_does_not_matter_to_a_generator(tasks):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        first = tasks.sample(2, generator=seeded())
+        torch.manual_seed(4)
+        assert equal(tasks.sample(2, generator=seeded()), first)
+
+
 def test_without_a_generator_the_global_seed_decides(tasks):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)

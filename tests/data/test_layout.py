@@ -74,7 +74,7 @@ def test_arrays_share_memory_if_they_can():
             ValueError,
             r"have 1, 3 or 4 channels, .*; got shape \(5, 6, 7\)\. Pass",
         ),
-        (pixels(2, 3, 3, 6, 3), ValueError, "either first or last.*Pass layout='CHW' or layout='HWC'"),
+        (pixels(2, 3, 3, 6, 3), ValueError, r"either first or last.*layout='CHW'\) or layout='HWC'"),
         (pixels(9, 6, 5, 3), ValueError, r"got shape \(5, 3\), which looks like .* without an axis for the"),
     ],
 )

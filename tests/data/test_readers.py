@@ -89,6 +89,18 @@ def test_npz_that_is_damaged_is_named(tmp_path):
             ClassImages.from_npz(path)
 
 
+@pytest.mark.parametrize(("offset", "value"), [(8, 1), (10, 99)], ids=["encrypted", "compression"])
+def test_npz_with_a_damaged_directory_is_named(tmp_path, offset, value):
+    # zipfile raises RuntimeError and NotImplementedError for these fields of the central directory.
+    path = tmp_path / "a.npz"
+    write_npz(path)
+    damaged = bytearray(path.read_bytes())
+    damaged[damaged.index(b"PK\x01\x02") + offset] = value
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"a\.npz must be an \.npz file of images"):
+        ClassImages.from_npz(path)
+
+
 def test_an_array_is_no_archive(tmp_path):
     with (tmp_path / "a.npz").open("wb") as file:
         np.save(file, np.zeros((4, 2, 6, 5), np.uint8))

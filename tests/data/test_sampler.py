@@ -105,6 +105,25 @@ def test_labels_are_in_random_order():
     assert_uniform(orders.unique(return_inverse=True)[1], 6)
 
 
+def test_pairs_of_classes_are_equally_likely():
+    sampler = EpisodeSampler(numbered([2] * 5), n_way=2, k_shot=1, num_query=1)
+    classes, _ = identities(sampler.sample(8_000, generator=generator()).support.x)
+    pairs = (classes @ torch.tensor([5, 1])).unique(return_inverse=True)[1]
+    assert_uniform(pairs, 5 * 4)
+
+
+def test_the_default_dtype_does_not_change_what_is_drawn():
+    # In half precision, ties between the random keys would favour some classes.
+    sampler = EpisodeSampler(numbered([9] * 50), 5, 1, 2)
+    expected = sampler.sample(4, generator=generator()).query.x
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        x = sampler.sample(4, generator=generator()).query.x
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(x, expected.bfloat16())
+
+
 def test_images_stay_where_they_are():
     sampler = EpisodeSampler(numbered([4] * 3).to("meta"), 2, 1, 1)
     assert sampler.sample(2).support.x.device.type == "meta"
@@ -149,6 +168,8 @@ def test_transforms_that_are_refused(transform, error, message):
         ({"k_shot": 0}, ValueError, "k_shot must be at least 1; got 0"),
         ({"num_query": 0}, ValueError, "num_query must be at least 1; got 0"),
         ({"num_query": 1.0}, TypeError, r"num_query must be an int; got 1\.0"),
+        ({"k_shot": True}, TypeError, "k_shot must be an int; got True"),
+        ({"n_way": "5"}, TypeError, "n_way must be an int; got '5'"),
         ({"transform": "normalise"}, TypeError, "transform must be a function of images, or None"),
         (
             {"n_way": 5},

@@ -1,0 +1,46 @@
+"""The names of classes: distinct strings, in the order of the classes."""
+
+from collections.abc import Iterable, Set
+from typing import Any
+
+from metalearn._checks import did_you_mean, invalid
+
+
+def as_names(names: Any, num_classes: int) -> tuple[str, ...]:
+    """Return one distinct name for each class; None numbers them."""
+    if names is None:
+        return tuple(map(str, range(num_classes)))
+    fix = "Leave class_names out to number the classes."
+    strings = as_strings("class_names", names, fix)
+    if len(strings) != num_classes:
+        condition = f"have one name for each of {num_classes} classes"
+        raise ValueError(invalid("class_names", condition, len(strings), fix))
+    if len(set(strings)) < len(strings):
+        repeated = next(name for position, name in enumerate(strings) if name in strings[:position])
+        raise ValueError(invalid("class_names", "be distinct", f"{repeated!r} twice", fix))
+    return strings
+
+
+def as_strings(what: str, strings: Any, fix: str) -> tuple[str, ...]:
+    """Return an ordered iterable of strings as a tuple."""
+    condition = "be a sequence of strings"
+    if isinstance(strings, str | Set) or not isinstance(strings, Iterable):
+        raise TypeError(invalid(what, condition, repr(strings), fix))
+    strings = tuple(strings)
+    for string in strings:
+        if not isinstance(string, str):
+            raise TypeError(invalid(what, condition, f"{string!r} in it", fix))
+    return tuple(map(str, strings))  # NumPy's strings become Python's.
+
+
+def label_of(name: Any, names: tuple[str, ...]) -> int:
+    """Return the position of `name` in `names`."""
+    see = "See class_names for all of them."
+    if not isinstance(name, str):
+        raise TypeError(invalid("class name", "be a string", repr(name), see))
+    try:
+        return names.index(name)
+    except ValueError:
+        fix = did_you_mean(name, names) or see
+        message = invalid("class name", f"be one of the {len(names)} class_names", repr(name), fix)
+        raise ValueError(message) from None
