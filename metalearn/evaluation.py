@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -116,6 +117,7 @@ def evaluate(
     >>> evaluation["loss"].values.shape, evaluation.transductive
     (torch.Size([50]), False)
     """
+    check_learner(learner)
     check_count("num_tasks", num_tasks, fix="Write num_tasks=600, say.")
     num_steps = learner.num_steps if num_steps is None else num_steps
     for name, metric in metrics.items():
@@ -135,6 +137,13 @@ def evaluate(
     return Evaluation(summaries, num_tasks, num_steps, uses_batch_statistics(learner.model))
 
 
+def check_learner(learner: Any) -> None:
+    """Raise unless `learner` is a `MetaLearner`."""
+    if not isinstance(learner, MetaLearner):
+        fix = "Write outer.MAML(model, F.mse_loss, inner.SGD(lr=0.01), num_steps=5), say."
+        raise TypeError(invalid("learner", "be a MetaLearner", type(learner).__name__, fix))
+
+
 def _batches(
     episodes: TaskDistribution | Iterable[Episode],
     num_tasks: int,
@@ -146,6 +155,9 @@ def _batches(
         for start in range(0, num_tasks, TASKS_AT_ONCE):
             yield episodes.sample(min(TASKS_AT_ONCE, num_tasks - start), generator=generator, device=device)
         return
+    if not isinstance(episodes, Iterable):
+        fix = "Pass data.Sinusoid(k_shot=10, num_query=10), say."
+        raise TypeError(invalid("episodes", "be a task distribution or an iterable", repr(episodes), fix))
     seen = 0
     for batch in episodes:
         batch = take(batch.to(device), slice(0, num_tasks - seen))

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from metalearn._checks import check_count, check_positive, invalid
 from metalearn._tasks import num_tasks
 from metalearn.data import TaskDistribution
-from metalearn.evaluation import evaluate
+from metalearn.evaluation import check_learner, evaluate
 from metalearn.functional import draw_keys
 from metalearn.outer import MetaLearner
 from metalearn.types import Episode
@@ -91,28 +91,31 @@ def fit(
     >>> fit(learner, tasks, optimizer, 10, meta_batch_size=4, progress=False).loss.shape
     torch.Size([10])
     """
+    check_learner(learner)
     check_count("num_iterations", num_iterations, fix="Write num_iterations=10_000, say.")
     check_count("validate_every", validate_every)
     check_count("num_validation_tasks", num_validation_tasks)
     if max_grad_norm is not None:
         check_positive("max_grad_norm", max_grad_norm)
     _check_optimizer(learner, optimizer)
-    if isinstance(scheduler, ReduceLROnPlateau) and validate is None:
-        fix = "Pass validate=tasks too."
-        raise ValueError(invalid("ReduceLROnPlateau", "have a validation score", "validate=None", fix))
+    _check_validation(validate, scheduler)
     episodes = _endless(batches, meta_batch_size, generator, learner.device)
     history, losses, start = History(), [], time.perf_counter()
-    with tqdm(total=num_iterations, disable=not progress, unit="it") as bar:
+    with tqdm(total=num_iterations, disable=not progress, mininterval=REFRESH_SECONDS) as bar:
         for iteration in range(1, num_iterations + 1):
             losses.append(_meta_step(learner, next(episodes), optimizer, max_grad_norm, generator))
-            if validate is not None and (iteration % validate_every == 0 or iteration == num_iterations):
+            last = iteration == num_iterations
+            if validate is not None and (iteration % validate_every == 0 or last):
                 score = _score(learner, validate, num_validation_tasks)
                 _keep_best(history, learner, iteration, score)
                 if isinstance(scheduler, ReduceLROnPlateau):
                     scheduler.step(score)
             if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step()
-            _refresh(bar, losses, history)
+            # Reading the loss waits for a GPU, so it is read only when the bar is drawn.
+            if progress and (last or time.time() - bar.last_print_t > REFRESH_SECONDS):
+                bar.set_postfix(_shown(losses, history), refresh=False)
+            bar.update()
     history.loss = torch.stack(losses).cpu()
     history.seconds = time.perf_counter() - start
     return history
@@ -150,12 +153,12 @@ def _endless(
             fix = "Write meta_batch_size=4, say."
             raise TypeError(invalid("meta_batch_size", "be given for a task distribution", None, fix))
         return batches.batches(meta_batch_size, generator=generator, device=device)
-    if meta_batch_size is not None:
-        fix = "Leave it out: the iterable's batches have their size."
-        raise TypeError(invalid("meta_batch_size", "be left out for an iterable", meta_batch_size, fix))
     if not isinstance(batches, Iterable):
         fix = "Pass data.Sinusoid(k_shot=10, num_query=10), say."
         raise TypeError(invalid("batches", "be a task distribution or an iterable", repr(batches), fix))
+    if meta_batch_size is not None:
+        fix = "Leave it out: the iterable's batches have their size."
+        raise TypeError(invalid("meta_batch_size", "be left out for an iterable", meta_batch_size, fix))
     return _cycle(batches, device)
 
 
@@ -188,14 +191,11 @@ def _keep_best(history: History, learner: MetaLearner, iteration: int, score: fl
         history.best_state = {name: tensor.detach().clone() for name, tensor in learner.state_dict().items()}
 
 
-def _refresh(bar: Any, losses: list[Tensor], history: History) -> None:
-    bar.update()
-    if not bar.disable and (time.time() - getattr(bar, "read_at", 0.0) > REFRESH_SECONDS or bar.n == bar.total):
-        bar.read_at = time.time()
-        shown = {"loss": f"{torch.stack(losses[-100:]).mean().item():.4g}"}
-        if history.scores:
-            shown["score"] = f"{list(history.scores.values())[-1]:.4g}"
-        bar.set_postfix(shown, refresh=False)
+def _shown(losses: list[Tensor], history: History) -> dict[str, str]:
+    shown = {"loss": f"{torch.stack(losses[-100:]).mean().item():.4g}"}
+    if history.scores:
+        shown["score"] = f"{list(history.scores.values())[-1]:.4g}"
+    return shown
 
 
 def _check_optimizer(learner: MetaLearner, optimizer: Any) -> None:
@@ -205,3 +205,12 @@ def _check_optimizer(learner: MetaLearner, optimizer: Any) -> None:
     held = {id(param) for group in optimizer.param_groups for param in group["params"]}
     if not any(id(param) in held for param in learner.parameters()):
         raise ValueError(invalid("optimizer", "hold the learner's parameters", "none of them", fix))
+
+
+def _check_validation(validate: Any, scheduler: Any) -> None:
+    if not (validate is None or callable(validate) or isinstance(validate, TaskDistribution | Iterable)):
+        condition = "be a task distribution, an iterable of episodes or a function of the learner"
+        raise TypeError(invalid("validate", condition, repr(validate), "Pass validate=tasks, say."))
+    if isinstance(scheduler, ReduceLROnPlateau) and validate is None:
+        fix = "Pass validate=tasks too."
+        raise ValueError(invalid("ReduceLROnPlateau", "have a validation score", "validate=None", fix))

@@ -36,7 +36,7 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device | str) -> "Batch":
         """Return this batch on `device`."""
-        return tree_map(lambda leaf: leaf.to(device, non_blocking=True), self)
+        return tree_map(lambda leaf: leaf.to(device), self)
 
 
 class Episode(NamedTuple):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from metalearn.outer._learner_checks import (
     check_arguments,
     check_device,
     check_episodes,
+    check_fast,
     check_keys,
     check_reaches,
     check_support_batches,
@@ -97,6 +99,7 @@ class MetaLearner(nn.Module):
             support_batches=support_batches,
             batching=batching,
             chunk_size=chunk_size,
+            compile=compile,
         )
         self.model, self.criterion, self.support_criterion = model, criterion, support_criterion
         self.estimator, self.batching, self.compile_options = estimator, batching, compile
@@ -110,6 +113,7 @@ class MetaLearner(nn.Module):
         )
         names = trainable(model)
         self._fast = select("fast", fast, names)
+        check_fast(self._fast)
         learned = select("learn_init", learn_init, {name: names[name] for name in self._fast})
         self._shared = self._shared_names()
         for name in set(self._fast) - set(learned):
@@ -225,7 +229,9 @@ class MetaLearner(nn.Module):
             return self._estimate_chunk
         if self._compiled is None:
             options = {} if self.compile_options is True else dict(self.compile_options)
-            self._compiled = torch.compile(self._estimate_chunk, fullgraph=True, dynamic=False, **options)
+            own = _with_code_of_its_own(MetaLearner._estimate_chunk)
+            compiled = torch.compile(own, **{"fullgraph": True, "dynamic": False, **options})
+            self._compiled = partial(compiled, self)
         return self._compiled
 
     def _estimate_chunk(self, meta: Meta, carry: PyTree, episodes: Episode, keys: Tensor) -> Any:
@@ -265,3 +271,8 @@ class MetaLearner(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_compiled": None}
+
+
+def _with_code_of_its_own(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Copy a function: torch.compile counts recompilations by code object, and all learners share a method's."""
+    return FunctionType(function.__code__.replace(), function.__globals__, function.__name__)

@@ -1,6 +1,6 @@
 """What `MetaLearner` refuses, before anything is computed: by its arguments and by the shapes it is called on."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ def check_arguments(
     support_batches: Any,
     batching: Any,
     chunk_size: Any,
+    compile: Any,
 ) -> None:
     """Raise unless a learner can be built from the arguments."""
     kinds = {
@@ -42,6 +43,9 @@ def check_arguments(
         if value is not None:
             check_count(name, value, fix="Leave it out for all at once.")
     check_choice("batching", batching, ["vmap", "loop"])
+    if not isinstance(compile, bool | Mapping):
+        fix = f'Write compile={{"backend": {compile!r}}}.'.replace("'", '"')
+        raise TypeError(invalid("compile", "be a bool or torch.compile's options", repr(compile), fix))
     if norms := running_statistics(model):
         fix = "Wrap the model: models.use_batch_statistics(model)."
         raise ValueError(invalid("model", "keep no running statistics", f"them in {norms}", fix))
@@ -61,6 +65,12 @@ def check_losses(criterion: Any, support_criterion: Any, support_loss: Any, quer
     if criterion is None and not (query_loss and (support_loss or support_criterion)):
         fix = "Pass one, or both support_loss and query_loss."
         raise TypeError(invalid("criterion", "say what is minimised", None, fix))
+
+
+def check_fast(names: list[str]) -> None:
+    """Raise if no parameter adapts."""
+    if not names:
+        raise ValueError(invalid("fast", "choose at least one parameter", "none", "fast='*' takes all."))
 
 
 def check_reaches(estimator: MetaGradient, learned: dict[str, list[str]]) -> None:
@@ -85,6 +95,9 @@ def check_task_axis(batches: dict[str, Batch]) -> int:
     """Return the number of tasks; raise unless all tensors agree on it and each batch on its number of examples."""
     num_tasks: dict[str, int] = {}
     for name, batch in batches.items():
+        if not isinstance(batch, Batch):
+            fix = "Write learner.adapt(episodes.support)."
+            raise TypeError(invalid(name, "be a Batch", type(batch).__name__, fix))
         for field, part in zip(batch._fields, batch, strict=True):
             for leaf in tree_leaves(part):
                 if not isinstance(leaf, Tensor) or leaf.dim() == 0:

@@ -1,0 +1,242 @@
+"""What a learner refuses: each call with the error's type and a part of its message, the fix included."""
+
+import pytest
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from metalearn import inner, models, outer
+from metalearn.types import Batch, Episode
+from tests.cases import sine_episodes, sine_learner
+
+SGD = inner.SGD(0.01)
+
+
+def learner(model=None, criterion=F.mse_loss, rule=SGD, **options):
+    return outer.MetaLearner(model or models.mlp(1, [4], 1).double(), criterion, rule, **{"num_steps": 2} | options)
+
+
+def with_batch_norm():
+    return nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)).double()
+
+
+class LearnedLoss(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones((), dtype=torch.float64))
+
+    def forward(self, output, target):
+        return self.scale * F.mse_loss(output, target)
+
+
+AT_CONSTRUCTION = {
+    "a model's class": (lambda: learner(nn.Linear), TypeError, "model must be an nn.Module"),
+    "a rule's class": (lambda: learner(rule=inner.SGD), TypeError, "inner.SGD(lr=0.01)"),
+    "an estimator's class": (lambda: learner(estimator=outer.Unrolled), TypeError, "outer.Unrolled()"),
+    "a criterion's name": (lambda: learner(criterion="mse"), TypeError, "criterion must be callable; got 'mse'"),
+    "no criterion": (lambda: learner(criterion=None), TypeError, "both support_loss and query_loss"),
+    "no steps": (lambda: learner(num_steps=0), ValueError, "num_steps must be at least 1; got 0. Write num_steps=5"),
+    "half a step": (lambda: learner(num_steps=0.5), TypeError, "num_steps must be an int; got 0.5"),
+    "no chunk": (lambda: learner(chunk_size=0), ValueError, "chunk_size must be at least 1"),
+    "no support batches": (lambda: learner(support_batches=0), ValueError, "support_batches must be at least 1"),
+    "unknown batching": (lambda: learner(batching="vamp"), ValueError, "Did you mean 'vmap'?"),
+    "a typo": (lambda: learner(num_step=3), TypeError, "num_step"),
+    "compile by name": (lambda: learner(compile="inductor"), TypeError, 'compile={"backend": "inductor"}'),
+    "running statistics": (
+        lambda: learner(with_batch_norm()),
+        ValueError,
+        "model must keep no running statistics; got them in ['1']. Wrap the model: models.use_batch_statistics(model)",
+    ),
+    "a pattern of nothing": (lambda: learner(fast="0.wieght"), ValueError, "Did you mean '0.weight'?"),
+    "an empty pattern": (lambda: learner(fast=""), ValueError, "fast='*' takes all"),
+    "an empty list": (lambda: learner(fast=[]), ValueError, "fast must choose at least one parameter"),
+    "a predicate of nothing": (lambda: learner(fast=lambda name: False), ValueError, "at least one parameter"),
+    "a number as pattern": (lambda: learner(fast=3), TypeError, "Write fast='head.*', say."),
+    "no fast parameters": (lambda: learner(fast=False), ValueError, "fast must choose at least one parameter"),
+    "a start that is not fast": (
+        lambda: learner(fast="2", learn_init="0"),
+        ValueError,
+        "learn_init must match a trainable parameter of ['2.weight', '2.bias']",
+    ),
+    "a model without parameters": (lambda: learner(nn.Flatten()), ValueError, "fast must"),
+    "Reptile for a shared body": (
+        lambda: learner(fast="2", estimator=outer.ParameterDifference()),
+        ValueError,
+        "['model.0.weight', 'model.0.bias'] too; got one that reaches init only. Use estimator=outer.Unrolled()",
+    ),
+    "Reptile for a learned rule": (
+        lambda: learner(rule=inner.MetaSGD(0.01), estimator=outer.ParameterDifference()),
+        ValueError,
+        "rule.rate.0.weight",
+    ),
+    "no differentiated step for a learned rule": (
+        lambda: learner(rule=inner.MetaSGD(0.01), estimator=outer.Unrolled(truncate=0)),
+        ValueError,
+        "got one that reaches init, shared only",
+    ),
+    "clipping no estimator": (lambda: outer.ClipPerTask(outer.Unrolled, 1.0), TypeError, "ClipPerTask(Unrolled()"),
+    "clipping at nothing": (lambda: outer.ClipPerTask(outer.Unrolled(), 0.0), ValueError, "must be positive"),
+    "clipping elsewhere": (lambda: outer.ClipPerTask(outer.Unrolled(), 1.0, on="head"), ValueError, "one of"),
+    "no module for ANIL": (lambda: outer.ANIL(3, F.mse_loss, SGD, num_steps=1), TypeError, "be an nn.Module"),
+}
+
+
+@pytest.mark.parametrize("name", AT_CONSTRUCTION)
+def test_at_construction(name):
+    call, error, message = AT_CONSTRUCTION[name]
+    with pytest.raises(error) as raised:
+        call()
+    assert message in str(raised.value)
+
+
+def changed(**fields):
+    """Sine episodes with tensors replaced, such as `query_y`."""
+    parts = {f"{a}_{b}": getattr(getattr(sine_episodes(), a), b) for a in ("support", "query") for b in "xy"}
+    parts |= fields
+    return Episode(Batch(parts["support_x"], parts["support_y"]), Batch(parts["query_x"], parts["query_y"]))
+
+
+X = torch.zeros(3, 5, 1, dtype=torch.float64)
+
+
+class Unused(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.used, self.unused = nn.Linear(1, 1).double(), nn.Linear(1, 1).double()
+
+    def forward(self, x):
+        return self.used(x)
+
+
+def classify(label, criterion=F.cross_entropy):
+    y = torch.full((2, 4), label)
+    batch = Batch(torch.rand(2, 4, 3), y)
+    return learner(nn.Linear(3, 5), criterion)(Episode(batch, batch))
+
+
+def dropout(estimator):
+    model = nn.Sequential(nn.Linear(1, 8), nn.Dropout(), nn.Linear(8, 1)).double()
+    return learner(model, estimator=estimator)(sine_episodes())
+
+
+AT_FIRST_CALL = {
+    "a tuple": (lambda: learner()((X, X)), TypeError, "Pass tasks.sample(25)"),
+    "an episode of tuples": (lambda: learner()(Episode((X, X), (X, X))), TypeError, "an Episode of two Batches"),
+    "an episode of lists": (lambda: learner()(changed(support_x=[1.0])), TypeError, "torch.stack"),
+    "fewer query tasks": (
+        lambda: learner()(changed(query_x=X[:2], query_y=X[:2])),
+        ValueError,
+        "agree on a number of tasks of at least 1; got {'support.x': 3, 'support.y': 3, 'query.x': 2, 'query.y': 2}",
+    ),
+    "no task": (lambda: learner()(changed(**dict.fromkeys(changed_names(), X[:0]))), ValueError, "at least 1"),
+    "fewer targets": (
+        lambda: learner()(changed(query_y=X[:, :2])),
+        ValueError,
+        "inputs and targets must agree on tasks and examples; got query.x (3, 4, 1) and query.y (3, 2, 1)",
+    ),
+    "inputs that require grad": (
+        lambda: learner()(changed(support_x=X.clone().requires_grad_())),
+        ValueError,
+        "support.x, whose gradient would be lost. Detach it, or learn it as a model parameter or in a support_criterion",
+    ),
+    "another device": (lambda: learner()(sine_episodes().to("meta")), ValueError, "episodes.to('cpu')"),
+    "keys of another length": (lambda: learner()(changed(), keys=torch.arange(2)), ValueError, "draw_keys(3)"),
+    "keys of another type": (lambda: learner()(changed(), keys=torch.zeros(3)), ValueError, "int64 of shape (3,)"),
+    "support batches that do not divide": (
+        lambda: learner(support_batches=3)(changed()),
+        ValueError,
+        "support_batches must divide the 5 support examples; got 3. Use support_batches=1, say.",
+    ),
+    "a vector of losses": (
+        lambda: learner(criterion=lambda output, y: (output - y) ** 2)(changed()),
+        ValueError,
+        "support loss must be a scalar; got shape (5, 1). Average it: reduction='mean', or loss.mean().",
+    ),
+    "a number as loss": (lambda: learner(criterion=lambda output, y: 0.0)(changed()), TypeError, "a scalar tensor"),
+    "a label too high": (
+        lambda: classify(5),
+        ValueError,
+        "support labels must be below the model's 5 outputs and at least 0; got labels from 5 to 5",
+    ),
+    "a negative label": (lambda: classify(-1, nn.CrossEntropyLoss()), ValueError, "Give the model n_way outputs."),
+    "a parameter without gradient": (
+        lambda: learner(Unused())(changed()),
+        ValueError,
+        "got none for ['model.unused.bias', 'model.unused.weight']. Call .requires_grad_(False) on them",
+    ),
+    "a loss without gradient": (
+        lambda: learner(criterion=lambda output, y: y.sum())(changed()),
+        ValueError,
+        "learned parameters must get a gradient",
+    ),
+    "a learned loss at order 1": (
+        lambda: learner(support_criterion=LearnedLoss(), estimator=outer.Unrolled(order=1))(changed()),
+        ValueError,
+        "got none for ['support_criterion.scale'], which act through the inner loop alone. Use an estimator of order 2",
+    ),
+    "dropout under Stepwise": (
+        lambda: dropout(outer.Stepwise()),
+        ValueError,
+        "Use estimator=outer.Unrolled(), or switch dropout off with learner.eval().",
+    ),
+    "dropout under clipped Stepwise": (
+        lambda: dropout(outer.ClipPerTask(outer.Stepwise(), 1.0)),
+        ValueError,
+        "random draws in its forward pass",
+    ),
+    "adapting backwards": (
+        lambda: learner().adapt(changed().support, num_steps=-1),
+        ValueError,
+        "num_steps must be at least 0; got -1",
+    ),
+    "adapting to an episode": (lambda: learner().adapt(changed()), TypeError, "learner.adapt(episodes.support)"),
+}
+
+
+def changed_names():
+    return ("support_x", "support_y", "query_x", "query_y")
+
+
+@pytest.mark.parametrize("name", AT_FIRST_CALL)
+def test_at_first_call(name):
+    call, error, message = AT_FIRST_CALL[name]
+    with pytest.raises(error) as raised:
+        call()
+    assert message in str(raised.value)
+
+
+def test_float16_autocast():
+    with torch.autocast("cpu", torch.float16), pytest.raises(ValueError, match="torch.bfloat16"):
+        sine_learner().float()(sine_episodes(dtype=torch.float32))
+
+
+def test_ignored_labels_pass():
+    batch = Batch(torch.rand(2, 4, 3), torch.tensor([[0, 1, 2, -100]] * 2))
+    assert learner(nn.Linear(3, 3), F.cross_entropy)(Episode(batch, batch)).isfinite()
+
+
+def test_dropout_passes_under_unrolled_and_in_evaluation_mode():
+    assert dropout(outer.Unrolled()).isfinite()
+    model = nn.Sequential(nn.Linear(1, 8), nn.Dropout(), nn.Linear(8, 1)).double()
+    quiet = learner(model, estimator=outer.Stepwise()).eval()
+    assert quiet(sine_episodes()).isfinite()
+    with pytest.raises(ValueError, match="dropout"):
+        quiet.train()(sine_episodes())
+
+
+def test_the_probe_leaves_the_random_state_alone():
+    one = sine_learner()
+    state = torch.get_rng_state()
+    one(sine_episodes(), keys=torch.arange(3))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_adapted_parameters_alone_cannot_be_called():
+    adapted = inner.adapt(
+        sine_learner().problem,
+        sine_learner().meta,
+        Episode(*(Batch(batch.x[0], batch.y[0]) for batch in sine_episodes())),
+        torch.tensor(0),
+    )
+    with pytest.raises(TypeError, match="Adapt with learner.adapt"):
+        adapted(torch.zeros(1, 1))

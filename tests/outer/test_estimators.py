@@ -1,0 +1,84 @@
+"""Every estimator through the contract suite, and against one another on rules that draw from their key."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from metalearn import inner, outer, testing
+from tests.cases import RandomMask, keys, relative_difference, sine_episodes, sine_learner
+
+RULES = [inner.SGD(0.01), inner.MetaSGD(0.01), RandomMask(0.01)]
+
+ESTIMATORS = [
+    (outer.Unrolled(), 2),
+    (outer.Unrolled(order=1), 1),
+    (outer.Unrolled(truncate=3), 2),
+    (outer.Unrolled(truncate=1), None),
+    (outer.Stepwise(), 2),
+    (outer.Stepwise(order=1), 1),
+    (outer.Stepwise(truncate=1), None),
+    (outer.Stepwise(truncate=0), None),
+    (outer.ParameterDifference(), None),
+    (outer.ClipPerTask(outer.Unrolled(), value=1e3), 2),
+    (outer.ClipPerTask(outer.Stepwise(), value=1e-2), None),
+]
+
+
+@pytest.mark.parametrize(("estimator", "order"), ESTIMATORS, ids=str)
+def test_contract(estimator, order):
+    testing.check_meta_gradient(estimator, order=order)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize("fast", ["*", ["2", "4.bias"]], ids=str)
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("truncate", [None, 0, 1, 2, 9])
+def test_stepwise_equals_unrolled(rule, fast, order, truncate, episodes):
+    if truncate == 0 and not isinstance(rule, inner.SGD):
+        pytest.skip("no step is differentiated, so that a learned rule is refused")
+    estimates = [
+        sine_learner(rule, fast=fast, estimator=kind(order, truncate)).estimate(episodes, keys())
+        for kind in (outer.Unrolled, outer.Stepwise)
+    ]
+    assert relative_difference(estimates[0].gradient, estimates[1].gradient) < 1e-9
+    assert torch.equal(estimates[0].loss, estimates[1].loss)
+
+
+@pytest.mark.parametrize("kind", [outer.Unrolled, outer.Stepwise])
+def test_truncated_to_nothing_is_first_order_maml(kind, episodes):
+    truncated = sine_learner(estimator=kind(truncate=0)).estimate(episodes, keys())
+    first_order = sine_learner(estimator=outer.Unrolled(order=1)).estimate(episodes, keys())
+    assert relative_difference(truncated.gradient.init, first_order.gradient.init) < 1e-12
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_keys_decide_all_randomness(rule, episodes):
+    learner = sine_learner(rule)
+    one, two = (learner.estimate(episodes, keys()).loss for _ in range(2))
+    other = learner.estimate(episodes, keys() + 1).loss
+    assert torch.equal(one, two)
+    assert torch.equal(one, other) == (not isinstance(rule, RandomMask))
+
+
+@pytest.mark.parametrize("kind", [outer.Unrolled, outer.Stepwise])
+@pytest.mark.parametrize("order", [0, 3, "2"])
+def test_refuses_orders(kind, order):
+    with pytest.raises(ValueError, match="order must be 1 or 2"):
+        kind(order=order)
+
+
+@pytest.mark.parametrize("kind", [outer.Unrolled, outer.Stepwise])
+def test_refuses_negative_truncation(kind):
+    with pytest.raises(ValueError, match="truncate must be at least 0; got -1"):
+        kind(truncate=-1)
+
+
+def test_stepwise_needs_less_memory():
+    many = sine_episodes(num_tasks=8, k_shot=64)
+    peaks = {}
+    for kind in (outer.Unrolled, outer.Stepwise):
+        learner = sine_learner(num_steps=20, estimator=kind())
+        learner.estimate(many)
+        peaks[kind] = testing.peak_live_bytes(partial(learner.estimate, many))
+    assert peaks[outer.Stepwise] < peaks[outer.Unrolled] / 5

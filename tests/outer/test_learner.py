@@ -1,0 +1,434 @@
+"""The learner as the ordinary module that it promises to be."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from metalearn import functional, inner, models, outer
+from metalearn._tree import tree_detach
+from metalearn.types import Batch, Episode
+from tests.cases import RandomMask, keys, relative_difference, sine_episodes, sine_learner, task
+
+
+def by_autograd(model, episodes, lr, num_steps):
+    """Second-order MAML as everybody first writes it: a loop over tasks with create_graph."""
+    total = 0.0
+    names = [name for name, _ in model.named_parameters()]
+    for index in range(len(episodes.support.x)):
+        support, query = task(episodes, index)
+        params = list(model.parameters())
+        for _ in range(num_steps):
+            call = dict(zip(names, params, strict=True))
+            loss = F.mse_loss(torch.func.functional_call(model, call, (support.x,)), support.y)
+            grads = torch.autograd.grad(loss, params, create_graph=True)
+            params = [param - lr * grad for param, grad in zip(params, grads, strict=True)]
+        call = dict(zip(names, params, strict=True))
+        total = total + F.mse_loss(torch.func.functional_call(model, call, (query.x,)), query.y)
+    return total / len(episodes.support.x)
+
+
+def test_backward_gives_the_gradient_of_the_plain_loop(model, episodes):
+    learner = outer.MAML(model, F.mse_loss, inner.SGD(0.01), num_steps=3)
+    loss = learner(episodes)
+    loss.backward()
+    ours = {name: param.grad.clone() for name, param in model.named_parameters()}
+    model.zero_grad()
+    theirs = by_autograd(model, episodes, 0.01, 3)
+    theirs.backward()
+    assert loss.item() == pytest.approx(theirs.item(), rel=1e-12)
+    for name, param in model.named_parameters():
+        torch.testing.assert_close(ours[name], param.grad, rtol=1e-9, atol=1e-12)
+
+
+def test_names():
+    learner = sine_learner(inner.MetaSGD(0.01), fast=["4"])
+    assert list(learner.state_dict()) == [
+        *[f"model.{layer}.{kind}" for layer in (0, 2, 4) for kind in ("weight", "bias")],
+        "rule.rate.4.weight",
+        "rule.rate.4.bias",
+    ]
+    meta = learner.meta
+    assert list(meta.init) == ["4.weight", "4.bias"]
+    assert list(meta.shared) == ["model.0.weight", "model.0.bias", "model.2.weight", "model.2.bias"]
+
+
+def test_estimate_has_a_loss_a_task(episodes):
+    estimate = sine_learner().estimate(episodes)
+    assert estimate.loss.shape == (3,)
+    assert estimate.diagnostics["finite"].tolist() == [True] * 3
+    assert not estimate.loss.requires_grad
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, 3, 100])
+@pytest.mark.parametrize("rule", [inner.SGD(0.01), RandomMask(0.01)], ids=str)
+def test_chunks_change_nothing(chunk_size, rule, episodes):
+    whole = sine_learner(rule).estimate(episodes, keys())
+    chunked = sine_learner(rule, chunk_size=chunk_size).estimate(episodes, keys())
+    assert relative_difference(whole[:2], chunked[:2]) < 1e-12
+
+
+def test_nan_is_reported_for_its_task(episodes):
+    episodes.query.y[1, 0] = float("nan")
+    estimate = sine_learner().estimate(episodes)
+    assert estimate.diagnostics["finite"].tolist() == [True, False, True]
+    assert estimate.loss.isnan().tolist() == [False, True, False]
+
+
+class TestAutogradsRules:
+    def test_backward_twice_raises(self, episodes):
+        loss = sine_learner()(episodes)
+        loss.backward()
+        with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+            loss.backward()
+
+    def test_double_backward_raises(self, episodes):
+        learner = sine_learner()
+        params = list(learner.parameters())
+        grads = torch.autograd.grad(learner(episodes) ** 2, params, create_graph=True)
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            torch.autograd.grad(grads[0].sum(), params)
+
+    def test_gradients_accumulate_and_scale(self, episodes):
+        learner = sine_learner()
+        learner(episodes).backward()
+        once = [param.grad.clone() for param in learner.parameters()]
+        (2 * learner(episodes)).backward()
+        assert relative_difference([p.grad for p in learner.parameters()], [3 * g for g in once]) < 1e-12
+
+    def test_hooks_run(self, episodes):
+        learner, seen = sine_learner(), []
+        first = next(learner.parameters())
+        first.register_hook(lambda grad: seen.append("gradient"))
+        first.register_post_accumulate_grad_hook(lambda param: seen.append("accumulated"))
+        learner.register_forward_hook(lambda *_: seen.append("forward"))
+        learner(episodes).backward()
+        assert seen == ["forward", "gradient", "accumulated"]
+
+    def test_no_grad_computes_the_loss_alone(self, episodes):
+        class Raising(outer.Unrolled):
+            def __call__(self, *_):
+                raise AssertionError("a gradient was computed")
+
+        expected = sine_learner()(episodes)
+        with torch.no_grad():
+            loss = sine_learner(estimator=Raising())(episodes)
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
+        assert loss.grad_fn is None
+
+    def test_frozen_learner_still_adapts(self, episodes):
+        learner = sine_learner().requires_grad_(False)
+        loss = learner(episodes)
+        assert not loss.requires_grad
+        assert learner.adapt(episodes.support).loss(episodes.query).mean().item() == pytest.approx(loss.item())
+
+    def test_partly_frozen_learner_leaves_the_rest(self, episodes):
+        learner = sine_learner()
+        learner.model[0].requires_grad_(False)
+        learner(episodes).backward()
+        assert learner.model[0].weight.grad is None
+        assert learner.model[2].weight.grad is not None
+
+    def test_an_optimizer_step_lowers_the_loss(self, episodes):
+        learner = sine_learner(inner.MetaSGD(0.01))
+        optimizer = torch.optim.SGD(learner.parameters(), lr=1e-3)
+        before = learner(episodes)
+        before.backward()
+        optimizer.step()
+        assert learner(episodes) < before
+
+
+class TestCopies:
+    def test_deepcopy_is_independent(self, episodes):
+        learner = sine_learner(inner.MetaSGD(0.01))
+        copied = copy.deepcopy(learner)
+        expected = learner(episodes)
+        with torch.no_grad():
+            for param in learner.parameters():
+                param.zero_()
+        assert torch.equal(copied(episodes), expected)
+
+    @pytest.mark.parametrize("compile", [False, {"backend": "eager"}])
+    def test_pickle(self, compile, episodes):
+        learner = sine_learner(inner.MetaSGD(0.01), compile=compile)
+        expected = learner(episodes)
+        assert torch.equal(pickle.loads(pickle.dumps(learner))(episodes), expected)
+
+    def test_state_dict_loads_into_the_plain_model(self, episodes, model):
+        buffer = io.BytesIO()
+        torch.save(sine_learner().state_dict(), buffer)
+        buffer.seek(0)
+        state = torch.load(buffer, weights_only=True)
+        learner = outer.MAML(model, F.mse_loss, inner.SGD(0.01), num_steps=3)
+        learner.load_state_dict(state)
+        model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in state.items()})
+
+    def test_moves_between_dtypes(self):
+        learner = sine_learner(inner.MetaSGD(0.01)).float()
+        loss = learner(sine_episodes(dtype=torch.float32))
+        loss.backward()
+        assert {param.grad.dtype for param in learner.parameters()} == {torch.float32}
+
+
+class TestFastParameters:
+    def test_shared_parameters_do_not_adapt_but_learn(self, episodes):
+        learner = sine_learner(fast="4")
+        adapted = learner.adapt(episodes.support)
+        assert set(adapted.params) == {"4.weight", "4.bias"}
+        learner(episodes).backward()
+        assert all(param.grad.any() for param in learner.parameters())
+
+    def test_unlearned_starts_become_buffers(self, episodes):
+        learner = sine_learner(learn_init=["0", "2"])
+        assert {"model.4.weight", "model.4.bias"} <= {name for name, _ in learner.named_buffers()}
+        assert len(list(learner.parameters())) == 4
+        before = learner.model[4].weight.clone()
+        learner(episodes).backward()
+        torch.optim.SGD(learner.parameters(), lr=0.1).step()
+        assert torch.equal(learner.model[4].weight, before)
+        assert isinstance(learner.adapt(episodes.support)[0][4].weight, nn.Parameter)
+
+    def test_nothing_of_the_start_is_learned(self, episodes):
+        learner = sine_learner(inner.MetaSGD(0.01), learn_init=False)
+        assert [name.split(".")[0] for name, _ in learner.named_parameters()] == ["rule"] * 6
+        learner(episodes).backward()
+
+    def test_constants_stay_out(self, model, episodes):
+        model[0].weight.requires_grad_(False)
+        learner = outer.MAML(model, F.mse_loss, inner.SGD(0.01), num_steps=2)
+        assert "0.weight" not in learner.meta.init
+        learner(episodes).backward()
+        assert model[0].weight.grad is None
+
+    def test_tied_parameters_adapt_as_one(self, episodes):
+        class Tied(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.first, self.second = nn.Linear(1, 1), nn.Linear(1, 1)
+                self.second.weight = self.first.weight
+
+            def forward(self, x):
+                return self.second(torch.tanh(self.first(x)))
+
+        learner = outer.MAML(Tied().double(), F.mse_loss, inner.SGD(0.1), num_steps=2, fast="second.*")
+        assert list(learner.meta.init) == ["first.weight", "second.bias"]
+        learner(episodes).backward()
+        module = learner.adapt(episodes.support)[0]
+        assert torch.equal(module.first.weight, module.second.weight)
+
+
+class TestProblems:
+    def test_buffers_are_read(self, episodes):
+        class Shifted(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.linear = nn.Linear(1, 1).double()
+                self.register_buffer("shift", torch.tensor(3.0, dtype=torch.float64))
+
+            def forward(self, x):
+                return self.linear(x) + self.shift
+
+        model = Shifted()
+        learner = outer.MAML(model, F.mse_loss, inner.SGD(0.01), num_steps=1)
+        before = learner(episodes).item()
+        model.shift.zero_()
+        assert learner(episodes).item() != before
+
+    def test_inputs_by_keyword(self, episodes):
+        class Two(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.linear = nn.Linear(1, 1).double()
+
+            def forward(self, left, right):
+                return self.linear(left) - right
+
+        def with_keywords(batch):
+            return Batch({"left": batch.x, "right": 0 * batch.x}, batch.y)
+
+        keyed = Episode(with_keywords(episodes.support), with_keywords(episodes.query))
+        torch.manual_seed(0)
+        learner = outer.MAML(Two(), F.mse_loss, inner.SGD(0.01), num_steps=1)
+        torch.manual_seed(0)
+        plain = outer.MAML(nn.Linear(1, 1).double(), F.mse_loss, inner.SGD(0.01), num_steps=1)
+        assert torch.equal(learner(keyed), plain(episodes))
+        assert learner.adapt(keyed.support)(keyed.query.x).shape == (3, 4, 1)
+
+    def test_weights_reach_the_criterion(self, model, episodes):
+        def weighted(output, target, weight):
+            return (weight[:, None] * (output - target) ** 2).sum() / weight.sum()
+
+        def padded(batch):
+            x, y = (torch.cat([part, torch.full_like(part, 100.0)], 1) for part in (batch.x, batch.y))
+            weight = torch.cat([torch.ones_like(batch.x[..., 0]), torch.zeros_like(batch.x[..., 0])], 1)
+            return Batch(x, y, weight)
+
+        plain = outer.MAML(model, F.mse_loss, inner.SGD(0.01), num_steps=2)(episodes)
+        ragged = Episode(padded(episodes.support), padded(episodes.query))
+        learner = outer.MAML(model, weighted, inner.SGD(0.01), num_steps=2)
+        assert learner(ragged).item() == pytest.approx(plain.item(), rel=1e-12)
+
+    def test_learned_support_criterion(self, model, episodes):
+        class Learned(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.log_scale = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+            def forward(self, output, target):
+                return self.log_scale.exp() * F.mse_loss(output, target)
+
+        learner = outer.MAML(model, F.mse_loss, inner.SGD(0.01), num_steps=2, support_criterion=Learned())
+        assert "support_criterion.log_scale" in dict(learner.named_parameters())
+        learner(episodes, keys=keys()).backward()
+        gradient = learner.support_criterion.log_scale.grad.item()
+        losses = []
+        for shift in (1e-5, -1e-5):
+            learner.support_criterion.log_scale.data.fill_(shift)
+            losses.append(learner(episodes, keys=keys()).item())
+        assert gradient == pytest.approx((losses[0] - losses[1]) / 2e-5, rel=1e-6)
+
+    def test_losses_of_ones_own(self, model, episodes):
+        def support_loss(params, shared, episode, step):
+            output = torch.func.functional_call(model, params, (episode.support.x,))
+            return F.mse_loss(output, episode.support.y)
+
+        def query_loss(params, shared, episode):
+            return F.mse_loss(torch.func.functional_call(model, params, (episode.query.x,)), episode.query.y)
+
+        own = outer.MAML(
+            model, None, inner.SGD(0.01), num_steps=2, support_loss=support_loss, query_loss=query_loss
+        )
+        usual = outer.MAML(model, F.mse_loss, inner.SGD(0.01), num_steps=2)
+        assert torch.equal(own(episodes), usual(episodes))
+
+    def test_support_batches_take_turns(self, model):
+        episodes = sine_episodes(k_shot=6)
+        learner = outer.MAML(model, F.mse_loss, inner.SGD(0.01), num_steps=4, support_batches=3)
+        adapted = learner.adapt(episodes.support)
+        params = dict(model.named_parameters())
+        for step in range(4):
+            part = slice(step % 3, None, 3)
+            output = torch.func.functional_call(model, params, (episodes.support.x[0, part],))
+            grads = torch.autograd.grad(
+                F.mse_loss(output, episodes.support.y[0, part]), list(params.values())
+            )
+            params = {n: p - 0.01 * g for (n, p), g in zip(params.items(), grads, strict=True)}
+        params = {name: param.detach() for name, param in params.items()}
+        assert relative_difference({n: p[0] for n, p in adapted.params.items()}, params) < 1e-12
+
+    def test_bf16_autocast(self):
+        episodes = sine_episodes(dtype=torch.float32)
+        learner = sine_learner().float()
+        exact = learner.estimate(episodes)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = learner(episodes)
+        loss.backward()
+        grads = [param.grad for param in learner.parameters()]
+        assert {grad.dtype for grad in grads} == {torch.float32}
+        assert loss.item() == pytest.approx(exact.loss.mean().item(), rel=0.05)
+
+    def test_dropout_under_unrolled(self, episodes):
+        model = nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.5), nn.Linear(8, 1)).double()
+        learner = outer.MAML(model, F.mse_loss, inner.SGD(0.01), num_steps=2)
+        assert not torch.equal(learner(episodes), learner(episodes))
+        learner.eval()
+        assert torch.equal(learner(episodes), learner(episodes))
+
+    def test_a_recurrent_model_through_the_loop(self, episodes):
+        class Recurrent(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.cell, self.head = nn.GRU(1, 4), nn.Linear(4, 1)
+
+            def forward(self, x):
+                return self.head(self.cell(x)[0])
+
+        learner = outer.MAML(
+            Recurrent().double(), F.mse_loss, inner.SGD(0.1), num_steps=2, batching="loop"
+        )
+        learner(episodes).backward()
+        assert all(param.grad.any() for param in learner.parameters())
+
+
+class TestAdapt:
+    def test_matches_inner_adapt(self, episodes):
+        learner = sine_learner()
+        adapted = learner.adapt(episodes.support, num_steps=4)
+        one = inner.adapt(learner.problem._replace(num_steps=4), tree_detach(learner.meta), task(episodes), keys()[0])
+        assert relative_difference({n: p[0] for n, p in adapted.params.items()}, one.params) < 1e-12
+        assert len(adapted) == 3
+
+    def test_loss_and_outputs(self, episodes):
+        learner = sine_learner()
+        adapted = learner.adapt(episodes.support)
+        losses = adapted.loss(episodes.query)
+        assert losses.mean().item() == pytest.approx(learner(episodes).item(), rel=1e-12)
+        outputs = adapted(episodes.query.x)
+        assert outputs.shape == (3, 4, 1)
+        assert F.mse_loss(outputs[1], episodes.query.y[1]).item() == pytest.approx(losses[1].item())
+        assert not outputs.requires_grad
+
+    def test_one_task_is_a_plain_module(self, episodes):
+        learner = sine_learner(fast="4")
+        adapted = learner.adapt(episodes.support)
+        module = adapted[2]
+        torch.testing.assert_close(module(episodes.query.x[2]), adapted(episodes.query.x)[2])
+        module(episodes.query.x[2]).sum().backward()
+        assert next(learner.parameters()).grad is None
+
+    @pytest.mark.parametrize("num_steps", [0, 2])
+    def test_is_independent_of_further_training(self, num_steps, episodes):
+        learner = sine_learner(fast="4")
+        adapted = learner.adapt(episodes.support, num_steps)
+        before, module = adapted.loss(episodes.query), adapted[0]
+        with torch.no_grad():
+            for param in learner.parameters():
+                param.zero_()
+        assert torch.equal(adapted.loss(episodes.query), before)
+        assert torch.equal(adapted[0][0].weight, module[0].weight)
+
+    def test_query_is_not_needed(self):
+        support = sine_episodes().support
+        assert sine_learner().adapt(support).params["0.weight"].shape == (3, 6, 1)
+
+
+class TestCompile:
+    def test_agrees_and_does_not_recompile(self, episodes):
+        learner = sine_learner(RandomMask(0.01), compile={"backend": "eager"})
+        expected = sine_learner(RandomMask(0.01)).estimate(episodes, keys())
+        assert relative_difference(learner.estimate(episodes, keys())[:2], expected[:2]) < 1e-12
+        counters = torch._dynamo.utils.counters
+        graphs = counters["stats"]["unique_graphs"]
+        for _ in range(3):
+            learner(sine_episodes()).backward()
+        assert counters["stats"]["unique_graphs"] == graphs
+
+    def test_many_learners(self, episodes):
+        for _ in range(torch._dynamo.config.recompile_limit + 1):
+            sine_learner(num_steps=1, compile={"backend": "eager"})(episodes)
+
+    @pytest.mark.inductor
+    @pytest.mark.parametrize("estimator", [outer.Unrolled(), outer.Stepwise()], ids=str)
+    @pytest.mark.parametrize("rule", [inner.SGD(0.01), inner.MetaSGD(0.01), RandomMask(0.01)], ids=str)
+    def test_inductor_agrees(self, rule, estimator, episodes):
+        compiled = sine_learner(rule, estimator=estimator, compile=True).estimate(episodes, keys())
+        eager = sine_learner(rule, estimator=estimator).estimate(episodes, keys())
+        assert relative_difference(compiled[:2], eager[:2]) < 1e-9
+
+
+def test_convolutions_classify():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(2, 10, 1, 14, 14, generator=generator, dtype=torch.float64)
+    y = torch.arange(5).repeat(2, 2)
+    episodes = Episode(Batch(x[:, :5], y[:, :5]), Batch(x[:, 5:], y[:, 5:]))
+    model = models.conv4(1, 5, num_filters=4, num_layers=2).double()
+    learner = outer.MAML(model, F.cross_entropy, inner.SGD(0.1), num_steps=2)
+    learner(episodes).backward()
+    before, after = (learner.adapt(episodes.support, num_steps) for num_steps in (0, 200))
+    assert (after.loss(episodes.support) < 0.5 * before.loss(episodes.support)).all()
+    outputs = after(episodes.support.x)
+    assert min(functional.accuracy(outputs[i], episodes.support.y[i]) for i in range(2)) >= 0.8

@@ -1,0 +1,118 @@
+"""Keyed random numbers: uniform, independent, and the same to the bit however they are computed."""
+
+import math
+import pickle
+
+import pytest
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch.func import vmap
+
+from metalearn import functional
+from metalearn.types import Batch
+
+
+def draws(num_keys=2000, shape=(50,), stream=0, dtype=torch.float64):
+    keys = functional.draw_keys(num_keys, generator=torch.Generator().manual_seed(0))
+    return vmap(lambda key: functional.uniform(key, shape, stream, dtype=dtype))(keys)
+
+
+class TestUniform:
+    def test_moments(self):
+        numbers = draws()
+        error = 5 / math.sqrt(numbers.numel())
+        assert abs(numbers.mean() - 1 / 2) < error * math.sqrt(1 / 12)
+        assert abs(numbers.var() - 1 / 12) < error / 10
+        assert 0 < numbers.min()
+        assert numbers.max() < 1
+
+    def test_every_bin_is_equally_full(self):
+        counts = torch.histc(draws(), bins=100, min=0, max=1)
+        expected = counts.sum() / 100
+        chi_square = ((counts - expected) ** 2 / expected).sum().item()
+        assert chi_square < 99 + 5 * math.sqrt(2 * 99)
+
+    @pytest.mark.parametrize("lag", ["counter", "key", "stream"])
+    def test_neighbours_are_independent(self, lag):
+        keys = torch.arange(1000)[:, None]
+        numbers = functional.uniform(keys, (1000, 100), dtype=torch.float64)
+        other = {
+            "counter": numbers.roll(1, 1),
+            "key": numbers.roll(1, 0),
+            "stream": functional.uniform(keys, (1000, 100), stream=1, dtype=torch.float64),
+        }[lag]
+        correlation = ((numbers - 0.5) * (other - 0.5)).mean() * 12
+        assert abs(correlation) < 5 / math.sqrt(numbers.numel())
+
+    def test_low_and_high_halves_of_the_key_count(self):
+        one, low, high = (functional.uniform(torch.tensor(key), (20,)) for key in (5, 6, 5 + 2**32))
+        assert not torch.equal(one, low)
+        assert not torch.equal(one, high)
+
+    def test_is_the_same_everywhere(self):
+        keys = torch.arange(4) * 2**40 + 17
+        draw = lambda key: functional.uniform(key, (3, 2), stream=2)  # noqa: E731
+        loop = torch.stack([draw(key) for key in keys])
+        compiled = torch.compile(vmap(draw), backend="aot_eager", fullgraph=True)(keys)
+        assert torch.equal(loop, vmap(draw)(keys))
+        assert torch.equal(loop, vmap(draw, chunk_size=3)(keys))
+        assert torch.equal(loop, compiled)
+
+    @pytest.mark.inductor
+    def test_is_the_same_under_inductor(self):
+        keys = torch.arange(4) * 2**40 + 17
+        draw = vmap(lambda key: functional.uniform(key, (3, 2), stream=2))
+        assert torch.equal(draw(keys), torch.compile(draw, fullgraph=True)(keys))
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+    def test_is_open_in_every_dtype(self, dtype):
+        numbers = draws(dtype=dtype)
+        assert numbers.dtype == dtype
+        assert 0 < numbers.min()
+        assert numbers.max() < 1
+
+    def test_known_values(self):
+        """A change of these numbers changes the results of everybody's seeds."""
+        numbers = functional.uniform(torch.tensor(7), (3,), dtype=torch.float64)
+        torch.testing.assert_close(numbers, torch.tensor(KNOWN, dtype=torch.float64), rtol=0, atol=1e-12)
+
+
+KNOWN = [0.250402994570322, 0.596985894604586, 0.284561084001325]
+
+
+def test_keys_come_from_the_generator():
+    one, two = (functional.draw_keys(5, generator=torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(one, two)
+    assert one.dtype == torch.int64
+    assert len(set(one.tolist())) == 5
+
+
+class TestModelLoss:
+    def test_splits_shared_parameters_by_their_owner(self):
+        class Scaled(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.scale = nn.Parameter(torch.ones(()))
+
+            def forward(self, output, target):
+                return self.scale * F.mse_loss(output, target)
+
+        loss = functional.ModelLoss(nn.Linear(1, 1), Scaled())
+        params = {"weight": torch.tensor([[2.0]])}
+        shared = {"model.bias": torch.tensor([1.0]), "criterion.scale": torch.tensor(10.0)}
+        batch = Batch(torch.ones(4, 1), torch.zeros(4, 1))
+        assert loss(params, shared, batch) == 90
+
+    def test_without_targets(self):
+        loss = functional.ModelLoss(nn.Identity(), torch.mean)
+        assert loss({}, {}, Batch(torch.tensor([1.0, 3.0]))) == 2
+
+    def test_deals_the_batch_out(self):
+        loss = functional.ModelLoss(nn.Identity(), torch.sum, num_batches=2)
+        batch = Batch(torch.tensor([1.0, 10.0, 2.0, 20.0]))
+        assert [loss({}, {}, batch, step).item() for step in range(3)] == [3, 30, 3]
+
+    def test_pickles(self):
+        loss = pickle.loads(pickle.dumps(functional.ModelLoss(nn.Linear(1, 1), F.mse_loss)))
+        assert loss.criterion is F.mse_loss

@@ -1,0 +1,174 @@
+import math
+
+import pytest
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
+
+from metalearn import data, evaluate, fit, inner, models, outer
+from tests.cases import sine_episodes, sine_learner
+
+TASKS = data.Sinusoid(k_shot=5, num_query=5)
+
+
+def sine():
+    torch.manual_seed(0)
+    return outer.MAML(models.mlp(1, [16], 1), F.mse_loss, inner.SGD(0.01), num_steps=1)
+
+
+def adam(learner, lr=1e-2):
+    return torch.optim.Adam(learner.parameters(), lr=lr)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_learns_and_records():
+    learner = sine()
+    start = evaluate(learner, TASKS, num_tasks=200, generator=seeded(1))["loss"].mean
+    history = fit(learner, TASKS, adam(learner), 150, meta_batch_size=8, progress=False, generator=seeded())
+    end = evaluate(learner, TASKS, num_tasks=200, generator=seeded(1))["loss"].mean
+    assert end < 0.9 * start
+    assert history.loss.shape == (150,)
+    assert history.loss.isfinite().all()
+    assert history.seconds > 0
+    assert history.best_state is None
+    assert history.best_iteration is None
+
+
+def test_is_the_loop_one_would_write():
+    ours, theirs = sine(), sine()
+    fit(ours, TASKS, adam(ours), 5, meta_batch_size=4, progress=False, generator=seeded())
+    optimizer, generator = adam(theirs), seeded()
+    for _ in range(5):
+        episodes = TASKS.sample(4, generator=generator)
+        torch.randint(2**62, (4,), generator=generator)
+        optimizer.zero_grad()
+        theirs(episodes).backward()
+        optimizer.step()
+    for ours_param, theirs_param in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(ours_param, theirs_param)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW, torch.optim.LBFGS, torch.optim.RMSprop])
+def test_any_optimizer(kind):
+    learner = sine()
+    before = [param.detach().clone() for param in learner.parameters()]
+    fit(learner, TASKS, kind(learner.parameters(), lr=1e-3), 2, meta_batch_size=4, progress=False)
+    assert all(not torch.equal(a, b) for a, b in zip(before, learner.parameters(), strict=True))
+
+
+def test_schedulers():
+    learner = sine()
+    optimizer = adam(learner)
+    schedule = CosineAnnealingLR(optimizer, T_max=10)
+    fit(learner, TASKS, optimizer, 10, meta_batch_size=2, scheduler=schedule, progress=False)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
+
+    optimizer = adam(learner)
+    schedule = ReduceLROnPlateau(optimizer, patience=0, factor=0.5)
+    scores = iter([1.0, 2.0, 3.0])
+    options = {"validate": lambda _: next(scores), "validate_every": 1, "progress": False}
+    fit(learner, TASKS, optimizer, 3, meta_batch_size=2, scheduler=schedule, **options)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-2 / 4)
+
+
+def test_keeps_the_best_state():
+    learner, seen = sine(), []
+    scores = iter([3.0, 1.0, math.nan, 2.0])
+
+    def validate(learner):
+        seen.append({name: tensor.clone() for name, tensor in learner.state_dict().items()})
+        assert not learner.training
+        return next(scores)
+
+    options = {"validate": validate, "validate_every": 2, "progress": False}
+    history = fit(learner, TASKS, adam(learner), 7, meta_batch_size=2, **options)
+    assert list(history.scores) == [2, 4, 6, 7]
+    assert history.best_iteration == 4
+    assert learner.training
+    for name, tensor in seen[1].items():
+        assert torch.equal(history.best_state[name], tensor)
+    learner.load_state_dict(history.best_state)
+
+
+def test_validates_on_the_same_tasks_each_time():
+    learner = sine()
+    optimizer = torch.optim.SGD(learner.parameters(), lr=1e-30)
+    options = {"validate": TASKS, "validate_every": 1, "num_validation_tasks": 20, "progress": False}
+    history = fit(learner, TASKS, optimizer, 3, meta_batch_size=2, **options)
+    assert len(set(history.scores.values())) == 1
+
+
+def test_iterables_start_anew():
+    learner = sine_learner()
+    history = fit(learner, [sine_episodes(), sine_episodes(2)], adam(learner), 5, progress=False)
+    assert len(history.loss) == 5
+
+
+def test_a_diverged_task_shows_in_the_history():
+    episodes = sine_episodes()
+    episodes.query.y[0, 0] = math.nan
+    learner = sine_learner()
+    history = fit(learner, [sine_episodes(), episodes], adam(learner), 2, progress=False)
+    assert history.loss.isnan().tolist() == [False, True]
+
+
+def test_gradient_norm_is_bounded():
+    learner = sine()
+    before = [param.detach().clone() for param in learner.parameters()]
+    optimizer = torch.optim.SGD(learner.parameters(), lr=1.0)
+    fit(learner, TASKS, optimizer, 1, meta_batch_size=4, max_grad_norm=1e-3, progress=False)
+    moved = torch.cat([(a - b).flatten() for a, b in zip(before, learner.parameters(), strict=True)])
+    assert moved.norm().item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_progress_goes_to_standard_error(capsys):
+    learner = sine()
+    fit(learner, TASKS, adam(learner), 3, meta_batch_size=2, validate=lambda _: 1.5)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "3/3" in captured.err
+    assert "loss=" in captured.err
+    assert "score=1.5" in captured.err
+
+
+BAD = [
+    ({"num_iterations": 0}, ValueError, "num_iterations must be at least 1"),
+    ({"meta_batch_size": None}, TypeError, "Write meta_batch_size=4, say."),
+    ({"meta_batch_size": 0}, ValueError, "meta_batch_size must be at least 1"),
+    ({"batches": [sine_episodes()]}, TypeError, "meta_batch_size must be left out for an iterable"),
+    ({"batches": 3}, TypeError, "batches must be a task distribution or an iterable"),
+    ({"batches": [], "meta_batch_size": None}, ValueError, "last for all iterations"),
+    ({"optimizer": "adam"}, TypeError, "torch.optim.Adam(learner.parameters(), lr=1e-3)"),
+    ({"optimizer": torch.optim.Adam(nn.Linear(1, 1).parameters())}, ValueError, "hold the learner's parameters"),
+    ({"max_grad_norm": -1.0}, ValueError, "max_grad_norm must be positive"),
+    ({"validate_every": 0}, ValueError, "validate_every must be at least 1"),
+    ({"validate": 7}, TypeError, "validate must be"),
+    ({"learner": nn.Linear(1, 1)}, TypeError, "learner must be a MetaLearner"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "message"), BAD)
+def test_bad_input(change, error, message):
+    learner = sine()
+    arguments = {
+        "learner": learner,
+        "batches": TASKS,
+        "optimizer": adam(learner),
+        "num_iterations": 1,
+        "meta_batch_size": 2,
+        "progress": False,
+    } | change
+    with pytest.raises(error) as raised:
+        fit(**arguments)
+    assert message in str(raised.value)
+
+
+def test_plateau_needs_a_score():
+    learner = sine()
+    optimizer = adam(learner)
+    with pytest.raises(ValueError, match="Pass validate=tasks too"):
+        fit(learner, TASKS, optimizer, 1, meta_batch_size=2, scheduler=ReduceLROnPlateau(optimizer))

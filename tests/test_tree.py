@@ -1,0 +1,19 @@
+import torch
+
+from metalearn import _tree
+from metalearn.types import Batch, Meta
+
+
+def test_names_follow_the_leaves():
+    tree = Meta({"a.weight": torch.zeros(1)}, {}, {"rate": [torch.ones(1), torch.ones(2)]})
+    assert _tree.tree_names(tree) == ["init.a.weight", "rule.rate.0", "rule.rate.1"]
+    assert [len(leaf) for leaf in _tree.tree_leaves(tree)] == [1, 1, 2]
+
+
+def test_arithmetic_keeps_the_structure():
+    batch = Batch(torch.ones(2), {"y": torch.ones(3)})
+    total = _tree.tree_add(batch, batch)
+    assert isinstance(total, Batch)
+    assert total.y["y"].tolist() == [2, 2, 2]
+    assert _tree.tree_zeros_like(batch).x.tolist() == [0, 0]
+    assert not _tree.tree_detach([torch.ones(1, requires_grad=True)])[0].requires_grad
