@@ -24,9 +24,7 @@ def run(k_shot: int, seed: int, episodes: int, meta_batch_size: int, compile: bo
     tasks = data.Sinusoid(k_shot, num_query=50)
     model = models.mlp(1, [40, 40], 1)
     estimator = outer.ClipPerTask(outer.Unrolled(), value=10.0)
-    learner = outer.MAML(
-        model, F.mse_loss, inner.SGD(lr=0.01), num_steps=5, estimator=estimator, compile=compile
-    )
+    learner = outer.MAML(model, F.mse_loss, inner.SGD(lr=0.01), num_steps=5, estimator=estimator, compile=compile)
     history = fit(
         learner,
         tasks,
@@ -61,9 +59,7 @@ def main() -> None:
     results = []
     for seed in range(arguments.seeds):
         started = time.strftime("%H:%M")
-        results.append(
-            run(arguments.k_shot, seed, arguments.episodes, arguments.meta_batch_size, arguments.compile)
-        )
+        results.append(run(arguments.k_shot, seed, arguments.episodes, arguments.meta_batch_size, arguments.compile))
         print(started, f"seed {seed}", results[-1], flush=True)
     print("steps at test | ours, mean +- 95 % CI over seeds | paper")
     for steps in ("0", "1", "5", "10"):

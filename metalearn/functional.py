@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -24,9 +25,7 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ (x >> 13)
 
 
-def uniform(
-    key: Tensor, shape: tuple[int, ...], stream: int = 0, *, dtype: torch.dtype | None = None
-) -> Tensor:
+def uniform(key: Tensor, shape: tuple[int, ...], stream: int = 0, *, dtype: torch.dtype | None = None) -> Tensor:
     """Draw numbers from the open interval (0, 1) as a pure function of a key.
 
     The numbers are the same to the bit in eager mode, under `vmap`, in a loop and compiled, which
@@ -97,7 +96,7 @@ class ModelLoss:
     """
 
     model: nn.Module
-    criterion: Callable[..., Tensor]
+    criterion: Callable[..., Any]
     name: str = "criterion"
     num_batches: int = 1
 

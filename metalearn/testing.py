@@ -88,9 +88,7 @@ def check_update_rule(rule: inner.UpdateRule, *, compile: bool = True) -> None:
         _check_close(rule, CASES[0], {}, {"compile": {"backend": "eager"}})
 
 
-def check_meta_gradient(
-    estimator: outer.MetaGradient, *, order: int | None = 2, compile: bool = True
-) -> None:
+def check_meta_gradient(estimator: outer.MetaGradient, *, order: int | None = 2, compile: bool = True) -> None:
     """Check that an estimator keeps the protocol of `metalearn.outer.MetaGradient`.
 
     In float64: the estimate is shaped as what it belongs to, finite, and zero where the estimator does not reach;
@@ -142,7 +140,7 @@ def peak_live_bytes(function: Callable[[], Any]) -> int:
     """
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         function()
-    events = profile.profiler.kineto_results.events()  # type: ignore[union-attr]
+    events = profile.profiler.kineto_results.events()
     changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
     live = peak = 0
     for _, change in changes:
@@ -171,9 +169,7 @@ def _naive_loop(
         seen = _gradient(problem, params, meta.shared, episode, step) | {"params": params}
         seen |= constants[step] if constants else {}
         record.append(seen)
-        updates, state = problem.rule.update(
-            meta.rule, seen["grads"], state, seen["params"], seen["loss"], step
-        )
+        updates, state = problem.rule.update(meta.rule, seen["grads"], state, seen["params"], seen["loss"], step)
         params = {name: param + updates[name] for name, param in params.items()}
     return problem.query_loss(params, meta.shared, episode), record
 
@@ -213,15 +209,12 @@ def _check_exact(rule: inner.UpdateRule, estimator: outer.MetaGradient, case: _C
         _require(abs(product - expected) <= DIFFERENCE * (scale + 1e-3), what, case.name, rule, product, expected)
 
 
-def _check_close(
-    rule: inner.UpdateRule, case: _Case, options: dict[str, Any], others: dict[str, Any]
-) -> None:
+def _check_close(rule: inner.UpdateRule, case: _Case, options: dict[str, Any], others: dict[str, Any]) -> None:
     """Compare the estimates of two learners that differ in their options only."""
     episodes, keys = case.episodes()
-    ours, theirs = (case.learner(rule, **given).estimate(episodes, keys) for given in (options, others))
-    ours, theirs = ((tree_leaves(estimate.gradient), estimate.loss) for estimate in (ours, theirs))
-    pairs = zip(tree_leaves(ours), tree_leaves(theirs), strict=True)
-    distance = max((a - b).norm() / (b.norm() + EXACT) for a, b in pairs)
+    estimates = [case.learner(rule, **given).estimate(episodes, keys) for given in (options, others)]
+    ours, theirs = ([*tree_leaves(estimate.gradient), estimate.loss] for estimate in estimates)
+    distance = max((a - b).norm() / (b.norm() + EXACT) for a, b in zip(ours, theirs, strict=True))
     _require(distance <= EXACT, f"{options or 'the default'} and {others} agree", case.name, rule, distance)
 
 
@@ -230,7 +223,13 @@ def _check_protocol(rule: inner.UpdateRule, case: _Case) -> None:
         learner = case.learner(rule).to(dtype)
         meta = tree_map(torch.Tensor.detach, learner.meta)
         key = torch.tensor(3)
-        arguments = (meta.rule, meta.init, rule.init_state(meta.rule, meta.init, key), meta.init, torch.tensor(0.5, dtype=dtype))
+        arguments = (
+            meta.rule,
+            meta.init,
+            rule.init_state(meta.rule, meta.init, key),
+            meta.init,
+            torch.tensor(0.5, dtype=dtype),
+        )
         before = tree_map(torch.clone, arguments)
         for step in range(2):
             updates, state = rule.update(*arguments, step)

@@ -139,7 +139,8 @@ def _meta_step(
             torch.nn.utils.clip_grad_norm_(learner.parameters(), max_grad_norm)
         return loss
 
-    return optimizer.step(closure).detach()  # type: ignore[arg-type, union-attr]
+    loss: Tensor = optimizer.step(closure)  # type: ignore[assignment, arg-type]
+    return loss.detach()
 
 
 def _endless(
@@ -164,10 +165,11 @@ def _endless(
 
 def _cycle(batches: Iterable[Episode], device: torch.device) -> Iterator[Episode]:
     while True:
-        count = 0
-        for count, batch in enumerate(batches, start=1):
+        came = False
+        for batch in batches:
+            came = True
             yield batch.to(device)
-        if count == 0:
+        if not came:
             fix = "Pass a list or a DataLoader, which can be started anew, or lower num_iterations."
             raise ValueError(invalid("batches", "last for all iterations", "an iterator at its end", fix))
 

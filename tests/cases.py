@@ -21,9 +21,7 @@ class RandomMask(inner.UpdateRule):
 
     def init_state(self, meta, params, key):
         return {
-            name: torch.sigmoid(
-                logits + functional.uniform(key, logits.shape, stream, dtype=logits.dtype).logit()
-            )
+            name: torch.sigmoid(logits + functional.uniform(key, logits.shape, stream, dtype=logits.dtype).logit())
             for stream, (name, logits) in enumerate(meta["logits"].items())
         }
 

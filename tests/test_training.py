@@ -143,7 +143,11 @@ BAD = [
     ({"batches": 3}, TypeError, "batches must be a task distribution or an iterable"),
     ({"batches": [], "meta_batch_size": None}, ValueError, "last for all iterations"),
     ({"optimizer": "adam"}, TypeError, "torch.optim.Adam(learner.parameters(), lr=1e-3)"),
-    ({"optimizer": torch.optim.Adam(nn.Linear(1, 1).parameters())}, ValueError, "hold the learner's parameters"),
+    (
+        {"optimizer": torch.optim.Adam(nn.Linear(1, 1).parameters())},
+        ValueError,
+        "hold the learner's parameters",
+    ),
     ({"max_grad_norm": -1.0}, ValueError, "max_grad_norm must be positive"),
     ({"validate_every": 0}, ValueError, "validate_every must be at least 1"),
     ({"validate": 7}, TypeError, "validate must be"),

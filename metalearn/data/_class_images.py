@@ -164,9 +164,7 @@ class ClassImages:
         if self.image_shape[-2] != self.image_shape[-1] and any(turn % 180 for turn in turns):
             fix = "Pass rotated(angles=(0, 180))."
             raise ValueError(invalid("images", "be square to be rotated by 90", self.image_shape, fix))
-        images = [
-            part for turn in turns for part in self.pixels.rot90(turn // 90, (-2, -1)).split(self.num_images)
-        ]
+        images = [part for turn in turns for part in self.pixels.rot90(turn // 90, (-2, -1)).split(self.num_images)]
         names = [f"{name}/rot{turn}" if turn else name for turn in turns for name in self.class_names]
         return type(self)(images, names, layout="CHW")
 

@@ -89,9 +89,7 @@ def _recognise(shape: tuple[int, ...]) -> Layout:
 def _check_channels(shape: tuple[int, ...], num_channels: int) -> None:
     if num_channels not in CHANNELS:
         fix = "Pass images of shape [H, W] if they are grey."
-        raise ValueError(
-            invalid("each image", "have 1, 3 or 4 channels, first or last", f"shape {shape}", fix)
-        )
+        raise ValueError(invalid("each image", "have 1, 3 or 4 channels, first or last", f"shape {shape}", fix))
 
 
 def _check_axes(what: str, images: Tensor, leading: str, num_leading: int) -> None:

@@ -99,9 +99,7 @@ def _characters(folder: Path) -> Iterator[tuple[str, bool, Path]]:
     for subset, background in (("images_background", True), ("images_evaluation", False)):
         if not (folder / subset).is_dir():
             condition = "hold omniglot-py/images_background and omniglot-py/images_evaluation"
-            fix = (
-                "Pass download=True, after deleting what is left of omniglot-py, or the folder that holds it."
-            )
+            fix = "Pass download=True, after deleting what is left of omniglot-py, or the folder that holds it."
             raise FileNotFoundError(invalid("root", condition, f"no folder {folder / subset}", fix))
         for character in sorted((folder / subset).glob("[!.]*/[!.]*/")):
             yield f"{character.parent.name}/{character.name}", background, character

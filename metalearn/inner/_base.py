@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 
-
 from torch import Tensor
 
 from metalearn.types import Params, PyTree
@@ -67,5 +66,3 @@ class UpdateRule(ABC):
     def split_rate(self) -> tuple[float, "UpdateRule"]:
         """Return `(rate, rule)` such that this rule's updates are `rate` times those of `rule`."""
         return 1.0, self
-
-

@@ -46,8 +46,8 @@ def step(
         step: Number of the step, from 0.
         order: 1 makes gradient and loss constants to any derivative taken of the result; 2 keeps them functions.
     """
-    at = (params, meta.shared) if order == 2 else tree_detach((params, meta.shared))
-    grads, loss = grad_and_value(problem.support_loss)(*at, episode, step)
+    at, shared = (params, meta.shared) if order == 2 else tree_detach((params, meta.shared))
+    grads, loss = grad_and_value(problem.support_loss)(at, shared, episode, step)
     updates, state = problem.rule.update(meta.rule, grads, state, params, loss, step)
     return Step(tree_add(params, updates), state, grads, loss)
 

@@ -32,9 +32,7 @@ def mlp(in_features: int, hidden: Sequence[int], out_features: int) -> nn.Sequen
     return nn.Sequential(*layers[:-1])
 
 
-def linear_network(
-    in_features: int, hidden: Sequence[int], out_features: int, *, bias: bool = False
-) -> nn.Sequential:
+def linear_network(in_features: int, hidden: Sequence[int], out_features: int, *, bias: bool = False) -> nn.Sequential:
     """Return linear layers with nothing between them: a linear model whose gradient descent is not.
 
     Args:

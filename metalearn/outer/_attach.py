@@ -1,5 +1,6 @@
 """A gradient that is already computed, handed to autograd."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,19 +9,19 @@ from torch import Tensor
 
 class _Attach(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, loss: Tensor, *gradients_then_leaves: Tensor) -> Tensor:  # noqa: D102
+    def forward(ctx: Any, loss: Tensor, *gradients_then_leaves: Tensor) -> Tensor:
         # Saved tensors, not attributes: autograd frees them, and says so to whoever calls backward twice.
         ctx.save_for_backward(*gradients_then_leaves[: len(gradients_then_leaves) // 2])
         return loss.clone()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, loss_bar: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # noqa: D102
+    def backward(ctx: Any, loss_bar: Tensor) -> tuple[Tensor | None, ...]:
         gradients = ctx.saved_tensors
         return (None, *[None] * len(gradients), *(loss_bar * gradient for gradient in gradients))
 
 
-def attach(loss: Tensor, gradients: list[Tensor], leaves: list[Tensor]) -> Tensor:
+def attach(loss: Tensor, gradients: Sequence[Tensor], leaves: Sequence[Tensor]) -> Tensor:
     """Return `loss` with `gradients` as its derivatives with respect to `leaves`.
 
     `backward` adds them to the leaves' `.grad` under autograd's usual rules: hooks run, gradients accumulate, a

@@ -46,9 +46,7 @@ class MetaGradient(ABC):
             The gradient, zero where it does not reach; the query loss; the next carry; diagnostics.
         """
 
-    def adapt(
-        self, problem: Problem, meta: Meta, support: Batch, key: Tensor, num_steps: int
-    ) -> Adapted:
+    def adapt(self, problem: Problem, meta: Meta, support: Batch, key: Tensor, num_steps: int) -> Adapted:
         """Adapt to one task's support set as the estimator assumes: the plain inner loop, where not said otherwise."""
         episode = Episode(support, Batch(()))
         return inner.adapt(problem._replace(num_steps=num_steps), meta, episode, key)

@@ -59,8 +59,6 @@ class ClipPerTask(MetaGradient):
         clipped = tree_map(lambda grad: grad.clamp(-self.value, self.value), part)
         return estimate._replace(gradient=estimate.gradient._replace(**{self.on: clipped}))
 
-    def adapt(
-        self, problem: Problem, meta: Meta, support: Batch, key: Tensor, num_steps: int
-    ) -> Adapted:
+    def adapt(self, problem: Problem, meta: Meta, support: Batch, key: Tensor, num_steps: int) -> Adapted:
         """Adapt as the wrapped estimator does."""
         return self.estimator.adapt(problem, meta, support, key, num_steps)

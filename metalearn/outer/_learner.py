@@ -106,8 +106,9 @@ class MetaLearner(nn.Module):
         self.chunk_size = 1 if batching == "loop" else chunk_size
         self.support_batches = support_batches or 1
         self.problem = Problem(
-            support_loss=support_loss or OnSupport(self._support_model_loss()),
-            query_loss=query_loss or OnQuery(ModelLoss(model, criterion)),
+            support_loss=support_loss
+            or OnSupport(self._model_loss("support_criterion" if support_criterion else "criterion", support_batches)),
+            query_loss=query_loss or OnQuery(self._model_loss("criterion")),
             rule=rule,
             num_steps=num_steps,
         )
@@ -258,9 +259,8 @@ class MetaLearner(nn.Module):
         check_keys(keys, num_tasks)
         return keys.to(self.device)
 
-    def _support_model_loss(self) -> ModelLoss:
-        name = "criterion" if self.support_criterion is None else "support_criterion"
-        return ModelLoss(self.model, getattr(self, name), name, self.support_batches)
+    def _model_loss(self, name: str, num_batches: int | None = None) -> ModelLoss:
+        return ModelLoss(self.model, getattr(self, name), name, num_batches or 1)
 
     def _shared_names(self) -> list[str]:
         names = [f"model.{name}" for name in trainable(self.model) if name not in self._fast]

@@ -100,25 +100,30 @@ def check_task_axis(batches: dict[str, Batch]) -> int:
             raise TypeError(invalid(name, "be a Batch", type(batch).__name__, fix))
         for field, part in zip(batch._fields, batch, strict=True):
             for leaf in tree_leaves(part):
-                if not isinstance(leaf, Tensor) or leaf.dim() == 0:
-                    fix = "Stack the tasks' tensors: torch.stack([...])."
-                    got = f"{leaf!r} in {name}.{field}"
-                    raise TypeError(invalid("episodes", "hold tensors with a leading task axis", got, fix))
-                if leaf.requires_grad:
-                    fix = "Detach it, or learn it as a model parameter or in a support_criterion."
-                    got = f"{name}.{field}, whose gradient would be lost"
-                    raise ValueError(invalid("episodes", "not require grad", got, fix))
+                _check_leaf(f"{name}.{field}", leaf)
                 num_tasks[f"{name}.{field}"] = leaf.shape[0]
-        x, y = batch.x, batch.y
-        if isinstance(x, Tensor) and isinstance(y, Tensor) and min(x.dim(), y.dim()) > 1:
-            if x.shape[:2] != y.shape[:2]:
-                got = f"{name}.x {tuple(x.shape)} and {name}.y {tuple(y.shape)}"
-                fix = "Both begin with [num_tasks, num_examples]."
-                raise ValueError(invalid("inputs and targets", "agree on tasks and examples", got, fix))
+        _check_examples(name, batch.x, batch.y)
     if len(set(num_tasks.values())) != 1 or 0 in num_tasks.values():
-        fix = "Every tensor begins with [num_tasks, num_examples]; one task is episode tensors[None]."
+        fix = "Every tensor begins with [num_tasks, num_examples]; for one task that is tensor[None]."
         raise ValueError(invalid("episodes", "agree on a number of tasks of at least 1", num_tasks, fix))
     return next(iter(num_tasks.values()))
+
+
+def _check_leaf(name: str, leaf: Any) -> None:
+    if not isinstance(leaf, Tensor) or leaf.dim() == 0:
+        fix = "Stack the tasks' tensors: torch.stack([...])."
+        raise TypeError(invalid("episodes", "hold tensors with a leading task axis", f"{leaf!r} in {name}", fix))
+    if leaf.requires_grad:
+        fix = "Detach it, or learn it as a model parameter or in a support_criterion."
+        raise ValueError(invalid("episodes", "not require grad", f"{name}, whose gradient would be lost", fix))
+
+
+def _check_examples(name: str, x: Any, y: Any) -> None:
+    both = isinstance(x, Tensor) and isinstance(y, Tensor) and min(x.dim(), y.dim()) > 1
+    if both and x.shape[:2] != y.shape[:2]:
+        got = f"{name}.x {tuple(x.shape)} and {name}.y {tuple(y.shape)}"
+        fix = "Both begin with [num_tasks, num_examples]."
+        raise ValueError(invalid("inputs and targets", "agree on tasks and examples", got, fix))
 
 
 def check_device(batches: Any, device: torch.device) -> None:
@@ -128,7 +133,9 @@ def check_device(batches: Any, device: torch.device) -> None:
             fix = f"Write episodes.to({str(device)!r}), or sample(..., device={str(device)!r})."
             raise ValueError(invalid("episodes", f"be on the learner's device {device}", leaf.device, fix))
     if torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type) == torch.float16:
-        fix = f"Use torch.autocast({device.type!r}, torch.bfloat16): gradients made in the forward pass cannot be scaled."
+        fix = (
+            f"Use torch.autocast({device.type!r}, torch.bfloat16): gradients made in the forward pass cannot be scaled."
+        )
         raise ValueError(invalid("autocast", "use bfloat16", "float16", fix))
 
 

@@ -1,7 +1,7 @@
 """The papers' methods: `MetaLearner` with their choices filled in."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypedDict
+from typing import Any, Required, TypedDict
 
 import torch.nn as nn
 from torch import Tensor
@@ -18,7 +18,7 @@ from metalearn.outer._unrolled import Unrolled
 class Options(TypedDict, total=False):
     """The arguments of `MetaLearner` that a method leaves to its user."""
 
-    num_steps: int
+    num_steps: Required[int]
     estimator: MetaGradient
     fast: Selection
     learn_init: Selection
@@ -56,7 +56,8 @@ def FOMAML(  # noqa: N802
     References:
         Finn et al., "Model-agnostic meta-learning for fast adaptation of deep networks", ICML 2017, section 5.2.
     """
-    return MetaLearner(model, criterion, rule, **{"estimator": Unrolled(order=1), **options})
+    options.setdefault("estimator", Unrolled(order=1))
+    return MetaLearner(model, criterion, rule, **options)
 
 
 def ANIL(  # noqa: N802
@@ -71,7 +72,8 @@ def ANIL(  # noqa: N802
     """
     names = [name for name, _ in model.named_parameters()] if isinstance(model, nn.Module) else []
     head = names[-1].rpartition(".")[0] if names else ""
-    return MetaLearner(model, criterion, rule, **{"fast": head or "*", **options})
+    options.setdefault("fast", head or "*")
+    return MetaLearner(model, criterion, rule, **options)
 
 
 def Reptile(  # noqa: N802
@@ -85,4 +87,5 @@ def Reptile(  # noqa: N802
     References:
         Nichol et al., "On first-order meta-learning algorithms", arXiv 2018.
     """
-    return MetaLearner(model, criterion, rule, **{"estimator": ParameterDifference(), **options})
+    options.setdefault("estimator", ParameterDifference())
+    return MetaLearner(model, criterion, rule, **options)

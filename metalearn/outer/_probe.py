@@ -92,9 +92,7 @@ def _check_labels(problem: Problem, meta: Meta, episode: Episode) -> None:
 
 
 def _takes_class_indices(criterion: Any, target: Any) -> bool:
-    known = criterion in (F.cross_entropy, F.nll_loss) or isinstance(
-        criterion, nn.CrossEntropyLoss | nn.NLLLoss
-    )
+    known = criterion in (F.cross_entropy, F.nll_loss) or isinstance(criterion, nn.CrossEntropyLoss | nn.NLLLoss)
     return known and isinstance(target, Tensor) and not target.is_floating_point()
 
 

@@ -62,7 +62,7 @@ class Stepwise(MetaGradient):
         def start(rule: PyTree, init: Params) -> Any:  # torch.compile cannot evaluate a tuple[...] here
             return problem.rule.init_state(rule, init, key), init
 
-        (state, params), pull_start = vjp(start, meta.rule, meta.init)
+        (state, params), pull_start = vjp(start, meta.rule, meta.init)  # type: ignore[misc]
         records = []
         for step in range(problem.num_steps):
             before = params, state
@@ -103,10 +103,10 @@ def _pull_back(
     def gradient(params: Params, shared: Params) -> Any:
         return grad_and_value(problem.support_loss)(params, shared, episode, record.step)
 
-    _, pull_update = vjp(update, meta.rule, record.grads, record.state, record.params, record.loss)
+    _, pull_update = vjp(update, meta.rule, record.grads, record.state, record.params, record.loss)  # type: ignore[misc]
     rule_bar, grads_bar, state_bar, params_bar, loss_bar = pull_update((params_bar, state_bar))
     if order == 1:
         return params_bar, state_bar, tree_zeros_like(meta.shared), rule_bar
-    _, pull_gradient = vjp(gradient, record.params, meta.shared)
+    _, pull_gradient = vjp(gradient, record.params, meta.shared)  # type: ignore[misc]
     more_params_bar, shared_bar = pull_gradient((grads_bar, loss_bar))
     return tree_add(params_bar, more_params_bar), state_bar, shared_bar, rule_bar

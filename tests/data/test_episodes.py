@@ -19,9 +19,7 @@ DISTRIBUTIONS = [
     Sinusoid(3, 4, noise_std=0.1),
     Polynomial(3, 4, order=2, noise_std=0.1),
     LinearClassification(3, 4, dim=5),
-    EpisodeSampler(
-        ClassImages([torch.randint(256, (n, 6, 6), dtype=torch.uint8) for n in (7, 9, 8)]), 2, 3, 4
-    ),
+    EpisodeSampler(ClassImages([torch.randint(256, (n, 6, 6), dtype=torch.uint8) for n in (7, 9, 8)]), 2, 3, 4),
 ]
 
 
@@ -79,9 +77,7 @@ def test_without_a_generator_the_global_seed_decides(tasks):
 
 @pytest.mark.parametrize("device", ["cpu", torch.device("cpu")])
 def test_the_device_does_not_change_the_tasks(tasks, device):
-    assert equal(
-        tasks.sample(2, generator=seeded(), device=device), tasks.sample(2, generator=seeded(), device="cpu")
-    )
+    assert equal(tasks.sample(2, generator=seeded(), device=device), tasks.sample(2, generator=seeded(), device="cpu"))
 
 
 def test_a_cpu_generator_serves_another_device(tasks):

@@ -20,9 +20,7 @@ def test_labels_are_balanced_targets_of_cross_entropy():
     y = LinearClassification(500, 500).sample(10, generator=generator()).query.y
     assert set(y.unique().tolist()) == {0.0, 1.0}
     assert abs(y.mean() - 0.5) < 0.05
-    torch.testing.assert_close(
-        F.binary_cross_entropy_with_logits(torch.zeros_like(y), y), torch.tensor(2.0).log()
-    )
+    torch.testing.assert_close(F.binary_cross_entropy_with_logits(torch.zeros_like(y), y), torch.tensor(2.0).log())
 
 
 def test_a_hyperplane_through_the_origin_separates_support_and_query():

@@ -69,9 +69,7 @@ def test_lanczos_gives_shades_of_grey(root):
 
 
 def test_a_root_without_omniglot(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match=r"no folder .*omniglot-py.images_background\. Pass download=True"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*omniglot-py.images_background\. Pass download=True"):
         omniglot(tmp_path, "train")
 
 
@@ -105,9 +103,7 @@ def test_arguments_that_are_refused(root, arguments, message):
 
 def test_download_goes_through_torchvision(root, monkeypatch):
     calls = []
-    monkeypatch.setattr(
-        "torchvision.datasets.Omniglot", lambda *args, **options: calls.append((args, options))
-    )
+    monkeypatch.setattr("torchvision.datasets.Omniglot", lambda *args, **options: calls.append((args, options)))
     omniglot(root, "val", download=True)
     assert calls == [((root,), {"background": subset, "download": True}) for subset in (True, False)]
 

@@ -25,9 +25,7 @@ def test_targets_are_a_polynomial_of_the_order(order):
     episodes = Polynomial(10, 10, order).sample(100, generator=generator())
     support, query = episodes
     coefficients = torch.linalg.lstsq(powers(support.x.double(), order), support.y.double()).solution
-    torch.testing.assert_close(
-        powers(query.x.double(), order) @ coefficients, query.y.double(), atol=1e-3, rtol=1e-3
-    )
+    torch.testing.assert_close(powers(query.x.double(), order) @ coefficients, query.y.double(), atol=1e-3, rtol=1e-3)
     lows, highs = coefficients.amin(dim=0), coefficients.amax(dim=0)
     assert (lows >= -1.01).all()
     assert (lows < -0.8).all()

@@ -46,9 +46,7 @@ def test_npz_with_a_split_reads_its_classes(tmp_path):
 
 
 def test_npz_that_is_missing(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match=r"\.npz file of images.*no file .*a\.npz.*savez_compressed\("
-    ):
+    with pytest.raises(FileNotFoundError, match=r"\.npz file of images.*no file .*a\.npz.*savez_compressed\("):
         ClassImages.from_npz(tmp_path / "a.npz")
 
 

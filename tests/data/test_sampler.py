@@ -47,9 +47,7 @@ def test_bytes_become_numbers_between_0_and_1():
 
 
 def test_examples_are_class_after_class():
-    support, query = EpisodeSampler(numbered([9] * 6), 3, k_shot=2, num_query=4).sample(
-        7, generator=generator()
-    )
+    support, query = EpisodeSampler(numbered([9] * 6), 3, k_shot=2, num_query=4).sample(7, generator=generator())
     assert support.y.tolist() == [[0, 0, 1, 1, 2, 2]] * 7
     assert query.y.tolist() == [[0] * 4 + [1] * 4 + [2] * 4] * 7
     of_support, _ = identities(support.x)
@@ -192,9 +190,7 @@ def test_transforms_that_are_refused(transform, error, message):
 )
 def test_errors_are_raised_at_construction(arguments, error, message):
     with pytest.raises(error, match=message):
-        EpisodeSampler(
-            **{"classes": numbered([9, 6, 4]), "n_way": 2, "k_shot": 1, "num_query": 2} | arguments
-        )
+        EpisodeSampler(**{"classes": numbered([9, 6, 4]), "n_way": 2, "k_shot": 1, "num_query": 2} | arguments)
 
 
 @pytest.mark.skipif("METALEARN_DATA" not in os.environ, reason="needs METALEARN_DATA, a folder of archives")

@@ -33,12 +33,24 @@ AT_CONSTRUCTION = {
     "a model's class": (lambda: learner(nn.Linear), TypeError, "model must be an nn.Module"),
     "a rule's class": (lambda: learner(rule=inner.SGD), TypeError, "inner.SGD(lr=0.01)"),
     "an estimator's class": (lambda: learner(estimator=outer.Unrolled), TypeError, "outer.Unrolled()"),
-    "a criterion's name": (lambda: learner(criterion="mse"), TypeError, "criterion must be callable; got 'mse'"),
+    "a criterion's name": (
+        lambda: learner(criterion="mse"),
+        TypeError,
+        "criterion must be callable; got 'mse'",
+    ),
     "no criterion": (lambda: learner(criterion=None), TypeError, "both support_loss and query_loss"),
-    "no steps": (lambda: learner(num_steps=0), ValueError, "num_steps must be at least 1; got 0. Write num_steps=5"),
+    "no steps": (
+        lambda: learner(num_steps=0),
+        ValueError,
+        "num_steps must be at least 1; got 0. Write num_steps=5",
+    ),
     "half a step": (lambda: learner(num_steps=0.5), TypeError, "num_steps must be an int; got 0.5"),
     "no chunk": (lambda: learner(chunk_size=0), ValueError, "chunk_size must be at least 1"),
-    "no support batches": (lambda: learner(support_batches=0), ValueError, "support_batches must be at least 1"),
+    "no support batches": (
+        lambda: learner(support_batches=0),
+        ValueError,
+        "support_batches must be at least 1",
+    ),
     "unknown batching": (lambda: learner(batching="vamp"), ValueError, "Did you mean 'vmap'?"),
     "a typo": (lambda: learner(num_step=3), TypeError, "num_step"),
     "compile by name": (lambda: learner(compile="inductor"), TypeError, 'compile={"backend": "inductor"}'),
@@ -50,9 +62,17 @@ AT_CONSTRUCTION = {
     "a pattern of nothing": (lambda: learner(fast="0.wieght"), ValueError, "Did you mean '0.weight'?"),
     "an empty pattern": (lambda: learner(fast=""), ValueError, "fast='*' takes all"),
     "an empty list": (lambda: learner(fast=[]), ValueError, "fast must choose at least one parameter"),
-    "a predicate of nothing": (lambda: learner(fast=lambda name: False), ValueError, "at least one parameter"),
+    "a predicate of nothing": (
+        lambda: learner(fast=lambda name: False),
+        ValueError,
+        "at least one parameter",
+    ),
     "a number as pattern": (lambda: learner(fast=3), TypeError, "Write fast='head.*', say."),
-    "no fast parameters": (lambda: learner(fast=False), ValueError, "fast must choose at least one parameter"),
+    "no fast parameters": (
+        lambda: learner(fast=False),
+        ValueError,
+        "fast must choose at least one parameter",
+    ),
     "a start that is not fast": (
         lambda: learner(fast="2", learn_init="0"),
         ValueError,
@@ -74,7 +94,11 @@ AT_CONSTRUCTION = {
         ValueError,
         "got one that reaches init, shared only",
     ),
-    "clipping no estimator": (lambda: outer.ClipPerTask(outer.Unrolled, 1.0), TypeError, "ClipPerTask(Unrolled()"),
+    "clipping no estimator": (
+        lambda: outer.ClipPerTask(outer.Unrolled, 1.0),
+        TypeError,
+        "ClipPerTask(Unrolled()",
+    ),
     "clipping at nothing": (lambda: outer.ClipPerTask(outer.Unrolled(), 0.0), ValueError, "must be positive"),
     "clipping elsewhere": (lambda: outer.ClipPerTask(outer.Unrolled(), 1.0, on="head"), ValueError, "one of"),
     "no module for ANIL": (lambda: outer.ANIL(3, F.mse_loss, SGD, num_steps=1), TypeError, "be an nn.Module"),
@@ -121,14 +145,22 @@ def dropout(estimator):
 
 AT_FIRST_CALL = {
     "a tuple": (lambda: learner()((X, X)), TypeError, "Pass tasks.sample(25)"),
-    "an episode of tuples": (lambda: learner()(Episode((X, X), (X, X))), TypeError, "an Episode of two Batches"),
+    "an episode of tuples": (
+        lambda: learner()(Episode((X, X), (X, X))),
+        TypeError,
+        "an Episode of two Batches",
+    ),
     "an episode of lists": (lambda: learner()(changed(support_x=[1.0])), TypeError, "torch.stack"),
     "fewer query tasks": (
         lambda: learner()(changed(query_x=X[:2], query_y=X[:2])),
         ValueError,
         "agree on a number of tasks of at least 1; got {'support.x': 3, 'support.y': 3, 'query.x': 2, 'query.y': 2}",
     ),
-    "no task": (lambda: learner()(changed(**dict.fromkeys(changed_names(), X[:0]))), ValueError, "at least 1"),
+    "no task": (
+        lambda: learner()(changed(**dict.fromkeys(changed_names(), X[:0]))),
+        ValueError,
+        "at least 1",
+    ),
     "fewer targets": (
         lambda: learner()(changed(query_y=X[:, :2])),
         ValueError,
@@ -137,11 +169,19 @@ AT_FIRST_CALL = {
     "inputs that require grad": (
         lambda: learner()(changed(support_x=X.clone().requires_grad_())),
         ValueError,
-        "support.x, whose gradient would be lost. Detach it, or learn it as a model parameter or in a support_criterion",
+        "support.x, whose gradient would be lost. Detach it, or learn it as a model parameter or in a support_",
     ),
     "another device": (lambda: learner()(sine_episodes().to("meta")), ValueError, "episodes.to('cpu')"),
-    "keys of another length": (lambda: learner()(changed(), keys=torch.arange(2)), ValueError, "draw_keys(3)"),
-    "keys of another type": (lambda: learner()(changed(), keys=torch.zeros(3)), ValueError, "int64 of shape (3,)"),
+    "keys of another length": (
+        lambda: learner()(changed(), keys=torch.arange(2)),
+        ValueError,
+        "draw_keys(3)",
+    ),
+    "keys of another type": (
+        lambda: learner()(changed(), keys=torch.zeros(3)),
+        ValueError,
+        "int64 of shape (3,)",
+    ),
     "support batches that do not divide": (
         lambda: learner(support_batches=3)(changed()),
         ValueError,
@@ -152,13 +192,21 @@ AT_FIRST_CALL = {
         ValueError,
         "support loss must be a scalar; got shape (5, 1). Average it: reduction='mean', or loss.mean().",
     ),
-    "a number as loss": (lambda: learner(criterion=lambda output, y: 0.0)(changed()), TypeError, "a scalar tensor"),
+    "a number as loss": (
+        lambda: learner(criterion=lambda output, y: 0.0)(changed()),
+        TypeError,
+        "a scalar tensor",
+    ),
     "a label too high": (
         lambda: classify(5),
         ValueError,
         "support labels must be below the model's 5 outputs and at least 0; got labels from 5 to 5",
     ),
-    "a negative label": (lambda: classify(-1, nn.CrossEntropyLoss()), ValueError, "Give the model n_way outputs."),
+    "a negative label": (
+        lambda: classify(-1, nn.CrossEntropyLoss()),
+        ValueError,
+        "Give the model n_way outputs.",
+    ),
     "a parameter without gradient": (
         lambda: learner(Unused())(changed()),
         ValueError,
@@ -189,7 +237,11 @@ AT_FIRST_CALL = {
         ValueError,
         "num_steps must be at least 0; got -1",
     ),
-    "adapting to an episode": (lambda: learner().adapt(changed()), TypeError, "learner.adapt(episodes.support)"),
+    "adapting to an episode": (
+        lambda: learner().adapt(changed()),
+        TypeError,
+        "learner.adapt(episodes.support)",
+    ),
 }
 
 

@@ -299,9 +299,7 @@ class TestProblems:
         def query_loss(params, shared, episode):
             return F.mse_loss(torch.func.functional_call(model, params, (episode.query.x,)), episode.query.y)
 
-        own = outer.MAML(
-            model, None, inner.SGD(0.01), num_steps=2, support_loss=support_loss, query_loss=query_loss
-        )
+        own = outer.MAML(model, None, inner.SGD(0.01), num_steps=2, support_loss=support_loss, query_loss=query_loss)
         usual = outer.MAML(model, F.mse_loss, inner.SGD(0.01), num_steps=2)
         assert torch.equal(own(episodes), usual(episodes))
 
@@ -313,9 +311,7 @@ class TestProblems:
         for step in range(4):
             part = slice(step % 3, None, 3)
             output = torch.func.functional_call(model, params, (episodes.support.x[0, part],))
-            grads = torch.autograd.grad(
-                F.mse_loss(output, episodes.support.y[0, part]), list(params.values())
-            )
+            grads = torch.autograd.grad(F.mse_loss(output, episodes.support.y[0, part]), list(params.values()))
             params = {n: p - 0.01 * g for (n, p), g in zip(params.items(), grads, strict=True)}
         params = {name: param.detach() for name, param in params.items()}
         assert relative_difference({n: p[0] for n, p in adapted.params.items()}, params) < 1e-12
@@ -347,9 +343,7 @@ class TestProblems:
             def forward(self, x):
                 return self.head(self.cell(x)[0])
 
-        learner = outer.MAML(
-            Recurrent().double(), F.mse_loss, inner.SGD(0.1), num_steps=2, batching="loop"
-        )
+        learner = outer.MAML(Recurrent().double(), F.mse_loss, inner.SGD(0.1), num_steps=2, batching="loop")
         learner(episodes).backward()
         assert all(param.grad.any() for param in learner.parameters())
 

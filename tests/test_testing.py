@@ -1,0 +1,127 @@
+"""The contract suites find what they promise to find."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from metalearn import inner, outer, testing
+from metalearn._tree import tree_map
+
+
+@dataclass(frozen=True)
+class Broken(inner.UpdateRule):
+    """Gradient descent with a learned factor and one defect."""
+
+    defect: str
+
+    def init_meta(self, params):
+        first = next(iter(params.values()))
+        return {"factor": first.new_ones(()), "other": first.new_ones(())}
+
+    def init_state(self, meta, params, key):
+        return {"count": next(iter(params.values())).new_zeros(())}
+
+    def update(self, meta, grads, state, params, loss, step):
+        factor = meta["factor"] * (1 if self.defect == "unused" else meta["other"])
+        updates = {name: -0.1 * factor * grad for name, grad in grads.items()}
+        if self.defect == "detached":
+            updates = {name: update.detach() * factor for name, update in updates.items()}
+        if self.defect == "missing":
+            updates.popitem()
+        if self.defect == "shape":
+            updates = {name: update.sum() for name, update in updates.items()}
+        if self.defect == "impure":
+            state["count"].add_(1)
+        if self.defect == "random":
+            updates = {name: update * torch.rand(()) for name, update in updates.items()}
+        if self.defect == "dtype":
+            state = tree_map(torch.Tensor.double, state)
+            updates = tree_map(torch.Tensor.double, updates)
+        if self.defect == "structure":
+            state = (state["count"],)
+        return updates, state
+
+
+@pytest.mark.parametrize(
+    ("defect", "check"),
+    [
+        ("unused", "every meta-parameter of the rule gets a gradient"),
+        ("detached", "equals finite differences"),
+        ("missing", "updates are named as the parameters"),
+        ("shape", "updates are shaped as the parameters"),
+        ("impure", "update leaves its arguments as they are"),
+        ("random", "update is a function of its arguments alone"),
+        ("dtype", "everything is of the parameters' dtype"),
+        ("structure", "the state keeps its structure"),
+    ],
+)
+def test_a_broken_rule_is_found(defect, check):
+    with pytest.raises(AssertionError) as raised:
+        testing.check_update_rule(Broken(defect), compile=False)
+    assert check in str(raised.value)
+
+
+def test_the_same_rule_without_a_defect_passes():
+    testing.check_update_rule(Broken("none"), compile=False)
+
+
+@dataclass(frozen=True)
+class TakesValues(inner.UpdateRule):
+    """Gradient descent on a gradient taken as a value, which it says."""
+
+    as_values = frozenset({"grads"})
+
+    def update(self, meta, grads, state, params, loss, step):
+        return {name: -0.1 * grad.detach() for name, grad in grads.items()}, state
+
+
+def test_a_rule_that_takes_values_is_compared_as_such():
+    testing.check_update_rule(TakesValues(), compile=False)
+
+
+@dataclass(frozen=True)
+class Wrong(outer.Unrolled):
+    """The exact gradient with one defect."""
+
+    defect: str = ""
+
+    def __call__(self, problem, meta, episode, key, carry):
+        estimate = super().__call__(problem, meta, episode, key, carry)
+        gradient = estimate.gradient
+        if self.defect == "scaled":
+            gradient = tree_map(lambda leaf: 1.0001 * leaf, gradient)
+        if self.defect == "missing":
+            gradient = gradient._replace(init={})
+        if self.defect == "nan":
+            gradient = tree_map(lambda leaf: leaf / 0, gradient)
+        if self.defect == "zero":
+            gradient = gradient._replace(rule=tree_map(torch.zeros_like, gradient.rule))
+        return estimate._replace(gradient=gradient)
+
+
+@pytest.mark.parametrize(
+    ("defect", "check"),
+    [
+        ("scaled", "equals finite differences"),
+        ("missing", "the gradient is structured as what it belongs to"),
+        ("nan", "the estimate is finite"),
+        ("zero", "rule gets a gradient if and only if it is reached"),
+    ],
+)
+def test_a_wrong_estimator_is_found(defect, check):
+    with pytest.raises(AssertionError) as raised:
+        testing.check_meta_gradient(Wrong(defect=defect), compile=False)
+    assert check in str(raised.value)
+
+
+def test_peak_live_bytes_counts_what_lives_together():
+    def one_after_another():
+        for _ in range(5):
+            torch.zeros(1000)
+
+    def together():
+        return [torch.zeros(1000) for _ in range(5)]
+
+    assert testing.peak_live_bytes(one_after_another) == 4000
+    assert testing.peak_live_bytes(together) == 20_000
