@@ -19,7 +19,7 @@ def classes(source: str, split: str) -> data.ClassImages:
     return images.rotated() if split == "train" else images
 
 
-def main(source: str, num_iterations: int) -> None:
+def main(source: str, num_iterations: int = 1_000, num_tasks: int = 600) -> None:
     train = data.EpisodeSampler(classes(source, "train"), n_way=5, k_shot=1, num_query=5)
     test = data.EpisodeSampler(classes(source, "test"), n_way=5, k_shot=1, num_query=5)
     for method in (outer.MAML, outer.FOMAML, outer.ANIL):
@@ -29,8 +29,8 @@ def main(source: str, num_iterations: int) -> None:
         optimizer = torch.optim.Adam(learner.parameters(), lr=3e-3)
         fit(learner, train, optimizer, num_iterations, meta_batch_size=16)
         metrics = {"accuracy": functional.accuracy}
-        print(method.__name__, evaluate(learner, test, num_tasks=600, metrics=metrics))
+        print(method.__name__, evaluate(learner, test, num_tasks=num_tasks, metrics=metrics))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], num_iterations=int(sys.argv[2]) if len(sys.argv) > 2 else 1_000)
+    main(sys.argv[1], *map(int, sys.argv[2:]))

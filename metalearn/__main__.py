@@ -28,10 +28,11 @@ def demo(arguments: argparse.Namespace) -> None:
         "meta-trained, after 10 steps": (learner, 10),
         "from scratch, after 1000 steps": (scratch, 1000),
     }
-    print(f"\n{'mean squared error on 300 unseen tasks':<40} {'mean':>6}   {'95 % interval':>13}   {'median':>6}")
+    title = f"mean squared error on {arguments.tasks} unseen tasks"
+    print(f"\n{title:<40} {'mean':>6}   {'95 % interval':>13}   {'median':>6}")
     for name, (model, num_steps) in rows.items():
         same_tasks = torch.Generator().manual_seed(arguments.seed + 1)
-        error = evaluate(model, tasks, num_tasks=300, num_steps=num_steps, generator=same_tasks)["loss"]
+        error = evaluate(model, tasks, num_tasks=arguments.tasks, num_steps=num_steps, generator=same_tasks)["loss"]
         print(f"{name:<40} {error.mean:6.3f}   {f'+- {error.ci95:.3f}':>13}   {error.median:6.3f}")
     path = arguments.out / "sine.png"
     draw(learner, path, torch.Generator().manual_seed(arguments.seed + 2))
@@ -90,7 +91,11 @@ def omniglot(arguments: argparse.Namespace) -> None:
     for num_steps in (1, 3, 10):
         same_tasks = torch.Generator().manual_seed(arguments.seed + 1)
         metrics = {"accuracy": functional.accuracy}
-        print(evaluate(learner, test, num_tasks=600, num_steps=num_steps, metrics=metrics, generator=same_tasks))
+        print(
+            evaluate(
+                learner, test, num_tasks=arguments.tasks, num_steps=num_steps, metrics=metrics, generator=same_tasks
+            )
+        )
     path = arguments.out / "omniglot.pt"
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(learner.state_dict(), path)
@@ -105,6 +110,8 @@ def parser() -> argparse.ArgumentParser:
     sine.set_defaults(command=demo)
     sine.add_argument("--iterations", type=int, default=2500, help="number of meta-steps (%(default)s)")
 
+    sine.add_argument("--tasks", type=int, default=300, help="unseen tasks to test on (%(default)s)")
+
     images = commands.add_parser("omniglot", help="MAML on few-shot Omniglot, in about six minutes on two cores")
     images.set_defaults(command=omniglot)
     images.add_argument("--root", type=Path, default=Path("data"), help="folder of omniglot-py/ (%(default)s)")
@@ -114,6 +121,7 @@ def parser() -> argparse.ArgumentParser:
     images.add_argument("--n-way", type=int, default=5, help="classes in a task (%(default)s)")
     images.add_argument("--k-shot", type=int, default=1, help="support images of a class (%(default)s)")
     images.add_argument("--num-filters", type=int, default=32, help="filters of a convolution (%(default)s)")
+    images.add_argument("--tasks", type=int, default=600, help="unseen tasks to test on (%(default)s)")
     images.add_argument("--device", default="cpu", help="where to compute (%(default)s)")
 
     for command in (sine, images):

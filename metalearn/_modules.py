@@ -46,13 +46,14 @@ def set_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
 class TensorTree(nn.Module):
     """A pytree of tensors as a module, so that its leaves have readable names such as `rate.0.weight`.
 
-    Args:
-        tree: The pytree; its floating leaves become parameters.
+    Calling the module returns the tree of its present tensors.
 
-    Calling the module returns the tree of its present parameters.
+    Args:
+        tree: The pytree.
+        learned: Whether its leaves become parameters, or else buffers.
     """
 
-    def __init__(self, tree: Any) -> None:
+    def __init__(self, tree: Any, *, learned: bool = True) -> None:
         super().__init__()
         leaves, spec = tree_flatten(tree)
         names = [name or "value" for name in tree_names(tree)]
@@ -64,8 +65,12 @@ class TensorTree(nn.Module):
                 if folder not in owner._modules:
                     owner.add_module(folder, nn.Module())
                 owner = owner.get_submodule(folder)
-            owner.register_parameter(attribute, nn.Parameter(leaf.detach().clone()))
+            tensor = leaf.detach().clone()
+            if learned:
+                owner.register_parameter(attribute, nn.Parameter(tensor))
+            else:
+                owner.register_buffer(attribute, tensor)
 
     def forward(self) -> Any:
         """Return the tree."""
-        return tree_map(self.get_parameter, self._names)
+        return tree_map(lambda name: get_tensor(self, name), self._names)

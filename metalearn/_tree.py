@@ -22,6 +22,7 @@ __all__ = [
     "tree_add",
     "tree_detach",
     "tree_names",
+    "tree_pairs",
     "tree_zeros_like",
 ]
 
@@ -39,6 +40,13 @@ def tree_detach(tree: Any) -> Any:
 def tree_zeros_like(tree: Any) -> Any:
     """Return zeros shaped as the tree."""
     return tree_map(torch.zeros_like, tree)
+
+
+def tree_pairs(left: Any, right: Any) -> list[tuple[Any, Any]]:
+    """Pair the leaves of two trees of the same structure, whatever the order of their dicts' keys."""
+    pairs: list[tuple[Any, Any]] = []
+    tree_map(lambda *pair: pairs.append(pair), left, right)
+    return pairs
 
 
 def tree_names(tree: Any) -> list[str]:

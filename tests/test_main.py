@@ -10,7 +10,7 @@ from metalearn.__main__ import main
 
 
 def test_demo_prints_a_table_and_draws(tmp_path, capsys):
-    assert main(["demo", "--iterations", "3", "--out", str(tmp_path)]) == 0
+    assert main(["demo", "--iterations", "3", "--tasks", "8", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     for row in ("before adaptation", "after 1 step", "after 5 steps", "after 10 steps", "from scratch"):
         assert row in printed

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from types import FunctionType
 from typing import Any
 
 import torch
@@ -12,11 +11,12 @@ from torch import Tensor
 from metalearn._checks import check_count
 from metalearn._modules import TensorTree, get_tensor, set_tensor
 from metalearn._tasks import map_tasks, over_chunks, take
-from metalearn._tree import tree_detach, tree_leaves, tree_map
+from metalearn._tree import tree_detach, tree_leaves, tree_map, tree_pairs
 from metalearn.functional import ModelLoss, OnQuery, OnSupport, draw_keys
 from metalearn.inner import UpdateRule
 from metalearn.outer._attach import attach
 from metalearn.outer._base import MetaGradient
+from metalearn.outer._compile import compile_whole
 from metalearn.outer._learner_checks import (
     check_arguments,
     check_device,
@@ -117,11 +117,13 @@ class MetaLearner(nn.Module):
         check_fast(self._fast)
         learned = select("learn_init", learn_init, {name: names[name] for name in self._fast})
         self._shared = self._shared_names()
-        for name in set(self._fast) - set(learned):
-            set_tensor(model, name, get_tensor(model, name).detach())
         self.rule = TensorTree(rule.init_meta({name: get_tensor(model, name).detach() for name in self._fast}))
         rule_names = [f"rule.{name}" for name, _ in self.rule.named_parameters()]
         check_reaches(estimator, {"init": learned, "shared": self._shared, "rule": rule_names})
+        for name in set(self._fast) - set(learned):
+            set_tensor(model, name, get_tensor(model, name).detach())
+        self.carry: TensorTree | None = None
+        self._loaded_carry: dict[str, Tensor] = {}
         self._probed: set[bool] = set()
         self._compiled: Callable[..., Any] | None = None
 
@@ -157,13 +159,13 @@ class MetaLearner(nn.Module):
         if not (torch.is_grad_enabled() and any(leaf.requires_grad for leaf in tree_leaves(meta))):
             return self._query_losses(episodes, keys).mean()
         estimate = self.estimate(episodes, keys)
-        pairs: list[tuple[Tensor, Tensor]] = []
-        tree_map(lambda leaf, gradient: pairs.append((gradient, leaf)), meta, estimate.gradient)
-        gradients, leaves = zip(*(pair for pair in pairs if pair[1].requires_grad), strict=True)
-        return attach(estimate.loss.mean(), gradients, leaves)
+        if self.training and tree_leaves(estimate.carry):
+            self.carry = TensorTree(estimate.carry, learned=False)
+        pairs = [pair for pair in tree_pairs(meta, estimate.gradient) if pair[0].requires_grad]
+        return attach(estimate.loss.mean(), *zip(*pairs, strict=True))
 
     def estimate(self, episodes: Episode, keys: Tensor | None = None) -> Estimate:
-        """Return the meta-gradient as data: a pure function of the learner's parameters, the episodes and the keys.
+        """Return the meta-gradient as data: a pure function of the learner's state, the episodes and the keys.
 
         Args:
             episodes: Tasks, with a leading task axis.
@@ -183,7 +185,7 @@ class MetaLearner(nn.Module):
             if self.training not in self._probed:
                 probe(self.problem, self.estimator, meta, *first)
                 self._probed.add(self.training)
-            carry = self.estimator.init_carry(self.problem, meta, first[0])
+            carry = self._carry_at(meta, first[0])
             run = partial(self._estimate_function(), meta, carry)
             summed, (loss, diagnostics) = over_chunks(run, (episodes, keys), self.chunk_size)
             gradient, carry = tree_map(lambda total: total / len(keys), summed)
@@ -229,11 +231,19 @@ class MetaLearner(nn.Module):
         if self.compile_options is False:
             return self._estimate_chunk
         if self._compiled is None:
-            options = {} if self.compile_options is True else dict(self.compile_options)
-            own = _with_code_of_its_own(MetaLearner._estimate_chunk)
-            compiled = torch.compile(own, **{"fullgraph": True, "dynamic": False, **options})
-            self._compiled = partial(compiled, self)
+            self._compiled = partial(compile_whole(MetaLearner._estimate_chunk, self.compile_options), self)
         return self._compiled
+
+    def _carry_at(self, meta: Meta, episode: Episode) -> PyTree:
+        """Return what the last training step left behind, or what was loaded, or the estimator's start."""
+        if self.carry is not None:
+            return self.carry()
+        start = self.estimator.init_carry(self.problem, meta, episode)
+        if not self._loaded_carry:
+            return start
+        loaded = TensorTree(start, learned=False)
+        loaded.load_state_dict(self._loaded_carry)
+        return loaded()
 
     def _estimate_chunk(self, meta: Meta, carry: PyTree, episodes: Episode, keys: Tensor) -> Any:
         def estimate(episode: Episode, key: Tensor) -> Estimate:
@@ -269,10 +279,13 @@ class MetaLearner(nn.Module):
                 names += [f"{part}.{name}" for name in trainable(getattr(self, part))]
         return names
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # The structure of a carry is known only at the first episodes: until then a new learner keeps what it loads.
+        if self.carry is None:
+            inside = f"{prefix}carry."
+            names = [name for name in state_dict if name.startswith(inside)]
+            self._loaded_carry = {name.removeprefix(inside): state_dict.pop(name) for name in names}
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_compiled": None}
-
-
-def _with_code_of_its_own(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Copy a function: torch.compile counts recompilations by code object, and all learners share a method's."""
-    return FunctionType(function.__code__.replace(), function.__globals__, function.__name__)

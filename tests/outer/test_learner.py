@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -91,7 +92,7 @@ class TestAutogradsRules:
         params = list(learner.parameters())
         grads = torch.autograd.grad(learner(episodes) ** 2, params, create_graph=True)
         with pytest.raises(RuntimeError, match="once_differentiable"):
-            torch.autograd.grad(grads[0].sum(), params)
+            grads[0].sum().backward()
 
     def test_gradients_accumulate_and_scale(self, episodes):
         learner = sine_learner()
@@ -388,6 +389,53 @@ class TestAdapt:
     def test_query_is_not_needed(self):
         support = sine_episodes().support
         assert sine_learner().adapt(support).params["0.weight"].shape == (3, 6, 1)
+
+
+class TestCarry:
+    """A carry lives on from one training step to the next, in copies and in the state_dict."""
+
+    @dataclass(frozen=True)
+    class Counting(outer.Unrolled):
+        """Counts meta-steps, by tasks of different weight so that the mean over tasks shows."""
+
+        def init_carry(self, problem, meta, episode):
+            return {"steps": episode.support.x.new_zeros(())}
+
+        def __call__(self, problem, meta, episode, key, carry):
+            estimate = super().__call__(problem, meta, episode, key, carry)
+            return estimate._replace(carry={"steps": carry["steps"] + key.to(carry["steps"])})
+
+    @pytest.mark.parametrize("chunk_size", [None, 2])
+    def test_is_the_mean_over_tasks(self, chunk_size, episodes):
+        learner = sine_learner(estimator=self.Counting(), chunk_size=chunk_size)
+        for _ in range(2):
+            learner(episodes, keys=torch.tensor([1, 2, 6]))
+        assert learner.state_dict()["carry.steps"] == 6
+
+    def test_only_training_moves_it(self, episodes):
+        learner = sine_learner(estimator=self.Counting())
+        learner(episodes, keys=torch.ones(3, dtype=torch.int64))
+        learner.estimate(episodes, keys())
+        learner.eval()(episodes)
+        with torch.no_grad():
+            learner.train()(episodes)
+        assert learner.carry.steps == 1
+
+    def test_survives_saving(self, episodes):
+        ones = torch.ones(3, dtype=torch.int64)
+        learner, other = sine_learner(estimator=self.Counting()), sine_learner(estimator=self.Counting())
+        learner(episodes, keys=ones)
+        other.load_state_dict(learner.state_dict())
+        other(episodes, keys=ones)
+        assert other.carry.steps == 2
+        other.load_state_dict(learner.state_dict())
+        assert other.carry.steps == 1
+        assert pickle.loads(pickle.dumps(learner)).carry.steps == 1
+
+    def test_most_learners_have_none(self, episodes):
+        learner = sine_learner()
+        learner(episodes)
+        assert not any(name.startswith("carry") for name in learner.state_dict())
 
 
 class TestCompile:
