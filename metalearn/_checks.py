@@ -32,8 +32,9 @@ def check_positive(what: str, value: Any, *, fix: str = "") -> None:
 
 def check_range(what: str, value: Any, *, fix: str = "") -> None:
     """Raise unless `value` is a pair of finite numbers in ascending order."""
-    if not (isinstance(value, tuple | list) and len(value) == 2):
-        raise TypeError(invalid(what, "be a pair (low, high)", repr(value), fix))
+    numbers = isinstance(value, tuple | list) and all(isinstance(bound, int | float) for bound in value)
+    if not (numbers and len(value) == 2):
+        raise TypeError(invalid(what, "be a pair of numbers (low, high)", repr(value), fix))
     low, high = value
     if not (math.isfinite(low) and math.isfinite(high) and low <= high):
         raise ValueError(invalid(what, "be finite with low <= high", value, fix))
