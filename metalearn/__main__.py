@@ -79,6 +79,8 @@ def omniglot(arguments: argparse.Namespace) -> None:
             classes = classes.rotated() if split == "train" else classes
         return data.EpisodeSampler(classes.to(arguments.device), arguments.n_way, arguments.k_shot, num_query=5)
 
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device must be there; got cuda without a GPU. Pass --device cpu.")
     train, test = sampler("train"), sampler("test")
     print(f"train: {train.classes}\ntest:  {test.classes}")
     model = models.conv4(1, arguments.n_way, num_filters=arguments.num_filters).to(arguments.device)
@@ -122,7 +124,7 @@ def parser() -> argparse.ArgumentParser:
     images.add_argument("--k-shot", type=int, default=1, help="support images of a class (%(default)s)")
     images.add_argument("--num-filters", type=int, default=32, help="filters of a convolution (%(default)s)")
     images.add_argument("--tasks", type=int, default=600, help="unseen tasks to test on (%(default)s)")
-    images.add_argument("--device", default="cpu", help="where to compute (%(default)s)")
+    images.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to compute (%(default)s)")
 
     for command in (sine, images):
         command.add_argument("--seed", type=int, default=0, help="seed of all randomness (%(default)s)")

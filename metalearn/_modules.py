@@ -7,6 +7,7 @@ import torch.nn as nn
 from torch import Tensor
 from torch.func import functional_call
 
+from metalearn._checks import invalid
 from metalearn._tree import tree_flatten, tree_map, tree_names, tree_unflatten
 
 
@@ -43,6 +44,13 @@ def set_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
                     owner.register_buffer(attribute, tensor)
 
 
+def tie(module: nn.Module, names: list[str]) -> None:
+    """Put the first of some buffers in the place of the others."""
+    for name in names[1:]:
+        owner, _, attribute = name.rpartition(".")
+        module.get_submodule(owner)._buffers[attribute] = get_tensor(module, names[0])
+
+
 class TensorTree(nn.Module):
     """A pytree of tensors as a module, so that its leaves have readable names such as `rate.0.weight`.
 
@@ -51,6 +59,9 @@ class TensorTree(nn.Module):
     Args:
         tree: The pytree.
         learned: Whether its leaves become parameters, or else buffers.
+
+    Raises:
+        TypeError: If a leaf is no floating tensor.
     """
 
     def __init__(self, tree: Any, *, learned: bool = True) -> None:
@@ -59,6 +70,9 @@ class TensorTree(nn.Module):
         names = [name or "value" for name in tree_names(tree)]
         self._names = tree_unflatten(names, spec)
         for name, leaf in zip(names, leaves, strict=True):
+            if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
+                fix = "Return torch.tensor(0.1), or param.new_zeros(()) for the parameters' dtype and device."
+                raise TypeError(invalid(f"leaf {name!r}", "be a floating tensor", repr(leaf), fix))
             *path, attribute = name.split(".")
             owner: nn.Module = self
             for folder in path:

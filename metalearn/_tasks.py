@@ -34,6 +34,14 @@ def map_tasks(function: Callable[..., Any], per_task: tuple[Any, ...], batching:
     return tree_map(lambda *leaves: torch.stack(leaves), *results)
 
 
+def map_in_chunks(
+    function: Callable[..., Any], per_task: tuple[Any, ...], batching: str, chunk_size: int | None
+) -> Any:
+    """Apply a function to every task, `chunk_size` of them at a time, and stack the results."""
+    _, results = over_chunks(lambda *part: ((), map_tasks(function, part, batching)), per_task, chunk_size)
+    return results
+
+
 def over_chunks(function: Callable[..., Any], per_task: tuple[Any, ...], chunk_size: int | None) -> Any:
     """Apply a function to chunks of tasks, so that only one chunk's temporaries are alive at a time.
 

@@ -15,13 +15,14 @@ from metalearn.data import TaskDistribution
 from metalearn.functional import draw_keys
 from metalearn.models import uses_batch_statistics
 from metalearn.outer import MetaLearner
+from metalearn.outer._learner_checks import check_episodes
 from metalearn.types import Episode
 
 TASKS_AT_ONCE = 32
 """Tasks that are adapted to together: enough to fill a CPU, few enough for the memory of image models."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Summary:
     """One number for every task.
 
@@ -50,7 +51,7 @@ class Summary:
         return f"{self.mean:.4g} +- {self.ci95:.2g}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evaluation(Mapping[str, Summary]):
     """The result of `evaluate`: a mapping from "loss" and the names of the metrics to summaries over tasks.
 
@@ -120,21 +121,40 @@ def evaluate(
     check_learner(learner)
     check_count("num_tasks", num_tasks, fix="Write num_tasks=600, say.")
     num_steps = learner.num_steps if num_steps is None else num_steps
-    for name, metric in metrics.items():
-        if not callable(metric) or name == "loss":
-            fix = 'Write metrics={"accuracy": functional.accuracy}, say.'
-            raise TypeError(invalid(f"metric {name!r}", "be a function with a name other than 'loss'", metric, fix))
+    _check_metrics(metrics)
     values: dict[str, list[Tensor]] = {name: [] for name in ("loss", *metrics)}
     for batch in _batches(episodes, num_tasks, generator, learner.device):
         keys = draw_keys(count_tasks(batch), generator=generator, device=learner.device)
         adapted = learner.adapt(batch.support, num_steps, keys=keys)
-        values["loss"].append(adapted.loss(batch.query).cpu())
+        values["loss"].append(_precise(adapted.loss(batch.query)))
         if metrics:
             outputs = adapted(batch.query.x)
             for name, metric in metrics.items():
-                values[name].append(map_tasks(metric, (outputs, batch.query.y), learner.batching).cpu())
-    summaries = {name: Summary(torch.cat(parts)) for name, parts in values.items()}
+                values[name].append(_per_task(name, metric, outputs, batch.query.y, learner.batching))
+    summaries = {name: Summary(torch.cat(parts).cpu()) for name, parts in values.items()}
     return Evaluation(summaries, num_tasks, num_steps, uses_batch_statistics(learner.model))
+
+
+def _check_metrics(metrics: Any) -> None:
+    fix = 'Write metrics={"accuracy": functional.accuracy}, say.'
+    if not isinstance(metrics, Mapping):
+        raise TypeError(invalid("metrics", "be a dict of functions", repr(metrics), fix))
+    for name, metric in metrics.items():
+        if not callable(metric) or name == "loss":
+            raise TypeError(invalid(f"metric {name!r}", "be a function with a name other than 'loss'", metric, fix))
+
+
+def _per_task(name: str, metric: Callable[..., Tensor], outputs: Tensor, targets: Tensor, batching: str) -> Tensor:
+    """Return one metric of every task, `[num_tasks]`."""
+    values = map_tasks(metric, (outputs, targets), batching)
+    if values.dim() != 1:
+        fix = "Average it: .mean()."
+        raise ValueError(invalid(f"metric {name!r}", "be a scalar", f"shape {tuple(values.shape[1:])}", fix))
+    return _precise(values)
+
+
+def _precise(values: Tensor) -> Tensor:
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def check_learner(learner: Any) -> None:
@@ -155,11 +175,14 @@ def _batches(
         for start in range(0, num_tasks, TASKS_AT_ONCE):
             yield episodes.sample(min(TASKS_AT_ONCE, num_tasks - start), generator=generator, device=device)
         return
+    if isinstance(episodes, Episode):
+        episodes = [episodes]
     if not isinstance(episodes, Iterable):
         fix = "Pass data.Sinusoid(k_shot=10, num_query=10), say."
         raise TypeError(invalid("episodes", "be a task distribution or an iterable", repr(episodes), fix))
     seen = 0
     for batch in episodes:
+        check_episodes(batch)
         batch = take(batch.to(device), slice(0, num_tasks - seen))
         yield batch
         seen += count_tasks(batch)

@@ -9,6 +9,7 @@ import torch.nn as nn
 from torch import Tensor
 from torch.func import functional_call
 
+from metalearn._checks import check_choice, check_count, invalid
 from metalearn._modules import below, call_model
 from metalearn._tree import tree_map
 from metalearn.types import Batch, Episode, Params
@@ -16,6 +17,8 @@ from metalearn.types import Batch, Episode, Params
 __all__ = ["ModelLoss", "OnQuery", "OnSupport", "accuracy", "draw_keys", "uniform"]
 
 _WORD = 0xFFFFFFFF
+_DIGITS = {torch.float64: 32, torch.float32: 23, torch.float16: 10, torch.bfloat16: 7}
+"""Random bits by dtype: as many as it can hold next to 0.5 without rounding up to 1."""
 
 
 def _mix(x: Tensor) -> Tensor:
@@ -40,6 +43,10 @@ def uniform(key: Tensor, shape: tuple[int, ...], stream: int = 0, *, dtype: torc
     Returns:
         Tensor of `shape` with as many random bits as `dtype` has digits, at most 32.
 
+    Raises:
+        TypeError: If the key is no int64 tensor.
+        ValueError: If `stream` is negative or `dtype` is no floating one.
+
     References:
         The mixing follows C. Wellons, "Prospecting for hash functions", 2018.
 
@@ -48,11 +55,17 @@ def uniform(key: Tensor, shape: tuple[int, ...], stream: int = 0, *, dtype: torc
     True
     """
     dtype = dtype or torch.get_default_dtype()
+    if not isinstance(key, Tensor) or key.dtype != torch.int64:
+        fix = "Write torch.tensor(7), or functional.draw_keys(num_tasks)."
+        raise TypeError(invalid("key", "be an int64 tensor", repr(key), fix))
+    check_count("stream", stream, minimum=0)
+    check_choice("dtype", dtype, _DIGITS)
     counter = torch.arange(torch.Size(shape).numel(), dtype=torch.int64, device=key.device).reshape(shape)
-    word = _mix(counter + (0x9E3779B1 * (stream + 1) & _WORD) & _WORD)
-    word = _mix(_mix(_mix(word ^ (key & _WORD)) ^ (key >> 32)))
-    digits = {torch.float64: 32, torch.float32: 23, torch.float16: 10, torch.bfloat16: 7}[dtype]
-    return ((word >> (32 - digits)).to(dtype) + 0.5) / 2**digits
+    word = _mix(counter + 0x9E3779B1 & _WORD)
+    for part in (stream & _WORD, key & _WORD, key >> 32):
+        word = _mix(word ^ part)
+    digits = _DIGITS[dtype]
+    return ((_mix(word) >> (32 - digits)).to(dtype) + 0.5) / 2**digits
 
 
 def draw_keys(
@@ -76,14 +89,14 @@ def accuracy(output: Tensor, target: Tensor) -> Tensor:
     >>> accuracy(torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([0, 0]))
     tensor(0.5000)
     """
-    return (output.argmax(-1) == target).to(output.dtype).mean()
+    return (output.argmax(-1) == target).float().mean()
 
 
 @dataclass(frozen=True, eq=False)
 class ModelLoss:
     """The loss of a module on a batch as a function of its parameters.
 
-    Calling it as `(params, shared, batch)` gives `criterion(model(batch.x), batch.y)`, with `batch.weight` as third
+    Calling it as `(params, shared, batch)` gives `criterion(model(batch.x), batch.y)`, with `batch.weight` as a further
     argument where the batch has weights.
 
     Attributes:

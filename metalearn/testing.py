@@ -232,7 +232,10 @@ def _check_protocol(rule: inner.UpdateRule, case: _Case) -> None:
         )
         before = tree_map(torch.clone, arguments)
         for step in range(2):
-            updates, state = rule.update(*arguments, step)
+            returned = rule.update(*arguments, step)
+            is_pair = isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[0], dict)
+            _require(is_pair, "update returns a dict of updates and the next state", rule, type(returned))
+            updates, state = returned
             again = rule.update(*arguments, step)
             _require(_same(before, arguments), "update leaves its arguments as they are", rule)
             _require(_same((updates, state), again), "update is a function of its arguments alone", rule)

@@ -1,6 +1,7 @@
 """The training loop: any learner, any optimizer, any scheduler."""
 
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from metalearn.data import TaskDistribution
 from metalearn.evaluation import check_learner, evaluate
 from metalearn.functional import draw_keys
 from metalearn.outer import MetaLearner
+from metalearn.outer._learner_checks import check_episodes
 from metalearn.types import Episode
 
 REFRESH_SECONDS = 0.5
@@ -54,7 +56,7 @@ def fit(
     meta_batch_size: int | None = None,
     scheduler: LRScheduler | ReduceLROnPlateau | None = None,
     max_grad_norm: float | None = None,
-    validate: TaskDistribution | Iterable[Episode] | Callable[[MetaLearner], float] | None = None,
+    validate: TaskDistribution | Callable[[MetaLearner], float] | None = None,
     validate_every: int = 1000,
     num_validation_tasks: int = 600,
     generator: torch.Generator | None = None,
@@ -70,8 +72,8 @@ def fit(
         meta_batch_size: Number of tasks in a meta-step, at least 1; for a task distribution only.
         scheduler: Stepped after every iteration; `ReduceLROnPlateau` after every validation, with its score.
         max_grad_norm: Bound on the norm of the whole meta-gradient, positive.
-        validate: Tasks whose mean query loss is the score, the same ones each time if they come from a
-            distribution; or a function of the learner that returns the score. Lower is better.
+        validate: Distribution of tasks, the same ones each time, whose mean query loss is the score; or a function of
+            the learner that returns the score. Lower is better.
         validate_every: Number of iterations between validations, at least 1; the last iteration is always validated.
         num_validation_tasks: Number of tasks in a validation, at least 1.
         generator: Source of the tasks' randomness and keys; PyTorch's if not given.
@@ -82,7 +84,10 @@ def fit(
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If a count is below 1, or the optimizer holds none of the learner's parameters.
+        ValueError: If a count is below 1, or the optimizer does not hold all that is learned.
+
+    Warns:
+        RuntimeWarning: Once, if losses were not finite.
 
     >>> import torch.nn.functional as F
     >>> from metalearn import data, inner, models, outer
@@ -98,7 +103,8 @@ def fit(
     if max_grad_norm is not None:
         check_positive("max_grad_norm", max_grad_norm)
     _check_optimizer(learner, optimizer)
-    _check_validation(validate, scheduler)
+    _check_validation(validate)
+    _check_scheduler(scheduler, validate)
     episodes = _endless(batches, meta_batch_size, generator, learner.device)
     history, losses, start = History(), [], time.perf_counter()
     with tqdm(total=num_iterations, disable=not progress, mininterval=REFRESH_SECONDS) as bar:
@@ -118,6 +124,7 @@ def fit(
             bar.update()
     history.loss = torch.stack(losses).cpu()
     history.seconds = time.perf_counter() - start
+    _warn_of_divergence(history.loss)
     return history
 
 
@@ -128,7 +135,7 @@ def _meta_step(
     max_grad_norm: float | None,
     generator: torch.Generator | None,
 ) -> Tensor:
-    """Take one step of the optimizer and return the loss before it, without waiting for a GPU."""
+    """Take one step of the optimizer and return the loss before it, not yet read."""
     keys = draw_keys(num_tasks(episodes), generator=generator, device=learner.device)
 
     def closure() -> Tensor:
@@ -154,6 +161,8 @@ def _endless(
             fix = "Write meta_batch_size=4, say."
             raise TypeError(invalid("meta_batch_size", "be given for a task distribution", None, fix))
         return batches.batches(meta_batch_size, generator=generator, device=device)
+    if isinstance(batches, Episode):
+        batches = [batches]
     if not isinstance(batches, Iterable):
         fix = "Pass data.Sinusoid(k_shot=10, num_query=10), say."
         raise TypeError(invalid("batches", "be a task distribution or an iterable", repr(batches), fix))
@@ -168,6 +177,7 @@ def _cycle(batches: Iterable[Episode], device: torch.device) -> Iterator[Episode
         came = False
         for batch in batches:
             came = True
+            check_episodes(batch)
             yield batch.to(device)
         if not came:
             fix = "Pass a list or a DataLoader, which can be started anew, or lower num_iterations."
@@ -178,7 +188,7 @@ def _score(learner: MetaLearner, validate: Any, num_validation_tasks: int) -> fl
     was_training = learner.training
     learner.eval()
     try:
-        if isinstance(validate, TaskDistribution | Iterable):
+        if isinstance(validate, TaskDistribution):
             same_tasks = torch.Generator().manual_seed(0)
             evaluation = evaluate(learner, validate, num_tasks=num_validation_tasks, generator=same_tasks)
             return evaluation["loss"].mean
@@ -205,14 +215,30 @@ def _check_optimizer(learner: MetaLearner, optimizer: Any) -> None:
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(invalid("optimizer", "be a torch.optim.Optimizer", repr(optimizer), fix))
     held = {id(param) for group in optimizer.param_groups for param in group["params"]}
-    if not any(id(param) in held for param in learner.parameters()):
-        raise ValueError(invalid("optimizer", "hold the learner's parameters", "none of them", fix))
+    learned = [name for name, param in learner.named_parameters() if param.requires_grad]
+    if left_out := [name for name in learned if id(learner.get_parameter(name)) not in held]:
+        fix += " Call .requires_grad_(False) on what shall not be learned."
+        raise ValueError(invalid("optimizer", "hold all of the learner's parameters", f"one without {left_out}", fix))
 
 
-def _check_validation(validate: Any, scheduler: Any) -> None:
-    if not (validate is None or callable(validate) or isinstance(validate, TaskDistribution | Iterable)):
-        condition = "be a task distribution, an iterable of episodes or a function of the learner"
-        raise TypeError(invalid("validate", condition, repr(validate), "Pass validate=tasks, say."))
+def _check_validation(validate: Any) -> None:
+    if not (validate is None or callable(validate) or isinstance(validate, TaskDistribution)):
+        fix = "Pass validate=tasks, or a function: lambda learner: evaluate(learner, ...)['loss'].mean."
+        condition = "be a task distribution or a function of the learner"
+        raise TypeError(invalid("validate", condition, repr(validate), fix))
+
+
+def _check_scheduler(scheduler: Any, validate: Any) -> None:
+    if not (scheduler is None or isinstance(scheduler, LRScheduler | ReduceLROnPlateau)):
+        fix = "Pass torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_iterations), say."
+        raise TypeError(invalid("scheduler", "be one of torch.optim.lr_scheduler", repr(scheduler), fix))
     if isinstance(scheduler, ReduceLROnPlateau) and validate is None:
         fix = "Pass validate=tasks too."
         raise ValueError(invalid("ReduceLROnPlateau", "have a validation score", "validate=None", fix))
+
+
+def _warn_of_divergence(loss: Tensor) -> None:
+    if bad := (~loss.isfinite()).nonzero().flatten().tolist():
+        message = f"{len(bad)} of {len(loss)} meta-losses were not finite, the first at iteration {bad[0] + 1}."
+        fix = "Estimate.diagnostics['finite'] says which tasks; lower the rates, or clip with outer.ClipPerTask."
+        warnings.warn(f"{message} {fix}", RuntimeWarning, stacklevel=3)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from metalearn._checks import invalid
 from metalearn._modules import below, call_model, set_tensor
-from metalearn._tasks import map_tasks, num_tasks, take
-from metalearn._tree import tree_map
+from metalearn._tasks import map_in_chunks, num_tasks, take
+from metalearn._tree import tree_leaves, tree_map
 
 Params: TypeAlias = dict[str, Tensor]
 T = TypeVar("T")
@@ -27,7 +27,7 @@ class Batch(NamedTuple):
         x: Inputs, a tensor `[num_examples, ...]` or any pytree of such tensors. A dict is passed to the model
             as keyword arguments, anything else as its one positional argument.
         y: Targets, likewise; `()` if there are none.
-        weight: Weights `[num_examples]` that reach the criterion as its third argument; `()` if there are none.
+        weight: Weights `[num_examples]` that reach the criterion as a further argument; `()` if there are none.
     """
 
     x: PyTree
@@ -103,9 +103,9 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Adapted:
-    """The outcome of adaptation: one task's, or with a leading task axis many tasks'. Detached from any graph.
+    """The outcome of adaptation: one task's, or with a leading task axis many tasks'.
 
-    `learner.adapt` also fills in what is needed to call the adapted models.
+    `learner.adapt` detaches it from any graph and fills in what is needed to call the adapted models.
 
     Attributes:
         params: Adapted parameters, by name.
@@ -115,6 +115,7 @@ class Adapted:
         model: The module that the parameters belong to.
         query_loss: As in `Problem`.
         batching: "vmap" or "loop", how the models are called.
+        chunk_size: Number of tasks called at once; None for all.
     """
 
     params: Params
@@ -124,6 +125,7 @@ class Adapted:
     model: nn.Module | None = None
     query_loss: Callable[[Params, Params, Episode], Tensor] | None = None
     batching: str = "vmap"
+    chunk_size: int | None = None
 
     def __len__(self) -> int:
         """Return the number of tasks."""
@@ -137,21 +139,43 @@ class Adapted:
 
         Returns:
             Outputs `[num_tasks, num_examples, ...]`.
+
+        Raises:
+            TypeError: If this does not come from a learner.
+            ValueError: If the inputs are not of as many tasks.
         """
         model, shared = self._of_learner(self.model), below("model", self.shared)
-        with torch.no_grad():
-            call = lambda params, x: call_model(model, {**params, **shared}, x)  # noqa: E731
-            return map_tasks(call, (self.params, x), self.batching)
+
+        def call(params: Params, x: PyTree) -> Any:
+            return call_model(model, {**params, **shared}, x)
+
+        return self._map(call, "inputs", x, (self.params, x))
 
     def loss(self, batch: Batch) -> Tensor:
-        """Return the query loss of each task's adapted model on its batch, `[num_tasks]`."""
+        """Return the query loss of each task's adapted model on its batch, `[num_tasks]`.
+
+        Raises:
+            TypeError: If this does not come from a learner, or the argument is no batch.
+            ValueError: If the batch is not of as many tasks.
+        """
         query_loss = self._of_learner(self.query_loss)
+        if not isinstance(batch, Batch):
+            fix = "Write adapted.loss(episodes.query)."
+            raise TypeError(invalid("batch", "be a Batch", type(batch).__name__, fix))
 
         def loss(params: Params, support: Batch, query: Batch) -> Tensor:
             return query_loss(params, self.shared, Episode(support, query))
 
+        return self._map(loss, "batch", batch, (self.params, self.support, batch))
+
+    def _map(self, function: Callable[..., Any], what: str, data: PyTree, per_task: tuple[Any, ...]) -> Any:
+        lengths = {len(leaf) if isinstance(leaf, Tensor) and leaf.dim() else None for leaf in tree_leaves(data)}
+        if lengths != {len(self)}:
+            fix = "Pass those of the tasks that were adapted to: adapted(episodes.query.x)."
+            got = [tuple(leaf.shape) if isinstance(leaf, Tensor) else leaf for leaf in tree_leaves(data)]
+            raise ValueError(invalid(what, f"be tensors with a leading axis of {len(self)} tasks", got, fix))
         with torch.no_grad():
-            return map_tasks(loss, (self.params, self.support, batch), self.batching)
+            return map_in_chunks(function, per_task, self.batching, self.chunk_size)
 
     def _of_learner(self, part: T | None) -> T:
         if part is None:
@@ -160,7 +184,14 @@ class Adapted:
         return part
 
     def __getitem__(self, index: int) -> nn.Module:
-        """Return one task's adapted model as a plain module of its own, ready to train or save."""
+        """Return one task's adapted model as a plain module of its own, ready to train or save.
+
+        Raises:
+            TypeError: If the index is no int, or this does not come from a learner.
+            IndexError: If there is no such task.
+        """
+        if not isinstance(index, int):
+            raise TypeError(invalid("index", "be an int", repr(index), "Write [adapted[i] for i in range(3)]."))
         model = copy.deepcopy(self._of_learner(self.model))
         for name, tensor in {**below("model", self.shared), **take(self.params, index)}.items():
             set_tensor(model, name, nn.Parameter(tensor.detach().clone()))

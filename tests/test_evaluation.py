@@ -83,6 +83,13 @@ def test_memory_does_not_grow_with_tasks():
     assert peaks[1] < 1.05 * peaks[0]
 
 
+def test_takes_one_batch_of_episodes_and_counts_integers():
+    episodes = TASKS.sample(4)
+    metrics = {"points": lambda output, y: torch.tensor(len(y))}
+    evaluation = evaluate(sine(), episodes, num_tasks=4, metrics=metrics)
+    assert evaluation["points"].mean == 5
+
+
 def test_prints_as_one_line():
     evaluation = Evaluation({"loss": Summary(torch.tensor([1.0, 3.0]))}, 2, 5, False)
     assert str(evaluation) == "loss 2 +- 2 (2 tasks, 5 steps, without query batch statistics)"
@@ -96,6 +103,13 @@ BAD = [
     ({"metrics": {"accuracy": 1}}, TypeError, 'metrics={"accuracy": functional.accuracy}'),
     ({"metrics": {"loss": F.mse_loss}}, TypeError, "a name other than 'loss'"),
     ({"num_tasks": 5, "episodes": [sine_episodes(dtype=torch.float32)]}, ValueError, "Write num_tasks=3."),
+    ({"metrics": F.mse_loss}, TypeError, "metrics must be a dict of functions"),
+    (
+        {"metrics": {"error": lambda output, y: output - y}},
+        ValueError,
+        "metric 'error' must be a scalar; got shape (5, 1)",
+    ),
+    ({"episodes": [(1, 2)]}, TypeError, "an Episode of two Batches"),
     ({"episodes": 3}, TypeError, "be a task distribution or an iterable"),
     ({"learner": nn.Linear(1, 1)}, TypeError, "learner must be a MetaLearner"),
 ]

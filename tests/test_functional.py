@@ -65,6 +65,30 @@ class TestUniform:
         draw = vmap(lambda key: functional.uniform(key, (3, 2), stream=2))
         assert torch.equal(draw(keys), torch.compile(draw, fullgraph=True)(keys))
 
+    def test_streams_are_not_shifts_of_each_other(self):
+        key = torch.tensor(3)
+        first = set(functional.uniform(key, (20_000,), 0, dtype=torch.float64).tolist())
+        for stream in (1, 2, 987, 17_711):
+            other = set(functional.uniform(key, (20_000,), stream, dtype=torch.float64).tolist())
+            assert len(first & other) < 5
+
+    @pytest.mark.parametrize(
+        ("arguments", "error", "message"),
+        [
+            ((7, (3,)), TypeError, "Write torch.tensor(7)"),
+            ((torch.tensor(7.0), (3,)), TypeError, "an int64 tensor"),
+            ((torch.tensor(7), (3,), -1), ValueError, "stream must be at least 0"),
+        ],
+    )
+    def test_bad_input(self, arguments, error, message):
+        with pytest.raises(error) as raised:
+            functional.uniform(*arguments)
+        assert message in str(raised.value)
+
+    def test_refuses_integer_results(self):
+        with pytest.raises(ValueError, match="dtype must be one of"):
+            functional.uniform(torch.tensor(7), (3,), dtype=torch.int64)
+
     @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
     def test_is_open_in_every_dtype(self, dtype):
         numbers = draws(dtype=dtype)
@@ -78,7 +102,7 @@ class TestUniform:
         torch.testing.assert_close(numbers, torch.tensor(KNOWN, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
-KNOWN = [0.250402994570322, 0.596985894604586, 0.284561084001325]
+KNOWN = [0.192584245814942, 0.221484675887041, 0.424863339285366]
 
 
 def test_keys_come_from_the_generator():

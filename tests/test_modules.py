@@ -1,6 +1,7 @@
 import copy
 import pickle
 
+import pytest
 import torch
 import torch.nn as nn
 
@@ -23,6 +24,12 @@ def test_tensor_tree_of_one_tensor_and_of_nothing():
     assert list(TensorTree(torch.ones(())).state_dict()) == ["value"]
     assert TensorTree(torch.ones(()))() == 1
     assert TensorTree({})() == {}
+
+
+@pytest.mark.parametrize("leaf", [0.1, torch.tensor(1), None])
+def test_tensor_tree_takes_floating_tensors(leaf):
+    with pytest.raises(TypeError, match="leaf 'rate' must be a floating tensor"):
+        TensorTree({"rate": leaf})
 
 
 def test_set_tensor_turns_parameters_into_buffers_and_back():

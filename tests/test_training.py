@@ -106,13 +106,15 @@ def test_iterables_start_anew():
     learner = sine_learner()
     history = fit(learner, [sine_episodes(), sine_episodes(2)], adam(learner), 5, progress=False)
     assert len(history.loss) == 5
+    assert len(fit(learner, sine_episodes(), adam(learner), 2, progress=False).loss) == 2
 
 
 def test_a_diverged_task_shows_in_the_history():
     episodes = sine_episodes()
     episodes.query.y[0, 0] = math.nan
     learner = sine_learner()
-    history = fit(learner, [sine_episodes(), episodes], adam(learner), 2, progress=False)
+    with pytest.warns(RuntimeWarning, match="1 of 2 meta-losses were not finite, the first at iteration 2"):
+        history = fit(learner, [sine_episodes(), episodes], adam(learner), 2, progress=False)
     assert history.loss.isnan().tolist() == [False, True]
 
 
@@ -146,8 +148,11 @@ BAD = [
     (
         {"optimizer": torch.optim.Adam(nn.Linear(1, 1).parameters())},
         ValueError,
-        "hold the learner's parameters",
+        "hold all of the learner's parameters",
     ),
+    ({"scheduler": CosineAnnealingLR}, TypeError, "scheduler must be one of torch.optim.lr_scheduler"),
+    ({"validate": [sine_episodes()]}, TypeError, "validate must be a task distribution or a function"),
+    ({"batches": [(1, 2)], "meta_batch_size": None}, TypeError, "an Episode of two Batches"),
     ({"max_grad_norm": -1.0}, ValueError, "max_grad_norm must be positive"),
     ({"validate_every": 0}, ValueError, "validate_every must be at least 1"),
     ({"validate": 7}, TypeError, "validate must be"),
@@ -169,6 +174,13 @@ def test_bad_input(change, error, message):
     with pytest.raises(error) as raised:
         fit(**arguments)
     assert message in str(raised.value)
+
+
+def test_an_optimizer_of_the_model_alone_would_leave_the_rule_unlearned():
+    learner = outer.MAML(models.mlp(1, [4], 1), F.mse_loss, inner.MetaSGD(0.01), num_steps=1)
+    optimizer = torch.optim.Adam(learner.model.parameters())
+    with pytest.raises(ValueError, match="got one without .'rule.rate.0.weight'"):
+        fit(learner, TASKS, optimizer, 1, meta_batch_size=2)
 
 
 def test_plateau_needs_a_score():

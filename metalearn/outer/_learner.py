@@ -9,25 +9,17 @@ import torch.nn as nn
 from torch import Tensor
 
 from metalearn._checks import check_count
-from metalearn._modules import TensorTree, get_tensor, set_tensor
-from metalearn._tasks import map_tasks, over_chunks, take
+from metalearn._modules import TensorTree, get_tensor, set_tensor, tie
+from metalearn._tasks import map_in_chunks, map_tasks, over_chunks, take
 from metalearn._tree import tree_detach, tree_leaves, tree_map, tree_pairs
-from metalearn.functional import ModelLoss, OnQuery, OnSupport, draw_keys
+from metalearn.functional import ModelLoss, OnQuery, OnSupport
 from metalearn.inner import UpdateRule
 from metalearn.outer._attach import attach
 from metalearn.outer._base import MetaGradient
+from metalearn.outer._carry import Carry
 from metalearn.outer._compile import compile_whole
-from metalearn.outer._learner_checks import (
-    check_arguments,
-    check_device,
-    check_episodes,
-    check_fast,
-    check_keys,
-    check_reaches,
-    check_support_batches,
-    check_task_axis,
-)
-from metalearn.outer._probe import probe
+from metalearn.outer._gate import Gate
+from metalearn.outer._learner_checks import check_arguments, check_fast, check_parameters, check_reaches
 from metalearn.outer._select import Selection, select, trainable
 from metalearn.outer._unrolled import Unrolled
 from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Params, Problem, PyTree
@@ -112,6 +104,7 @@ class MetaLearner(nn.Module):
             rule=rule,
             num_steps=num_steps,
         )
+        check_parameters(model)
         names = trainable(model)
         self._fast = select("fast", fast, names)
         check_fast(self._fast)
@@ -120,12 +113,12 @@ class MetaLearner(nn.Module):
         self.rule = TensorTree(rule.init_meta({name: get_tensor(model, name).detach() for name in self._fast}))
         rule_names = [f"rule.{name}" for name, _ in self.rule.named_parameters()]
         check_reaches(estimator, {"init": learned, "shared": self._shared, "rule": rule_names})
-        for name in set(self._fast) - set(learned):
+        fixed = [name for name in self._fast if name not in learned]
+        for name in fixed:
             set_tensor(model, name, get_tensor(model, name).detach())
-        self.carry: TensorTree | None = None
-        self._loaded_carry: dict[str, Tensor] = {}
-        self._probed: set[bool] = set()
-        self._compiled: Callable[..., Any] | None = None
+        self._tied = [names[name] for name in fixed if len(names[name]) > 1]
+        self.carry, self._gate = Carry(), Gate()
+        self._compiled: dict[Any, Callable[..., Any]] = {}
 
     @property
     def num_steps(self) -> int:
@@ -157,10 +150,10 @@ class MetaLearner(nn.Module):
         """
         meta = self.meta
         if not (torch.is_grad_enabled() and any(leaf.requires_grad for leaf in tree_leaves(meta))):
-            return self._query_losses(episodes, keys).mean()
+            return self._losses(episodes, keys).mean()
         estimate = self.estimate(episodes, keys)
-        if self.training and tree_leaves(estimate.carry):
-            self.carry = TensorTree(estimate.carry, learned=False)
+        if self.training:
+            self.carry.keep(estimate.carry)
         pairs = [pair for pair in tree_pairs(meta, estimate.gradient) if pair[0].requires_grad]
         return attach(estimate.loss.mean(), *zip(*pairs, strict=True))
 
@@ -179,14 +172,12 @@ class MetaLearner(nn.Module):
             TypeError: If the episodes are of the wrong kind.
             ValueError: As `forward`.
         """
-        keys = self._check(episodes, keys)
+        keys = self._gate.episodes(self, episodes, keys)
         with torch.no_grad():
             meta, first = tree_detach(self.meta), take((episodes, keys), 0)
-            if self.training not in self._probed:
-                probe(self.problem, self.estimator, meta, *first)
-                self._probed.add(self.training)
-            carry = self._carry_at(meta, first[0])
-            run = partial(self._estimate_function(), meta, carry)
+            self._gate.gradient(self, meta, *first)
+            carry = self.carry(self.estimator.init_carry(self.problem, meta, first[0]))
+            run = partial(self._estimate_function(episodes), meta, carry)
             summed, (loss, diagnostics) = over_chunks(run, (episodes, keys), self.chunk_size)
             gradient, carry = tree_map(lambda total: total / len(keys), summed)
         return Estimate(gradient, loss, carry, diagnostics)
@@ -208,7 +199,7 @@ class MetaLearner(nn.Module):
         """
         num_steps = self.num_steps if num_steps is None else num_steps
         check_count("num_steps", num_steps, minimum=0)
-        keys = self._check_support(support, keys)
+        keys = self._gate.support(self, support, keys)
         with torch.no_grad():
             meta = tree_map(torch.clone, tree_detach(self.meta))
 
@@ -216,34 +207,30 @@ class MetaLearner(nn.Module):
                 adapted = self.estimator.adapt(self.problem, meta, support, key, num_steps)
                 return adapted.params, adapted.state
 
-            def chunk(*per_task: Any) -> Any:
-                return (), map_tasks(adapt, per_task, self.batching)
+            params, state = map_in_chunks(adapt, (support, keys), self.batching, self.chunk_size)
+        calling = (self.model, self.problem.query_loss, self.batching, self.chunk_size)
+        return Adapted(params, meta.shared, state, support, *calling)
 
-            _, (params, state) = over_chunks(chunk, (support, keys), self.chunk_size)
-        query_loss = self.problem.query_loss
-        return Adapted(params, meta.shared, state, support, self.model, query_loss, self.batching)
+    def _losses(self, episodes: Episode, keys: Tensor | None) -> Tensor:
+        """Return every task's query loss after adaptation, without a gradient."""
+        keys = self._gate.episodes(self, episodes, keys)
+        with torch.no_grad():
+            meta = tree_detach(self.meta)
 
-    def _query_losses(self, episodes: Episode, keys: Tensor | None) -> Tensor:
-        self._check(episodes, keys)
-        return self.adapt(episodes.support, keys=keys).loss(episodes.query)
+            def loss(episode: Episode, key: Tensor) -> Tensor:
+                adapted = self.estimator.adapt(self.problem, meta, episode.support, key, self.num_steps)
+                return self.problem.query_loss(adapted.params, adapted.shared, episode)
 
-    def _estimate_function(self) -> Callable[..., Any]:
+            return map_in_chunks(loss, (episodes, keys), self.batching, self.chunk_size)
+
+    def _estimate_function(self, episodes: Episode) -> Callable[..., Any]:
         if self.compile_options is False:
             return self._estimate_chunk
-        if self._compiled is None:
-            self._compiled = partial(compile_whole(MetaLearner._estimate_chunk, self.compile_options), self)
-        return self._compiled
-
-    def _carry_at(self, meta: Meta, episode: Episode) -> PyTree:
-        """Return what the last training step left behind, or what was loaded, or the estimator's start."""
-        if self.carry is not None:
-            return self.carry()
-        start = self.estimator.init_carry(self.problem, meta, episode)
-        if not self._loaded_carry:
-            return start
-        loaded = TensorTree(start, learned=False)
-        loaded.load_state_dict(self._loaded_carry)
-        return loaded()
+        shapes = tuple(leaf.shape for leaf in tree_leaves(episodes))
+        if shapes not in self._compiled:
+            whole = compile_whole(MetaLearner._estimate_chunk, self.compile_options)
+            self._compiled[shapes] = partial(whole, self)
+        return self._compiled[shapes]
 
     def _estimate_chunk(self, meta: Meta, carry: PyTree, episodes: Episode, keys: Tensor) -> Any:
         def estimate(episode: Episode, key: Tensor) -> Estimate:
@@ -255,20 +242,6 @@ class MetaLearner(nn.Module):
         diagnostics = {**each.diagnostics, "finite": torch.stack(sums).sum(0).isfinite()}
         return tree_map(lambda leaf: leaf.sum(0), (each.gradient, each.carry)), (each.loss, diagnostics)
 
-    def _check(self, episodes: Episode, keys: Tensor | None) -> Tensor:
-        check_episodes(episodes)
-        check_device(episodes.query, self.device)
-        return self._check_support(episodes.support, keys)
-
-    def _check_support(self, support: Batch, keys: Tensor | None) -> Tensor:
-        num_tasks = check_task_axis({"support": support})
-        check_device(support, self.device)
-        check_support_batches(support, self.support_batches)
-        if keys is None:
-            return draw_keys(num_tasks, device=self.device)
-        check_keys(keys, num_tasks)
-        return keys.to(self.device)
-
     def _model_loss(self, name: str, num_batches: int | None = None) -> ModelLoss:
         return ModelLoss(self.model, getattr(self, name), name, num_batches or 1)
 
@@ -279,13 +252,12 @@ class MetaLearner(nn.Module):
                 names += [f"{part}.{name}" for name in trainable(getattr(self, part))]
         return names
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # The structure of a carry is known only at the first episodes: until then a new learner keeps what it loads.
-        if self.carry is None:
-            inside = f"{prefix}carry."
-            names = [name for name in state_dict if name.startswith(inside)]
-            self._loaded_carry = {name.removeprefix(inside): state_dict.pop(name) for name in names}
-        super()._load_from_state_dict(state_dict, prefix, *args)
+    def _apply(self, *args: Any, **kwargs: Any) -> "MetaLearner":
+        # Module._apply converts buffers one by one, which would untie tied starts that are not learned.
+        super()._apply(*args, **kwargs)
+        for names in self._tied:
+            tie(self.model, names)
+        return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_compiled": None}
+        return {**self.__dict__, "_compiled": {}}

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.nn as nn
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from metalearn._checks import check_choice, check_count, invalid
 from metalearn._tree import tree_leaves
@@ -37,7 +38,7 @@ def check_arguments(
     for what, (value, kind, expected, fix) in kinds.items():
         if not isinstance(value, kind):
             raise TypeError(invalid(what, f"be {expected}", repr(value), fix))
-    check_losses(*criteria, *losses)
+    check_criteria(*criteria, *losses, support_batches)
     check_count("num_steps", num_steps, fix="Write num_steps=5, say.")
     for name, value in (("support_batches", support_batches), ("chunk_size", chunk_size)):
         if value is not None:
@@ -51,8 +52,10 @@ def check_arguments(
         raise ValueError(invalid("model", "keep no running statistics", f"them in {norms}", fix))
 
 
-def check_losses(criterion: Any, support_criterion: Any, support_loss: Any, query_loss: Any) -> None:
-    """Raise unless criteria and losses are callable and say what both loops minimise."""
+def check_criteria(
+    criterion: Any, support_criterion: Any, support_loss: Any, query_loss: Any, support_batches: Any
+) -> None:
+    """Raise unless criteria and losses are functions, and say once each what the two loops minimise."""
     given = {
         "criterion": criterion,
         "support_criterion": support_criterion,
@@ -60,11 +63,25 @@ def check_losses(criterion: Any, support_criterion: Any, support_loss: Any, quer
         "query_loss": query_loss,
     }
     for what, value in given.items():
-        if value is not None and not callable(value):
-            raise TypeError(invalid(what, "be callable", repr(value), "Pass F.mse_loss, say."))
+        if value is not None and (not callable(value) or isinstance(value, type)):
+            raise TypeError(invalid(what, "be a function or a module", repr(value), "Pass F.mse_loss or nn.MSELoss()."))
+    if support_loss is not None and (support_criterion is not None or support_batches is not None):
+        fix = "Leave out support_criterion and support_batches, or support_loss."
+        raise TypeError(invalid("support_loss", "be given alone", "another way to make the inner loss too", fix))
+    if support_loss is not None and query_loss is not None and criterion is not None:
+        raise TypeError(invalid("criterion", "be None if both losses are given", criterion, "Pass None."))
     if criterion is None and not (query_loss and (support_loss or support_criterion)):
         fix = "Pass one, or both support_loss and query_loss."
         raise TypeError(invalid("criterion", "say what is minimised", None, fix))
+
+
+def check_parameters(model: nn.Module) -> None:
+    """Raise unless the model has parameters that can be learned, all of them with a shape."""
+    if lazy := [name for name, param in model.named_parameters() if is_lazy(param)]:
+        raise ValueError(invalid("model", "be initialised", f"lazy {lazy}", "Call it once on an example: model(x)."))
+    if not any(param.requires_grad for param in model.parameters()):
+        fix = "A model whose starts were made constants by learn_init=False serves one learner: build it anew."
+        raise ValueError(invalid("model", "have parameters that require grad", "none", fix))
 
 
 def check_fast(names: list[str]) -> None:
@@ -78,7 +95,10 @@ def check_reaches(estimator: MetaGradient, learned: dict[str, list[str]]) -> Non
     for field, names in learned.items():
         if names and field not in estimator.reaches:
             reached = ", ".join(sorted(estimator.reaches))
-            fix = "Use estimator=outer.Unrolled(), or call .requires_grad_(False) on what need not be learned."
+            fix = "Use estimator=outer.Unrolled()"
+            fix += (
+                ", or a rule without meta-parameters." if field == "rule" else ", or .requires_grad_(False) on these."
+            )
             condition = f"reach all that is learned, {names} too"
             raise ValueError(invalid(f"estimator {estimator}", condition, f"one that reaches {reached} only", fix))
 
@@ -119,24 +139,28 @@ def _check_leaf(name: str, leaf: Any) -> None:
 
 
 def _check_examples(name: str, x: Any, y: Any) -> None:
-    both = isinstance(x, Tensor) and isinstance(y, Tensor) and min(x.dim(), y.dim()) > 1
-    if both and x.shape[:2] != y.shape[:2]:
+    if isinstance(x, Tensor) and isinstance(y, Tensor) and min(x.dim(), y.dim()) > 1 and x.shape[:2] != y.shape[:2]:
         got = f"{name}.x {tuple(x.shape)} and {name}.y {tuple(y.shape)}"
         fix = "Both begin with [num_tasks, num_examples]."
         raise ValueError(invalid("inputs and targets", "agree on tasks and examples", got, fix))
 
 
 def check_device(batches: Any, device: torch.device) -> None:
-    """Raise unless the data are on the learner's device, and autocast is off or uses bfloat16."""
+    """Raise unless the data are on the learner's device."""
     for leaf in tree_leaves(batches):
         if leaf.device != device:
             fix = f"Write episodes.to({str(device)!r}), or sample(..., device={str(device)!r})."
             raise ValueError(invalid("episodes", f"be on the learner's device {device}", leaf.device, fix))
-    if torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type) == torch.float16:
-        fix = (
-            f"Use torch.autocast({device.type!r}, torch.bfloat16): gradients made in the forward pass cannot be scaled."
-        )
+
+
+def check_precision(param: Tensor) -> None:
+    """Raise if a parameter, or autocast on its device, is of float16: a gradient made in forward cannot be scaled."""
+    kind = param.device.type
+    if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16:
+        fix = f"Write torch.autocast({kind!r}, torch.bfloat16)."
         raise ValueError(invalid("autocast", "use bfloat16", "float16", fix))
+    if param.dtype == torch.float16:
+        raise ValueError(invalid("parameters", "be of bfloat16 or more bits", "float16", "Write learner.float()."))
 
 
 def check_keys(keys: Any, num_tasks: int) -> None:

@@ -7,19 +7,19 @@ import torch.nn as nn
 from torch import Tensor
 from typing_extensions import Unpack
 
+from metalearn._checks import invalid
 from metalearn.inner import UpdateRule
 from metalearn.outer._base import MetaGradient
 from metalearn.outer._learner import MetaLearner
 from metalearn.outer._parameter_difference import ParameterDifference
-from metalearn.outer._select import Selection
+from metalearn.outer._select import Selection, trainable
 from metalearn.outer._unrolled import Unrolled
 
 
 class Options(TypedDict, total=False):
-    """The arguments of `MetaLearner` that a method leaves to its user."""
+    """The arguments of `MetaLearner` that every method leaves to its user."""
 
     num_steps: Required[int]
-    estimator: MetaGradient
     fast: Selection
     learn_init: Selection
     support_criterion: Callable[..., Tensor] | None
@@ -32,7 +32,12 @@ class Options(TypedDict, total=False):
 
 
 def MAML(  # noqa: N802
-    model: nn.Module, criterion: Callable[..., Tensor] | None, rule: UpdateRule, **options: Unpack[Options]
+    model: nn.Module,
+    criterion: Callable[..., Tensor] | None,
+    rule: UpdateRule,
+    *,
+    estimator: MetaGradient = Unrolled(),
+    **options: Unpack[Options],
 ) -> MetaLearner:
     """Return model-agnostic meta-learning: all parameters adapt, their start is learned by the exact gradient.
 
@@ -40,12 +45,13 @@ def MAML(  # noqa: N802
         model: Any module.
         criterion: `(output, y) -> scalar`.
         rule: The update rule; the paper's is `inner.SGD`.
+        estimator: How the exact gradient is computed: `Stepwise()` needs less memory.
         options: Further arguments of `MetaLearner`, `num_steps` among them.
 
     References:
         Finn et al., "Model-agnostic meta-learning for fast adaptation of deep networks", ICML 2017.
     """
-    return MetaLearner(model, criterion, rule, **options)
+    return MetaLearner(model, criterion, rule, estimator=estimator, **options)
 
 
 def FOMAML(  # noqa: N802
@@ -56,24 +62,30 @@ def FOMAML(  # noqa: N802
     References:
         Finn et al., "Model-agnostic meta-learning for fast adaptation of deep networks", ICML 2017, section 5.2.
     """
-    options.setdefault("estimator", Unrolled(order=1))
-    return MetaLearner(model, criterion, rule, **options)
+    return MetaLearner(model, criterion, rule, estimator=Unrolled(order=1), **options)
 
 
 def ANIL(  # noqa: N802
-    model: nn.Module, criterion: Callable[..., Tensor] | None, rule: UpdateRule, **options: Unpack[Options]
+    model: nn.Module,
+    criterion: Callable[..., Tensor] | None,
+    rule: UpdateRule,
+    *,
+    estimator: MetaGradient = Unrolled(),
+    **options: Unpack[Options],
 ) -> MetaLearner:
     """Return almost-no-inner-loop: `MAML` in which the head alone adapts. Arguments as there.
 
-    The head is `fast=`, or else the last module of the model that has parameters.
+    The head is `fast=`, or else the module whose trainable parameters were registered last.
+
+    Raises:
+        ValueError: If that module is the model itself and `fast` is not given.
 
     References:
         Raghu et al., "Rapid learning or feature reuse? Towards understanding the effectiveness of MAML", ICLR 2020.
     """
-    names = [name for name, _ in model.named_parameters()] if isinstance(model, nn.Module) else []
-    head = names[-1].rpartition(".")[0] if names else ""
-    options.setdefault("fast", head or "*")
-    return MetaLearner(model, criterion, rule, **options)
+    if isinstance(model, nn.Module):
+        options.setdefault("fast", _last_module(model))
+    return MetaLearner(model, criterion, rule, estimator=estimator, **options)
 
 
 def Reptile(  # noqa: N802
@@ -87,5 +99,13 @@ def Reptile(  # noqa: N802
     References:
         Nichol et al., "On first-order meta-learning algorithms", arXiv 2018.
     """
-    options.setdefault("estimator", ParameterDifference())
-    return MetaLearner(model, criterion, rule, **options)
+    return MetaLearner(model, criterion, rule, estimator=ParameterDifference(), **options)
+
+
+def _last_module(model: nn.Module) -> str:
+    names = list(trainable(model))
+    head = names[-1].rpartition(".")[0] if names else ""
+    if not head and len({name.partition(".")[0] for name in names}) > 1:
+        fix = "Name it: ANIL(..., fast='head.*')."
+        raise ValueError(invalid("ANIL's head", "be a module of its own", f"parameters {names[-2:]} of the model", fix))
+    return head or "*"

@@ -1,5 +1,7 @@
-"""The eager run of one task before the first meta-step, which finds what shapes alone cannot show."""
+"""Eager runs on the first episodes, which find what shapes alone cannot show."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -9,27 +11,59 @@ from torch import Tensor
 
 from metalearn._checks import invalid
 from metalearn._modules import call_model
-from metalearn.functional import ModelLoss
+from metalearn._tasks import take
+from metalearn._tree import tree_leaves
+from metalearn.functional import ModelLoss, OnQuery, OnSupport
 from metalearn.outer._base import MetaGradient
-from metalearn.types import Batch, Episode, Meta, Params, Problem
+from metalearn.types import Batch, Episode, Meta, Problem
+
+CLASS_INDICES: tuple[Any, ...] = (F.cross_entropy, F.nll_loss, nn.CrossEntropyLoss, nn.NLLLoss)
+ELEMENTWISE: tuple[Any, ...] = (F.mse_loss, F.l1_loss, F.smooth_l1_loss, nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss)
 
 
-def probe(problem: Problem, estimator: MetaGradient, meta: Meta, episode: Episode, key: Tensor) -> None:
-    """Run one task eagerly and raise for what would fail late, or pass silently.
+def check_losses(problem: Problem, meta: Meta, episodes: Episode, buffers: dict[str, Tensor]) -> None:
+    """Compute the losses of the first task at the start, and of the query set only if there is one.
 
     Raises:
-        TypeError: If a loss returns no tensor.
-        ValueError: If a loss is no scalar, a label is out of range, a parameter that is learned gets no gradient, or
-            the model draws random numbers under an estimator that computes a loss twice.
+        TypeError: If a loss is no tensor, or does not take weights that are given.
+        ValueError: If a loss is no scalar, a label of any task is out of range, outputs and targets differ in shape, or
+            the model writes into a buffer.
     """
-    device = key.device
-    cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
-        _check_labels(problem, meta, episode)
+    first = take(episodes, 0)
+    with torch.no_grad(), _same_random_numbers(tree_leaves(meta)[0].device):
+        before = {name: (buffer._version, buffer.clone()) for name, buffer in buffers.items()}
+        for name, batch in zip(Episode._fields, episodes, strict=True):
+            if tree_leaves(batch):
+                on = getattr(problem, f"{name}_loss")
+                if isinstance(on, OnSupport | OnQuery):
+                    _check_targets(name, on.loss, meta, batch)
+                loss = on(meta.init, meta.shared, first, *([0] if name == "support" else []))
+                _check_scalar(name, loss)
+    written = [name for name, (version, _) in before.items() if buffers[name]._version != version]
+    for name in written:
+        buffers[name].copy_(before[name][1])
+    if written:
+        fix = "Wrap the model: models.use_batch_statistics(model), or keep the statistics in an estimator's carry."
+        raise ValueError(invalid("model", "leave its buffers as they are", f"writes into {written}", fix))
+
+
+def check_gradient(
+    problem: Problem, estimator: MetaGradient, meta: Meta, episode: Episode, key: Tensor, unlearned: list[str]
+) -> None:
+    """Estimate one task's meta-gradient eagerly.
+
+    Raises:
+        ValueError: If a learned parameter gets no gradient, or the model draws random numbers under an estimator that
+            computes a loss twice.
+    """
+    if unlearned:
+        fix = "Call .requires_grad_(True) before you build the learner, or .requires_grad_(False) now."
+        raise ValueError(invalid("constants of the learner", "not require grad", unlearned, fix))
+    with _same_random_numbers(key.device):
         unused = _unused(problem, meta, episode)
-        before = _generator_states(cuda)
+        before = _generator_states(key.device)
         estimate = estimator(problem, meta, episode, key, estimator.init_carry(problem, meta, episode))
-        drew = any(not torch.equal(a, b) for a, b in zip(before, _generator_states(cuda), strict=True))
+        drew = any(not torch.equal(a, b) for a, b in zip(before, _generator_states(key.device), strict=True))
     if drew and estimator.repeats_losses:
         fix = "Use estimator=outer.Unrolled(), or switch dropout off with learner.eval()."
         got = "random draws in its forward pass"
@@ -38,11 +72,51 @@ def probe(problem: Problem, estimator: MetaGradient, meta: Meta, episode: Episod
     if nowhere := sorted(unused["support"] & in_query):
         fix = "Call .requires_grad_(False) on them before building the learner, or use them in the model."
         raise ValueError(invalid("learned parameters", "get a gradient", f"none for {nowhere}", fix))
+    # One of them may be zero for good reasons, as the last bias of a learned loss is; all of them at once may not.
     gradients = _named(estimate.gradient)
     if in_query and not any(gradients[name].any() for name in in_query):
         fix = "Use an estimator of order 2."
         got = f"none for {sorted(in_query)}, which act through the inner loop alone"
         raise ValueError(invalid(f"{estimator}", "give all learned parameters a gradient", got, fix))
+
+
+def _check_scalar(name: str, loss: Any) -> None:
+    if not isinstance(loss, Tensor):
+        fix = "Return the loss as a scalar tensor."
+        raise TypeError(invalid(f"{name} loss", "be a tensor", type(loss).__name__, fix))
+    if loss.dim() > 0:
+        fix = "Average it: reduction='mean', or loss.mean()."
+        raise ValueError(invalid(f"{name} loss", "be a scalar", f"shape {tuple(loss.shape)}", fix))
+
+
+def _check_targets(name: str, loss: ModelLoss, meta: Meta, batch: Batch) -> None:
+    """Raise if targets do not fit the model's output: a label without a logit kills a process that uses a GPU."""
+    criterion, target = loss.criterion, batch.y
+    known = _is_one_of(criterion, CLASS_INDICES + ELEMENTWISE)
+    if known and tree_leaves(batch.weight):
+        fix = "Write a criterion (output, target, weight) -> scalar."
+        raise TypeError(invalid("criterion", "take a weight for every example", criterion, fix))
+    if not known or not isinstance(target, Tensor):
+        return
+    output = call_model(loss.model, loss.model_tensors(meta.init, meta.shared), take(batch.x, 0))
+    if _is_one_of(criterion, ELEMENTWISE):
+        if output.shape != target.shape[1:]:
+            got = f"{tuple(output.shape)} and {tuple(target.shape[1:])}"
+            fix = "Give y the model's shape: y[..., None], say."
+            raise ValueError(invalid(f"{name} outputs and targets", "have one shape", got, fix))
+    elif not target.is_floating_point():
+        _check_labels(name, target[target != getattr(criterion, "ignore_index", -100)], output.shape[1])
+
+
+def _check_labels(name: str, labels: Tensor, num_classes: int) -> None:
+    if labels.numel() and not (labels.min() >= 0 and labels.max() < num_classes):
+        got = f"labels from {labels.min().item()} to {labels.max().item()}"
+        condition = f"be below the model's {num_classes} outputs and at least 0"
+        raise ValueError(invalid(f"{name} labels", condition, got, "Give the model n_way outputs."))
+
+
+def _is_one_of(criterion: Any, known: tuple[Any, ...]) -> bool:
+    return any(criterion is entry or (isinstance(entry, type) and isinstance(criterion, entry)) for entry in known)
 
 
 def _named(meta: Meta) -> dict[str, Tensor]:
@@ -59,42 +133,22 @@ def _unused(problem: Problem, meta: Meta, episode: Episode) -> dict[str, set[str
             "support": problem.support_loss(init, shared, episode, 0),
             "query": problem.query_loss(init, shared, episode),
         }
-        return {name: _unreached(name, loss, leaves) for name, loss in losses.items()}
+        return {name: _unreached(loss, leaves) for name, loss in losses.items()}
 
 
-def _unreached(name: str, loss: Any, leaves: dict[str, Tensor]) -> set[str]:
-    if not isinstance(loss, Tensor):
-        fix = "Return the loss as a scalar tensor."
-        raise TypeError(invalid(f"{name} loss", "be a tensor", type(loss).__name__, fix))
-    if loss.dim() > 0:
-        fix = "Average it: reduction='mean', or loss.mean()."
-        raise ValueError(invalid(f"{name} loss", "be a scalar", f"shape {tuple(loss.shape)}", fix))
+def _unreached(loss: Tensor, leaves: dict[str, Tensor]) -> set[str]:
     if not loss.requires_grad:
         return set(leaves)
     grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
     return {name for name, grad in zip(leaves, grads, strict=True) if grad is None}
 
 
-def _check_labels(problem: Problem, meta: Meta, episode: Episode) -> None:
-    """Raise if a class index has no logit: on a GPU that is an assertion that kills the process."""
-    for name, loss in (("support", problem.support_loss), ("query", problem.query_loss)):
-        batch: Batch = getattr(episode, name)
-        model_loss = getattr(loss, "loss", None)
-        if isinstance(model_loss, ModelLoss) and _takes_class_indices(model_loss.criterion, batch.y):
-            tensors: Params = model_loss.model_tensors(meta.init, meta.shared)
-            num_classes = call_model(model_loss.model, tensors, batch.x).shape[1]
-            labels = batch.y[batch.y != getattr(model_loss.criterion, "ignore_index", -100)]
-            if labels.numel() and not (labels.min() >= 0 and labels.max() < num_classes):
-                fix = "Give the model n_way outputs."
-                got = f"labels from {labels.min().item()} to {labels.max().item()}"
-                condition = f"be below the model's {num_classes} outputs and at least 0"
-                raise ValueError(invalid(f"{name} labels", condition, got, fix))
+@contextmanager
+def _same_random_numbers(device: torch.device) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
 
 
-def _takes_class_indices(criterion: Any, target: Any) -> bool:
-    known = criterion in (F.cross_entropy, F.nll_loss) or isinstance(criterion, nn.CrossEntropyLoss | nn.NLLLoss)
-    return known and isinstance(target, Tensor) and not target.is_floating_point()
-
-
-def _generator_states(cuda: list[torch.device]) -> list[Tensor]:
-    return [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in cuda)]
+def _generator_states(device: torch.device) -> list[Tensor]:
+    cuda = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+    return [torch.get_rng_state(), *cuda]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch.nn as nn
 
@@ -36,7 +36,7 @@ def select(what: str, selection: Selection, names: dict[str, list[str]]) -> list
     """
     if isinstance(selection, bool):
         return list(names) if selection else []
-    if callable(selection):
+    if callable(selection) and not isinstance(selection, nn.Module):
         chosen = [name for name, aliases in names.items() if any(selection(alias) for alias in aliases)]
         if not chosen:
             raise ValueError(invalid(what, "choose at least one parameter", f"none of {list(names)}"))
@@ -55,9 +55,9 @@ def select(what: str, selection: Selection, names: dict[str, list[str]]) -> list
     return [name for name in names if name in matched]
 
 
-def _patterns(what: str, selection: Iterable[str]) -> list[str]:
+def _patterns(what: str, selection: Any) -> list[str]:
     patterns = list(selection) if isinstance(selection, Iterable) else [selection]
-    if not all(isinstance(pattern, str) for pattern in patterns):
+    if isinstance(selection, nn.Module) or not all(isinstance(pattern, str) for pattern in patterns):
         fix = f"Write {what}='head.*', say."
         raise TypeError(invalid(what, "be a pattern, a predicate or a list of patterns", repr(selection), fix))
     return patterns

@@ -36,7 +36,7 @@ AT_CONSTRUCTION = {
     "a criterion's name": (
         lambda: learner(criterion="mse"),
         TypeError,
-        "criterion must be callable; got 'mse'",
+        "criterion must be a function or a module; got 'mse'",
     ),
     "no criterion": (lambda: learner(criterion=None), TypeError, "both support_loss and query_loss"),
     "no steps": (
@@ -78,7 +78,40 @@ AT_CONSTRUCTION = {
         ValueError,
         "learn_init must match a trainable parameter of ['2.weight', '2.bias']",
     ),
-    "a model without parameters": (lambda: learner(nn.Flatten()), ValueError, "fast must"),
+    "a criterion's class": (lambda: learner(criterion=nn.MSELoss), TypeError, "Pass F.mse_loss or nn.MSELoss()."),
+    "a model without parameters": (lambda: learner(nn.Flatten()), ValueError, "model must have parameters"),
+    "a model that served another learner": (
+        lambda: learner(learner(rule=inner.MetaSGD(0.01), learn_init=False).model),
+        ValueError,
+        "serves one learner: build it anew",
+    ),
+    "a lazy model": (lambda: learner(nn.LazyLinear(1)), ValueError, "Call it once on an example: model(x)."),
+    "a module as pattern": (lambda: learner(fast=nn.Linear(1, 1)), TypeError, "Write fast='head.*', say."),
+    "two inner losses": (
+        lambda: learner(support_loss=print, support_criterion=F.l1_loss),
+        TypeError,
+        "Leave out support_criterion and support_batches, or support_loss.",
+    ),
+    "parts of a support set that is not used": (
+        lambda: learner(support_loss=print, support_batches=2),
+        TypeError,
+        "support_loss must be given alone",
+    ),
+    "a criterion that is not used": (
+        lambda: learner(support_loss=print, query_loss=print),
+        TypeError,
+        "criterion must be None if both losses are given",
+    ),
+    "first-order MAML of second order": (
+        lambda: outer.FOMAML(nn.Linear(1, 1), F.mse_loss, SGD, num_steps=1, estimator=outer.Stepwise()),
+        TypeError,
+        "estimator",
+    ),
+    "ANIL without a head": (
+        lambda: outer.ANIL(nn.Linear(1, 1), F.mse_loss, SGD, num_steps=1),
+        ValueError,
+        "ANIL's head must be a module of its own; got parameters ['weight', 'bias'] of the model. Name it",
+    ),
     "Reptile for a shared body": (
         lambda: learner(fast="2", estimator=outer.ParameterDifference()),
         ValueError,
@@ -207,6 +240,33 @@ AT_FIRST_CALL = {
         ValueError,
         "Give the model n_way outputs.",
     ),
+    "a label too high in a later task": (lambda: classify_later_task(), ValueError, "got labels from 0 to 7"),
+    "a label too high in adaptation": (
+        lambda: learner(nn.Linear(3, 5), F.cross_entropy).adapt(Batch(torch.rand(2, 4, 3), torch.full((2, 4), 5))),
+        ValueError,
+        "support labels must be below the model's 5 outputs",
+    ),
+    "targets that would broadcast": (
+        lambda: learner()(changed(support_y=X[..., 0], query_y=X[:, :4, 0])),
+        ValueError,
+        "support outputs and targets must have one shape; got (5, 1) and (5,). Give y the model's shape: y[..., None]",
+    ),
+    "weights for a criterion that takes none": (
+        lambda: learner()(weighted(changed())),
+        TypeError,
+        "Write a criterion (output, target, weight) -> scalar.",
+    ),
+    "statistics written by hand": (
+        lambda: learner(Counting(), batching="loop")(changed()),
+        ValueError,
+        "model must leave its buffers as they are; got writes into ['model.calls']",
+    ),
+    "half precision": (
+        lambda: learner().half()(changed(**{name: X.half() for name in changed_names()})),
+        ValueError,
+        "parameters must be of bfloat16 or more bits; got float16. Write learner.float().",
+    ),
+    "a constant thawed later": (lambda: thawed(), ValueError, "constants of the learner must not require grad"),
     "a parameter without gradient": (
         lambda: learner(Unused())(changed()),
         ValueError,
@@ -245,6 +305,34 @@ AT_FIRST_CALL = {
 }
 
 
+def classify_later_task():
+    batch = Batch(torch.rand(2, 4, 3), torch.tensor([[0, 1, 2, 3], [0, 1, 2, 7]]))
+    return learner(nn.Linear(3, 5), F.cross_entropy)(Episode(batch, batch))
+
+
+def weighted(episodes):
+    return Episode(*(batch._replace(weight=torch.ones_like(batch.x[..., 0])) for batch in episodes))
+
+
+def thawed():
+    model = models.mlp(1, [4], 1).double()
+    model[0].requires_grad_(False)
+    one = learner(model)
+    model[0].requires_grad_(True)
+    return one(changed())
+
+
+class Counting(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(1, 1).double()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls.add_(1)
+        return self.linear(x)
+
+
 def changed_names():
     return ("support_x", "support_y", "query_x", "query_y")
 
@@ -274,6 +362,22 @@ def test_dropout_passes_under_unrolled_and_in_evaluation_mode():
     assert quiet(sine_episodes()).isfinite()
     with pytest.raises(ValueError, match="dropout"):
         quiet.train()(sine_episodes())
+
+
+def test_a_written_buffer_is_restored():
+    model = Counting()
+    with pytest.raises(ValueError, match="buffers"):
+        learner(model, batching="loop")(changed())
+    assert model.calls == 0
+
+
+def test_dropout_switched_on_in_the_model_alone_is_found():
+    model = nn.Sequential(nn.Linear(1, 8), nn.Dropout(), nn.Linear(8, 1)).double()
+    quiet = learner(model, estimator=outer.Stepwise()).eval()
+    quiet(sine_episodes())
+    model.train()
+    with pytest.raises(ValueError, match="dropout"):
+        quiet(sine_episodes())
 
 
 def test_the_probe_leaves_the_random_state_alone():

@@ -121,6 +121,17 @@ class TestAutogradsRules:
         assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
         assert loss.grad_fn is None
 
+    @pytest.mark.parametrize("chunk_size", [None, 2])
+    def test_no_grad_draws_the_same_keys(self, chunk_size, episodes):
+        learner = sine_learner(RandomMask(0.1), chunk_size=chunk_size)
+        learner(episodes)
+        losses = []
+        for enabled in (True, False):
+            torch.manual_seed(3)
+            with torch.set_grad_enabled(enabled):
+                losses.append(learner(episodes).item())
+        assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+
     def test_frozen_learner_still_adapts(self, episodes):
         learner = sine_learner().requires_grad_(False)
         loss = learner(episodes)
@@ -218,6 +229,22 @@ class TestFastParameters:
         learner = outer.MAML(Tied().double(), F.mse_loss, inner.SGD(0.1), num_steps=2, fast="second.*")
         assert list(learner.meta.init) == ["first.weight", "second.bias"]
         learner(episodes).backward()
+        module = learner.adapt(episodes.support)[0]
+        assert torch.equal(module.first.weight, module.second.weight)
+
+    @pytest.mark.parametrize("fast", ["*", "second"])
+    def test_tied_starts_stay_tied_when_they_move(self, fast, episodes):
+        class Tied(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.first, self.second = nn.Linear(1, 1), nn.Linear(1, 1)
+                self.second.weight = self.first.weight
+
+            def forward(self, x):
+                return self.second(torch.tanh(self.first(x)))
+
+        learner = outer.MAML(Tied(), F.mse_loss, inner.MetaSGD(0.1), num_steps=2, fast=fast, learn_init=False).double()
+        assert learner.model.first.weight is learner.model.second.weight
         module = learner.adapt(episodes.support)[0]
         assert torch.equal(module.first.weight, module.second.weight)
 
@@ -326,6 +353,9 @@ class TestProblems:
         loss.backward()
         grads = [param.grad for param in learner.parameters()]
         assert {grad.dtype for grad in grads} == {torch.float32}
+        flat = torch.cat([grad.flatten() for grad in grads])
+        of_exact = torch.cat([grad.flatten() for grad in exact.gradient.init.values()])
+        assert F.cosine_similarity(flat, of_exact, dim=0) > 0.99
         assert loss.item() == pytest.approx(exact.loss.mean().item(), rel=0.05)
 
     def test_dropout_under_unrolled(self, episodes):
@@ -386,6 +416,31 @@ class TestAdapt:
         assert torch.equal(adapted.loss(episodes.query), before)
         assert torch.equal(adapted[0][0].weight, module[0].weight)
 
+    @pytest.mark.parametrize("batching", ["vmap", "loop"])
+    @pytest.mark.parametrize("num_tasks", [1, 3])
+    def test_refuses_other_numbers_of_tasks(self, batching, num_tasks):
+        adapted = sine_learner(batching=batching).adapt(sine_episodes(num_tasks).support)
+        other = sine_episodes(num_tasks + 1).query
+        for call in (lambda: adapted(other.x), lambda: adapted.loss(other)):
+            with pytest.raises(ValueError, match=f"leading axis of {num_tasks} tasks"):
+                call()
+
+    def test_refuses_what_is_no_batch_or_index(self, episodes):
+        adapted = sine_learner().adapt(episodes.support)
+        with pytest.raises(TypeError, match=r"Write adapted.loss\(episodes.query\)."):
+            adapted.loss(episodes)
+        with pytest.raises(ValueError, match=r"adapted\(episodes.query.x\)"):
+            adapted(sine_episodes(2).query)
+        with pytest.raises(TypeError, match="index must be an int"):
+            adapted[0:2]
+        with pytest.raises(IndexError):
+            adapted[3]
+
+    def test_chunks_bound_what_is_called(self, episodes):
+        whole, chunked = (sine_learner(chunk_size=size).adapt(episodes.support) for size in (None, 2))
+        assert torch.equal(whole.loss(episodes.query), chunked.loss(episodes.query))
+        assert torch.equal(whole(episodes.query.x), chunked(episodes.query.x))
+
     def test_query_is_not_needed(self):
         support = sine_episodes().support
         assert sine_learner().adapt(support).params["0.weight"].shape == (3, 6, 1)
@@ -410,7 +465,7 @@ class TestCarry:
         learner = sine_learner(estimator=self.Counting(), chunk_size=chunk_size)
         for _ in range(2):
             learner(episodes, keys=torch.tensor([1, 2, 6]))
-        assert learner.state_dict()["carry.steps"] == 6
+        assert learner.state_dict()["carry.tree.steps"] == 6
 
     def test_only_training_moves_it(self, episodes):
         learner = sine_learner(estimator=self.Counting())
@@ -419,18 +474,22 @@ class TestCarry:
         learner.eval()(episodes)
         with torch.no_grad():
             learner.train()(episodes)
-        assert learner.carry.steps == 1
+        assert learner.carry.tree.steps == 1
 
     def test_survives_saving(self, episodes):
         ones = torch.ones(3, dtype=torch.int64)
         learner, other = sine_learner(estimator=self.Counting()), sine_learner(estimator=self.Counting())
         learner(episodes, keys=ones)
         other.load_state_dict(learner.state_dict())
+        assert other.state_dict()["carry.tree.steps"] == 1
         other(episodes, keys=ones)
-        assert other.carry.steps == 2
+        assert other.carry.tree.steps == 2
         other.load_state_dict(learner.state_dict())
-        assert other.carry.steps == 1
-        assert pickle.loads(pickle.dumps(learner)).carry.steps == 1
+        assert other.state_dict()["carry.tree.steps"] == 1
+        other.load_state_dict(sine_learner(estimator=self.Counting()).state_dict())
+        other(episodes, keys=ones)
+        assert other.carry.tree.steps == 1
+        assert pickle.loads(pickle.dumps(learner)).carry.tree.steps == 1
 
     def test_most_learners_have_none(self, episodes):
         learner = sine_learner()
@@ -448,6 +507,12 @@ class TestCompile:
         for _ in range(3):
             learner(sine_episodes()).backward()
         assert counters["stats"]["unique_graphs"] == graphs
+
+    def test_many_batch_sizes(self):
+        learner = sine_learner(num_steps=1, compile={"backend": "eager"})
+        for num_tasks in range(2, 5):
+            learner(sine_episodes(num_tasks))
+        assert len(learner._compiled) == 3
 
     def test_many_learners(self, episodes):
         for _ in range(torch._dynamo.config.recompile_limit + 1):

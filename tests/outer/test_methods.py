@@ -1,5 +1,4 @@
 import pytest
-import torch
 import torch.nn.functional as F
 
 from metalearn import inner, models, outer
@@ -35,9 +34,10 @@ def test_choices_can_be_changed():
     assert list(build(outer.ANIL, fast="0").meta.init) == ["0.weight", "0.bias"]
 
 
-def test_the_head_of_a_model_that_is_one_layer():
-    learner = outer.ANIL(torch.nn.Linear(1, 1).double(), F.mse_loss, SGD, num_steps=1)
-    assert list(learner.meta.init) == ["weight", "bias"]
+def test_the_head_is_the_last_that_can_be_learned():
+    model = models.mlp(1, [4, 4], 1).double()
+    model[4].requires_grad_(False)
+    assert list(outer.ANIL(model, F.mse_loss, SGD, num_steps=1).meta.init) == ["2.weight", "2.bias"]
 
 
 def test_reptile_trains_on_parts_of_the_support_set():

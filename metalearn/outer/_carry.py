@@ -1,0 +1,46 @@
+"""What outlives a meta-step, kept by the learner."""
+
+from typing import Any
+
+import torch.nn as nn
+from torch import Tensor
+
+from metalearn._modules import TensorTree
+from metalearn._tree import tree_leaves
+from metalearn.types import PyTree
+
+
+class Carry(nn.Module):
+    """Buffers that come into being with the first training step, if the estimator carries anything.
+
+    Calling the module with the estimator's start returns what is carried: what the last training step left, or what
+    was loaded, or that start. Its structure is known only then, so what is loaded waits for it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tree: TensorTree | None = None
+        self._loaded: dict[str, Tensor] = {}
+
+    def forward(self, start: PyTree) -> PyTree:
+        """Return what is carried."""
+        if self.tree is None and self._loaded:
+            tree = TensorTree(start, learned=False)
+            tree.load_state_dict(self._loaded)
+            self.keep(tree())
+        return start if self.tree is None else self.tree()
+
+    def keep(self, carry: PyTree) -> None:
+        """Carry this from now on."""
+        if tree_leaves(carry):
+            self.tree, self._loaded = TensorTree(carry, learned=False), {}
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        destination.update({f"{prefix}tree.{name}": tensor for name, tensor in self._loaded.items()})
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+        inside = f"{prefix}tree."
+        self.tree = None
+        self._loaded = {
+            name.removeprefix(inside): tensor.clone() for name, tensor in state_dict.items() if name.startswith(inside)
+        }

@@ -1,0 +1,72 @@
+"""What a learner checks before it computes: shapes at every call, the problem itself at the first."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from metalearn._modules import get_tensor
+from metalearn._tree import tree_leaves
+from metalearn.functional import draw_keys
+from metalearn.outer._learner_checks import (
+    check_device,
+    check_episodes,
+    check_keys,
+    check_precision,
+    check_support_batches,
+    check_task_axis,
+)
+from metalearn.outer._probe import check_gradient, check_losses
+from metalearn.types import Batch, Episode, Meta
+
+if TYPE_CHECKING:
+    from metalearn.outer._learner import MetaLearner
+
+
+class Gate:
+    """Lets data into a learner, and remembers which checks it need not repeat."""
+
+    def __init__(self) -> None:
+        self._passed: set[Any] = set()
+
+    def episodes(self, learner: "MetaLearner", episodes: Episode, keys: Tensor | None) -> Tensor:
+        """Raise for what is wrong with the episodes or their losses, and return the keys."""
+        num_tasks = check_episodes(episodes)
+        self._data(learner, episodes, episodes.support)
+        buffers = dict(learner.named_buffers())
+        self._once("losses", learner, check_losses, learner.problem, learner.meta, episodes, buffers)
+        return self._keys(learner, num_tasks, keys)
+
+    def support(self, learner: "MetaLearner", support: Batch, keys: Tensor | None) -> Tensor:
+        """Raise for what is wrong with the support sets or their loss, and return the keys."""
+        num_tasks = check_task_axis({"support": support})
+        self._data(learner, support, support)
+        episodes, buffers = Episode(support, Batch(())), dict(learner.named_buffers())
+        self._once("support", learner, check_losses, learner.problem, learner.meta, episodes, buffers)
+        return self._keys(learner, num_tasks, keys)
+
+    def gradient(self, learner: "MetaLearner", meta: Meta, episode: Episode, key: Tensor) -> None:
+        """Raise for what is wrong with one task's meta-gradient."""
+        learned = {id(leaf) for leaf in tree_leaves(learner.meta)}
+        wanted = ((name, param) for name, param in learner.named_parameters() if param.requires_grad)
+        constants = [name for name, param in wanted if id(param) not in learned]
+        arguments = (learner.problem, learner.estimator, meta, episode, key, constants)
+        self._once("gradient", learner, check_gradient, *arguments)
+
+    def _data(self, learner: "MetaLearner", data: Any, support: Batch) -> None:
+        check_device(data, learner.device)
+        check_precision(get_tensor(learner.model, next(iter(learner.meta.init))))
+        check_support_batches(support, learner.support_batches)
+
+    def _keys(self, learner: "MetaLearner", num_tasks: int, keys: Tensor | None) -> Tensor:
+        if keys is None:
+            return draw_keys(num_tasks, device=learner.device)
+        check_keys(keys, num_tasks)
+        return keys.to(learner.device)
+
+    def _once(self, what: str, learner: "MetaLearner", check: Callable[..., None], *arguments: Any) -> None:
+        """Run a check that costs a pass through the model, once for every mode that the modules are in."""
+        mode = (what, tuple(module.training for module in learner.modules()))
+        if mode not in self._passed:
+            check(*arguments)
+            self._passed.add(mode)
