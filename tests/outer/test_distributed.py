@@ -19,7 +19,8 @@ def shard(rank, path):
     learner = sine_learner(inner.MetaSGD(0.01), fast=["2", "4"])
     part = slice(2 * rank, 2 * rank + 2)
     episodes = tree_map(lambda leaf: leaf[part], sine_episodes(num_tasks=4))
-    DistributedDataParallel(learner)(episodes, keys=keys(4)[part]).backward()
+    parallel = DistributedDataParallel(learner)
+    parallel(episodes, keys=keys(4)[part]).backward()
     torch.save([param.grad for param in learner.parameters()], f"{path}/{rank}.pt")
     dist.destroy_process_group()
 
