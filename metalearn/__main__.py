@@ -87,7 +87,7 @@ def omniglot(arguments: argparse.Namespace) -> None:
     learner = outer.MAML(model, F.cross_entropy, inner.SGD(lr=0.4), num_steps=1)
     optimizer = torch.optim.Adam(learner.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, arguments.iterations)
-    history = fit(learner, train, optimizer, arguments.iterations, meta_batch_size=16, scheduler=schedule)
+    history = fit(learner, train, optimizer, arguments.iterations, meta_batch_size=8, scheduler=schedule)
     print(f"trained for {history.seconds:.0f} s on {arguments.device}")
 
     for num_steps in (1, 3, 10):
@@ -119,7 +119,7 @@ def parser() -> argparse.ArgumentParser:
     images.add_argument("--root", type=Path, default=Path("data"), help="folder of omniglot-py/ (%(default)s)")
     images.add_argument("--download", action="store_true", help="download the images to --root if need be")
     images.add_argument("--npz", type=Path, help="read the images from this archive instead")
-    images.add_argument("--iterations", type=int, default=3200, help="number of meta-steps (%(default)s)")
+    images.add_argument("--iterations", type=int, default=5500, help="number of meta-steps (%(default)s)")
     images.add_argument("--n-way", type=int, default=5, help="classes in a task (%(default)s)")
     images.add_argument("--k-shot", type=int, default=1, help="support images of a class (%(default)s)")
     images.add_argument("--num-filters", type=int, default=32, help="filters of a convolution (%(default)s)")

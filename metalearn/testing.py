@@ -138,7 +138,8 @@ def peak_live_bytes(function: Callable[[], Any]) -> int:
     >>> peak_live_bytes(lambda: torch.zeros(1000).sum().item())
     4004
     """
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    cpu = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=cpu, profile_memory=True, acc_events=True) as profile:
         function()
     events = profile.profiler.kineto_results.events()
     changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from metalearn import inner
-from metalearn._checks import check_count, invalid
+from metalearn._checks import check_count
 from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Params, Problem, PyTree
 
 
@@ -50,23 +50,6 @@ class MetaGradient(ABC):
         """Adapt to one task's support set as the estimator assumes: the plain inner loop, where not said otherwise."""
         episode = Episode(support, Batch(()))
         return inner.adapt(problem._replace(num_steps=num_steps), meta, episode, key)
-
-
-def check_order(order: int) -> None:
-    """Raise unless the order of a derivative is 1 or 2."""
-    if order not in (1, 2):
-        raise ValueError(invalid("order", "be 1 or 2", repr(order), "2 is exact, 1 drops the Hessian."))
-
-
-def check_truncate(truncate: int | None) -> None:
-    """Raise unless a number of steps to differentiate is at least 0 or None."""
-    if truncate is not None:
-        check_count("truncate", truncate, minimum=0, fix="None differentiates all steps.")
-
-
-def reached_by_steps(truncate: int | None) -> frozenset[str]:
-    """Return what reverse mode through the last `truncate` steps reaches."""
-    return frozenset({"init", "shared"} if truncate == 0 else Meta._fields)
 
 
 def meta_gradient(

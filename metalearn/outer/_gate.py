@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from metalearn._modules import get_tensor
 from metalearn._tree import tree_leaves
 from metalearn.functional import draw_keys
 from metalearn.outer._learner_checks import (
@@ -33,29 +32,23 @@ class Gate:
         """Raise for what is wrong with the episodes or their losses, and return the keys."""
         num_tasks = check_episodes(episodes)
         self._data(learner, episodes, episodes.support)
-        buffers = dict(learner.named_buffers())
-        self._once("losses", learner, check_losses, learner.problem, learner.meta, episodes, buffers)
+        self._once("losses", learner, lambda: _check_losses(learner, episodes))
         return self._keys(learner, num_tasks, keys)
 
     def support(self, learner: "MetaLearner", support: Batch, keys: Tensor | None) -> Tensor:
         """Raise for what is wrong with the support sets or their loss, and return the keys."""
         num_tasks = check_task_axis({"support": support})
         self._data(learner, support, support)
-        episodes, buffers = Episode(support, Batch(())), dict(learner.named_buffers())
-        self._once("support", learner, check_losses, learner.problem, learner.meta, episodes, buffers)
+        self._once("support", learner, lambda: _check_losses(learner, Episode(support, Batch(()))))
         return self._keys(learner, num_tasks, keys)
 
     def gradient(self, learner: "MetaLearner", meta: Meta, episode: Episode, key: Tensor) -> None:
         """Raise for what is wrong with one task's meta-gradient."""
-        learned = {id(leaf) for leaf in tree_leaves(learner.meta)}
-        wanted = ((name, param) for name, param in learner.named_parameters() if param.requires_grad)
-        constants = [name for name, param in wanted if id(param) not in learned]
-        arguments = (learner.problem, learner.estimator, meta, episode, key, constants)
-        self._once("gradient", learner, check_gradient, *arguments)
+        self._once("gradient", learner, lambda: _check_gradient(learner, meta, episode, key))
 
     def _data(self, learner: "MetaLearner", data: Any, support: Batch) -> None:
         check_device(data, learner.device)
-        check_precision(get_tensor(learner.model, next(iter(learner.meta.init))))
+        check_precision(next(iter(learner.meta.init.values())))
         check_support_batches(support, learner.support_batches)
 
     def _keys(self, learner: "MetaLearner", num_tasks: int, keys: Tensor | None) -> Tensor:
@@ -64,9 +57,20 @@ class Gate:
         check_keys(keys, num_tasks)
         return keys.to(learner.device)
 
-    def _once(self, what: str, learner: "MetaLearner", check: Callable[..., None], *arguments: Any) -> None:
+    def _once(self, what: str, learner: "MetaLearner", check: Callable[[], None]) -> None:
         """Run a check that costs a pass through the model, once for every mode that the modules are in."""
         mode = (what, tuple(module.training for module in learner.modules()))
         if mode not in self._passed:
-            check(*arguments)
+            check()
             self._passed.add(mode)
+
+
+def _check_losses(learner: "MetaLearner", episodes: Episode) -> None:
+    check_losses(learner.problem, learner.meta, episodes, dict(learner.named_buffers()))
+
+
+def _check_gradient(learner: "MetaLearner", meta: Meta, episode: Episode, key: Tensor) -> None:
+    learned = {id(leaf) for leaf in tree_leaves(learner.meta)}
+    wanted = ((name, param) for name, param in learner.named_parameters() if param.requires_grad)
+    constants = [name for name, param in wanted if id(param) not in learned]
+    check_gradient(learner.problem, learner.estimator, meta, episode, key, constants)

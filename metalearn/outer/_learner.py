@@ -97,9 +97,9 @@ class MetaLearner(nn.Module):
         self.estimator, self.batching, self.compile_options = estimator, batching, compile
         self.chunk_size = 1 if batching == "loop" else chunk_size
         self.support_batches = support_batches or 1
+        in_support = "criterion" if support_criterion is None else "support_criterion"
         self.problem = Problem(
-            support_loss=support_loss
-            or OnSupport(self._model_loss("support_criterion" if support_criterion else "criterion", support_batches)),
+            support_loss=support_loss or OnSupport(self._model_loss(in_support, support_batches)),
             query_loss=query_loss or OnQuery(self._model_loss("criterion")),
             rule=rule,
             num_steps=num_steps,

@@ -8,7 +8,7 @@ from torch.func import grad_and_value, vjp
 
 from metalearn import inner
 from metalearn._tree import tree_add, tree_zeros_like
-from metalearn.outer._base import MetaGradient, check_order, check_truncate, reached_by_steps
+from metalearn.outer._reverse_mode import ReverseMode
 from metalearn.types import Episode, Estimate, Meta, Params, Problem, PyTree
 
 
@@ -23,7 +23,7 @@ class _Record(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Stepwise(MetaGradient):
+class Stepwise(ReverseMode):
     """The exact gradient, computed one inner step at a time. Memory grows with steps times parameters only.
 
     The forward pass keeps parameters, rule state, gradients and loss of every step. The backward pass pulls the
@@ -31,33 +31,19 @@ class Stepwise(MetaGradient):
     gradient with one Hessian-vector product.
 
     Args:
-        order: 2 is exact. 1 leaves the Hessian-vector product out, the papers' first-order assumption.
-        truncate: Number of last steps to differentiate; the gradient at the step before them is passed to `init`
-            unchanged. None for all; 0 gives first-order MAML's gradient to `init`, and none to the rule.
-
-    Raises:
-        ValueError: If `order` is not 1 or 2, or `truncate` is negative.
+        order: 2 is exact; 1 takes support gradients and losses as constants.
+        truncate: Number of last steps to differentiate, at least 0; the gradient before them is passed to `init`
+            unchanged. None for all.
 
     References:
         Franceschi et al., "Forward and reverse gradient-based hyperparameter optimization", ICML 2017 (eqs. 6-7).
     """
 
-    order: int = 2
-    truncate: int | None = None
     repeats_losses = True
-
-    def __post_init__(self) -> None:
-        check_order(self.order)
-        check_truncate(self.truncate)
-
-    @property
-    def reaches(self) -> frozenset[str]:
-        """Everything, but the rule only if a step is differentiated."""
-        return reached_by_steps(self.truncate)
 
     def __call__(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree) -> Estimate:
         """Estimate one task's meta-gradient."""
-        cut = 0 if self.truncate is None else max(problem.num_steps - self.truncate, 0)
+        cut = self.num_constant(problem.num_steps)
 
         def start(rule: PyTree, init: Params) -> Any:  # torch.compile cannot evaluate a tuple[...] here
             return problem.rule.init_state(rule, init, key), init

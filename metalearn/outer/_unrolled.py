@@ -7,44 +7,28 @@ from torch.func import grad_and_value
 
 from metalearn import inner
 from metalearn._tree import tree_detach, tree_map
-from metalearn.outer._base import MetaGradient, check_order, check_truncate, reached_by_steps
+from metalearn.outer._reverse_mode import ReverseMode
 from metalearn.types import Episode, Estimate, Meta, Problem, PyTree
 
 
 @dataclass(frozen=True)
-class Unrolled(MetaGradient):
+class Unrolled(ReverseMode):
     """The exact gradient by reverse mode through the whole inner loop. Fastest for few steps.
 
     Memory grows with the number of steps times the model's activations; `Stepwise` gives the same with less.
 
     Args:
-        order: 2 is exact. 1 takes support gradients and losses as constants, the papers' first-order assumption.
-        truncate: Number of last steps to differentiate; the gradient at the step before them is passed to `init`
-            unchanged. None for all; 0 gives first-order MAML's gradient to `init`, and none to the rule.
-
-    Raises:
-        ValueError: If `order` is not 1 or 2, or `truncate` is negative.
+        order: 2 is exact; 1 takes support gradients and losses as constants.
+        truncate: Number of last steps to differentiate, at least 0; the gradient before them is passed to `init`
+            unchanged. None for all.
 
     References:
         Finn et al., "Model-agnostic meta-learning for fast adaptation of deep networks", ICML 2017.
-        Shaban et al., "Truncated back-propagation for bilevel optimization", AISTATS 2019.
     """
-
-    order: int = 2
-    truncate: int | None = None
-
-    def __post_init__(self) -> None:
-        check_order(self.order)
-        check_truncate(self.truncate)
-
-    @property
-    def reaches(self) -> frozenset[str]:
-        """Everything, but the rule only if a step is differentiated."""
-        return reached_by_steps(self.truncate)
 
     def __call__(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree) -> Estimate:
         """Estimate one task's meta-gradient."""
-        cut = 0 if self.truncate is None else max(problem.num_steps - self.truncate, 0)
+        cut = self.num_constant(problem.num_steps)
 
         def query_loss(meta: Meta) -> Tensor:
             params, state = meta.init, problem.rule.init_state(meta.rule, meta.init, key)

@@ -57,7 +57,7 @@ def test_noise_is_on_support_and_query():
         ({"order": -1}, ValueError, "order must be at least 0; got -1"),
         ({"order": 1.5}, TypeError, r"order must be an int; got 1\.5"),
         ({"coefficient_range": (1, -1)}, ValueError, "coefficient_range must be finite with low <= high"),
-        ({"x_range": 2}, TypeError, r"x_range must be a pair \(low, high\); got 2"),
+        ({"x_range": 2}, TypeError, r"x_range must be a pair of numbers \(low, high\); got 2"),
         ({"noise_std": math.nan}, ValueError, "noise_std must be at least 0 and finite; got nan"),
     ],
 )

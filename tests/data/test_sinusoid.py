@@ -59,7 +59,7 @@ def test_it_is_a_value():
         ({"k_shot": 0}, ValueError, r"k_shot must be at least 1; got 0\. Pass Sinusoid\(k_shot=10"),
         ({"k_shot": 1.0}, TypeError, r"k_shot must be an int; got 1\.0"),
         ({"num_query": 0}, ValueError, "num_query must be at least 1; got 0"),
-        ({"amplitude": 2}, TypeError, r"amplitude must be a pair \(low, high\); got 2\. Pass amplitude="),
+        ({"amplitude": 2}, TypeError, r"amplitude must be a pair of numbers \(low, high\); got 2\. Pass amplitude="),
         ({"phase": (1, 0)}, ValueError, r"phase must be finite with low <= high; got \(1, 0\)"),
         ({"frequency": (1, math.inf)}, ValueError, "frequency must be finite"),
         ({"x_range": (1, 2, 3)}, TypeError, "x_range must be a pair"),
