@@ -15,7 +15,7 @@ from metalearn._tasks import take
 from metalearn._tree import tree_leaves
 from metalearn.functional import ModelLoss, OnQuery, OnSupport
 from metalearn.outer._base import MetaGradient
-from metalearn.types import Batch, Episode, Meta, Problem
+from metalearn.types import Batch, Episode, Estimate, Meta, Problem
 
 CLASS_INDICES: tuple[Any, ...] = (F.cross_entropy, F.nll_loss, nn.CrossEntropyLoss, nn.NLLLoss)
 ELEMENTWISE: tuple[Any, ...] = (F.mse_loss, F.l1_loss, F.smooth_l1_loss, nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss)
@@ -62,7 +62,7 @@ def check_gradient(
     with _same_random_numbers(key.device):
         unused = _unused(problem, meta, episode)
         before = _generator_states(key.device)
-        estimate = estimator(problem, meta, episode, key, estimator.init_carry(problem, meta, episode))
+        estimate = _estimate(problem, estimator, meta, episode, key)
         drew = any(not torch.equal(a, b) for a, b in zip(before, _generator_states(key.device), strict=True))
     if drew and estimator.repeats_losses:
         fix = "Use estimator=outer.Unrolled(), or switch dropout off with learner.eval()."
@@ -78,6 +78,16 @@ def check_gradient(
         fix = "Use an estimator of order 2."
         got = f"none for {sorted(in_query)}, which act through the inner loop alone"
         raise ValueError(invalid(f"{estimator}", "give all learned parameters a gradient", got, fix))
+
+
+def _estimate(problem: Problem, estimator: MetaGradient, meta: Meta, episode: Episode, key: Tensor) -> Estimate:
+    try:
+        return estimator(problem, meta, episode, key, estimator.init_carry(problem, meta, episode))
+    except RuntimeError as error:
+        if "is not implemented" not in str(error):
+            raise
+        fix = "Attention has one in `with torch.nn.attention.sdpa_kernel(SDPBackend.MATH):`, or use order 1."
+        raise ValueError(invalid("model", "have second derivatives", error, fix)) from error
 
 
 def _check_scalar(name: str, loss: Any) -> None:
