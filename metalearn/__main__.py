@@ -69,7 +69,7 @@ def draw(learner: outer.MetaLearner, path: Path, generator: torch.Generator) -> 
 
 
 def omniglot(arguments: argparse.Namespace) -> None:
-    """Meta-train MAML on few-shot Omniglot and print the accuracy on the characters of the test split."""
+    """Meta-train MAML with learned rates on few-shot Omniglot, and print the accuracy on the test characters."""
 
     def sampler(split: Literal["train", "test"]) -> data.EpisodeSampler:
         if arguments.npz is None:
@@ -84,7 +84,8 @@ def omniglot(arguments: argparse.Namespace) -> None:
     train, test = sampler("train"), sampler("test")
     print(f"train: {train.classes}\ntest:  {test.classes}")
     model = models.conv4(1, arguments.n_way, num_filters=arguments.num_filters).to(arguments.device)
-    learner = outer.MAML(model, F.cross_entropy, inner.SGD(lr=0.4), num_steps=1)
+    rule = inner.LearnedRate(inner.SGD(lr=0.4), per="tensor")
+    learner = outer.MAML(model, F.cross_entropy, rule, num_steps=1)
     optimizer = torch.optim.Adam(learner.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, arguments.iterations)
     history = fit(learner, train, optimizer, arguments.iterations, meta_batch_size=8, scheduler=schedule)
