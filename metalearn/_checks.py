@@ -49,5 +49,5 @@ def check_choice(what: str, value: Any, choices: Iterable[Any]) -> None:
 
 def did_you_mean(word: Any, choices: Iterable[Any]) -> str:
     """Return `Did you mean 'x'?` for the closest of `choices`, or nothing."""
-    close = difflib.get_close_matches(str(word), [str(choice) for choice in choices], n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(word), [str(choice) for choice in choices], n=1, cutoff=0.6)
     return f"Did you mean {close[0]!r}?" if close else ""

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from metalearn._checks import check_count, invalid
-from metalearn._tasks import map_tasks, take
 from metalearn._tasks import num_tasks as count_tasks
+from metalearn._tasks import take
 from metalearn.data import TaskDistribution
 from metalearn.functional import draw_keys
 from metalearn.models import uses_batch_statistics
@@ -88,7 +89,7 @@ def evaluate(
     *,
     num_tasks: int,
     num_steps: int | None = None,
-    metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {},
+    metrics: Mapping[str, Callable[[Any, Any], Any]] = {},
     generator: torch.Generator | None = None,
 ) -> Evaluation:
     """Adapt to tasks and measure the adapted models on their query sets. Memory does not grow with `num_tasks`.
@@ -100,7 +101,7 @@ def evaluate(
         episodes: Where the tasks come from: a distribution, or an iterable of batches of episodes.
         num_tasks: Number of tasks, at least 1.
         num_steps: Number of adaptation steps, at least 0; as in training if not given.
-        metrics: Functions `(output, target) -> scalar` of one task's query set, by name, such as
+        metrics: Functions `(output, target) -> number` of one task's query set, by name, such as
             `{"accuracy": functional.accuracy}`.
         generator: Source of the tasks' randomness and keys; PyTorch's if not given.
 
@@ -118,7 +119,7 @@ def evaluate(
     >>> evaluation["loss"].values.shape, evaluation.transductive
     (torch.Size([50]), False)
     """
-    check_learner(learner)
+    learner = bare(learner)
     check_count("num_tasks", num_tasks, fix="Write num_tasks=600, say.")
     num_steps = learner.num_steps if num_steps is None else num_steps
     _check_metrics(metrics)
@@ -130,7 +131,7 @@ def evaluate(
         if metrics:
             outputs = adapted(batch.query.x)
             for name, metric in metrics.items():
-                values[name].append(_per_task(name, metric, outputs, batch.query.y, learner.batching))
+                values[name].append(_per_task(name, metric, outputs, batch.query.y))
     summaries = {name: Summary(torch.cat(parts).cpu()) for name, parts in values.items()}
     return Evaluation(summaries, num_tasks, num_steps, uses_batch_statistics(learner.model))
 
@@ -144,24 +145,28 @@ def _check_metrics(metrics: Any) -> None:
             raise TypeError(invalid(f"metric {name!r}", "be a function with a name other than 'loss'", metric, fix))
 
 
-def _per_task(name: str, metric: Callable[..., Tensor], outputs: Tensor, targets: Tensor, batching: str) -> Tensor:
+def _per_task(name: str, metric: Callable[..., Any], outputs: Any, targets: Any) -> Tensor:
     """Return one metric of every task, `[num_tasks]`."""
-    values = map_tasks(metric, (outputs, targets), batching)
-    if values.dim() != 1:
+    # A loop, so that a metric may be any function, of NumPy or scikit-learn too.
+    each = [torch.as_tensor(metric(*take((outputs, targets), task))) for task in range(count_tasks(outputs))]
+    if each[0].dim() != 0:
         fix = "Average it: .mean()."
-        raise ValueError(invalid(f"metric {name!r}", "be a scalar", f"shape {tuple(values.shape[1:])}", fix))
-    return _precise(values)
+        raise ValueError(invalid(f"metric {name!r}", "be a scalar", f"shape {tuple(each[0].shape)}", fix))
+    return _precise(torch.stack(each))
 
 
 def _precise(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
-def check_learner(learner: Any) -> None:
-    """Raise unless `learner` is a `MetaLearner`."""
-    if not isinstance(learner, MetaLearner):
+def bare(learner: Any) -> MetaLearner:
+    """Return the learner inside `DistributedDataParallel` or `torch.compile`; raise unless there is one."""
+    inside = learner.module if isinstance(learner, DistributedDataParallel) else learner
+    inside = getattr(inside, "_orig_mod", inside)
+    if not isinstance(inside, MetaLearner):
         fix = "Write outer.MAML(model, F.mse_loss, inner.SGD(lr=0.01), num_steps=5), say."
         raise TypeError(invalid("learner", "be a MetaLearner", type(learner).__name__, fix))
+    return inside
 
 
 def _batches(

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from metalearn._checks import check_count, check_positive, invalid
 from metalearn._tasks import num_tasks
 from metalearn.data import TaskDistribution
-from metalearn.evaluation import check_learner, evaluate
+from metalearn.evaluation import bare, evaluate
 from metalearn.functional import draw_keys
 from metalearn.outer import MetaLearner
 from metalearn.outer._learner_checks import check_episodes
@@ -65,11 +65,11 @@ def fit(
     """Train a learner. It is left at its last iteration; `load_state_dict(history.best_state)` goes back to the best.
 
     Args:
-        learner: The learner.
+        learner: The learner, bare or in `DistributedDataParallel` or `torch.compile`.
         batches: A task distribution, or an iterable of batches of episodes, started anew when it ends.
         optimizer: Any optimizer of the learner's parameters.
         num_iterations: Number of meta-steps, at least 1.
-        meta_batch_size: Number of tasks in a meta-step, at least 1; for a task distribution only.
+        meta_batch_size: Number of tasks in a meta-step, at least 1; an iterable has its own.
         scheduler: Stepped after every iteration; `ReduceLROnPlateau` after every validation, with its score.
         max_grad_norm: Bound on the norm of the whole meta-gradient, positive.
         validate: Distribution of tasks, the same ones each time, whose mean query loss is the score; or a function of
@@ -96,24 +96,24 @@ def fit(
     >>> fit(learner, tasks, optimizer, 10, meta_batch_size=4, progress=False).loss.shape
     torch.Size([10])
     """
-    check_learner(learner)
+    inside = bare(learner)
     check_count("num_iterations", num_iterations, fix="Write num_iterations=10_000, say.")
     check_count("validate_every", validate_every)
     check_count("num_validation_tasks", num_validation_tasks)
     if max_grad_norm is not None:
         check_positive("max_grad_norm", max_grad_norm)
-    _check_optimizer(learner, optimizer)
+    _check_optimizer(inside, optimizer)
     _check_validation(validate)
     _check_scheduler(scheduler, validate)
-    episodes = _endless(batches, meta_batch_size, generator, learner.device)
+    episodes = _endless(batches, meta_batch_size, generator, inside.device)
     history, losses, start = History(), [], time.perf_counter()
     with tqdm(total=num_iterations, disable=not progress, mininterval=REFRESH_SECONDS) as bar:
         for iteration in range(1, num_iterations + 1):
-            losses.append(_meta_step(learner, next(episodes), optimizer, max_grad_norm, generator))
+            losses.append(_meta_step(learner, next(episodes), optimizer, max_grad_norm, generator, inside.device))
             last = iteration == num_iterations
             if validate is not None and (iteration % validate_every == 0 or last):
-                score = _score(learner, validate, num_validation_tasks)
-                _keep_best(history, learner, iteration, score)
+                score = _score(inside, validate, num_validation_tasks)
+                _keep_best(history, inside, iteration, score)
                 if isinstance(scheduler, ReduceLROnPlateau):
                     scheduler.step(score)
             if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):
@@ -134,9 +134,10 @@ def _meta_step(
     optimizer: torch.optim.Optimizer,
     max_grad_norm: float | None,
     generator: torch.Generator | None,
+    device: torch.device,
 ) -> Tensor:
     """Take one step of the optimizer and return the loss before it, not yet read."""
-    keys = draw_keys(num_tasks(episodes), generator=generator, device=learner.device)
+    keys = draw_keys(num_tasks(episodes), generator=generator, device=device)
 
     def closure() -> Tensor:
         optimizer.zero_grad()
@@ -166,18 +167,18 @@ def _endless(
     if not isinstance(batches, Iterable):
         fix = "Pass data.Sinusoid(k_shot=10, num_query=10), say."
         raise TypeError(invalid("batches", "be a task distribution or an iterable", repr(batches), fix))
-    if meta_batch_size is not None:
-        fix = "Leave it out: the iterable's batches have their size."
-        raise TypeError(invalid("meta_batch_size", "be left out for an iterable", meta_batch_size, fix))
-    return _cycle(batches, device)
+    return _cycle(batches, meta_batch_size, device)
 
 
-def _cycle(batches: Iterable[Episode], device: torch.device) -> Iterator[Episode]:
+def _cycle(batches: Iterable[Episode], meta_batch_size: int | None, device: torch.device) -> Iterator[Episode]:
     while True:
         came = False
         for batch in batches:
             came = True
-            check_episodes(batch)
+            count = check_episodes(batch)
+            if meta_batch_size not in (None, count):
+                fix = "Leave it out for an iterable, whose batches have their size."
+                raise ValueError(invalid("meta_batch_size", f"be the {count} tasks of a batch", meta_batch_size, fix))
             yield batch.to(device)
         if not came:
             fix = "Pass a list or a DataLoader, which can be started anew, or lower num_iterations."

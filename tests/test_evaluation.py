@@ -85,9 +85,10 @@ def test_memory_does_not_grow_with_tasks():
 
 def test_takes_one_batch_of_episodes_and_counts_integers():
     episodes = TASKS.sample(4)
-    metrics = {"points": lambda output, y: torch.tensor(len(y))}
+    metrics = {"points": lambda output, y: len(y), "error": lambda output, y: (output - y).abs().mean().item()}
     evaluation = evaluate(sine(), episodes, num_tasks=4, metrics=metrics)
     assert evaluation["points"].mean == 5
+    assert evaluation["error"].values.shape == (4,)
 
 
 def test_prints_as_one_line():

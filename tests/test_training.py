@@ -141,7 +141,7 @@ BAD = [
     ({"num_iterations": 0}, ValueError, "num_iterations must be at least 1"),
     ({"meta_batch_size": None}, TypeError, "Write meta_batch_size=4, say."),
     ({"meta_batch_size": 0}, ValueError, "meta_batch_size must be at least 1"),
-    ({"batches": [sine_episodes()]}, TypeError, "meta_batch_size must be left out for an iterable"),
+    ({"batches": [sine_episodes()]}, ValueError, "meta_batch_size must be the 3 tasks of a batch; got 2"),
     ({"batches": 3}, TypeError, "batches must be a task distribution or an iterable"),
     ({"batches": [], "meta_batch_size": None}, ValueError, "last for all iterations"),
     ({"optimizer": "adam"}, TypeError, "torch.optim.Adam(learner.parameters(), lr=1e-3)"),
@@ -181,6 +181,22 @@ def test_an_optimizer_of_the_model_alone_would_leave_the_rule_unlearned():
     optimizer = torch.optim.Adam(learner.model.parameters())
     with pytest.raises(ValueError, match="got one without .'rule.rate.0.weight'"):
         fit(learner, TASKS, optimizer, 1, meta_batch_size=2)
+
+
+def test_batches_of_the_size_that_is_said():
+    learner = sine()
+    history = fit(learner, TASKS.batches(4), adam(learner), 2, meta_batch_size=4, progress=False)
+    assert len(history.loss) == 2
+
+
+def test_a_compiled_learner():
+    learner = sine()
+    before = [param.detach().clone() for param in learner.parameters()]
+    wrapped = torch.compile(learner, backend="eager")
+    options = {"meta_batch_size": 2, "validate": TASKS, "num_validation_tasks": 4, "progress": False}
+    history = fit(wrapped, TASKS, adam(learner), 2, **options)
+    assert list(history.best_state) == list(learner.state_dict())
+    assert all(not torch.equal(a, b) for a, b in zip(before, learner.parameters(), strict=True))
 
 
 def test_plateau_needs_a_score():

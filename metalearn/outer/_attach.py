@@ -10,15 +10,33 @@ from torch import Tensor
 class _Attach(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, loss: Tensor, *leaves_then_gradients: Tensor) -> Tensor:
+        half = len(leaves_then_gradients) // 2
+        ctx.leaves = leaves_then_gradients[:half]
         # Saved tensors, not attributes: autograd frees them, and says so to whoever calls backward twice.
-        ctx.save_for_backward(*leaves_then_gradients[len(leaves_then_gradients) // 2 :])
+        ctx.save_for_backward(*leaves_then_gradients[half:])
         return loss.clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, loss_bar: Tensor) -> tuple[Tensor | None, ...]:
         gradients = ctx.saved_tensors
-        return (None, *(loss_bar * gradient for gradient in gradients), *[None] * len(gradients))
+        bars = (_Once.apply(loss_bar * g, leaf) for g, leaf in zip(gradients, ctx.leaves, strict=True))
+        return (None, *bars, *[None] * len(gradients))
+
+
+class _Once(torch.autograd.Function):
+    """A gradient that depends on the leaf which it belongs to, by a derivative that nobody has computed.
+
+    `torch.autograd.function.once_differentiable` would only refuse where the incoming gradient requires grad.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, leaf: Tensor) -> Tensor:
+        return gradient.clone()
+
+    @staticmethod
+    def backward(ctx: Any, bar: Tensor) -> tuple[Tensor | None, ...]:
+        message = "trying to differentiate twice a function that was marked with @once_differentiable"
+        raise RuntimeError(f"{message}: a meta-gradient is computed in the forward pass and has no graph.")
 
 
 def attach(loss: Tensor, leaves: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from metalearn._tree import tree_leaves
@@ -61,12 +62,13 @@ class Gate:
         """Run a check that costs a pass through the model, once for every mode that the modules are in."""
         mode = (what, tuple(module.training for module in learner.modules()))
         if mode not in self._passed:
-            check()
+            # Not for an outer torch.compile(learner) to trace. As a decorator it would import dynamo with the package.
+            torch.compiler.disable(check)()
             self._passed.add(mode)
 
 
 def _check_losses(learner: "MetaLearner", episodes: Episode) -> None:
-    check_losses(learner.problem, learner.meta, episodes, dict(learner.named_buffers()))
+    check_losses(learner.problem, learner.meta, episodes, learner)
 
 
 def _check_gradient(learner: "MetaLearner", meta: Meta, episode: Episode, key: Tensor) -> None:

@@ -108,7 +108,7 @@ class MetaLearner(nn.Module):
         names = trainable(model)
         self._fast = select("fast", fast, names)
         check_fast(self._fast)
-        learned = select("learn_init", learn_init, {name: names[name] for name in self._fast})
+        learned = select("learn_init", learn_init or False, {name: names[name] for name in self._fast})
         self._shared = self._shared_names()
         self.rule = TensorTree(rule.init_meta({name: get_tensor(model, name).detach() for name in self._fast}))
         rule_names = [f"rule.{name}" for name, _ in self.rule.named_parameters()]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,33 +19,22 @@ from metalearn.outer._base import MetaGradient
 from metalearn.types import Batch, Episode, Estimate, Meta, Problem
 
 CLASS_INDICES: tuple[Any, ...] = (F.cross_entropy, F.nll_loss, nn.CrossEntropyLoss, nn.NLLLoss)
-ELEMENTWISE: tuple[Any, ...] = (F.mse_loss, F.l1_loss, F.smooth_l1_loss, nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss)
+ELEMENTWISE: tuple[Any, ...] = (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss)
+ELEMENTWISE += (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
 
 
-def check_losses(problem: Problem, meta: Meta, episodes: Episode, buffers: dict[str, Tensor]) -> None:
+def check_losses(problem: Problem, meta: Meta, episodes: Episode, learner: nn.Module) -> None:
     """Compute the losses of the first task at the start, and of the query set only if there is one.
 
     Raises:
-        TypeError: If a loss is no tensor, or does not take weights that are given.
-        ValueError: If a loss is no scalar, a label of any task is out of range, outputs and targets differ in shape, or
-            the model writes into a buffer.
+        TypeError: If a loss is no tensor, or does not take the weights or the labels that are given.
+        ValueError: If a loss cannot be computed or is no scalar, a label of any task is out of range, outputs and
+            targets differ in shape, or the model writes into a buffer.
     """
-    first = take(episodes, 0)
-    with torch.no_grad(), _same_random_numbers(tree_leaves(meta)[0].device):
-        before = {name: (buffer._version, buffer.clone()) for name, buffer in buffers.items()}
+    with torch.no_grad(), _same_random_numbers(tree_leaves(meta)[0].device), _buffers_unwritten(learner):
         for name, batch in zip(Episode._fields, episodes, strict=True):
             if tree_leaves(batch):
-                on = getattr(problem, f"{name}_loss")
-                if isinstance(on, OnSupport | OnQuery):
-                    _check_targets(name, on.loss, meta, batch)
-                loss = on(meta.init, meta.shared, first, *([0] if name == "support" else []))
-                _check_scalar(name, loss)
-    written = [name for name, (version, _) in before.items() if buffers[name]._version != version]
-    for name in written:
-        buffers[name].copy_(before[name][1])
-    if written:
-        fix = "Wrap the model: models.use_batch_statistics(model), or keep the statistics in an estimator's carry."
-        raise ValueError(invalid("model", "leave its buffers as they are", f"writes into {written}", fix))
+                _check_loss(name, problem, meta, episodes, batch)
 
 
 def check_gradient(
@@ -80,6 +70,39 @@ def check_gradient(
         raise ValueError(invalid(f"{estimator}", "give all learned parameters a gradient", got, fix))
 
 
+def _check_loss(name: str, problem: Problem, meta: Meta, episodes: Episode, batch: Batch) -> None:
+    on = getattr(problem, f"{name}_loss")
+    try:
+        if isinstance(on, OnSupport | OnQuery):
+            _check_targets(name, on.loss, meta, batch)
+        loss = on(meta.init, meta.shared, take(episodes, 0), *([0] if name == "support" else []))
+    except (RuntimeError, IndexError) as error:
+        shapes = ", ".join(f"{tuple(leaf.shape)} of {leaf.dtype}" for leaf in tree_leaves(take(batch, 0)))
+        fix = f"The first task's {name} tensors are {shapes}; fit the model's input, output and dtype to them."
+        raise ValueError(invalid(f"{name} loss", "be computable", f"{type(error).__name__}: {error}", fix)) from error
+    _check_scalar(name, loss)
+
+
+@contextmanager
+def _buffers_unwritten(learner: nn.Module) -> Iterator[None]:
+    """Raise if a buffer is written to or replaced, after all are put back."""
+    places = {
+        f"{path}.{name}".lstrip("."): (module, name, buffer, buffer._version, buffer.clone())
+        for path, module in learner.named_modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    }
+    yield
+    written = []
+    for path, (module, name, buffer, version, value) in places.items():
+        if module._buffers[name] is not buffer or buffer._version != version:
+            written.append(path)
+            module._buffers[name] = buffer.copy_(value)
+    if written:
+        fix = "Wrap the model: models.use_batch_statistics(model), or keep the statistics in an estimator's carry."
+        raise ValueError(invalid("model", "leave its buffers as they are", f"writes into {written}", fix))
+
+
 def _estimate(problem: Problem, estimator: MetaGradient, meta: Meta, episode: Episode, key: Tensor) -> Estimate:
     try:
         return estimator(problem, meta, episode, key, estimator.init_carry(problem, meta, episode))
@@ -102,6 +125,8 @@ def _check_scalar(name: str, loss: Any) -> None:
 def _check_targets(name: str, loss: ModelLoss, meta: Meta, batch: Batch) -> None:
     """Raise if targets do not fit the model's output: a label without a logit kills a process that uses a GPU."""
     criterion, target = loss.criterion, batch.y
+    while isinstance(criterion, partial):
+        criterion = criterion.func
     known = _is_one_of(criterion, CLASS_INDICES + ELEMENTWISE)
     if known and tree_leaves(batch.weight):
         fix = "Write a criterion (output, target, weight) -> scalar."
@@ -114,6 +139,8 @@ def _check_targets(name: str, loss: ModelLoss, meta: Meta, batch: Batch) -> None
             got = f"{tuple(output.shape)} and {tuple(target.shape[1:])}"
             fix = "Give y the model's shape: y[..., None], say."
             raise ValueError(invalid(f"{name} outputs and targets", "have one shape", got, fix))
+    elif target.dim() == 2 and target.dtype != torch.int64:
+        raise TypeError(invalid(f"{name} labels", "be of int64", target.dtype, "Write y.long()."))
     elif not target.is_floating_point():
         _check_labels(name, target[target != getattr(criterion, "ignore_index", -100)], output.shape[1])
 

@@ -28,7 +28,7 @@ class ReverseMode(MetaGradient):
     truncate: int | None = None
 
     def __post_init__(self) -> None:
-        if self.order not in (1, 2):
+        if type(self.order) is not int or self.order not in (1, 2):
             raise ValueError(invalid("order", "be 1 or 2", repr(self.order), "2 is exact, 1 drops the Hessian."))
         if self.truncate is not None:
             check_count("truncate", self.truncate, minimum=0, fix="None differentiates all steps.")

@@ -64,4 +64,6 @@ def _patterns(what: str, selection: Any) -> list[str]:
 
 
 def _matches(pattern: str, name: str) -> bool:
-    return fnmatchcase(name, pattern) or fnmatchcase(name, pattern + ".*")
+    # Errors and state_dict say "model.head.weight", so that is understood too.
+    patterns = (pattern, pattern.removeprefix("model."))
+    return any(fnmatchcase(name, each) or fnmatchcase(name, each + ".*") for each in patterns)

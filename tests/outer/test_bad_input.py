@@ -1,5 +1,7 @@
 """What a learner refuses: each call with the error's type and a part of its message, the fix included."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn as nn
@@ -262,6 +264,32 @@ AT_FIRST_CALL = {
         ValueError,
         "model must leave its buffers as they are; got writes into ['model.calls']",
     ),
+    "statistics replaced by hand": (
+        lambda: learner(Replacing())(changed()),
+        ValueError,
+        "model must leave its buffers as they are; got writes into ['model.calls']",
+    ),
+    "a label too high for a partial": (
+        lambda: classify(5, partial(F.cross_entropy, label_smoothing=0.1)),
+        ValueError,
+        "Give the model n_way outputs.",
+    ),
+    "a label too high for a function of one's own": (
+        lambda: classify(5, lambda output, y: F.cross_entropy(output, y)),
+        ValueError,
+        "support loss must be computable; got IndexError: Target 5 is out of bounds",
+    ),
+    "labels of another type": (
+        lambda: classify(1.0),
+        TypeError,
+        "support labels must be of int64; got torch.float32. Write y.long().",
+    ),
+    "inputs of another precision": (
+        lambda: learner()(sine_episodes(dtype=torch.float32)),
+        ValueError,
+        "The first task's support tensors are (5, 1) of torch.float32, (5, 1) of torch.float32; fit the model's input",
+    ),
+    "inputs of another size": (lambda: learner()(changed(support_x=torch.cat([X, X], -1))), ValueError, "(5, 2)"),
     "half precision": (
         lambda: learner().half()(changed(**{name: X.half() for name in changed_names()})),
         ValueError,
@@ -334,6 +362,12 @@ class Counting(nn.Module):
         return self.linear(x)
 
 
+class Replacing(Counting):
+    def forward(self, x):
+        self.calls = self.calls + 1
+        return self.linear(x)
+
+
 def changed_names():
     return ("support_x", "support_y", "query_x", "query_y")
 
@@ -385,11 +419,14 @@ def test_dropout_passes_under_unrolled_and_in_evaluation_mode():
         quiet.train()(sine_episodes())
 
 
-def test_a_written_buffer_is_restored():
-    model = Counting()
+@pytest.mark.parametrize("kind", [0, 1])
+def test_a_written_buffer_is_restored(kind):
+    model = [Counting, Replacing][kind]()
+    before = model.calls
     with pytest.raises(ValueError, match="buffers"):
         learner(model, batching="loop")(changed())
-    assert model.calls == 0
+    assert model.calls is before
+    assert before == 0
 
 
 def test_dropout_switched_on_in_the_model_alone_is_found():

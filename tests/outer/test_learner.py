@@ -94,6 +94,14 @@ class TestAutogradsRules:
         with pytest.raises(RuntimeError, match="once_differentiable"):
             grads[0].sum().backward()
 
+    def test_a_penalty_on_the_gradient_raises(self, episodes):
+        learner = sine_learner()
+        loss = learner(episodes)
+        grads = torch.autograd.grad(loss, list(learner.parameters()), create_graph=True)
+        penalty = sum(grad.square().sum() for grad in grads)
+        with pytest.raises(RuntimeError, match="differentiate twice"):
+            (loss + penalty).backward()
+
     def test_gradients_accumulate_and_scale(self, episodes):
         learner = sine_learner()
         learner(episodes).backward()

@@ -28,6 +28,8 @@ def test_trainable_parameters_with_their_aliases():
         ("head.*", ["body.weight", "head.bias"]),
         ("head", ["body.weight", "head.bias"]),
         ("*.bias", ["body.bias", "head.bias"]),
+        ("model.head", ["body.weight", "head.bias"]),
+        ("model.body.bias", ["body.bias"]),
         (["head.bias", "body.bias"], ["body.bias", "head.bias"]),
         (lambda name: name.startswith("head"), ["body.weight", "head.bias"]),
         ({"head.weight"}, ["body.weight"]),
