@@ -194,6 +194,16 @@ class TestCopies:
         assert {param.grad.dtype for param in learner.parameters()} == {torch.float32}
 
 
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(1, 1), nn.Linear(1, 1)
+        self.second.weight = self.first.weight
+
+    def forward(self, x):
+        return self.second(torch.tanh(self.first(x)))
+
+
 class TestFastParameters:
     def test_shared_parameters_do_not_adapt_but_learn(self, episodes):
         learner = sine_learner(fast="4")
@@ -225,15 +235,6 @@ class TestFastParameters:
         assert model[0].weight.grad is None
 
     def test_tied_parameters_adapt_as_one(self, episodes):
-        class Tied(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.first, self.second = nn.Linear(1, 1), nn.Linear(1, 1)
-                self.second.weight = self.first.weight
-
-            def forward(self, x):
-                return self.second(torch.tanh(self.first(x)))
-
         learner = outer.MAML(Tied().double(), F.mse_loss, inner.SGD(0.1), num_steps=2, fast="second.*")
         assert list(learner.meta.init) == ["first.weight", "second.bias"]
         learner(episodes).backward()
@@ -242,15 +243,6 @@ class TestFastParameters:
 
     @pytest.mark.parametrize("fast", ["*", "second"])
     def test_tied_starts_stay_tied_when_they_move(self, fast, episodes):
-        class Tied(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.first, self.second = nn.Linear(1, 1), nn.Linear(1, 1)
-                self.second.weight = self.first.weight
-
-            def forward(self, x):
-                return self.second(torch.tanh(self.first(x)))
-
         learner = outer.MAML(Tied(), F.mse_loss, inner.MetaSGD(0.1), num_steps=2, fast=fast, learn_init=False).double()
         assert learner.model.first.weight is learner.model.second.weight
         module = learner.adapt(episodes.support)[0]
