@@ -91,14 +91,10 @@ def omniglot(arguments: argparse.Namespace) -> None:
     history = fit(learner, train, optimizer, arguments.iterations, meta_batch_size=8, scheduler=schedule)
     print(f"trained for {history.seconds:.0f} s on {arguments.device}")
 
+    options = {"num_tasks": arguments.tasks, "metrics": {"accuracy": functional.accuracy}}
     for num_steps in (1, 3, 10):
         same_tasks = torch.Generator().manual_seed(arguments.seed + 1)
-        metrics = {"accuracy": functional.accuracy}
-        print(
-            evaluate(
-                learner, test, num_tasks=arguments.tasks, num_steps=num_steps, metrics=metrics, generator=same_tasks
-            )
-        )
+        print(evaluate(learner, test, num_steps=num_steps, generator=same_tasks, **options))
     path = arguments.out / "omniglot.pt"
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(learner.state_dict(), path)
@@ -112,7 +108,6 @@ def parser() -> argparse.ArgumentParser:
     sine = commands.add_parser("demo", help="MAML on sine waves, in about a minute on a CPU")
     sine.set_defaults(command=demo)
     sine.add_argument("--iterations", type=int, default=2500, help="number of meta-steps (%(default)s)")
-
     sine.add_argument("--tasks", type=int, default=300, help="unseen tasks to test on (%(default)s)")
 
     images = commands.add_parser("omniglot", help="MAML on few-shot Omniglot, in about six minutes on two cores")

@@ -169,6 +169,16 @@ def bare(learner: Any) -> MetaLearner:
     return inside
 
 
+def as_iterable(what: str, episodes: Any) -> Iterable[Episode]:
+    """Return what is no task distribution as an iterable of batches of episodes; one batch is one of them."""
+    if isinstance(episodes, Episode):
+        return [episodes]
+    if not isinstance(episodes, Iterable):
+        fix = "Pass data.Sinusoid(k_shot=10, num_query=10), say."
+        raise TypeError(invalid(what, "be a task distribution or an iterable", repr(episodes), fix))
+    return episodes
+
+
 def _batches(
     episodes: TaskDistribution | Iterable[Episode],
     num_tasks: int,
@@ -180,13 +190,8 @@ def _batches(
         for start in range(0, num_tasks, TASKS_AT_ONCE):
             yield episodes.sample(min(TASKS_AT_ONCE, num_tasks - start), generator=generator, device=device)
         return
-    if isinstance(episodes, Episode):
-        episodes = [episodes]
-    if not isinstance(episodes, Iterable):
-        fix = "Pass data.Sinusoid(k_shot=10, num_query=10), say."
-        raise TypeError(invalid("episodes", "be a task distribution or an iterable", repr(episodes), fix))
     seen = 0
-    for batch in episodes:
+    for batch in as_iterable("episodes", episodes):
         check_episodes(batch)
         batch = take(batch.to(device), slice(0, num_tasks - seen))
         yield batch

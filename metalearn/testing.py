@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metalearn import inner, outer
-from metalearn._tree import tree_flatten, tree_leaves, tree_map, tree_names
+from metalearn._tasks import take
+from metalearn._tree import tree_detach, tree_flatten, tree_leaves, tree_map, tree_names
 from metalearn.functional import draw_keys
 from metalearn.types import Batch, Episode, Estimate, Meta, Params, Problem
 
@@ -155,15 +156,8 @@ def _naive_loop(
 ) -> tuple[Tensor, list[dict[str, Any]]]:
     """Adapt by a plain loop that shares no code with the engine.
 
-    Args:
-        problem: As everywhere.
-        meta: As everywhere.
-        episode: As everywhere.
-        key: As everywhere.
-        constants: What the rule sees at each step instead of what the loop computes, by argument of `update`.
-
-    Returns:
-        The query loss, and all that the rule saw at each step.
+    `constants` is what the rule sees at each step instead of what the loop computes, by argument of `update`. Returned
+    are the query loss and all that the rule saw at each step.
     """
     params, state, record = meta.init, problem.rule.init_state(meta.rule, meta.init, key), []
     for step in range(problem.num_steps):
@@ -186,9 +180,8 @@ def _gradient(problem: Problem, params: Params, shared: Params, episode: Episode
 def _check_exact(rule: inner.UpdateRule, estimator: outer.MetaGradient, case: _Case, order: int) -> None:
     """Compare an estimate with the naive loop's central differences, field by field of `Meta`."""
     learner = case.learner(rule)
-    episodes, keys = case.episodes()
-    episode, key = tree_map(lambda leaf: leaf[0], (episodes, keys))
-    problem, meta = learner.problem, tree_map(torch.Tensor.detach, learner.meta)
+    episode, key = take(case.episodes(), 0)
+    problem, meta = learner.problem, tree_detach(learner.meta)
     gradient = estimator(problem, meta, episode, key, estimator.init_carry(problem, meta, episode)).gradient
     constant = rule.as_values | ({"grads", "loss"} if order == 1 else set())
     _, record = _naive_loop(problem, meta, episode, key)
@@ -222,7 +215,7 @@ def _check_close(rule: inner.UpdateRule, case: _Case, options: dict[str, Any], o
 def _check_protocol(rule: inner.UpdateRule, case: _Case) -> None:
     for dtype in (torch.float64, torch.float32):
         learner = case.learner(rule).to(dtype)
-        meta = tree_map(torch.Tensor.detach, learner.meta)
+        meta = tree_detach(learner.meta)
         key = torch.tensor(3)
         arguments = (
             meta.rule,
@@ -266,9 +259,8 @@ def _check_round_trips(rule: inner.UpdateRule, case: _Case) -> None:
 
 def _check_estimate(rule: inner.UpdateRule, estimator: outer.MetaGradient, case: _Case) -> None:
     learner = case.learner(rule, estimator=estimator)
-    episodes, keys = case.episodes()
-    episode, key = tree_map(lambda leaf: leaf[0], (episodes, keys))
-    problem, meta = learner.problem, tree_map(torch.Tensor.detach, learner.meta)
+    episode, key = take(case.episodes(), 0)
+    problem, meta = learner.problem, tree_detach(learner.meta)
     carry = estimator.init_carry(problem, meta, episode)
     estimate: Estimate = estimator(problem, meta, episode, key, carry)
     for what, ours, expected in (("gradient", estimate.gradient, meta), ("carry", estimate.carry, carry)):

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from metalearn._checks import check_count, check_positive, invalid
 from metalearn._tasks import num_tasks
 from metalearn.data import TaskDistribution
-from metalearn.evaluation import bare, evaluate
+from metalearn.evaluation import as_iterable, bare, evaluate
 from metalearn.functional import draw_keys
 from metalearn.outer import MetaLearner
 from metalearn.outer._learner_checks import check_episodes
@@ -162,12 +162,7 @@ def _endless(
             fix = "Write meta_batch_size=4, say."
             raise TypeError(invalid("meta_batch_size", "be given for a task distribution", None, fix))
         return batches.batches(meta_batch_size, generator=generator, device=device)
-    if isinstance(batches, Episode):
-        batches = [batches]
-    if not isinstance(batches, Iterable):
-        fix = "Pass data.Sinusoid(k_shot=10, num_query=10), say."
-        raise TypeError(invalid("batches", "be a task distribution or an iterable", repr(batches), fix))
-    return _cycle(batches, meta_batch_size, device)
+    return _cycle(as_iterable("batches", batches), meta_batch_size, device)
 
 
 def _cycle(batches: Iterable[Episode], meta_batch_size: int | None, device: torch.device) -> Iterator[Episode]:

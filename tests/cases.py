@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from metalearn import functional, inner, models, outer
-from metalearn._tree import tree_leaves, tree_map
+from metalearn._tasks import take
+from metalearn._tree import tree_leaves
 from metalearn.types import Batch, Episode
 
 
@@ -54,4 +55,4 @@ def relative_difference(left, right):
 
 
 def task(episodes, index=0):
-    return tree_map(lambda leaf: leaf[index], episodes)
+    return take(episodes, index)

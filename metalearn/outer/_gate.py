@@ -49,7 +49,7 @@ class Gate:
 
     def _data(self, learner: "MetaLearner", data: Any, support: Batch) -> None:
         check_device(data, learner.device)
-        check_precision(next(iter(learner.meta.init.values())))
+        check_precision(learner.device.type, learner.dtype)
         check_support_batches(support, learner.support_batches)
 
     def _keys(self, learner: "MetaLearner", num_tasks: int, keys: Tensor | None) -> Tensor:

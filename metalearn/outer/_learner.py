@@ -131,6 +131,11 @@ class MetaLearner(nn.Module):
         return get_tensor(self.model, self._fast[0]).device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """What the learner's fast parameters are of."""
+        return get_tensor(self.model, self._fast[0]).dtype
+
+    @property
     def meta(self) -> Meta:
         """Everything that is learned, and the starts that are not: the parameters themselves."""
         init = {name: get_tensor(self.model, name) for name in self._fast}

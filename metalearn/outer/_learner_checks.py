@@ -95,10 +95,8 @@ def check_reaches(estimator: MetaGradient, learned: dict[str, list[str]]) -> Non
     for field, names in learned.items():
         if names and field not in estimator.reaches:
             reached = ", ".join(sorted(estimator.reaches))
-            fix = "Use estimator=outer.Unrolled()"
-            fix += (
-                ", or a rule without meta-parameters." if field == "rule" else ", or .requires_grad_(False) on these."
-            )
+            instead = "a rule without meta-parameters" if field == "rule" else ".requires_grad_(False) on these"
+            fix = f"Use estimator=outer.Unrolled(), or {instead}."
             condition = f"reach all that is learned, {names} too"
             raise ValueError(invalid(f"estimator {estimator}", condition, f"one that reaches {reached} only", fix))
 
@@ -153,13 +151,12 @@ def check_device(batches: Any, device: torch.device) -> None:
             raise ValueError(invalid("episodes", f"be on the learner's device {device}", leaf.device, fix))
 
 
-def check_precision(param: Tensor) -> None:
-    """Raise if a parameter, or autocast on its device, is of float16: a gradient made in forward cannot be scaled."""
-    kind = param.device.type
+def check_precision(kind: str, dtype: torch.dtype) -> None:
+    """Raise if the parameters, or autocast on their kind of device, use float16: nobody could scale the gradient."""
     if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16:
         fix = f"Write torch.autocast({kind!r}, torch.bfloat16)."
         raise ValueError(invalid("autocast", "use bfloat16", "float16", fix))
-    if param.dtype == torch.float16:
+    if dtype == torch.float16:
         raise ValueError(invalid("parameters", "be of bfloat16 or more bits", "float16", "Write learner.float()."))
 
 

@@ -1,7 +1,7 @@
 """Eager runs on the first episodes, which find what shapes alone cannot show."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -24,7 +24,7 @@ ELEMENTWISE += (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
 
 
 def check_losses(problem: Problem, meta: Meta, episodes: Episode, learner: nn.Module) -> None:
-    """Compute the losses of the first task at the start, and of the query set only if there is one.
+    """Compute the first task's losses at the start; without a query set, that of the support set alone.
 
     Raises:
         TypeError: If a loss is no tensor, or does not take the weights or the labels that are given.
@@ -92,12 +92,14 @@ def _buffers_unwritten(learner: nn.Module) -> Iterator[None]:
         for name, buffer in module._buffers.items()
         if buffer is not None
     }
-    yield
     written = []
-    for path, (module, name, buffer, version, value) in places.items():
-        if module._buffers[name] is not buffer or buffer._version != version:
-            written.append(path)
-            module._buffers[name] = buffer.copy_(value)
+    try:
+        yield
+    finally:
+        for path, (module, name, buffer, version, value) in places.items():
+            if module._buffers[name] is not buffer or buffer._version != version:
+                written.append(path)
+                module._buffers[name] = buffer.copy_(value)
     if written:
         fix = "Wrap the model: models.use_batch_statistics(model), or keep the statistics in an estimator's carry."
         raise ValueError(invalid("model", "leave its buffers as they are", f"writes into {written}", fix))
@@ -180,10 +182,8 @@ def _unreached(loss: Tensor, leaves: dict[str, Tensor]) -> set[str]:
     return {name for name, grad in zip(leaves, grads, strict=True) if grad is None}
 
 
-@contextmanager
-def _same_random_numbers(device: torch.device) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        yield
+def _same_random_numbers(device: torch.device) -> AbstractContextManager[None]:
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 def _generator_states(device: torch.device) -> list[Tensor]:

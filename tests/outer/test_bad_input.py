@@ -429,6 +429,13 @@ def test_a_written_buffer_is_restored(kind):
     assert before == 0
 
 
+def test_a_written_buffer_is_restored_when_the_loss_is_refused_too():
+    model = Counting()
+    with pytest.raises(ValueError, match="scalar"):
+        learner(model, lambda output, y: output - y, batching="loop")(changed())
+    assert model.calls == 0
+
+
 def test_dropout_switched_on_in_the_model_alone_is_found():
     model = nn.Sequential(nn.Linear(1, 8), nn.Dropout(), nn.Linear(8, 1)).double()
     quiet = learner(model, estimator=outer.Stepwise()).eval()

@@ -1,13 +1,13 @@
 import torch
 
 from metalearn import inner, outer
-from metalearn._tree import tree_leaves, tree_map
+from metalearn._tree import tree_detach, tree_leaves
 from tests.cases import keys, relative_difference, sine_learner, task
 
 
 def gradients(estimator, episodes, index):
     learner = sine_learner(inner.MetaSGD(0.01), fast=["2", "4"])
-    meta = tree_map(torch.Tensor.detach, learner.meta)
+    meta = tree_detach(learner.meta)
     return estimator(learner.problem, meta, task(episodes, index), keys()[index], ()).gradient
 
 

@@ -9,8 +9,7 @@ import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from metalearn import inner
-from metalearn._tree import tree_map
-from tests.cases import keys, sine_episodes, sine_learner
+from tests.cases import keys, sine_episodes, sine_learner, task
 
 
 def shard(rank, path):
@@ -18,7 +17,7 @@ def shard(rank, path):
     dist.init_process_group("gloo", init_method=f"file://{path}/store", rank=rank, world_size=2)
     learner = sine_learner(inner.MetaSGD(0.01), fast=["2", "4"])
     part = slice(2 * rank, 2 * rank + 2)
-    episodes = tree_map(lambda leaf: leaf[part], sine_episodes(num_tasks=4))
+    episodes = task(sine_episodes(num_tasks=4), part)
     parallel = DistributedDataParallel(learner)
     parallel(episodes, keys=keys(4)[part]).backward()
     torch.save([param.grad for param in learner.parameters()], f"{path}/{rank}.pt")
