@@ -22,12 +22,47 @@ def check_count(what: str, value: Any, *, minimum: int = 1, fix: str = "") -> No
         raise ValueError(invalid(what, f"be at least {minimum}", value, fix))
 
 
+def check_bool(what: str, value: Any, *, fix: str = "") -> None:
+    """Raise unless `value` is a bool."""
+    if not isinstance(value, bool):
+        raise TypeError(invalid(what, "be True or False", repr(value), fix))
+
+
+def check_number(what: str, value: Any, *, fix: str = "") -> None:
+    """Raise unless `value` is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(invalid(what, "be a number", repr(value), fix))
+    if not math.isfinite(value):
+        raise ValueError(invalid(what, "be finite", value, fix))
+
+
 def check_positive(what: str, value: Any, *, fix: str = "") -> None:
     """Raise unless `value` is a finite number above zero."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(invalid(what, "be a number", repr(value), fix))
     if not (value > 0 and math.isfinite(value)):
         raise ValueError(invalid(what, "be positive and finite", value, fix))
+
+
+def check_fraction(what: str, value: Any, *, fix: str = "") -> None:
+    """Raise unless `value` is a number from 0 to 1."""
+    check_number(what, value, fix=fix)
+    if not 0 <= value <= 1:
+        raise ValueError(invalid(what, "be from 0 to 1", value, fix))
+
+
+def check_decay(what: str, value: Any, *, fix: str = "") -> None:
+    """Raise unless `value` is a number of at least 0 and below 1."""
+    check_number(what, value, fix=fix)
+    if not 0 <= value < 1:
+        raise ValueError(invalid(what, "be at least 0 and below 1", value, fix))
+
+
+def check_between(what: str, value: Any, low: float, high: float, *, fix: str = "") -> None:
+    """Raise unless `value` is a number strictly between two others."""
+    check_number(what, value, fix=fix)
+    if not low < value < high:
+        raise ValueError(invalid(what, f"be strictly between {low} and {high}", value, fix))
 
 
 def check_range(what: str, value: Any, *, fix: str = "") -> None:

@@ -15,7 +15,7 @@ from metalearn._tasks import take
 from metalearn.data import TaskDistribution
 from metalearn.functional import draw_keys
 from metalearn.models import uses_batch_statistics
-from metalearn.outer import MetaLearner
+from metalearn.outer import MetaLearner, Replicas
 from metalearn.outer._learner_checks import check_episodes
 from metalearn.types import Episode
 
@@ -119,7 +119,7 @@ def evaluate(
     >>> evaluation["loss"].values.shape, evaluation.transductive
     (torch.Size([50]), False)
     """
-    learner = bare(learner)
+    learner = bare(learner, MetaLearner)
     check_count("num_tasks", num_tasks, fix="Write num_tasks=600, say.")
     num_steps = learner.num_steps if num_steps is None else num_steps
     _check_metrics(metrics)
@@ -159,14 +159,16 @@ def _precise(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
-def bare(learner: Any) -> MetaLearner:
+def bare(learner: Any, kinds: Any = MetaLearner | Replicas) -> Any:
     """Return the learner inside `DistributedDataParallel` or `torch.compile`; raise unless there is one."""
     inside = learner.module if isinstance(learner, DistributedDataParallel) else learner
     inside = getattr(inside, "_orig_mod", inside)
-    if not isinstance(inside, MetaLearner):
-        fix = "Write outer.MAML(model, F.mse_loss, inner.SGD(lr=0.01), num_steps=5), say."
-        raise TypeError(invalid("learner", "be a MetaLearner", type(learner).__name__, fix))
-    return inside
+    if isinstance(inside, kinds):
+        return inside
+    fix = "Write outer.MAML(model, F.mse_loss, inner.SGD(lr=0.01), num_steps=5), say."
+    if isinstance(inside, Replicas):
+        fix = "Take one: replicas[0]."
+    raise TypeError(invalid("learner", "be a MetaLearner", type(learner).__name__, fix))
 
 
 def as_iterable(what: str, episodes: Any) -> Iterable[Episode]:

@@ -14,7 +14,7 @@ from metalearn._modules import below, call_model
 from metalearn._tree import tree_map
 from metalearn.types import Batch, Episode, Params
 
-__all__ = ["ModelLoss", "OnQuery", "OnSupport", "accuracy", "draw_keys", "uniform"]
+__all__ = ["ModelLoss", "OnQuery", "OnSupport", "accuracy", "draw_keys", "safe_sqrt", "uniform"]
 
 _WORD = 0xFFFFFFFF
 _DIGITS = {torch.float64: 32, torch.float32: 23, torch.float16: 10, torch.bfloat16: 7}
@@ -77,6 +77,19 @@ def draw_keys(
     """Draw one random key a task, `[num_tasks]` int64, for everything that is random inside a meta-step."""
     source = generator.device if generator is not None else device
     return torch.randint(2**62, (num_tasks,), generator=generator, device=source).to(device or source)
+
+
+def safe_sqrt(x: Tensor) -> Tensor:
+    """Return the square root, with a derivative of zero instead of infinity where `x` is zero.
+
+    An update rule that divides by a root needs it: dead units have gradients of zero, and in a second derivative zero
+    times infinity is NaN.
+
+    >>> torch.func.grad(lambda x: safe_sqrt(x).sum())(torch.tensor([0.0, 4.0]))
+    tensor([0.0000, 0.2500])
+    """
+    positive = x > 0
+    return torch.where(positive, torch.where(positive, x, 1.0).sqrt(), 0.0)
 
 
 def accuracy(output: Tensor, target: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Contract suites that any update rule and any estimator can be run through, a user's own included."""
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from metalearn import inner, outer
 from metalearn._tasks import take
-from metalearn._tree import tree_detach, tree_flatten, tree_leaves, tree_map, tree_names
+from metalearn._tree import tree_detach, tree_flatten, tree_leaves, tree_map, tree_names, tree_unflatten
 from metalearn.functional import draw_keys
 from metalearn.types import Batch, Episode, Estimate, Meta, Params, Problem
 
@@ -37,7 +37,11 @@ class _Case:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model = self.model().double()
-            return outer.MetaLearner(model, F.mse_loss, rule, **{"num_steps": 3, "fast": self.fast, **options})
+            learner = outer.MetaLearner(model, F.mse_loss, rule, **{"num_steps": 3, "fast": self.fast, **options})
+            with torch.no_grad():  # rules start at special points: zeros, identities, kinks of the activation
+                for param in learner.rule.parameters():
+                    param.add_(0.05 * torch.randn_like(param))
+        return learner
 
     def episodes(self) -> tuple[Episode, Tensor]:
         generator = torch.Generator().manual_seed(1)
@@ -61,7 +65,7 @@ CASES = (
 )
 
 
-def check_update_rule(rule: inner.UpdateRule, *, compile: bool = True) -> None:
+def check_update_rule(rule: inner.UpdateRule, *, surrogate: Collection[str] = (), compile: bool = True) -> None:
     """Check that a rule keeps the protocol of `metalearn.inner.UpdateRule` and is differentiated exactly.
 
     In float64, on linear and convolutional layers with biases: updates are shaped as parameters and pure; `Unrolled`
@@ -70,6 +74,8 @@ def check_update_rule(rule: inner.UpdateRule, *, compile: bool = True) -> None:
 
     Args:
         rule: The rule.
+        surrogate: Paths of meta-parameters, such as "mask", whose gradient is no derivative by design (straight-through
+            estimators); finite differences are not asked of them.
         compile: Whether to trace it with `torch.compile` too, which takes a few seconds.
 
     Raises:
@@ -80,7 +86,7 @@ def check_update_rule(rule: inner.UpdateRule, *, compile: bool = True) -> None:
     for case in CASES:
         _check_protocol(rule, case)
         for order in (1, 2):
-            _check_exact(rule, outer.Unrolled(order), case, order)
+            _check_exact(rule, outer.Unrolled(order), case, order, surrogate)
             _check_close(rule, case, {"estimator": outer.Unrolled(order)}, {"estimator": outer.Stepwise(order)})
         _check_close(rule, case, {}, {"batching": "loop"})
         _check_close(rule, case, {}, {"chunk_size": 1})
@@ -177,7 +183,9 @@ def _gradient(problem: Problem, params: Params, shared: Params, episode: Episode
     return {"grads": dict(zip(leaves, grads, strict=True)), "loss": loss.detach()}
 
 
-def _check_exact(rule: inner.UpdateRule, estimator: outer.MetaGradient, case: _Case, order: int) -> None:
+def _check_exact(
+    rule: inner.UpdateRule, estimator: outer.MetaGradient, case: _Case, order: int, surrogate: Collection[str] = ()
+) -> None:
     """Compare an estimate with the naive loop's central differences, field by field of `Meta`."""
     learner = case.learner(rule)
     episode, key = take(case.episodes(), 0)
@@ -190,6 +198,8 @@ def _check_exact(rule: inner.UpdateRule, estimator: outer.MetaGradient, case: _C
     for field in Meta._fields:
         part, exact = getattr(meta, field), getattr(gradient, field)
         direction = tree_map(lambda leaf: torch.randn(leaf.shape, generator=generator).to(leaf), part)
+        if field == "rule":
+            direction = _zero_at(direction, surrogate)
         if not tree_leaves(part):
             continue
 
@@ -201,6 +211,13 @@ def _check_exact(rule: inner.UpdateRule, estimator: outer.MetaGradient, case: _C
         scale = sum(g.square().sum() for g in tree_leaves(exact)) ** 0.5
         what = f"the gradient of {estimator} to {field} equals finite differences"
         _require(abs(product - expected) <= DIFFERENCE * (scale + 1e-3), what, case.name, rule, product, expected)
+
+
+def _zero_at(tree: Any, paths: Collection[str]) -> Any:
+    """Return the tree with zeros below the paths."""
+    leaves, spec = tree_flatten(tree)
+    chosen = [any(f"{name}.".startswith(f"{path}.") for path in paths) for name in tree_names(tree)]
+    return tree_unflatten([0 * leaf if zero else leaf for leaf, zero in zip(leaves, chosen, strict=True)], spec)
 
 
 def _check_close(rule: inner.UpdateRule, case: _Case, options: dict[str, Any], others: dict[str, Any]) -> None:

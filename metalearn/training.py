@@ -1,5 +1,6 @@
 """The training loop: any learner, any optimizer, any scheduler."""
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +17,7 @@ from metalearn._tasks import num_tasks
 from metalearn.data import TaskDistribution
 from metalearn.evaluation import as_iterable, bare, evaluate
 from metalearn.functional import draw_keys
-from metalearn.outer import MetaLearner
+from metalearn.outer import MetaLearner, Replicas
 from metalearn.outer._learner_checks import check_episodes
 from metalearn.types import Episode
 
@@ -26,29 +27,34 @@ REFRESH_SECONDS = 0.5
 
 @dataclass
 class History:
-    """What happened in training.
+    """What happened in training. For R replicas every number and every score below is R of them.
 
     Attributes:
         loss: Meta-loss of every iteration `[num_iterations]`, on the CPU; NaN where a task diverged.
         scores: Validation scores, by the number of iterations before them.
-        best_state: The learner's `state_dict` at its lowest score, for `load_state_dict`; None without validation.
+        best_state: The learner's `state_dict` at its lowest score, for `load_state_dict`, each replica's at its own;
+            None without validation.
         seconds: Wall time.
     """
 
     loss: Tensor = field(default_factory=lambda: torch.empty(0))
-    scores: dict[int, float] = field(default_factory=dict)
+    scores: dict[int, Any] = field(default_factory=dict)
     best_state: dict[str, Tensor] | None = None
     seconds: float = 0.0
 
     @property
-    def best_iteration(self) -> int | None:
+    def best_iteration(self) -> Any:
         """Number of iterations before the lowest score; None without validation."""
-        finite = {iteration: score for iteration, score in self.scores.items() if score == score}
-        return min(finite, key=lambda iteration: finite[iteration]) if finite else None
+        if not self.scores:
+            return None
+        scores = torch.tensor(list(self.scores.values()), dtype=torch.float64)
+        best = scores.nan_to_num(math.inf).argmin(0)
+        chosen = torch.tensor(list(self.scores))[best].tolist()
+        return chosen if scores.dim() > 1 or scores[best].isfinite() else None
 
 
 def fit(
-    learner: MetaLearner,
+    learner: MetaLearner | Replicas,
     batches: TaskDistribution | Iterable[Episode],
     optimizer: torch.optim.Optimizer,
     num_iterations: int,
@@ -65,13 +71,13 @@ def fit(
     """Train a learner. It is left at its last iteration; `load_state_dict(history.best_state)` goes back to the best.
 
     Args:
-        learner: The learner, bare or in `DistributedDataParallel` or `torch.compile`.
+        learner: The learner, bare or in `DistributedDataParallel` or `torch.compile`, or `outer.Replicas` of it.
         batches: A task distribution, or an iterable of batches of episodes, started anew when it ends.
         optimizer: Any optimizer of the learner's parameters.
         num_iterations: Number of meta-steps, at least 1.
-        meta_batch_size: Number of tasks in a meta-step, at least 1; an iterable has its own.
+        meta_batch_size: Number of tasks in a meta-step, of each replica, at least 1; an iterable has its own.
         scheduler: Stepped after every iteration; `ReduceLROnPlateau` after every validation, with its score.
-        max_grad_norm: Bound on the norm of the whole meta-gradient, positive.
+        max_grad_norm: Bound on the norm of the whole meta-gradient, of each replica, positive.
         validate: Distribution of tasks, the same ones each time, whose mean query loss is the score; or a function of
             the learner that returns the score. Lower is better.
         validate_every: Number of iterations between validations, at least 1; the last iteration is always validated.
@@ -105,17 +111,19 @@ def fit(
     _check_optimizer(inside, optimizer)
     _check_validation(validate)
     _check_scheduler(scheduler, validate)
+    if meta_batch_size is not None and isinstance(inside, Replicas):
+        meta_batch_size *= len(inside)
     episodes = _endless(batches, meta_batch_size, generator, inside.device)
     history, losses, start = History(), [], time.perf_counter()
     with tqdm(total=num_iterations, disable=not progress, mininterval=REFRESH_SECONDS) as bar:
         for iteration in range(1, num_iterations + 1):
-            losses.append(_meta_step(learner, next(episodes), optimizer, max_grad_norm, generator, inside.device))
+            losses.append(_meta_step(learner, next(episodes), optimizer, max_grad_norm, generator))
             last = iteration == num_iterations
             if validate is not None and (iteration % validate_every == 0 or last):
-                score = _score(inside, validate, num_validation_tasks)
-                _keep_best(history, inside, iteration, score)
+                scores = _scores(inside, validate, num_validation_tasks)
+                _keep_best(history, inside, iteration, scores)
                 if isinstance(scheduler, ReduceLROnPlateau):
-                    scheduler.step(score)
+                    scheduler.step(scores.mean().item())
             if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step()
             # Reading the loss waits for a GPU, so it is read only when the bar is drawn.
@@ -129,26 +137,34 @@ def fit(
 
 
 def _meta_step(
-    learner: MetaLearner,
+    learner: MetaLearner | Replicas,
     episodes: Episode,
     optimizer: torch.optim.Optimizer,
     max_grad_norm: float | None,
     generator: torch.Generator | None,
-    device: torch.device,
 ) -> Tensor:
     """Take one step of the optimizer and return the loss before it, not yet read."""
-    keys = draw_keys(num_tasks(episodes), generator=generator, device=device)
+    keys = draw_keys(num_tasks(episodes), generator=generator, device=bare(learner).device)
+    losses = []
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = learner(episodes, keys=keys)
-        loss.backward()
+        losses.append(learner(episodes, keys=keys))
+        total: Tensor = losses[-1].sum()
+        total.backward()
         if max_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(learner.parameters(), max_grad_norm)
-        return loss
+            _clip(learner, max_grad_norm)
+        return total
 
-    loss: Tensor = optimizer.step(closure)  # type: ignore[assignment, arg-type]
-    return loss.detach()
+    optimizer.step(closure)  # type: ignore[arg-type]
+    return losses[0].detach()
+
+
+def _clip(learner: MetaLearner | Replicas, max_norm: float) -> None:
+    if isinstance(learner, Replicas):
+        learner.clip_grad_norm_(max_norm)
+    else:
+        torch.nn.utils.clip_grad_norm_(learner.parameters(), max_norm)
 
 
 def _endless(
@@ -180,33 +196,52 @@ def _cycle(batches: Iterable[Episode], meta_batch_size: int | None, device: torc
             raise ValueError(invalid("batches", "last for all iterations", "an iterator at its end", fix))
 
 
-def _score(learner: MetaLearner, validate: Any, num_validation_tasks: int) -> float:
+def _scores(learner: MetaLearner | Replicas, validate: Any, num_validation_tasks: int) -> Tensor:
+    """Return the learner's score, a scalar, or every replica's, `[R]`."""
     was_training = learner.training
     learner.eval()
     try:
-        if isinstance(validate, TaskDistribution):
-            same_tasks = torch.Generator().manual_seed(0)
-            evaluation = evaluate(learner, validate, num_tasks=num_validation_tasks, generator=same_tasks)
-            return evaluation["loss"].mean
-        return float(validate(learner))
+        if isinstance(learner, Replicas):
+            each = [_score(learner[index], validate, num_validation_tasks) for index in range(len(learner))]
+            return torch.tensor(each, dtype=torch.float64)
+        return torch.tensor(_score(learner, validate, num_validation_tasks), dtype=torch.float64)
     finally:
         learner.train(was_training)
 
 
-def _keep_best(history: History, learner: MetaLearner, iteration: int, score: float) -> None:
-    history.scores[iteration] = score
-    if history.best_iteration == iteration:
-        history.best_state = {name: tensor.detach().clone() for name, tensor in learner.state_dict().items()}
+def _score(learner: MetaLearner, validate: Any, num_validation_tasks: int) -> float:
+    if isinstance(validate, TaskDistribution):
+        same_tasks = torch.Generator().manual_seed(0)
+        return evaluate(learner, validate, num_tasks=num_validation_tasks, generator=same_tasks)["loss"].mean
+    return float(validate(learner))
+
+
+def _keep_best(history: History, learner: MetaLearner | Replicas, iteration: int, scores: Tensor) -> None:
+    earlier = torch.tensor(list(history.scores.values()), dtype=torch.float64).nan_to_num(math.inf)
+    is_best = scores < (earlier.amin(0) if len(earlier) else math.inf)
+    history.scores[iteration] = scores.tolist()
+    if is_best.any():
+        state = {name: tensor.detach().clone() for name, tensor in learner.state_dict().items()}
+        old = history.best_state or state
+        constants = learner.constants if isinstance(learner, Replicas) else frozenset()
+        history.best_state = {
+            name: tensor if name in constants else torch.where(_lead(is_best.to(tensor.device), tensor), tensor, old[name])
+            for name, tensor in state.items()
+        }
+
+
+def _lead(chosen: Tensor, tensor: Tensor) -> Tensor:
+    return chosen.reshape(chosen.shape + (1,) * (tensor.dim() - chosen.dim()))
 
 
 def _shown(losses: list[Tensor], history: History) -> dict[str, str]:
     shown = {"loss": f"{torch.stack(losses[-100:]).mean().item():.4g}"}
     if history.scores:
-        shown["score"] = f"{list(history.scores.values())[-1]:.4g}"
+        shown["score"] = f"{torch.tensor(list(history.scores.values())[-1]).mean().item():.4g}"
     return shown
 
 
-def _check_optimizer(learner: MetaLearner, optimizer: Any) -> None:
+def _check_optimizer(learner: MetaLearner | Replicas, optimizer: Any) -> None:
     fix = "Write torch.optim.Adam(learner.parameters(), lr=1e-3), say."
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(invalid("optimizer", "be a torch.optim.Optimizer", repr(optimizer), fix))
@@ -234,7 +269,7 @@ def _check_scheduler(scheduler: Any, validate: Any) -> None:
 
 
 def _warn_of_divergence(loss: Tensor) -> None:
-    if bad := (~loss.isfinite()).nonzero().flatten().tolist():
+    if bad := (~loss.isfinite()).reshape(len(loss), -1).any(1).nonzero().flatten().tolist():
         message = f"{len(bad)} of {len(loss)} meta-losses were not finite, the first at iteration {bad[0] + 1}."
         fix = "Estimate.diagnostics['finite'] says which tasks; lower the rates, or clip with outer.ClipPerTask."
         warnings.warn(f"{message} {fix}", RuntimeWarning, stacklevel=3)

@@ -1,9 +1,48 @@
 """Update rules: how one task's gradient becomes a change of its parameters, and the inner loop over them."""
 
+from metalearn.inner._adam import Adam
 from metalearn.inner._base import UpdateRule
 from metalearn.inner._clipped import Clipped
+from metalearn.inner._gradient_transform import GradientTransform
+from metalearn.inner._kronecker import KroneckerLinear, KroneckerNetwork
+from metalearn.inner._learned import Learned
 from metalearn.inner._learned_rate import LearnedRate, MetaSGD
+from metalearn.inner._low_rank import LowRank
+from metalearn.inner._lstm import LSTM
+from metalearn.inner._masked import Masked
+from metalearn.inner._meta_curvature import MetaCurvature
+from metalearn.inner._momentum import Momentum, Nesterov
+from metalearn.inner._rmsprop import RMSProp
+from metalearn.inner._self_adapting import SelfAdapting
 from metalearn.inner._sgd import SGD
 from metalearn.inner._step import Step, adapt, step
+from metalearn.inner._t_net import t_net
+from metalearn.inner._turtle import Turtle
+from metalearn.inner._wrapper import Wrapper
 
-__all__ = ["UpdateRule", "Step", "step", "adapt", "SGD", "LearnedRate", "MetaSGD", "Clipped"]
+__all__ = [
+    "UpdateRule",
+    "Wrapper",
+    "Step",
+    "step",
+    "adapt",
+    "SGD",
+    "Momentum",
+    "Nesterov",
+    "Adam",
+    "RMSProp",
+    "LearnedRate",
+    "MetaSGD",
+    "Learned",
+    "Clipped",
+    "Masked",
+    "t_net",
+    "LSTM",
+    "Turtle",
+    "GradientTransform",
+    "KroneckerLinear",
+    "KroneckerNetwork",
+    "LowRank",
+    "MetaCurvature",
+    "SelfAdapting",
+]

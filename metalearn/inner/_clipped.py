@@ -1,17 +1,17 @@
 """Gradient clipping around any rule."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from metalearn._checks import check_positive, invalid
-from metalearn.inner._base import UpdateRule
+from metalearn.inner._wrapper import Wrapper
 from metalearn.types import Params, PyTree
 
 
 @dataclass(frozen=True)
-class Clipped(UpdateRule):
+class Clipped(Wrapper):
     """A rule that sees clipped gradients.
 
     Args:
@@ -24,14 +24,11 @@ class Clipped(UpdateRule):
         ValueError: If not exactly one of the bounds is given, or it is not positive.
     """
 
-    rule: UpdateRule
     value: float | None = None
     norm: float | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.rule, UpdateRule):
-            fix = "Wrap one: Clipped(SGD(lr=0.01), value=10.0)."
-            raise TypeError(invalid("Clipped's rule", "be an update rule", repr(self.rule), fix))
+        super().__post_init__()
         bounds = {"value": self.value, "norm": self.norm}
         given = {name: bound for name, bound in bounds.items() if bound is not None}
         if len(given) != 1:
@@ -39,19 +36,6 @@ class Clipped(UpdateRule):
             raise ValueError(invalid("Clipped", "be given exactly one of value and norm", given, fix))
         for name, bound in given.items():
             check_positive(f"Clipped's {name}", bound)
-
-    @property
-    def as_values(self) -> frozenset[str]:
-        """What the wrapped rule takes as values."""
-        return self.rule.as_values
-
-    def init_meta(self, params: Params) -> PyTree:
-        """Return the wrapped rule's meta-parameters."""
-        return self.rule.init_meta(params)
-
-    def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
-        """Return the wrapped rule's state."""
-        return self.rule.init_state(meta, params, key)
 
     def update(
         self, meta: PyTree, grads: Params, state: PyTree, params: Params, loss: Tensor, step: int
@@ -63,11 +47,6 @@ class Clipped(UpdateRule):
         if self.norm is not None:
             clipped = _clip_norm(grads, self.norm)
         return self.rule.update(meta, clipped, state, params, loss, step)
-
-    def split_rate(self) -> tuple[float, UpdateRule]:
-        """Return the wrapped rule's rate and the clipped rule at rate 1."""
-        rate, rule = self.rule.split_rate()
-        return rate, replace(self, rule=rule)
 
 
 def _clip_norm(grads: Params, bound: float) -> Params:

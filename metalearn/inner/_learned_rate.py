@@ -5,14 +5,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metalearn._checks import check_choice, check_count, invalid
+from metalearn._checks import check_choice, check_count
 from metalearn.inner._base import UpdateRule
 from metalearn.inner._sgd import SGD
+from metalearn.inner._wrapper import Wrapper
 from metalearn.types import Params, PyTree
 
 
 @dataclass(frozen=True)
-class LearnedRate(UpdateRule):
+class LearnedRate(Wrapper):
     """A rule whose rate the outer loop learns: the update is alpha * u, with u the rule's update at rate 1.
 
     The rate is learned as it is, without logarithm or clamp, so it may become negative. It starts at the rate of the
@@ -35,23 +36,15 @@ class LearnedRate(UpdateRule):
         Antoniou et al., "How to train your MAML", ICLR 2019 (per="tensor", num_steps).
     """
 
-    rule: UpdateRule
     per: str = "scalar"
     num_steps: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.rule, UpdateRule):
-            fix = "Wrap one: LearnedRate(SGD(lr=0.01))."
-            raise TypeError(invalid("LearnedRate's rule", "be an update rule", repr(self.rule), fix))
+        super().__post_init__()
         check_choice("LearnedRate's per", self.per, ["scalar", "tensor", "parameter"])
         if self.num_steps is not None:
             fix = "Leave it out to share one rate among all steps."
             check_count("LearnedRate's num_steps", self.num_steps, fix=fix)
-
-    @property
-    def as_values(self) -> frozenset[str]:
-        """What the wrapped rule takes as values."""
-        return self.rule.as_values
 
     def init_meta(self, params: Params) -> PyTree:
         """Return rates at the wrapped rule's own, `[num_steps, ...]` if they are per step."""
@@ -79,6 +72,10 @@ class LearnedRate(UpdateRule):
         _, rule = self.rule.split_rate()
         updates, state = rule.update(meta["rule"], grads, state, params, loss, step)
         return {name: self._rate(meta, name, step) * update for name, update in updates.items()}, state
+
+    def split_rate(self) -> tuple[float, UpdateRule]:
+        """Return 1 and this rule, whose rates are no constants to split off."""
+        return 1.0, self
 
     def _rate(self, meta: PyTree, name: str, step: int) -> Tensor:
         rate = meta["rate"] if isinstance(meta["rate"], torch.Tensor) else meta["rate"][name]

@@ -3,8 +3,9 @@
 from metalearn.outer._base import MetaGradient, meta_gradient
 from metalearn.outer._clip_per_task import ClipPerTask
 from metalearn.outer._learner import MetaLearner
-from metalearn.outer._methods import ANIL, FOMAML, MAML, Reptile
+from metalearn.outer._methods import ANIL, FOMAML, MAML, MTNet, Reptile, TNet
 from metalearn.outer._parameter_difference import ParameterDifference
+from metalearn.outer._replicas import Replicas
 from metalearn.outer._stepwise import Stepwise
 from metalearn.outer._unrolled import Unrolled
 
@@ -16,8 +17,11 @@ __all__ = [
     "ParameterDifference",
     "ClipPerTask",
     "MetaLearner",
+    "Replicas",
     "MAML",
     "FOMAML",
     "ANIL",
     "Reptile",
+    "TNet",
+    "MTNet",
 ]

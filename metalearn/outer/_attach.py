@@ -19,7 +19,8 @@ class _Attach(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, loss_bar: Tensor) -> tuple[Tensor | None, ...]:
         gradients = ctx.saved_tensors
-        bars = (_Once.apply(loss_bar * g, leaf) for g, leaf in zip(gradients, ctx.leaves, strict=True))
+        pairs = zip(gradients, ctx.leaves, strict=True)
+        bars = (_Once.apply(_lead(loss_bar, gradient) * gradient, leaf) for gradient, leaf in pairs)
         return (None, *bars, *[None] * len(gradients))
 
 
@@ -39,10 +40,15 @@ class _Once(torch.autograd.Function):
         raise RuntimeError(f"{message}: a meta-gradient is computed in the forward pass and has no graph.")
 
 
+def _lead(loss_bar: Tensor, gradient: Tensor) -> Tensor:
+    return loss_bar.reshape(loss_bar.shape + (1,) * (gradient.dim() - loss_bar.dim()))
+
+
 def attach(loss: Tensor, leaves: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
     """Return `loss` with `gradients` as its derivatives with respect to `leaves`.
 
     `backward` adds them to the leaves' `.grad` under autograd's usual rules: hooks run, gradients accumulate, a
-    second backward raises, and so does differentiating twice.
+    second backward raises, and so does differentiating twice. Losses `[n]` belong to independent learners, whose
+    leaves are stacked along a first axis of n.
     """
     return _Attach.apply(loss, *leaves, *gradients)

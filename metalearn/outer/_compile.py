@@ -1,4 +1,4 @@
-"""`torch.compile` of one learner's meta-step."""
+"""`torch.compile` of a whole meta-step."""
 
 from collections.abc import Callable, Mapping
 from types import FunctionType
@@ -6,15 +6,40 @@ from typing import Any
 
 import torch
 
+from metalearn._tree import tree_leaves
+from metalearn.types import Episode
 
-def compile_whole(function: Callable[..., Any], options: bool | Mapping[str, Any]) -> Callable[..., Any]:
-    """Compile a plain function as one graph for fixed shapes.
+
+class WholeStep:
+    """A plain function of `(owner, meta, carry, episodes, keys)`, compiled as one graph for every shape of episodes.
 
     Args:
-        function: The function. A copy of it is compiled, since `torch.compile` counts recompilations by code object
-            and gives up after a few, while each learner may compile its own.
-        options: True, or options of `torch.compile`.
+        function: The function.
+        options: True, or options of `torch.compile`; False leaves the function as it is.
     """
-    own = FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
-    chosen = {"fullgraph": True, "dynamic": False} | ({} if isinstance(options, bool) else dict(options))
-    return torch.compile(own, **chosen)
+
+    def __init__(self, function: Callable[..., Any], options: bool | Mapping[str, Any]) -> None:
+        self._function, self._options = function, options
+        self._compiled: dict[Any, Callable[..., Any]] = {}
+
+    def for_shapes_of(self, episodes: Episode) -> Callable[..., Any]:
+        """Return the function, compiled for episodes of these shapes."""
+        if self._options is False:
+            return self._function
+        shapes = tuple(leaf.shape for leaf in tree_leaves(episodes))
+        if shapes not in self._compiled:
+            self._compiled[shapes] = self._compile()
+        return self._compiled[shapes]
+
+    def _compile(self) -> Callable[..., Any]:
+        # A copy is compiled, since torch.compile counts recompilations by code object and gives up after a few.
+        function: Any = self._function
+        own = FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
+        options = {} if isinstance(self._options, bool) else dict(self._options)
+        return torch.compile(own, **{"fullgraph": True, "dynamic": False, **options})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_compiled": {}}
+
+    def __deepcopy__(self, memo: Any) -> "WholeStep":
+        return WholeStep(self._function, self._options)

@@ -17,7 +17,7 @@ from metalearn.inner import UpdateRule
 from metalearn.outer._attach import attach
 from metalearn.outer._base import MetaGradient
 from metalearn.outer._carry import Carry
-from metalearn.outer._compile import compile_whole
+from metalearn.outer._compile import WholeStep
 from metalearn.outer._gate import Gate
 from metalearn.outer._learner_checks import check_arguments, check_fast, check_parameters, check_reaches
 from metalearn.outer._select import Selection, select, trainable
@@ -118,7 +118,7 @@ class MetaLearner(nn.Module):
             set_tensor(model, name, get_tensor(model, name).detach())
         self._tied = [names[name] for name in fixed if len(names[name]) > 1]
         self.carry, self._gate = Carry(), Gate()
-        self._compiled: dict[Any, Callable[..., Any]] = {}
+        self._run = WholeStep(MetaLearner._estimate_chunk, compile)
 
     @property
     def num_steps(self) -> int:
@@ -182,7 +182,7 @@ class MetaLearner(nn.Module):
             meta, first = tree_detach(self.meta), take((episodes, keys), 0)
             self._gate.gradient(self, meta, *first)
             carry = self.carry(self.estimator.init_carry(self.problem, meta, first[0]))
-            run = partial(self._estimate_function(episodes), meta, carry)
+            run = partial(self._run.for_shapes_of(episodes), self, meta, carry)
             summed, (loss, diagnostics) = over_chunks(run, (episodes, keys), self.chunk_size)
             gradient, carry = tree_map(lambda total: total / len(keys), summed)
         return Estimate(gradient, loss, carry, diagnostics)
@@ -228,15 +228,6 @@ class MetaLearner(nn.Module):
 
             return map_in_chunks(loss, (episodes, keys), self.batching, self.chunk_size)
 
-    def _estimate_function(self, episodes: Episode) -> Callable[..., Any]:
-        if self.compile_options is False:
-            return self._estimate_chunk
-        shapes = tuple(leaf.shape for leaf in tree_leaves(episodes))
-        if shapes not in self._compiled:
-            whole = compile_whole(MetaLearner._estimate_chunk, self.compile_options)
-            self._compiled[shapes] = partial(whole, self)
-        return self._compiled[shapes]
-
     def _estimate_chunk(self, meta: Meta, carry: PyTree, episodes: Episode, keys: Tensor) -> Any:
         def estimate(episode: Episode, key: Tensor) -> Estimate:
             return self.estimator(self.problem, meta, episode, key, carry)
@@ -263,6 +254,3 @@ class MetaLearner(nn.Module):
         for names in self._tied:
             tie(self.model, names)
         return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_compiled": {}}

@@ -8,7 +8,8 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from metalearn._checks import invalid
-from metalearn.inner import UpdateRule
+from metalearn.inner import Masked, UpdateRule
+from metalearn.inner._t_net import transforms
 from metalearn.outer._base import MetaGradient
 from metalearn.outer._learner import MetaLearner
 from metalearn.outer._parameter_difference import ParameterDifference
@@ -100,6 +101,50 @@ def Reptile(  # noqa: N802
         Nichol et al., "On first-order meta-learning algorithms", arXiv 2018.
     """
     return MetaLearner(model, criterion, rule, estimator=ParameterDifference(), **options)
+
+
+def TNet(  # noqa: N802
+    model: nn.Module,
+    criterion: Callable[..., Tensor] | None,
+    rule: UpdateRule,
+    *,
+    estimator: MetaGradient = Unrolled(),
+    **options: Unpack[Options],
+) -> MetaLearner:
+    """Return a T-net: `MAML` in which all but the matrices T of `inner.t_net(model)` adapt. Arguments as there.
+
+    Raises:
+        ValueError: If the model has no T.
+
+    References:
+        Lee and Choi, "Gradient-based meta-learning with learned layerwise metric and subspace", ICML 2018.
+    """
+    constant = transforms(model) if isinstance(model, nn.Module) else ["any"]
+    if not constant:
+        fix = "Write TNet(inner.t_net(model), ...)."
+        raise ValueError(invalid("T-net's model", "have a matrix T after its layers", "none", fix))
+    options.setdefault("fast", lambda name: name not in constant)
+    return MetaLearner(model, criterion, rule, estimator=estimator, **options)
+
+
+def MTNet(  # noqa: N802
+    model: nn.Module,
+    criterion: Callable[..., Tensor] | None,
+    rule: UpdateRule,
+    *,
+    estimator: MetaGradient = Unrolled(),
+    **options: Unpack[Options],
+) -> MetaLearner:
+    """Return an MT-net: a `TNet` whose rule is masked, at temperature 1 unless it is `inner.Masked` already.
+
+    Raises:
+        ValueError: If the model has no T.
+
+    References:
+        Lee and Choi, "Gradient-based meta-learning with learned layerwise metric and subspace", ICML 2018.
+    """
+    masked = rule if isinstance(rule, Masked) else Masked(rule)
+    return TNet(model, criterion, masked, estimator=estimator, **options)
 
 
 def _last_module(model: nn.Module) -> str:

@@ -1,0 +1,82 @@
+"""Run a table of a paper and print ours beside the paper's: `python -m benchmarks.tables sine_turtle --seeds 5`.
+
+Every experiment is written to a file of its own when it is done, and not run again with the same settings.
+"""
+
+import argparse
+import json
+import re
+import time
+from dataclasses import asdict
+from fnmatch import fnmatch
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+from benchmarks.tables._experiment import Experiment, Settings, Table, interval, mark
+
+NAMES = ["sine_turtle", "turtle_inputs", "sine_mtnet", "sine_rates", "polynomial", "linear"]
+
+
+def result(folder: Path, experiment: Experiment, settings: Settings) -> dict[str, list[float]]:
+    """Return every column's values, from the file if it is there, or else run the experiment and write it."""
+    name = re.sub(r"\W+", "_", f"{experiment.row} {' '.join(experiment.paper)}")
+    path = folder / f"{name}.json"
+    key = {**asdict(settings), "row": experiment.row}
+    if path.exists() and (known := json.loads(path.read_text()))["settings"] == key:
+        return known["values"]
+    start = time.perf_counter()
+    values = experiment.run(settings)
+    seconds = round(time.perf_counter() - start)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = path.with_suffix(".part")
+    written.write_text(json.dumps({"settings": key, "seconds": seconds, "values": values}))
+    written.replace(path)
+    print(f"{experiment.row}: {seconds} s, {values}", flush=True)
+    return values
+
+
+def show(table: Table, rows: list[tuple[Experiment, dict[str, list[float]]]]) -> None:
+    """Print the table as Markdown."""
+    cells: dict[str, dict[str, str]] = {}
+    columns: list[str] = []
+    for experiment, values in rows:
+        for column, of_seeds in values.items():
+            paper = experiment.paper.get(column, "")
+            mean, half = interval(of_seeds)
+            ours = f"{mean:.3g} +- {half:.2g}"
+            beside = f" ({paper}, {mark(of_seeds, paper, table.lower_is_better)})" if paper else ""
+            cells.setdefault(experiment.row, {})[column] = ours + beside
+            columns += [column] * (column not in columns)
+    print(f"\n{table.title}\n\n| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
+    for row, by_column in cells.items():
+        print(f"| {row} | {' | '.join(by_column.get(column, '') for column in columns)} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description=__doc__)
+    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--rows", default="*", help="pattern of the rows to run, such as 'TURTLE*'")
+    parser.add_argument("--columns", default="*", help="pattern of the columns, such as '5-shot'")
+    parser.add_argument("--fraction", type=float, default=1.0, help="part of the paper's iterations")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--out", type=Path, default=Path("runs/tables"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    settings = Settings(arguments.seeds, arguments.device, arguments.fraction, arguments.compile)
+    table: Table = import_module(f"benchmarks.tables.{arguments.name}").TABLE
+    chosen = [
+        experiment
+        for experiment in table.experiments
+        if fnmatch(experiment.row, arguments.rows) and any(fnmatch(c, arguments.columns) for c in experiment.paper)
+    ]
+    if not chosen:
+        parser.error(f"no row like {arguments.rows!r}; there are {[experiment.row for experiment in table.experiments]}")
+    show(table, [(e, result(arguments.out / arguments.name, e, settings)) for e in chosen])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""The networks and methods of Lee and Choi (2018) on regression."""
+
+import torch.nn as nn
+import torch.nn.functional as F
+
+from metalearn import inner, models, outer
+
+
+def network() -> nn.Module:
+    """Return the 40-40 network, weights from a normal distribution of std 0.01 cut at two, biases zero."""
+    model = models.mlp(1, [40, 40], 1)
+    for name, param in model.named_parameters():
+        if name.endswith("weight"):
+            nn.init.trunc_normal_(param, std=0.01, a=-0.02, b=0.02)
+        else:
+            nn.init.zeros_(param)
+    return model
+
+
+def build(seed: int, method: str, lr: float, compile: bool) -> outer.MetaLearner:
+    """Return a learner to train with one inner step of rate `lr`."""
+    options = {"num_steps": 1, "compile": compile}
+    if method == "MT-net":
+        return outer.MTNet(inner.t_net(network()), F.mse_loss, inner.SGD(lr), **options)
+    if method == "T-net":
+        return outer.TNet(inner.t_net(network()), F.mse_loss, inner.SGD(lr), **options)
+    rule = inner.MetaSGD(lr) if method == "Meta-SGD" else inner.SGD(lr)
+    return outer.MAML(network(), F.mse_loss, rule, **options)

@@ -1,0 +1,62 @@
+"""Adam."""
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from metalearn._checks import check_decay, check_positive, invalid
+from metalearn._tree import tree_zeros_like
+from metalearn.functional import safe_sqrt
+from metalearn.inner._base import UpdateRule
+from metalearn.types import Params, PyTree
+
+
+@dataclass(frozen=True)
+class Adam(UpdateRule):
+    """Adam, `torch.optim.Adam`, with a finite second derivative where a gradient is zero.
+
+    Args:
+        lr: Learning rate, positive.
+        betas: Decays of the running means of gradient and squared gradient, each at least 0 and below 1.
+        eps: Added to the root of the squared gradient's mean, positive.
+
+    Raises:
+        TypeError: If `betas` is no pair.
+        ValueError: If a number is out of its range.
+
+    References:
+        Kingma and Ba, "Adam: a method for stochastic optimization", ICLR 2015.
+    """
+
+    lr: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        check_positive("Adam's lr", self.lr)
+        check_positive("Adam's eps", self.eps)
+        if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
+            raise TypeError(invalid("Adam's betas", "be a pair", repr(self.betas), "Write betas=(0.9, 0.999)."))
+        for beta in self.betas:
+            check_decay("Adam's betas", beta)
+
+    def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
+        """Return means of zero."""
+        return {"mean": tree_zeros_like(params), "square": tree_zeros_like(params)}
+
+    def update(
+        self, meta: PyTree, grads: Params, state: PyTree, params: Params, loss: Tensor, step: int
+    ) -> tuple[Params, PyTree]:
+        """Return -lr * mean / (sqrt(square) + eps), both corrected for their start at zero."""
+        beta1, beta2 = self.betas
+        mean = {name: beta1 * state["mean"][name] + (1 - beta1) * grad for name, grad in grads.items()}
+        square = {name: beta2 * state["square"][name] + (1 - beta2) * grad**2 for name, grad in grads.items()}
+        correct1, correct2 = 1 - beta1 ** (step + 1), 1 - beta2 ** (step + 1)
+        updates = {
+            name: -self.lr * (mean[name] / correct1) / (safe_sqrt(square[name] / correct2) + self.eps) for name in grads
+        }
+        return updates, {"mean": mean, "square": square}
+
+    def split_rate(self) -> tuple[float, UpdateRule]:
+        """Return lr and the rule at rate 1."""
+        return self.lr, replace(self, lr=1.0)

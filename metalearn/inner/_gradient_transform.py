@@ -1,0 +1,52 @@
+"""Rules that transform the gradient of every tensor by learned weights."""
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from metalearn._checks import check_positive
+from metalearn.inner._base import UpdateRule
+from metalearn.types import Params, PyTree
+
+
+@dataclass(frozen=True)
+class GradientTransform(UpdateRule):
+    """A meta-optimizer U_xi with weights xi for every tensor: the update is -lr U_xi(gradient).
+
+    A subclass defines `init_weights` and `transform`. Where U_xi starts as the identity, the rule starts as gradient
+    descent. The weights are constant within a task; `SelfAdapting(rule, lr)` lets them descend too.
+
+    Args:
+        lr: Learning rate, positive.
+
+    Raises:
+        ValueError: If `lr` is not positive and finite.
+    """
+
+    lr: float
+
+    def __post_init__(self) -> None:
+        check_positive(f"{type(self).__name__}'s lr", self.lr, fix=f"Write {type(self).__name__}(lr=0.1), say.")
+
+    @abstractmethod
+    def init_weights(self, name: str, param: Tensor) -> PyTree:
+        """Return the start of one tensor's weights."""
+
+    @abstractmethod
+    def transform(self, weights: PyTree, grad: Tensor) -> Tensor:
+        """Return U_xi(grad) of one tensor, shaped as it."""
+
+    def init_meta(self, params: Params) -> PyTree:
+        """Return every tensor's weights, by its name."""
+        return {name: self.init_weights(name, param) for name, param in params.items()}
+
+    def update(
+        self, meta: PyTree, grads: Params, state: PyTree, params: Params, loss: Tensor, step: int
+    ) -> tuple[Params, PyTree]:
+        """Return -lr * U_xi(gradient)."""
+        return {name: -self.lr * self.transform(meta[name], grad) for name, grad in grads.items()}, state
+
+    def split_rate(self) -> tuple[float, UpdateRule]:
+        """Return lr and the rule at rate 1."""
+        return self.lr, replace(self, lr=1.0)

@@ -1,0 +1,137 @@
+"""Meta-optimizers whose matrices are Kronecker products, so that they fit a gradient matrix's rows and columns."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metalearn._checks import check_bool, check_count, invalid
+from metalearn.functional import safe_sqrt
+from metalearn.inner._gradient_transform import GradientTransform
+from metalearn.types import PyTree
+
+MAX_SIZE = 16_384
+"""Largest number of rows of a factor, 1 GiB in float32."""
+
+
+@dataclass(frozen=True)
+class KroneckerLinear(GradientTransform):
+    """KLin: U(G) = L G R + b, which is (R^t kron L) vec(G) + b. L and R start at the identity, b at zero.
+
+    A matrix `[out, in]` has an L of `[out, out]` and an R of `[in, in]`; a convolution `[out, in, *kernel]` an L of
+    `[in, in]` and an R over the flattened kernel, shared by its filters; a vector `[n]` an L of `[n, n]`.
+    In the paper they adapt within a task too: `SelfAdapting(KroneckerLinear(lr), lr)`. Left as they are it is the
+    paper's reading of Meta-Curvature.
+
+    Args:
+        lr: Learning rate, positive.
+        bias: Whether to learn b; the paper's experiments do not.
+
+    Raises:
+        ValueError: If `lr` is not positive and finite, or a parameter has a side that is too large for a factor.
+
+    References:
+        Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning", 2019 (eq. 5).
+
+    >>> sum(leaf.numel() for leaf in KroneckerLinear(0.1).init_meta({"w": torch.zeros(1, 100)})["w"].values())
+    10001
+    """
+
+    bias: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bool("KroneckerLinear's bias", self.bias)
+
+    def init_weights(self, name: str, param: Tensor) -> PyTree:
+        """Return L, R and perhaps b."""
+        return _factors(name, param) | ({"b": torch.zeros_like(param)} if self.bias else {})
+
+    def transform(self, weights: PyTree, grad: Tensor) -> Tensor:
+        """Return L G R + b."""
+        transformed = _multiply(weights, as_matrices(grad)).reshape(grad.shape)
+        return transformed + weights["b"] if self.bias else transformed
+
+
+@dataclass(frozen=True)
+class KroneckerNetwork(GradientTransform):
+    """KFC: U(G) = L_h s(... s(L_1 G R_1) ...) R_h, a network of Kronecker layers with an activation s between them.
+
+    All L and R start at the identity, shaped as for `KroneckerLinear`. In the paper they adapt within a task too:
+    `SelfAdapting(KroneckerNetwork(lr), lr)`.
+
+    Args:
+        lr: Learning rate, positive.
+        num_layers: Number of Kronecker layers, at least 1.
+        activation: Elementwise function between the layers.
+        normalise: Whether the network sees the gradient at unit norm, and its output is multiplied by that norm and
+            a learned factor that starts at 1; the paper does so for non-linear models.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If a number is out of its range, or a parameter has a side that is too large for a factor.
+
+    References:
+        Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning", 2019 (eq. 7, A.1.2).
+    """
+
+    num_layers: int = 2
+    activation: Callable[[Tensor], Tensor] = torch.relu
+    normalise: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("KroneckerNetwork's num_layers", self.num_layers)
+        check_bool("KroneckerNetwork's normalise", self.normalise)
+        if not callable(self.activation):
+            fix = "Write activation=torch.tanh, say."
+            raise TypeError(invalid("KroneckerNetwork's activation", "be a function", repr(self.activation), fix))
+
+    def init_weights(self, name: str, param: Tensor) -> PyTree:
+        """Return the layers' L and R, and the factor of the norm."""
+        layers = {"layers": [_factors(name, param) for _ in range(self.num_layers)]}
+        return layers | ({"scale": param.new_ones(())} if self.normalise else {})
+
+    def transform(self, weights: PyTree, grad: Tensor) -> Tensor:
+        """Return the network's output for the gradient."""
+        if not self.normalise:
+            return self._network(weights["layers"], grad)
+        norm = safe_sqrt(grad.square().sum())
+        direction = grad / torch.where(norm > 0, norm, 1.0)
+        return weights["scale"] * norm * self._network(weights["layers"], direction)
+
+    def _network(self, layers: list[dict[str, Tensor]], grad: Tensor) -> Tensor:
+        hidden = _multiply(layers[0], as_matrices(grad))
+        for layer in layers[1:]:
+            hidden = _multiply(layer, self.activation(hidden))
+        return hidden.reshape(grad.shape)
+
+
+def as_matrices(tensor: Tensor) -> Tensor:
+    """Return a tensor as a matrix, or a convolution's weight as a matrix `[in, kernel]` for every filter."""
+    if tensor.dim() > 2:
+        return tensor.flatten(2)
+    return tensor if tensor.dim() == 2 else tensor.reshape(-1, 1)
+
+
+def identity(name: str, size: int, like: Tensor) -> Tensor:
+    """Return the identity matrix, the start of a factor of the parameter called `name`.
+
+    Raises:
+        ValueError: If it is too large.
+    """
+    if size > MAX_SIZE:
+        fix = "Leave the parameter out of fast=, or use LowRank(lr, rank=4)."
+        got = f"a side of {size:,} in {name!r}, shaped {tuple(like.shape)}"
+        raise ValueError(invalid("a parameter with a matrix for each side", f"have sides up to {MAX_SIZE:,}", got, fix))
+    return torch.eye(size, dtype=like.dtype, device=like.device)
+
+
+def _factors(name: str, param: Tensor) -> dict[str, Tensor]:
+    rows, columns = as_matrices(param).shape[-2:]
+    return {"L": identity(name, rows, param), "R": identity(name, columns, param)}
+
+
+def _multiply(factors: dict[str, Tensor], matrices: Tensor) -> Tensor:
+    return factors["L"] @ matrices @ factors["R"]

@@ -1,0 +1,94 @@
+"""The LSTM meta-learner: the parameters are the cell state of an LSTM that every element shares."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from metalearn._checks import check_between, check_count, check_number
+from metalearn.inner._base import UpdateRule
+from metalearn.inner._coordinates import flatten, init_linear, preprocess, unflatten
+from metalearn.types import Params, PyTree
+
+NUM_INPUTS = 4
+"""Columns of the first layer: processed gradient and processed loss."""
+
+
+@dataclass(frozen=True)
+class LSTM(UpdateRule):
+    """The LSTM meta-learner: theta_{t+1} = f_t * theta_t - i_t * gradient, with learned gates for every element.
+
+    Two layers, their weights shared by all elements. A plain LSTM sees the processed gradient and loss; its output h
+    joins parameter and previous gate value in i_t = sigmoid(w_I [h, theta, i_{t-1}] + b_I), and f_t likewise. Previous
+    gate values start at 0. The cell's learned initial state is `Meta.init`.
+
+    It starts out as gradient descent at rate `lr`: w_I and w_F are zero, b_I = logit(lr), b_F = `forget_bias`. An
+    estimator of order 1 gives the published gradient, one of order 2 the exact one.
+
+    Args:
+        lr: Start of the input gate, between 0 and 1.
+        hidden_size: Width of the first layer, at least 1.
+        forget_bias: Start of the forget gate's bias; the parameters shrink by sigmoid(-forget_bias) in a step.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If `lr` is not strictly between 0 and 1, or `hidden_size` is below 1.
+
+    References:
+        Ravi and Larochelle, "Optimization as a model for few-shot learning", ICLR 2017.
+        Huisman, "Revisiting learned optimizers in few-shot learning", thesis, Leiden University 2021 (eqs. 8-13).
+    """
+
+    lr: float = 0.01
+    hidden_size: int = 20
+    forget_bias: float = 10.0
+
+    def __post_init__(self) -> None:
+        check_between("LSTM's lr", self.lr, 0, 1, fix="It is a gate's value: LSTM(lr=0.01), say.")
+        check_count("LSTM's hidden_size", self.hidden_size)
+        check_number("LSTM's forget_bias", self.forget_bias)
+
+    def init_meta(self, params: Params) -> PyTree:
+        """Return the weights of both layers."""
+        like, width = next(iter(params.values())), self.hidden_size
+        biases = {"input": math.log(self.lr / (1 - self.lr)), "forget": self.forget_bias}
+        gates = {
+            name: {"weight": like.new_zeros(1, width + 2), "bias": like.new_full((1,), bias)}
+            for name, bias in biases.items()
+        }
+        return {"lstm": init_linear(NUM_INPUTS + width, 4 * width, like), "gates": gates}
+
+    def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
+        """Return zeros: the first layer's hidden and cell state `[n, hidden_size]`, and the gates' values `[n]`."""
+        vector = torch.zeros_like(flatten(params, params))
+        matrix = vector[:, None].expand(-1, self.hidden_size)
+        return {"hidden": matrix, "cell": matrix, "input": vector, "forget": vector}
+
+    def update(
+        self, meta: PyTree, grads: Params, state: PyTree, params: Params, loss: Tensor, step: int
+    ) -> tuple[Params, PyTree]:
+        """Return (f - 1) * theta - i * gradient."""
+        theta, grad = flatten(params, params), flatten(grads, params)
+        inputs = torch.cat([preprocess(grad), preprocess(loss).expand(len(grad), 2)], 1)
+        hidden, cell = _lstm_cell(meta["lstm"], inputs, state["hidden"], state["cell"])
+        input_gate = _gate(meta["gates"]["input"], hidden, theta, state["input"])
+        forget_gate = _gate(meta["gates"]["forget"], hidden, theta, state["forget"])
+        # 1 - sigmoid(x) is sigmoid(-x), without the rounding of a difference of nearly equal numbers.
+        update = -torch.sigmoid(-forget_gate) * theta - torch.sigmoid(input_gate) * grad
+        gates = {"input": torch.sigmoid(input_gate), "forget": torch.sigmoid(forget_gate)}
+        return unflatten(update, params), {"hidden": hidden, "cell": cell, **gates}
+
+
+def _lstm_cell(weights: Params, inputs: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    gates = F.linear(torch.cat([inputs, hidden], 1), weights["weight"], weights["bias"])
+    input_gate, forget_gate, candidate, output_gate = gates.chunk(4, 1)
+    cell = forget_gate.sigmoid() * cell + input_gate.sigmoid() * candidate.tanh()
+    return output_gate.sigmoid() * cell.tanh(), cell
+
+
+def _gate(weights: Params, hidden: Tensor, theta: Tensor, previous: Tensor) -> Tensor:
+    """Return a gate's value before its sigmoid, `[n]`."""
+    columns = torch.cat([hidden, theta[:, None], previous[:, None]], 1)
+    return F.linear(columns, weights["weight"], weights["bias"]).squeeze(1)

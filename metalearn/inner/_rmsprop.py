@@ -1,0 +1,53 @@
+"""RMSProp."""
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from metalearn._checks import check_decay, check_positive
+from metalearn._tree import tree_zeros_like
+from metalearn.functional import safe_sqrt
+from metalearn.inner._base import UpdateRule
+from metalearn.types import Params, PyTree
+
+
+@dataclass(frozen=True)
+class RMSProp(UpdateRule):
+    """RMSProp, `torch.optim.RMSprop`, with a finite second derivative where a gradient is zero.
+
+    Args:
+        lr: Learning rate, positive.
+        alpha: Decay of the running mean of the squared gradient, at least 0 and below 1.
+        eps: Added to the mean's root, positive.
+
+    Raises:
+        ValueError: If a number is out of its range.
+
+    References:
+        Tieleman and Hinton, "RMSProp", lecture 6.5 of Neural networks for machine learning, 2012.
+    """
+
+    lr: float
+    alpha: float = 0.99
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        check_positive("RMSProp's lr", self.lr)
+        check_decay("RMSProp's alpha", self.alpha)
+        check_positive("RMSProp's eps", self.eps)
+
+    def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
+        """Return a mean of zero."""
+        return tree_zeros_like(params)
+
+    def update(
+        self, meta: PyTree, grads: Params, state: PyTree, params: Params, loss: Tensor, step: int
+    ) -> tuple[Params, PyTree]:
+        """Return -lr * gradient / (sqrt(square) + eps)."""
+        square = {name: self.alpha * state[name] + (1 - self.alpha) * grad**2 for name, grad in grads.items()}
+        updates = {name: -self.lr * grad / (safe_sqrt(square[name]) + self.eps) for name, grad in grads.items()}
+        return updates, square
+
+    def split_rate(self) -> tuple[float, UpdateRule]:
+        """Return lr and the rule at rate 1."""
+        return self.lr, replace(self, lr=1.0)

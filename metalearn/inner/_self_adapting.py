@@ -1,0 +1,73 @@
+"""Rules whose own meta-parameters descend within a task."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.func import vjp
+
+from metalearn._checks import check_positive
+from metalearn._tree import tree_map, tree_zeros_like
+from metalearn.inner._wrapper import Wrapper
+from metalearn.types import Params, PyTree
+
+
+@dataclass(frozen=True)
+class SelfAdapting(Wrapper):
+    """A rule whose meta-parameters xi take a step of gradient descent before every step but the first.
+
+    theta_{t+1} = theta_t + u_xi(g_t) and then xi = xi - lr grad_xi L(theta_{t+1}). The support loss depends on xi through
+    the last update alone, so that its gradient is the update's derivative applied to the gradient at theta_{t+1}, which
+    the next step receives anyway. What is learned is where xi starts.
+
+    Around `KroneckerLinear` or `KroneckerNetwork` it is Arnold et al.'s method, whose rate is the rule's own; around
+    `LearnedRate(SGD(lr))` it is hypergradient descent from a learned rate (Alpha-MAML).
+
+    Args:
+        rule: The rule.
+        lr: Learning rate of its meta-parameters, positive.
+
+    Raises:
+        TypeError: If `rule` is no update rule.
+        ValueError: If `lr` is not positive and finite.
+
+    References:
+        Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning", 2019 (eqs. 3-4).
+        Baydin et al., "Online learning rate adaptation with hypergradient descent", ICLR 2018.
+        Behl et al., "Alpha MAML: adaptive model-agnostic meta-learning", arXiv 2019.
+    """
+
+    lr: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive("SelfAdapting's lr", self.lr, fix="Write SelfAdapting(KroneckerLinear(0.5), lr=0.5), say.")
+
+    def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
+        """Return xi, the rule's state, and zeros for what it saw at the last step."""
+        state = self.rule.init_state(meta, params, key)
+        zeros = tree_zeros_like(params)
+        last = {"grads": zeros, "state": state, "params": zeros, "loss": next(iter(params.values())).new_zeros(())}
+        return {"xi": meta, "rule": state, "last": last}
+
+    def update(
+        self, meta: PyTree, grads: Params, state: PyTree, params: Params, loss: Tensor, step: int
+    ) -> tuple[Params, PyTree]:
+        """Return the update of the rule at the new xi."""
+        xi = state["xi"] if step == 0 else self._descend(state, grads, step)
+        updates, rule_state = self.rule.update(xi, grads, state["rule"], params, loss, step)
+        last = {"grads": grads, "state": state["rule"], "params": params, "loss": loss}
+        return updates, {"xi": xi, "rule": rule_state, "last": last}
+
+    def split_rate(self) -> tuple[float, "SelfAdapting"]:
+        """Return 1 and this rule: a factor around it would not reach the gradient of xi."""
+        return 1.0, self
+
+    def _descend(self, state: PyTree, grads: Params, step: int) -> PyTree:
+        last = state["last"]
+
+        def updates(xi: PyTree) -> Params:
+            return self.rule.update(xi, last["grads"], last["state"], last["params"], last["loss"], step - 1)[0]
+
+        _, pull = vjp(updates, state["xi"])
+        (gradient,) = pull(grads)
+        return tree_map(lambda value, slope: value - self.lr * slope, state["xi"], gradient)

@@ -1,0 +1,77 @@
+"""T-nets: a learned metric after every layer, which adaptation leaves as it is."""
+
+from collections import OrderedDict
+
+import torch.nn as nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+
+from metalearn._checks import invalid
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+class TLayer(nn.Sequential):
+    """A layer W and, after it, its matrix T, which starts at the identity: a 1x1 convolution for a convolution."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        like = {"bias": False, "device": layer.weight.device, "dtype": layer.weight.dtype}
+        if isinstance(layer, nn.Linear):
+            transform: nn.Module = nn.Linear(layer.out_features, layer.out_features, **like)
+            nn.init.eye_(transform.weight)
+        else:
+            kind = next(kind for kind in CONVOLUTIONS if isinstance(layer, kind))
+            transform = kind(layer.out_channels, layer.out_channels, 1, **like)
+            nn.init.dirac_(transform.weight)
+        super().__init__(OrderedDict(W=layer, T=transform))
+
+
+def t_net(model: nn.Module) -> nn.Module:
+    """Put a square matrix T after every linear and convolutional layer W of `model`, and return it: y = T (W x + b).
+
+    T starts at the identity, so that the model computes what it did; after a convolution it is a 1x1 convolution.
+    Parameters are named `<layer>.W.weight`, `<layer>.W.bias` and `<layer>.T.weight`. With all but T fast, which is what
+    `outer.TNet` and `outer.MTNet` choose, a step of gradient descent moves y along T T^t times its gradient.
+
+    Args:
+        model: A module that calls its layers, rather than reads their weights. It is changed in place, unless it is
+            itself a layer.
+
+    Raises:
+        TypeError: If `model` is no module.
+        ValueError: If it has no such layer, or is a T-net already.
+
+    References:
+        Lee and Choi, "Gradient-based meta-learning with learned layerwise metric and subspace", ICML 2018 (eqs. 3, 17).
+
+    >>> [name for name, _ in t_net(nn.Sequential(nn.Linear(3, 2))).named_parameters()]
+    ['0.W.weight', '0.W.bias', '0.T.weight']
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(invalid("t_net's model", "be an nn.Module", repr(model), "Write t_net(models.mlp(1, [40], 1))."))
+    if transforms(model):
+        raise ValueError(invalid("t_net's model", "be a plain network", "a T-net already", "Call t_net once."))
+    if _has_transform(model):
+        return TLayer(model)
+    transformed: dict[nn.Module, TLayer] = {}
+    for module in list(model.modules()):
+        for name, child in module._modules.items():
+            if child is not None and _has_transform(child):
+                # A layer that is used in two places keeps one T in both.
+                if child not in transformed:
+                    transformed[child] = TLayer(child)
+                module._modules[name] = transformed[child]
+    if not transformed:
+        raise ValueError(invalid("t_net's model", "have linear or convolutional layers", model))
+    return model
+
+
+def transforms(model: nn.Module) -> list[str]:
+    """Return the names of all T in a T-net."""
+    layers = [name for name, module in model.named_modules() if isinstance(module, TLayer)]
+    return [f"{name}.T.weight".lstrip(".") for name in layers]
+
+
+def _has_transform(module: nn.Module) -> bool:
+    # Attention reads the weight of its output layer instead of calling it, and tells so by this class.
+    is_read = isinstance(module, NonDynamicallyQuantizableLinear)
+    return isinstance(module, (nn.Linear, *CONVOLUTIONS)) and not is_read

@@ -1,0 +1,130 @@
+"""TURTLE: a small feed-forward network that proposes the update of every parameter element."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from metalearn._checks import check_choice, check_count, check_fraction, check_positive, invalid
+from metalearn.inner._base import UpdateRule
+from metalearn.inner._coordinates import flatten, init_linear, preprocess, unflatten
+from metalearn.types import Params, PyTree
+
+WIDTHS = {
+    "grad": 1,
+    "processed_grad": 2,
+    "loss": 1,
+    "processed_loss": 2,
+    "grad_history": 1,
+    "update_history": 1,
+    "step": 1,
+}
+"""Inputs to choose from, with their numbers of columns."""
+HISTORIES = ("grad_history", "update_history")
+
+
+@dataclass(frozen=True)
+class Turtle(UpdateRule):
+    """TURTLE: the update of every element is lr * net(inputs), one network for all of them.
+
+    The network starts with the weights of `nn.Linear` and biases of zero. `LearnedRate(Turtle(...), "parameter")` is
+    the paper's variant with a learned rate for every element.
+
+    Args:
+        inputs: What the network sees of an element: "grad"; "processed_grad" (the log of its magnitude and its sign);
+            the support loss, "loss" or "processed_loss"; "grad_history", the running mean h = beta h + (1 - beta) g
+            that starts at the first gradient and includes the present one; "update_history", the running mean of the
+            network's earlier outputs, which starts at 0; "step", the number of the step.
+        hidden: Widths of the hidden layers, each at least 1; () makes the network linear.
+        activation: Elementwise function between the layers, such as `torch.relu`.
+        beta: Decay of the histories, from 0 to 1.
+        lr: Factor of the network's output, positive.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If an input is unknown or given twice, or a number is out of its range.
+
+    References:
+        Huisman, "Revisiting learned optimizers in few-shot learning", thesis, Leiden University 2021 (section 3.3).
+    """
+
+    inputs: tuple[str, ...] = ("grad",)
+    hidden: tuple[int, ...] = (20, 20, 20, 20, 20)
+    activation: Callable[[Tensor], Tensor] = torch.relu
+    beta: float = 0.9
+    lr: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("inputs", "hidden"):
+            given = getattr(self, name)
+            if not isinstance(given, tuple | list):
+                fix = 'Write Turtle(inputs=("grad", "step"), hidden=(20, 20)), say.'
+                raise TypeError(invalid(f"Turtle's {name}", "be a tuple", repr(given), fix))
+            object.__setattr__(self, name, tuple(given))
+        for name in self.inputs:
+            check_choice("Turtle's inputs", name, WIDTHS)
+        if not self.inputs or len(set(self.inputs)) < len(self.inputs):
+            raise ValueError(invalid("Turtle's inputs", "be at least one, each once", self.inputs))
+        for width in self.hidden:
+            check_count("Turtle's hidden widths", width, fix="Write hidden=(20, 20), say.")
+        if not callable(self.activation):
+            fix = "Write activation=torch.tanh, say."
+            raise TypeError(invalid("Turtle's activation", "be a function", repr(self.activation), fix))
+        check_fraction("Turtle's beta", self.beta)
+        check_positive("Turtle's lr", self.lr)
+
+    def init_meta(self, params: Params) -> PyTree:
+        """Return the network's layers."""
+        like = next(iter(params.values()))
+        widths = [sum(WIDTHS[name] for name in self.inputs), *self.hidden, 1]
+        return {"layers": [init_linear(*pair, like) for pair in pairwise(widths)]}
+
+    def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
+        """Return the histories `[n]` of all n elements."""
+        return {name: torch.zeros_like(flatten(params, params)) for name in HISTORIES if name in self.inputs}
+
+    def update(
+        self, meta: PyTree, grads: Params, state: PyTree, params: Params, loss: Tensor, step: int
+    ) -> tuple[Params, PyTree]:
+        """Return lr times the network's output."""
+        grad, state = flatten(grads, params), dict(state)
+        if "grad_history" in state and step == 0:
+            state["grad_history"] = grad
+        elif "grad_history" in state:
+            state["grad_history"] = self._average(state["grad_history"], grad)
+        output = self._network(meta["layers"], self._columns(grad, loss, step, state)).squeeze(-1)
+        if "update_history" in state:
+            state["update_history"] = self._average(state["update_history"], output)
+        return unflatten(self.lr * output, params), state
+
+    def split_rate(self) -> tuple[float, UpdateRule]:
+        """Return lr and the rule with a factor of 1."""
+        return self.lr, replace(self, lr=1.0)
+
+    def _columns(self, grad: Tensor, loss: Tensor, step: int, state: PyTree) -> Tensor:
+        """Return what the network sees, `[n, columns]`."""
+        columns = {
+            "grad": lambda: grad,
+            "processed_grad": lambda: preprocess(grad),
+            "loss": lambda: loss,
+            "processed_loss": lambda: preprocess(loss),
+            "step": lambda: torch.full_like(grad, step),
+            **{name: lambda name=name: state[name] for name in HISTORIES},
+        }
+        chosen = [columns[name]() for name in self.inputs]
+        return torch.cat([_expand(c, WIDTHS[n], len(grad)) for c, n in zip(chosen, self.inputs, strict=True)], 1)
+
+    def _network(self, layers: list[Params], x: Tensor) -> Tensor:
+        for layer in layers[:-1]:
+            x = self.activation(F.linear(x, layer["weight"], layer["bias"]))
+        return F.linear(x, layers[-1]["weight"], layers[-1]["bias"])
+
+    def _average(self, mean: Tensor, new: Tensor) -> Tensor:
+        return self.beta * mean + (1 - self.beta) * new
+
+
+def _expand(column: Tensor, width: int, num_elements: int) -> Tensor:
+    return column.reshape(-1, width).expand(num_elements, width)

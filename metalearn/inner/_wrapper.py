@@ -1,0 +1,47 @@
+"""Rules around rules."""
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from metalearn._checks import invalid
+from metalearn.inner._base import UpdateRule
+from metalearn.types import Params, PyTree
+
+
+@dataclass(frozen=True)
+class Wrapper(UpdateRule):
+    """A rule around another one, which decides whatever the subclass does not define. Its `update` is abstract.
+
+    Args:
+        rule: The wrapped rule.
+
+    Raises:
+        TypeError: If `rule` is not an update rule.
+    """
+
+    rule: UpdateRule
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.rule, UpdateRule):
+            name = type(self).__name__
+            fix = f"Wrap one: {name}(SGD(lr=0.01), ...)."
+            raise TypeError(invalid(f"{name}'s rule", "be an update rule", repr(self.rule), fix))
+
+    @property
+    def as_values(self) -> frozenset[str]:
+        """What the wrapped rule takes as values."""
+        return self.rule.as_values
+
+    def init_meta(self, params: Params) -> PyTree:
+        """Return the wrapped rule's meta-parameters."""
+        return self.rule.init_meta(params)
+
+    def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
+        """Return the wrapped rule's state."""
+        return self.rule.init_state(meta, params, key)
+
+    def split_rate(self) -> tuple[float, UpdateRule]:
+        """Return the wrapped rule's rate, and this rule around it at rate 1."""
+        rate, rule = self.rule.split_rate()
+        return rate, replace(self, rule=rule)

@@ -1,0 +1,210 @@
+"""Independent learners side by side in one vectorised step: a table's 30 seeds for little more than the time of one."""
+
+import copy
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+from torch.func import vmap
+
+from metalearn._checks import invalid
+from metalearn._modules import get_tensor, set_tensor
+from metalearn._tasks import take
+from metalearn._tree import tree_detach, tree_map, tree_pairs
+from metalearn.functional import draw_keys
+from metalearn.outer._attach import attach
+from metalearn.outer._compile import WholeStep
+from metalearn.outer._learner import MetaLearner
+from metalearn.outer._learner_checks import check_device, check_episodes, check_keys
+from metalearn.types import Episode, Estimate, Meta, PyTree
+
+
+class Replicas(nn.Module):
+    """R learners that differ in their tensors alone, trained in one step without influence on one another.
+
+    Its parameters are theirs, stacked `[R, ...]` under their own names in `learner`, so that an elementwise optimizer
+    such as SGD or Adam does to each what it would do to it alone. `fit` trains replicas as it trains a learner, each
+    on `meta_batch_size` tasks of its own; `replicas[i]` is an ordinary learner.
+
+    Args:
+        learners: At least one learner, built by the same call; they are copied.
+
+    Raises:
+        TypeError: If they are no learners.
+        ValueError: If there are none, they differ in more than what is learned, or they are not vmapped whole.
+
+    >>> import torch.nn.functional as F
+    >>> from metalearn import data, inner, models, outer
+    >>> seeds = [outer.MAML(models.mlp(1, [8], 1), F.mse_loss, inner.SGD(0.01), num_steps=1) for _ in range(3)]
+    >>> replicas = Replicas(seeds)
+    >>> losses = replicas(data.Sinusoid(k_shot=5, num_query=5).sample(3 * 4))
+    >>> losses.sum().backward()
+    >>> losses.shape, replicas.learner.model[0].weight.grad.shape
+    (torch.Size([3]), torch.Size([3, 8, 1]))
+    """
+
+    def __init__(self, learners: Sequence[MetaLearner]) -> None:
+        super().__init__()
+        learners = list(learners)
+        _check_learners(learners)
+        self.learner = copy.deepcopy(learners[0])
+        self._count, self._checked = len(learners), set[Any]()
+        for name in _learned_names(learners[0]):
+            tensors = [get_tensor(learner, name) for learner in learners]
+            _set_alike(self.learner, name, torch.stack([tensor.detach() for tensor in tensors]))
+        self._run = WholeStep(_estimate_replicas, learners[0].compile_options)
+
+    def __len__(self) -> int:
+        """Return the number of replicas."""
+        return self._count
+
+    def __getitem__(self, index: int) -> MetaLearner:
+        """Return a copy of one replica as a learner of its own."""
+        index = range(len(self))[index]
+        learner = copy.deepcopy(self.learner)
+        for name in _learned_names(learner):
+            _set_alike(learner, name, get_tensor(learner, name).detach()[index].clone())
+        if learner.carry.tree is not None:
+            learner.carry.keep(take(learner.carry.tree(), index))
+        return learner
+
+    @property
+    def constants(self) -> frozenset[str]:
+        """Names in `state_dict` of what all replicas share."""
+        return frozenset(f"learner.{name}" for name in _constants(self.learner) if not name.startswith("carry."))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the replicas' parameters are, and the episodes must be."""
+        return self.learner.device
+
+    def forward(self, episodes: Episode, *, keys: Tensor | None = None) -> Tensor:
+        """Return every replica's mean query loss after adaptation, `[R]`; their sum carries every meta-gradient.
+
+        Args:
+            episodes: Tasks, with a leading task axis; the first of R equal parts is for the first replica, and so on.
+            keys: The tasks' random keys `[num_tasks]`, int64; drawn from PyTorch's generator if not given.
+
+        Raises:
+            TypeError: If the episodes are of the wrong kind.
+            ValueError: If the number of tasks is no multiple of R, or as a learner's `forward`.
+        """
+        meta = self.learner.meta
+        estimate = self.estimate(episodes, keys)
+        if not torch.is_grad_enabled():
+            return estimate.loss.mean(1)
+        if self.training:
+            self.learner.carry.keep(estimate.carry)
+        pairs = [pair for pair in tree_pairs(meta, estimate.gradient) if pair[0].requires_grad]
+        return attach(estimate.loss.mean(1), *zip(*pairs, strict=True))
+
+    def estimate(self, episodes: Episode, keys: Tensor | None = None) -> Estimate:
+        """Return every replica's meta-gradient as data, its learner's `estimate` with a leading axis of R.
+
+        Args:
+            episodes: Tasks, with a leading task axis, as for `forward`.
+            keys: The tasks' random keys `[num_tasks]`, int64; drawn from PyTorch's generator if not given.
+
+        Raises:
+            TypeError: As `forward`.
+            ValueError: As `forward`.
+        """
+        num_tasks = check_episodes(episodes)
+        check_device(episodes, self.device)
+        if num_tasks % len(self):
+            fix = f"Write tasks.sample({len(self)} * meta_batch_size)."
+            raise ValueError(invalid("tasks", f"be a multiple of the {len(self)} replicas", num_tasks, fix))
+        if keys is None:
+            keys = draw_keys(num_tasks, device=self.device)
+        check_keys(keys, num_tasks)
+        dealt = tree_map(lambda leaf: leaf.reshape(len(self), -1, *leaf.shape[1:]), (episodes, keys.to(self.device)))
+        self._check_once(dealt)
+        with torch.no_grad():
+            meta = tree_detach(self.learner.meta)
+            first_tasks = tree_map(lambda leaf: leaf[:, 0], dealt[0])
+            start = vmap(partial(self.learner.estimator.init_carry, self.learner.problem))(meta, first_tasks)
+            carry = self.learner.carry(start)
+            return self._run.for_shapes_of(episodes)(self.learner, meta, carry, *dealt)
+
+    def clip_grad_norm_(self, max_norm: float) -> None:
+        """Scale down every replica's gradient whose norm over all parameters is larger than `max_norm`."""
+        grads = [param.grad for param in self.parameters() if param.grad is not None]
+        squares = torch.stack([grad.reshape(len(self), -1).square().sum(1) for grad in grads])
+        scales = (max_norm / (squares.sum(0).sqrt() + 1e-6)).clamp(max=1)
+        for grad in grads:
+            grad.mul_(scales.reshape(-1, *[1] * (grad.dim() - 1)))
+
+    def _check_once(self, dealt: tuple[Episode, Tensor]) -> None:
+        """Let the first replica, as a learner, check what costs a pass through the model."""
+        mode = tuple(module.training for module in self.modules())
+        if mode not in self._checked:
+            first = self[0]
+            first.estimate(*take(dealt, 0))
+            self._checked.add(mode)
+
+
+def _estimate_replicas(learner: MetaLearner, meta: Meta, carry: PyTree, episodes: Episode, keys: Tensor) -> Estimate:
+    def estimate(meta: Meta, carry: PyTree, episodes: Episode, keys: Tensor) -> Any:
+        (gradient, carry), (loss, diagnostics) = learner._estimate_chunk(meta, carry, episodes, keys)
+        return tree_map(lambda total: total / len(keys), (gradient, carry)), (loss, diagnostics)
+
+    (gradient, carry), (loss, diagnostics) = vmap(estimate)(meta, carry, episodes, keys)
+    return Estimate(gradient, loss, carry, diagnostics)
+
+
+def _learned_names(learner: MetaLearner) -> list[str]:
+    """Return the names of all tensors in the learner's `Meta`."""
+    rule = [f"rule.{name}" for name, _ in learner.rule.named_parameters()]
+    return [f"model.{name}" for name in learner._fast] + learner._shared + rule
+
+
+def _set_alike(learner: MetaLearner, name: str, tensor: Tensor) -> None:
+    """Put a tensor in a place as what is there: a parameter or a buffer."""
+    old = get_tensor(learner, name)
+    is_parameter = isinstance(old, nn.Parameter)
+    set_tensor(learner, name, nn.Parameter(tensor, old.requires_grad) if is_parameter else tensor)
+
+
+def _check_learners(learners: list[Any]) -> None:
+    fix = "Write Replicas([build(seed) for seed in range(30)])."
+    if not learners:
+        raise ValueError(invalid("Replicas", "be given at least one learner", "none", fix))
+    for learner in learners:
+        if not isinstance(learner, MetaLearner):
+            raise TypeError(invalid("Replicas", "be given learners", type(learner).__name__, fix))
+    first = learners[0]
+    if first.batching != "vmap" or first.chunk_size is not None:
+        got = f"batching={first.batching!r}, chunk_size={first.chunk_size}"
+        raise ValueError(invalid("replicas' tasks", "be vmapped whole", got, "Leave both arguments out."))
+    for index, learner in enumerate(learners[1:], 1):
+        ours, theirs = _settings(first), _settings(learner)
+        if different := [what for what in ours if ours[what] != theirs[what]]:
+            what = different[0]
+            got = f"{ours[what]} in learner 0 and {theirs[what]} in learner {index}"
+            raise ValueError(invalid(f"learners' {what}", "be the same", got, fix))
+        for name, tensor in _constants(first).items():
+            if not torch.equal(tensor, _constants(learner)[name]):
+                got = f"another {name} in learner {index} than in learner 0"
+                raise ValueError(invalid("learners", "share what is not learned", got, fix))
+
+
+def _settings(learner: MetaLearner) -> dict[str, Any]:
+    return {
+        "num_steps": learner.num_steps,
+        "rule": learner.problem.rule,
+        "estimator": learner.estimator,
+        "support_batches": learner.support_batches,
+        "batching": (learner.batching, learner.chunk_size),
+        "fast parameters": learner._fast,
+        "tensors": {name: tuple(tensor.shape) for name, tensor in learner.state_dict().items()},
+        "modules": [type(module).__name__ for module in learner.modules()],
+    }
+
+
+def _constants(learner: MetaLearner) -> dict[str, Tensor]:
+    learned = {id(get_tensor(learner, name)) for name in _learned_names(learner)}
+    tensors = [*learner.named_parameters(remove_duplicate=False), *learner.named_buffers(remove_duplicate=False)]
+    return {name: tensor for name, tensor in tensors if id(tensor) not in learned}
