@@ -1,6 +1,7 @@
 """Update rules: how one task's gradient becomes a change of its parameters, and the inner loop over them."""
 
 from metalearn.inner._adam import Adam
+from metalearn.inner._as_optimizer import RuleOptimizer, as_optimizer
 from metalearn.inner._base import UpdateRule
 from metalearn.inner._clipped import Clipped
 from metalearn.inner._gradient_transform import GradientTransform
@@ -26,6 +27,8 @@ __all__ = [
     "Step",
     "step",
     "adapt",
+    "as_optimizer",
+    "RuleOptimizer",
     "SGD",
     "Momentum",
     "Nesterov",

@@ -1,24 +1,70 @@
 """Every rule through the contract suite."""
 
+import re
+
 import pytest
+import torch
 
 from metalearn import inner, testing
 from tests.cases import RandomMask
 
+SGD = inner.SGD(0.1)
+EVERYTHING = ("grad", "processed_grad", "loss", "processed_loss", "grad_history", "update_history", "step")
+
 RULES = [
-    inner.SGD(0.1),
+    SGD,
+    inner.Momentum(0.1),
+    inner.Nesterov(0.1),
+    inner.Adam(0.1, eps=0.1),
+    inner.RMSProp(0.1, eps=0.1),
     inner.MetaSGD(0.1),
-    inner.LearnedRate(inner.SGD(0.1)),
-    inner.LearnedRate(inner.SGD(0.1), per="tensor", num_steps=2),
-    inner.LearnedRate(inner.SGD(0.1), per="parameter", num_steps=3),
+    inner.LearnedRate(SGD),
+    inner.LearnedRate(SGD, per="tensor", num_steps=2),
+    inner.LearnedRate(SGD, per="parameter", num_steps=3),
     inner.LearnedRate(RandomMask(0.1)),
-    inner.Clipped(inner.SGD(0.1), value=0.1),
+    inner.Learned(inner.Adam(0.1, eps=0.1), ("lr", "betas", "eps")),
+    inner.LearnedRate(inner.Learned(inner.Nesterov(0.1), "momentum"), "tensor"),
+    inner.Clipped(SGD, value=0.1),
     inner.Clipped(inner.MetaSGD(0.1), norm=0.2),
-    inner.LearnedRate(inner.Clipped(inner.SGD(0.1), norm=0.2)),
+    inner.LearnedRate(inner.Clipped(SGD, norm=0.2)),
     RandomMask(0.1),
+    inner.Masked(SGD, hard=False),
+    inner.Masked(inner.MetaSGD(0.1), temperature=2.0, hard=False),
+    inner.LSTM(0.1),
+    inner.LSTM(0.01, hidden_size=3, forget_bias=4.0),
+    inner.Turtle(hidden=(), lr=0.1),
+    inner.Turtle(hidden=(4,), lr=0.1),
+    inner.Turtle(EVERYTHING, hidden=(7, 5), activation=torch.tanh, lr=0.1),
+    inner.LearnedRate(inner.Turtle(("grad", "step"), hidden=(4,), activation=torch.sigmoid, lr=0.1), "parameter"),
+    inner.Masked(inner.LearnedRate(inner.Turtle(hidden=(3,), lr=0.1)), hard=False),
+    inner.KroneckerLinear(0.1),
+    inner.KroneckerLinear(0.1, bias=True),
+    inner.KroneckerNetwork(0.1),
+    inner.KroneckerNetwork(0.1, num_layers=3, activation=torch.tanh, normalise=True),
+    inner.LowRank(0.1, rank=2),
+    inner.MetaCurvature(0.1),
+    inner.SelfAdapting(inner.KroneckerLinear(0.1, bias=True), lr=0.1),
+    inner.SelfAdapting(inner.KroneckerNetwork(0.1, activation=torch.tanh, normalise=True), lr=0.1),
+    inner.SelfAdapting(inner.LearnedRate(inner.Learned(inner.Momentum(0.1), "momentum"), "tensor"), lr=0.01),
 ]
 
 
-@pytest.mark.parametrize("rule", RULES, ids=str)
+def name(value):
+    return re.sub(r" of type object at \w+", "", str(value))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=name)
 def test_contract(rule):
     testing.check_update_rule(rule)
+
+
+@pytest.mark.parametrize(
+    ("rule", "surrogate"),
+    [
+        (inner.Masked(SGD), ["mask"]),
+        (inner.LearnedRate(inner.Masked(inner.MetaSGD(0.1), temperature=0.5), "tensor"), ["rule.mask"]),
+    ],
+    ids=name,
+)
+def test_contract_of_straight_through_rules(rule, surrogate):
+    testing.check_update_rule(rule, surrogate=surrogate)

@@ -40,7 +40,7 @@ def test_the_last_rate_holds():
 
 
 BAD = [
-    (lambda: inner.LearnedRate(0.1), TypeError, "LearnedRate(SGD(lr=0.01))"),
+    (lambda: inner.LearnedRate(0.1), TypeError, "LearnedRate(SGD(lr=0.01), ...)"),
     (lambda: inner.LearnedRate(inner.SGD(0.1), per="tensors"), ValueError, "Did you mean 'tensor'?"),
     (lambda: inner.LearnedRate(inner.SGD(0.1), num_steps=0), ValueError, "at least 1; got 0"),
     (lambda: inner.MetaSGD(0.0), ValueError, "must be positive"),

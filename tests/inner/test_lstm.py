@@ -1,0 +1,82 @@
+import pytest
+import torch
+
+from metalearn import inner, outer
+from tests.cases import relative_difference, sine_learner
+
+
+def test_theorem_1_it_starts_as_gradient_descent(episodes):
+    lstm, plain = sine_learner(inner.LSTM(0.05, forget_bias=50.0)), sine_learner(inner.SGD(0.05))
+    for num_steps in range(1, 5):
+        ours, theirs = (learner.adapt(episodes.support, num_steps).params for learner in (lstm, plain))
+        assert relative_difference(ours, theirs) < 1e-12
+
+
+def test_the_default_start_forgets_next_to_nothing(episodes):
+    lstm, plain = sine_learner(inner.LSTM(0.05)), sine_learner(inner.SGD(0.05))
+    ours, theirs = (learner.adapt(episodes.support).params for learner in (lstm, plain))
+    assert relative_difference(ours, theirs) < 1e-3
+
+
+def test_one_step_against_torch():
+    """The first layer is `nn.LSTMCell`'s arithmetic; the gates see its output, the parameter and their last values."""
+    torch.manual_seed(0)
+    rule = inner.LSTM(0.1, hidden_size=3)
+    params = {"w": torch.randn(2, 2), "b": torch.randn(2)}
+    meta = torch.utils._pytree.tree_map(lambda leaf: leaf + 0.3 * torch.randn_like(leaf), rule.init_meta(params))
+    grads = [{name: torch.randn_like(param) for name, param in params.items()} for _ in range(2)]
+    losses = [torch.tensor(1.7), torch.tensor(0.2)]
+
+    cell = torch.nn.LSTMCell(4, 3)
+    with torch.no_grad():
+        cell.weight_ih.copy_(meta["lstm"]["weight"][:, :4])
+        cell.weight_hh.copy_(meta["lstm"]["weight"][:, 4:])
+        cell.bias_ih.copy_(meta["lstm"]["bias"])
+        cell.bias_hh.zero_()
+    theta = torch.cat([params["w"].reshape(-1), params["b"]])
+    hidden, gates, state = None, {"input": torch.zeros(6), "forget": torch.zeros(6)}, None
+    state = rule.init_state(meta, params, torch.tensor(0))
+    for step in range(2):
+        grad = torch.cat([grads[step]["w"].reshape(-1), grads[step]["b"]])
+        loss = losses[step].expand(6)
+        inputs = torch.stack([grad.abs().log() / 10, grad.sign(), loss.log() / 10, loss.sign()], 1)
+        hidden = cell(inputs, hidden)
+        seen = {name: torch.cat([hidden[0], theta[:, None], gates[name][:, None]], 1) for name in gates}
+        gates = {
+            name: torch.sigmoid(seen[name] @ meta["gates"][name]["weight"][0] + meta["gates"][name]["bias"])
+            for name in gates
+        }
+        expected = gates["forget"] * theta - gates["input"] * grad
+        updates, state = rule.update(meta, grads[step], state, params, losses[step], step)
+        params = {name: params[name] + updates[name] for name in params}
+        torch.testing.assert_close(torch.cat([params["w"].reshape(-1), params["b"]]), expected)
+        theta = expected
+
+
+def test_second_order_is_finite_at_dead_units(episodes):
+    learner = sine_learner(inner.LSTM(0.05))
+    with torch.no_grad():
+        learner.model[0].bias.fill_(-1e3)
+    gradient = learner.estimate(episodes).gradient
+    assert all(leaf.isfinite().all() for leaf in torch.utils._pytree.tree_leaves(gradient))
+
+
+BAD = [
+    (lambda: inner.LSTM(1.0), ValueError, "strictly between 0 and 1; got 1.0"),
+    (lambda: inner.LSTM(0), ValueError, "LSTM(lr=0.01)"),
+    (lambda: inner.LSTM(hidden_size=0), ValueError, "at least 1"),
+    (lambda: inner.LSTM(hidden_size=2.0), TypeError, "must be an int"),
+    (lambda: inner.LSTM(forget_bias="4"), TypeError, "must be a number"),
+    (
+        lambda: sine_learner(inner.LSTM(), estimator=outer.ParameterDifference()),
+        ValueError,
+        "one that reaches init only",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), BAD)
+def test_bad_input(call, error, message):
+    with pytest.raises(error) as raised:
+        call()
+    assert message in str(raised.value)

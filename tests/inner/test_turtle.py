@@ -1,0 +1,114 @@
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from metalearn import inner, outer
+from tests.cases import relative_difference, sine_learner
+
+
+def gradient_descent(lr, num_layers):
+    """Weights of a ReLU network that outputs -lr times its input: one path for positive gradients, one for negative."""
+    both = torch.tensor([[1.0], [-1.0], [0.0], [0.0]]).double()
+    through = torch.diag(torch.tensor([1.0, 1.0, 0.0, 0.0])).double()
+    out = torch.tensor([[-lr, lr, 0.0, 0.0]], dtype=torch.float64)
+    weights = [both, *[through] * (num_layers - 1), out]
+    return {"layers": [{"weight": weight, "bias": weight.new_zeros(len(weight))} for weight in weights]}
+
+
+@pytest.mark.parametrize("num_layers", [1, 2, 5])
+def test_subsumes_gradient_descent(num_layers, episodes):
+    turtle = sine_learner(inner.Turtle(hidden=(4,) * num_layers), num_steps=4)
+    with torch.no_grad():
+        for own, wanted in zip(turtle.rule()["layers"], gradient_descent(0.05, num_layers)["layers"], strict=True):
+            for name, tensor in wanted.items():
+                own[name].copy_(tensor)
+    plain = sine_learner(inner.SGD(0.05), num_steps=4)
+    for num_steps in range(1, 5):
+        ours = turtle.adapt(episodes.support, num_steps).params
+        assert relative_difference(ours, plain.adapt(episodes.support, num_steps).params) < 1e-12
+    ours, theirs = (learner.estimate(episodes).gradient for learner in (turtle, plain))
+    assert relative_difference(ours.init, theirs.init) < 1e-10
+
+
+def updates(rule, meta, grads):
+    """Return what the rule does to one element with these gradients in turn."""
+    params, state, seen = {"w": torch.zeros(1)}, rule.init_state(meta, {"w": torch.zeros(1)}, torch.tensor(0)), []
+    for step, grad in enumerate(grads):
+        loss = torch.tensor(2.0 + step)
+        change, state = rule.update(meta, {"w": torch.tensor([grad])}, state, params, loss, step)
+        seen.append(change["w"].item())
+    return seen
+
+
+def adds_up(rule):
+    """Return weights of a linear network that adds up its inputs."""
+    meta = rule.init_meta({"w": torch.zeros(1)})
+    return {"layers": [{"weight": torch.ones_like(layer["weight"]), "bias": layer["bias"]} for layer in meta["layers"]]}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        (("grad",), [1.0, 3.0, -2.0]),
+        (("loss",), [2.0, 3.0, 4.0]),
+        (("step",), [0.0, 1.0, 2.0]),
+        (("grad_history",), [1.0, 0.9 * 1 + 0.1 * 3, 0.9 * 1.2 - 0.1 * 2]),
+        (("grad", "update_history"), [1.0, 3 + 0.1 * 1, -2 + 0.9 * 0.1 + 0.1 * 3.1]),
+    ],
+)
+def test_inputs(inputs, expected):
+    rule = inner.Turtle(inputs, hidden=(), beta=0.9)
+    torch.testing.assert_close(updates(rule, adds_up(rule), [1.0, 3.0, -2.0]), expected)
+    half = replace(rule, lr=0.5)
+    torch.testing.assert_close(updates(half, adds_up(rule), [1.0, 3.0, -2.0]), [0.5 * e for e in expected])
+
+
+def test_number_of_parameters():
+    meta = inner.Turtle().init_meta({"w": torch.zeros(3)})
+    assert sum(tensor.numel() for layer in meta["layers"] for tensor in layer.values()) == 1741
+
+
+def test_a_network_serves_any_model():
+    rule = inner.Turtle(("grad", "grad_history"), hidden=(5,))
+    meta = rule.init_meta({"w": torch.zeros(3)})
+    other = {"a": torch.randn(2, 3, 3, 3), "b": torch.randn(4)}
+    change, _ = rule.update(meta, other, rule.init_state(meta, other, torch.tensor(0)), other, torch.tensor(1.0), 0)
+    assert {name: tensor.shape for name, tensor in change.items()} == {"a": (2, 3, 3, 3), "b": (4,)}
+
+
+def test_names_of_meta_parameters():
+    learner = sine_learner(inner.LearnedRate(inner.Turtle(hidden=(3,)), "parameter"))
+    names = [name for name, _ in learner.rule.named_parameters()]
+    assert "rate.0.weight" in names
+    assert "rule.layers.0.weight" in names
+
+
+BAD = [
+    (lambda: inner.Turtle(("grads",)), ValueError, "Did you mean 'grad'?"),
+    (lambda: inner.Turtle(("grad", "grad")), ValueError, "each once"),
+    (lambda: inner.Turtle(()), ValueError, "at least one"),
+    (lambda: inner.Turtle("grad"), TypeError, 'Turtle(inputs=("grad", "step")'),
+    (lambda: inner.Turtle(hidden=20), TypeError, "hidden must be a tuple; got 20"),
+    (lambda: inner.Turtle(hidden=(20, 0)), ValueError, "at least 1; got 0"),
+    (lambda: inner.Turtle(activation="relu"), TypeError, "activation=torch.tanh"),
+    (lambda: inner.Turtle(beta=1.5), ValueError, "beta must be from 0 to 1; got 1.5"),
+    (lambda: inner.Turtle(lr=0.0), ValueError, "must be positive"),
+    (
+        lambda: sine_learner(inner.Turtle(hidden=(3,)), estimator=outer.ParameterDifference()),
+        ValueError,
+        "Use estimator=outer.Unrolled()",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), BAD)
+def test_bad_input(call, error, message):
+    with pytest.raises(error) as raised:
+        call()
+    assert message in str(raised.value)
+
+
+def test_any_elementwise_activation():
+    assert inner.Turtle(hidden=[3], activation=F.gelu).hidden == (3,)
