@@ -225,7 +225,9 @@ def _keep_best(history: History, learner: MetaLearner | Replicas, iteration: int
         old = history.best_state or state
         constants = learner.constants if isinstance(learner, Replicas) else frozenset()
         history.best_state = {
-            name: tensor if name in constants else torch.where(_lead(is_best.to(tensor.device), tensor), tensor, old[name])
+            name: tensor
+            if name in constants
+            else torch.where(_lead(is_best.to(tensor.device), tensor), tensor, old[name])
             for name, tensor in state.items()
         }
 

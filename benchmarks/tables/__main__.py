@@ -74,7 +74,9 @@ def main() -> None:
         if fnmatch(experiment.row, arguments.rows) and any(fnmatch(c, arguments.columns) for c in experiment.paper)
     ]
     if not chosen:
-        parser.error(f"no row like {arguments.rows!r}; there are {[experiment.row for experiment in table.experiments]}")
+        parser.error(
+            f"no row like {arguments.rows!r}; there are {[experiment.row for experiment in table.experiments]}"
+        )
     show(table, [(e, result(arguments.out / arguments.name, e, settings)) for e in chosen])
 
 

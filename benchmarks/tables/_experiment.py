@@ -98,7 +98,7 @@ def train(
     return replicas
 
 
-def test(
+def score(
     replicas: outer.Replicas,
     tasks: data.TaskDistribution,
     *,
@@ -131,14 +131,14 @@ def interval(values: list[float]) -> tuple[float, float]:
 
 
 def mark(values: list[float], paper: str, lower_is_better: bool) -> str:
-    """Return how ours compares: "within" if the intervals touch, or else "better" or "worse"; "" without a paper's."""
+    """Return "within" if the difference to the paper is inside its own 95 % interval, or else "better" or "worse"."""
     if not paper:
         return ""
     theirs, _, half = (part.strip(" %") for part in paper.partition("+-"))
     ours, our_half = interval(values)
+    rounding = 0.5 * 10 ** -len(theirs.partition(".")[2])  # of the last digit that the paper prints
+    tolerance = math.hypot(float(half or 0), 0 if math.isnan(our_half) else our_half) + rounding
     difference = ours - float(theirs)
-    # Half a unit of the last digit that the paper prints is its rounding.
-    rounding = 0.5 * 10 ** -len(theirs.partition(".")[2])
-    if abs(difference) <= float(half or 0) + (0 if math.isnan(our_half) else our_half) + rounding:
+    if abs(difference) <= tolerance:
         return "within"
     return "better" if (difference < 0) == lower_is_better else "worse"

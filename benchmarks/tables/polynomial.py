@@ -1,12 +1,12 @@
 """The fraction of units that MT-net adapts on polynomials of order 0 to 3: Lee and Choi (2018), Figure 4.
 
-Coefficients from U[-1, 1]; all else as in `sine_mtnet`. The paper plots the fractions without a table of them: they rise
-with the order.
+Coefficients from U[-1, 1]; all else as in `sine_mtnet`. The paper plots the fractions without a table of them: they
+rise with the order.
 """
 
 from functools import partial
 
-from benchmarks.tables._experiment import Experiment, Settings, Table, test, train
+from benchmarks.tables._experiment import Experiment, Settings, Table, score, train
 from benchmarks.tables._t_net import build
 from metalearn import data
 
@@ -18,7 +18,7 @@ def run(settings: Settings, order: int) -> dict[str, list[float]]:
     replicas = train(builder, tasks, settings, num_iterations=60_000, meta_batch_size=4)
     rule = replicas.learner.problem.rule
     fractions = [rule.adapted_fraction(replicas[index].meta.rule).item() for index in range(settings.seeds)]
-    return {"adapted fraction": fractions, "MSE": test(replicas, tasks, num_tasks=600)}
+    return {"adapted fraction": fractions, "MSE": score(replicas, tasks, num_tasks=600)}
 
 
 TABLE = Table(

@@ -8,7 +8,7 @@ from functools import partial
 
 import torch.nn.functional as F
 
-from benchmarks.tables._experiment import Experiment, Settings, Table, test, train
+from benchmarks.tables._experiment import Experiment, Settings, Table, score, train
 from metalearn import data, inner, models, outer
 
 SHOTS = (5, 10, 15, 20)
@@ -67,7 +67,7 @@ def run(settings: Settings, method: str, num_steps: int, k_shot: int) -> dict[st
         validate=tasks,
         validate_every=2500 // meta_batch_size,
     )
-    return {f"{k_shot}-shot": test(replicas, tasks, num_tasks=2000)}
+    return {f"{k_shot}-shot": score(replicas, tasks, num_tasks=2000)}
 
 
 TABLE = Table(

@@ -13,6 +13,7 @@ from metalearn.inner._lstm import LSTM
 from metalearn.inner._masked import Masked
 from metalearn.inner._meta_curvature import MetaCurvature
 from metalearn.inner._momentum import Momentum, Nesterov
+from metalearn.inner._rated import Rated
 from metalearn.inner._rmsprop import RMSProp
 from metalearn.inner._self_adapting import SelfAdapting
 from metalearn.inner._sgd import SGD
@@ -23,6 +24,7 @@ from metalearn.inner._wrapper import Wrapper
 
 __all__ = [
     "UpdateRule",
+    "Rated",
     "Wrapper",
     "Step",
     "step",

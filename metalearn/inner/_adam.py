@@ -1,18 +1,18 @@
 """Adam."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from metalearn._checks import check_decay, check_positive, invalid
 from metalearn._tree import tree_zeros_like
 from metalearn.functional import safe_sqrt
-from metalearn.inner._base import UpdateRule
+from metalearn.inner._rated import Rated
 from metalearn.types import Params, PyTree
 
 
 @dataclass(frozen=True)
-class Adam(UpdateRule):
+class Adam(Rated):
     """Adam, `torch.optim.Adam`, with a finite second derivative where a gradient is zero.
 
     Args:
@@ -28,12 +28,11 @@ class Adam(UpdateRule):
         Kingma and Ba, "Adam: a method for stochastic optimization", ICLR 2015.
     """
 
-    lr: float
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
 
     def __post_init__(self) -> None:
-        check_positive("Adam's lr", self.lr)
+        super().__post_init__()
         check_positive("Adam's eps", self.eps)
         if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
             raise TypeError(invalid("Adam's betas", "be a pair", repr(self.betas), "Write betas=(0.9, 0.999)."))
@@ -56,7 +55,3 @@ class Adam(UpdateRule):
             name: -self.lr * (mean[name] / correct1) / (safe_sqrt(square[name] / correct2) + self.eps) for name in grads
         }
         return updates, {"mean": mean, "square": square}
-
-    def split_rate(self) -> tuple[float, UpdateRule]:
-        """Return lr and the rule at rate 1."""
-        return self.lr, replace(self, lr=1.0)

@@ -22,9 +22,9 @@ def as_optimizer(
 ) -> "RuleOptimizer":
     """Return an optimizer that applies a meta-learned rule in any training loop.
 
-    It takes the steps of `adapt`: `optimizer.step(closure)`, or `backward()` and then `optimizer.step()` if the rule does
-    not use the loss. Parameters without a gradient count as having one of zero. Every group has a factor "lr" of its
-    updates, 1 if not given, which learning rate schedulers change.
+    It takes the steps of `adapt`: `optimizer.step(closure)`, or `backward()` and then `optimizer.step()` if the rule
+    does not use the loss. Parameters without a gradient count as having one of zero. Every group has a factor "lr" of
+    its updates, 1 if not given, which learning rate schedulers change.
 
     Args:
         rule: The rule.
@@ -49,6 +49,8 @@ def as_optimizer(
 
 class RuleOptimizer(torch.optim.Optimizer):
     """What `as_optimizer` returns. The rule's state is `state["rule"]`, the number of steps taken `state["step"]`."""
+
+    state: Any
 
     def __init__(self, rule: UpdateRule, meta: PyTree, named_parameters: Any, *, key: Tensor | None = None) -> None:
         if not isinstance(rule, UpdateRule):
@@ -95,7 +97,9 @@ class RuleOptimizer(torch.optim.Optimizer):
         grads = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in params.items()}
         seen = next(iter(params.values())).new_zeros(()) if loss is None else loss.detach()
         state = self.state["rule"], self.state["step"]
-        updates, self.state["rule"] = self._rule.update(self._meta, grads, state[0], tree_detach(params), seen, state[1])
+        updates, self.state["rule"] = self._rule.update(
+            self._meta, grads, state[0], tree_detach(params), seen, state[1]
+        )
         self.state["step"] += 1
         for group in self.param_groups:
             for name, param in zip(group["param_names"], group["params"], strict=True):

@@ -1,17 +1,16 @@
 """Rules that transform the gradient of every tensor by learned weights."""
 
 from abc import abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from metalearn._checks import check_positive
-from metalearn.inner._base import UpdateRule
+from metalearn.inner._rated import Rated
 from metalearn.types import Params, PyTree
 
 
 @dataclass(frozen=True)
-class GradientTransform(UpdateRule):
+class GradientTransform(Rated):
     """A meta-optimizer U_xi with weights xi for every tensor: the update is -lr U_xi(gradient).
 
     A subclass defines `init_weights` and `transform`. Where U_xi starts as the identity, the rule starts as gradient
@@ -23,11 +22,6 @@ class GradientTransform(UpdateRule):
     Raises:
         ValueError: If `lr` is not positive and finite.
     """
-
-    lr: float
-
-    def __post_init__(self) -> None:
-        check_positive(f"{type(self).__name__}'s lr", self.lr, fix=f"Write {type(self).__name__}(lr=0.1), say.")
 
     @abstractmethod
     def init_weights(self, name: str, param: Tensor) -> PyTree:
@@ -46,7 +40,3 @@ class GradientTransform(UpdateRule):
     ) -> tuple[Params, PyTree]:
         """Return -lr * U_xi(gradient)."""
         return {name: -self.lr * self.transform(meta[name], grad) for name, grad in grads.items()}, state
-
-    def split_rate(self) -> tuple[float, UpdateRule]:
-        """Return lr and the rule at rate 1."""
-        return self.lr, replace(self, lr=1.0)

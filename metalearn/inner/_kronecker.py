@@ -73,7 +73,7 @@ class KroneckerNetwork(GradientTransform):
         ValueError: If a number is out of its range, or a parameter has a side that is too large for a factor.
 
     References:
-        Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning", 2019 (eq. 7, A.1.2).
+        Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning", 2019 (eq. 7).
     """
 
     num_layers: int = 2

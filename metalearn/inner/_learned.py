@@ -33,12 +33,13 @@ class Learned(Wrapper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        rule: Any = self.rule
         names = (self.names,) if isinstance(self.names, str) else tuple(self.names)
         object.__setattr__(self, "names", names)
         if not names:
             raise ValueError(invalid("Learned's names", "be at least one", "none", 'Write Learned(rule, "lr"), say.'))
         for name in names:
-            check_choice("Learned's names", name, [field.name for field in fields(self.rule)])
+            check_choice("Learned's names", name, [field.name for field in fields(rule)])
             values = tree_leaves(getattr(self.rule, name))
             if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
                 got = repr(getattr(self.rule, name))

@@ -17,8 +17,8 @@ START = 0.01
 class LowRank(GradientTransform):
     """The low-rank Cholesky variant: U(g) = g + L L^t g with an L of `[k, rank]` for a tensor of k elements.
 
-    The paper's A = L L^t has the identity added, since no L of low rank gives it: the rule starts near gradient descent,
-    and A stays symmetric and positive definite.
+    The identity is added to the paper's A = L L^t, since no L of low rank gives it: the rule starts near gradient
+    descent, and A stays symmetric and positive definite.
 
     Args:
         lr: Learning rate, positive.

@@ -46,7 +46,10 @@ class Masked(Wrapper):
 
     def init_meta(self, params: Params) -> PyTree:
         """Return logits of zero for every layer, and the rule's own meta-parameters."""
-        logits = {layer: {"logits": params[names[0]].new_zeros(params[names[0]].shape[:1])} for layer, names in _layers(params).items()}
+        logits = {
+            layer: {"logits": params[names[0]].new_zeros(params[names[0]].shape[:1])}
+            for layer, names in _layers(params).items()
+        }
         return {"mask": logits, "rule": self.rule.init_meta(params)}
 
     def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
@@ -81,7 +84,7 @@ class Masked(Wrapper):
         # The difference of two Gumbel variables is logistic: one number a unit is enough.
         noise = uniform(key, logits.shape, stream, dtype=logits.dtype).logit()
         soft = torch.sigmoid((logits + noise) / self.temperature)
-        return (soft > 0.5).to(soft) + soft - soft.detach() if self.hard else soft
+        return (soft > 0.5).to(soft) + (soft - soft.detach()) if self.hard else soft
 
 
 def _layers(params: Params) -> dict[str, list[str]]:

@@ -1,18 +1,18 @@
 """RMSProp."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from metalearn._checks import check_decay, check_positive
 from metalearn._tree import tree_zeros_like
 from metalearn.functional import safe_sqrt
-from metalearn.inner._base import UpdateRule
+from metalearn.inner._rated import Rated
 from metalearn.types import Params, PyTree
 
 
 @dataclass(frozen=True)
-class RMSProp(UpdateRule):
+class RMSProp(Rated):
     """RMSProp, `torch.optim.RMSprop`, with a finite second derivative where a gradient is zero.
 
     Args:
@@ -27,12 +27,11 @@ class RMSProp(UpdateRule):
         Tieleman and Hinton, "RMSProp", lecture 6.5 of Neural networks for machine learning, 2012.
     """
 
-    lr: float
     alpha: float = 0.99
     eps: float = 1e-8
 
     def __post_init__(self) -> None:
-        check_positive("RMSProp's lr", self.lr)
+        super().__post_init__()
         check_decay("RMSProp's alpha", self.alpha)
         check_positive("RMSProp's eps", self.eps)
 
@@ -47,7 +46,3 @@ class RMSProp(UpdateRule):
         square = {name: self.alpha * state[name] + (1 - self.alpha) * grad**2 for name, grad in grads.items()}
         updates = {name: -self.lr * grad / (safe_sqrt(square[name]) + self.eps) for name, grad in grads.items()}
         return updates, square
-
-    def split_rate(self) -> tuple[float, UpdateRule]:
-        """Return lr and the rule at rate 1."""
-        return self.lr, replace(self, lr=1.0)

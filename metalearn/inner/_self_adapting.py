@@ -15,9 +15,9 @@ from metalearn.types import Params, PyTree
 class SelfAdapting(Wrapper):
     """A rule whose meta-parameters xi take a step of gradient descent before every step but the first.
 
-    theta_{t+1} = theta_t + u_xi(g_t) and then xi = xi - lr grad_xi L(theta_{t+1}). The support loss depends on xi through
-    the last update alone, so that its gradient is the update's derivative applied to the gradient at theta_{t+1}, which
-    the next step receives anyway. What is learned is where xi starts.
+    theta_{t+1} = theta_t + u_xi(g_t) and then xi = xi - lr grad_xi L(theta_{t+1}). The support loss depends on xi
+    through the last update alone, so that its gradient is the update's derivative applied to the gradient at
+    theta_{t+1}, which the next step receives anyway. What is learned is where xi starts.
 
     Around `KroneckerLinear` or `KroneckerNetwork` it is Arnold et al.'s method, whose rate is the rule's own; around
     `LearnedRate(SGD(lr))` it is hypergradient descent from a learned rate (Alpha-MAML).
@@ -68,6 +68,6 @@ class SelfAdapting(Wrapper):
         def updates(xi: PyTree) -> Params:
             return self.rule.update(xi, last["grads"], last["state"], last["params"], last["loss"], step - 1)[0]
 
-        _, pull = vjp(updates, state["xi"])
+        _, pull = vjp(updates, state["xi"])  # type: ignore[misc]
         (gradient,) = pull(grads)
         return tree_map(lambda value, slope: value - self.lr * slope, state["xi"], gradient)

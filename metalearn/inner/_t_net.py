@@ -1,6 +1,7 @@
 """T-nets: a learned metric after every layer, which adaptation leaves as it is."""
 
 from collections import OrderedDict
+from typing import Any
 
 import torch.nn as nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
@@ -13,10 +14,10 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 class TLayer(nn.Sequential):
     """A layer W and, after it, its matrix T, which starts at the identity: a 1x1 convolution for a convolution."""
 
-    def __init__(self, layer: nn.Module) -> None:
-        like = {"bias": False, "device": layer.weight.device, "dtype": layer.weight.dtype}
+    def __init__(self, layer: Any) -> None:
+        like: Any = {"bias": False, "device": layer.weight.device, "dtype": layer.weight.dtype}
         if isinstance(layer, nn.Linear):
-            transform: nn.Module = nn.Linear(layer.out_features, layer.out_features, **like)
+            transform: Any = nn.Linear(layer.out_features, layer.out_features, **like)
             nn.init.eye_(transform.weight)
         else:
             kind = next(kind for kind in CONVOLUTIONS if isinstance(layer, kind))
@@ -47,7 +48,9 @@ def t_net(model: nn.Module) -> nn.Module:
     ['0.W.weight', '0.W.bias', '0.T.weight']
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(invalid("t_net's model", "be an nn.Module", repr(model), "Write t_net(models.mlp(1, [40], 1))."))
+        raise TypeError(
+            invalid("t_net's model", "be an nn.Module", repr(model), "Write t_net(models.mlp(1, [40], 1)).")
+        )
     if transforms(model):
         raise ValueError(invalid("t_net's model", "be a plain network", "a T-net already", "Call t_net once."))
     if _has_transform(model):

@@ -106,16 +106,22 @@ class Turtle(UpdateRule):
 
     def _columns(self, grad: Tensor, loss: Tensor, step: int, state: PyTree) -> Tensor:
         """Return what the network sees, `[n, columns]`."""
-        columns = {
-            "grad": lambda: grad,
-            "processed_grad": lambda: preprocess(grad),
-            "loss": lambda: loss,
-            "processed_loss": lambda: preprocess(loss),
-            "step": lambda: torch.full_like(grad, step),
-            **{name: lambda name=name: state[name] for name in HISTORIES},
-        }
-        chosen = [columns[name]() for name in self.inputs]
-        return torch.cat([_expand(c, WIDTHS[n], len(grad)) for c, n in zip(chosen, self.inputs, strict=True)], 1)
+
+        def column(name: str) -> Tensor:
+            match name:
+                case "grad":
+                    return grad
+                case "processed_grad":
+                    return preprocess(grad)
+                case "loss":
+                    return loss
+                case "processed_loss":
+                    return preprocess(loss)
+                case "step":
+                    return torch.full_like(grad, step)
+            return state[name]
+
+        return torch.cat([column(name).reshape(-1, WIDTHS[name]).expand(len(grad), -1) for name in self.inputs], 1)
 
     def _network(self, layers: list[Params], x: Tensor) -> Tensor:
         for layer in layers[:-1]:
@@ -124,7 +130,3 @@ class Turtle(UpdateRule):
 
     def _average(self, mean: Tensor, new: Tensor) -> Tensor:
         return self.beta * mean + (1 - self.beta) * new
-
-
-def _expand(column: Tensor, width: int, num_elements: int) -> Tensor:
-    return column.reshape(-1, width).expand(num_elements, width)

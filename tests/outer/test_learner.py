@@ -512,7 +512,7 @@ class TestCompile:
         learner = sine_learner(num_steps=1, compile={"backend": "eager"})
         for num_tasks in range(2, 5):
             learner(sine_episodes(num_tasks))
-        assert len(learner._compiled) == 3
+        assert len(learner._run._compiled) == 3
 
     def test_many_learners(self, episodes):
         for _ in range(torch._dynamo.config.recompile_limit + 1):

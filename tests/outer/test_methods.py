@@ -1,7 +1,8 @@
 import pytest
+import torch
 import torch.nn.functional as F
 
-from metalearn import inner, models, outer
+from metalearn import data, inner, models, outer
 from tests.cases import sine_episodes
 
 SGD = inner.SGD(0.01)
@@ -43,3 +44,41 @@ def test_the_head_is_the_last_that_can_be_learned():
 def test_reptile_trains_on_parts_of_the_support_set():
     learner = build(outer.Reptile, support_batches=5)
     learner(sine_episodes(k_shot=5)).backward()
+
+
+def t_net():
+    return inner.t_net(models.mlp(1, [4], 1))
+
+
+@pytest.mark.parametrize("method", [outer.TNet, outer.MTNet])
+def test_t_nets_adapt_all_but_t(method):
+    learner = method(t_net(), F.mse_loss, inner.SGD(0.1), num_steps=2)
+    assert set(learner.meta.init) == {"0.W.weight", "0.W.bias", "2.W.weight", "2.W.bias"}
+    assert set(learner.meta.shared) == {"model.0.T.weight", "model.2.T.weight"}
+    episodes = data.Sinusoid(3, 3).sample(2)
+    learner(episodes).backward()
+    assert all(param.grad.any() for param in learner.parameters())
+
+
+def test_mt_net_masks_its_rule_once():
+    assert outer.MTNet(t_net(), F.mse_loss, inner.SGD(0.1), num_steps=1).problem.rule == inner.Masked(inner.SGD(0.1))
+    own = inner.Masked(inner.SGD(0.1), temperature=0.5)
+    assert outer.MTNet(t_net(), F.mse_loss, own, num_steps=1).problem.rule is own
+
+
+@pytest.mark.parametrize("method", [outer.TNet, outer.MTNet])
+def test_t_nets_need_a_t(method):
+    with pytest.raises(ValueError, match=r"Write TNet\(inner.t_net\(model\), ...\)"):
+        method(models.mlp(1, [4], 1), F.mse_loss, inner.SGD(0.1), num_steps=1)
+    with pytest.raises(TypeError, match="model must be an nn.Module"):
+        method("mlp", F.mse_loss, inner.SGD(0.1), num_steps=1)
+
+
+def test_an_untrained_t_net_is_maml():
+    episodes = data.Sinusoid(3, 3).sample(2)
+    losses = []
+    for build in (lambda model: outer.TNet(inner.t_net(model), F.mse_loss, inner.SGD(0.1), num_steps=3),
+                  lambda model: outer.MAML(model, F.mse_loss, inner.SGD(0.1), num_steps=3)):
+        torch.manual_seed(0)
+        losses.append(build(models.mlp(1, [4], 1))(episodes))
+    torch.testing.assert_close(*losses)

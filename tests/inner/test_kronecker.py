@@ -1,0 +1,138 @@
+import pytest
+import torch
+import torch.nn as nn
+
+from metalearn import inner, models
+from metalearn._tree import tree_leaves
+from tests.cases import relative_difference, sine_learner
+
+KINDS = [
+    inner.KroneckerLinear(0.1),
+    inner.KroneckerNetwork(0.1, num_layers=3),
+    inner.KroneckerNetwork(0.1, normalise=True),
+]
+
+
+def count(rule, module):
+    return sum(leaf.numel() for leaf in tree_leaves(rule.init_meta(dict(module.named_parameters()))))
+
+
+def changed(rule, shape):
+    """Return a gradient and random weights of the rule, with U of the gradient by the rule."""
+    torch.manual_seed(0)
+    grad = torch.randn(shape, dtype=torch.float64)
+    weights = torch.utils._pytree.tree_map(torch.randn_like, rule.init_weights("w", grad))
+    return grad, weights, rule.transform(weights, grad)
+
+
+def test_linear_is_equation_5():
+    grad, weights, transformed = changed(inner.KroneckerLinear(0.1, bias=True), (3, 4))
+    matrix = torch.kron(weights["R"].T.contiguous(), weights["L"])
+    vec = matrix @ grad.T.reshape(-1) + weights["b"].T.reshape(-1)  # vec stacks columns
+    torch.testing.assert_close(transformed.T.reshape(-1), vec)
+
+
+def test_network_is_equation_7():
+    grad, weights, transformed = changed(inner.KroneckerNetwork(0.1, num_layers=2, activation=torch.tanh), (3, 4))
+    first, second = weights["layers"]
+    expected = second["L"] @ torch.tanh(first["L"] @ grad @ first["R"]) @ second["R"]
+    torch.testing.assert_close(transformed, expected)
+
+
+def test_normalised_network_scales_with_the_gradient():
+    rule = inner.KroneckerNetwork(0.1, normalise=True)
+    grad, weights, transformed = changed(rule, (3, 4))
+    torch.testing.assert_close(rule.transform(weights, 7 * grad), 7 * transformed)
+    assert rule.transform(weights, 0 * grad).eq(0).all()
+
+
+@pytest.mark.parametrize("rule", KINDS[::2], ids=str)
+def test_convolutions_share_their_matrices_among_filters(rule):
+    grad, weights, transformed = changed(rule, (5, 2, 3, 3))
+    layers = weights.get("layers", [weights])
+    assert (layers[0]["L"].shape, layers[0]["R"].shape) == ((2, 2), (9, 9))
+    if len(layers) == 1:
+        each = [weights["L"] @ one.reshape(2, 9) @ weights["R"] for one in grad]
+        torch.testing.assert_close(transformed, torch.stack(each).reshape(grad.shape))
+
+
+@pytest.mark.parametrize(
+    ("rule", "model", "expected"),
+    [
+        (inner.KroneckerLinear(1.0), models.linear_network(100, [], 1), 10_001),
+        (inner.KroneckerNetwork(1.0), models.linear_network(100, [], 1), 20_002),
+        (inner.KroneckerLinear(1.0), models.linear_network(784, [], 5), 614_681),
+        (inner.KroneckerNetwork(1.0, num_layers=4), models.linear_network(784, [], 5), 2_458_724),
+    ],
+    ids=str,
+)
+def test_parameter_counts_of_the_paper(rule, model, expected):
+    assert count(rule, model) == expected
+
+
+class Cnn(nn.Sequential):
+    """The paper's network: strided convolutions with batch normalisation, and a head on their mean."""
+
+    def __init__(self, in_channels, filters, num_layers):
+        blocks = [
+            nn.Sequential(nn.Conv2d(filters if index else in_channels, filters, 3), nn.BatchNorm2d(filters))
+            for index in range(num_layers)
+        ]
+        super().__init__(*blocks, nn.Linear(filters, 10))
+
+
+@pytest.mark.parametrize(
+    ("model", "base", "printed"),
+    [
+        (Cnn(1, 64, 4), 112_586, 267_451),
+        (Cnn(1, 64, 2), 38_474, 134_171),
+        (Cnn(3, 32, 4), 29_226, 69_325),
+        (Cnn(3, 32, 2), 10_602, 35_117),
+    ],
+    ids=["Omniglot 4", "Omniglot 2", "CIFAR-FS 4", "CIFAR-FS 2"],
+)
+def test_parameter_counts_of_networks_within_2_5_percent(model, base, printed):
+    assert sum(param.numel() for param in model.parameters()) == base
+    ours = count(inner.KroneckerNetwork(0.5, num_layers=4, normalise=True), model)
+    assert abs(ours - printed) < 0.025 * printed
+
+
+@pytest.mark.parametrize(
+    "rule", [inner.KroneckerLinear(0.05), inner.KroneckerLinear(0.05, bias=True), inner.MetaCurvature(0.05)], ids=str
+)
+def test_identity_start_is_gradient_descent(rule, episodes):
+    ours, plain = sine_learner(rule).adapt(episodes.support), sine_learner(inner.SGD(0.05)).adapt(episodes.support)
+    assert relative_difference(ours.params, plain.params) < 1e-12
+
+
+def test_one_layer_normalised_is_gradient_descent_too(episodes):
+    rule = inner.KroneckerNetwork(0.05, num_layers=1, normalise=True)
+    ours, plain = sine_learner(rule).adapt(episodes.support), sine_learner(inner.SGD(0.05)).adapt(episodes.support)
+    assert relative_difference(ours.params, plain.params) < 1e-12
+
+
+def test_normalised_network_at_a_zero_gradient_has_finite_derivatives(episodes):
+    learner = sine_learner(inner.KroneckerNetwork(0.05, normalise=True))
+    with torch.no_grad():
+        learner.model[0].bias.fill_(-1e3)  # no unit is alive
+    assert all(leaf.isfinite().all() for leaf in tree_leaves(learner.estimate(episodes).gradient))
+
+
+BAD = [
+    (lambda: inner.KroneckerLinear(0.0), ValueError, "KroneckerLinear's lr must be positive"),
+    (lambda: inner.KroneckerLinear(0.1, bias=1), TypeError, "be True or False"),
+    (lambda: inner.KroneckerNetwork(0.1, num_layers=0), ValueError, "at least 1"),
+    (lambda: inner.KroneckerNetwork(0.1, activation="relu"), TypeError, "activation=torch.tanh"),
+    (
+        lambda: count(inner.KroneckerLinear(0.1), nn.Embedding(20_000, 2)),
+        ValueError,
+        "a side of 20,000 in 'weight', shaped (20000, 2). Leave the parameter out of fast=",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), BAD)
+def test_bad_input(call, error, message):
+    with pytest.raises(error) as raised:
+        call()
+    assert message in str(raised.value)

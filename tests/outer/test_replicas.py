@@ -1,0 +1,194 @@
+import copy
+import pickle
+
+import pytest
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from metalearn import fit, functional, inner, models, outer
+from metalearn._tasks import take
+from metalearn.data import Sinusoid
+from tests.cases import RandomMask, relative_difference, sine_episodes
+
+RULES = [
+    inner.SGD(0.05),
+    inner.MetaSGD(0.05),
+    inner.LearnedRate(inner.Turtle(("grad", "grad_history"), hidden=(4,), lr=0.1), "parameter"),
+    inner.LSTM(0.05, hidden_size=3),
+    inner.Masked(inner.SGD(0.05)),
+    RandomMask(0.05),
+]
+R, TASKS = 3, 2
+
+
+def build(seed, rule=RULES[0], **options):
+    torch.manual_seed(seed)
+    return outer.MetaLearner(models.mlp(1, [6, 6], 1).double(), F.mse_loss, rule, **{"num_steps": 2, **options})
+
+
+def part(tree, index):
+    return take(tree, slice(index * TASKS, (index + 1) * TASKS))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
+@pytest.mark.parametrize("estimator", [outer.Unrolled(), outer.Stepwise(order=1)], ids=str)
+def test_training_equals_separate_runs(rule, estimator):
+    learners = [build(seed, rule, estimator=estimator) for seed in range(R)]
+    replicas = outer.Replicas(learners)
+    together = torch.optim.Adam(replicas.parameters(), lr=0.01)
+    alone = [torch.optim.Adam(learner.parameters(), lr=0.01) for learner in learners]
+    for step in range(3):
+        episodes = sine_episodes(R * TASKS)
+        keys = torch.arange(R * TASKS) + 100 * step
+        together.zero_grad()
+        losses = replicas(episodes, keys=keys)
+        losses.sum().backward()
+        replicas.clip_grad_norm_(0.5)
+        together.step()
+        for index, (learner, optimizer) in enumerate(zip(learners, alone, strict=True)):
+            optimizer.zero_grad()
+            loss = learner(part(episodes, index), keys=part(keys, index))
+            loss.backward()
+            nn.utils.clip_grad_norm_(learner.parameters(), 0.5)
+            optimizer.step()
+            torch.testing.assert_close(losses[index].detach(), loss.detach(), rtol=1e-10, atol=0)
+    for index, learner in enumerate(learners):
+        assert relative_difference(list(replicas[index].parameters()), list(learner.parameters())) < 1e-9
+
+
+def test_one_does_not_influence_another():
+    learners = [build(seed) for seed in range(R)]
+    with torch.no_grad():
+        learners[1].model[0].weight.fill_(torch.nan)
+    estimate = outer.Replicas([learners[0], learners[2], learners[1]]).estimate(sine_episodes(R * TASKS))
+    assert estimate.diagnostics["finite"].tolist() == [[True] * TASKS, [True] * TASKS, [False] * TASKS]
+    assert estimate.gradient.init["0.weight"][:2].isfinite().all()
+
+
+def test_compiled_equals_eager():
+    episodes, keys = sine_episodes(R * TASKS), torch.arange(R * TASKS)
+    eager, compiled = (
+        outer.Replicas([build(seed, RULES[2], compile=how) for seed in range(R)]).estimate(episodes, keys)
+        for how in (False, {"backend": "eager"})
+    )
+    assert relative_difference(eager.gradient, compiled.gradient) < 1e-12
+
+
+def test_starts_that_are_not_learned_are_stacked_too():
+    learners = [build(seed, fast="4", learn_init=False) for seed in range(R)]
+    replicas = outer.Replicas(learners)
+    assert replicas.learner.model[4].weight.shape == (R, 1, 6)
+    assert "model.4.weight" not in dict(replicas.learner.named_parameters())
+    episodes, keys = sine_episodes(R * TASKS), torch.arange(R * TASKS)
+    estimate = replicas.estimate(episodes, keys)
+    for index, learner in enumerate(learners):
+        alone = learner.estimate(part(episodes, index), part(keys, index))
+        assert relative_difference(take(estimate.gradient.shared, index), alone.gradient.shared) < 1e-10
+
+
+def test_tied_parameters_stay_tied():
+    def tied(seed):
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Linear(1, 1), nn.Tanh(), nn.Linear(1, 1))
+        model[2].weight = model[0].weight
+        return outer.MAML(model.double(), F.mse_loss, inner.SGD(0.1), num_steps=1)
+
+    replicas = outer.Replicas([tied(seed) for seed in range(R)])
+    model = replicas.learner.model
+    assert model[0].weight is model[2].weight
+    one = replicas[1].model
+    assert one[0].weight is one[2].weight
+
+
+def test_copies_pickles_and_loads():
+    replicas = outer.Replicas([build(seed) for seed in range(R)])
+    episodes, keys = sine_episodes(R * TASKS), torch.arange(R * TASKS)
+    expected = replicas(episodes, keys=keys)
+    other = outer.Replicas([build(seed + 10) for seed in range(R)])
+    other.load_state_dict(replicas.state_dict())
+    for copied in (copy.deepcopy(replicas), pickle.loads(pickle.dumps(replicas)), other):
+        assert torch.equal(copied(episodes, keys=keys), expected)
+    with torch.no_grad():
+        assert torch.equal(replicas(episodes, keys=keys), expected)
+
+
+def test_no_grad_of_shared_constants():
+    learners = [build(0) for _ in range(2)]
+    assert len(outer.Replicas(learners)) == 2
+    assert outer.Replicas(learners)[-1].model[0].weight.shape == (6, 1)
+
+
+def test_fit_keeps_the_best_of_each():
+    replicas = outer.Replicas([build(seed).float() for seed in range(R)])
+    scores = iter([3.0, 1.0, 2.0, 1.0, 2.0, 1.0, 2.0, 3.0, float("nan")])
+    states = []
+
+    def validate(learner):
+        states.append(copy.deepcopy(learner.state_dict()))
+        return next(scores)
+
+    optimizer = torch.optim.Adam(replicas.parameters())
+    tasks = Sinusoid(3, 3)
+    history = fit(replicas, tasks, optimizer, 3, meta_batch_size=2, validate=validate, validate_every=1, progress=False)
+    assert history.loss.shape == (3, R)
+    assert history.best_iteration == [2, 1, 2]
+    replicas.load_state_dict(history.best_state)
+    for index, state in enumerate((states[3], states[1], states[5])):
+        best = replicas[index].state_dict()
+        assert all(torch.equal(best[name], tensor) for name, tensor in state.items())
+
+
+def test_fit_clips_each():
+    learners = [build(seed) for seed in range(2)]
+    with torch.no_grad():
+        learners[0].model[4].bias.fill_(1e4)
+    replicas = outer.Replicas(learners)
+    batches = [sine_episodes(2 * TASKS)]
+    before = copy.deepcopy(replicas)
+    fit(replicas, batches, torch.optim.SGD(replicas.parameters(), 1.0), 1, max_grad_norm=0.1, progress=False)
+    moved = [(a - b).reshape(2, -1) for a, b in zip(replicas.parameters(), before.parameters(), strict=True)]
+    torch.testing.assert_close(torch.cat(moved, 1).norm(dim=1), torch.full((2,), 0.1).double(), rtol=1e-4, atol=0)
+
+
+def buffered(value):
+    model = models.mlp(1, [6], 1)
+    model.register_buffer("scale", torch.tensor(value))
+    return outer.MAML(model, F.mse_loss, inner.SGD(0.1), num_steps=1)
+
+
+BAD = {
+    "none": (lambda: outer.Replicas([]), ValueError, "at least one learner"),
+    "models": (lambda: outer.Replicas([models.mlp(1, [3], 1)]), TypeError, "be given learners; got Sequential"),
+    "other steps": (lambda: outer.Replicas([build(0), build(1, num_steps=5)]), ValueError, "got 2 in learner 0 and 5"),
+    "other rules": (
+        lambda: outer.Replicas([build(0), build(1, inner.SGD(0.1))]),
+        ValueError,
+        "learners' rule must be the same",
+    ),
+    "a loop": (lambda: outer.Replicas([build(0, batching="loop")]), ValueError, "Leave both arguments out."),
+    "chunks": (lambda: outer.Replicas([build(0, chunk_size=2)]), ValueError, "chunk_size=2"),
+    "other constants": (
+        lambda: outer.Replicas([buffered(1.0), buffered(2.0)]),
+        ValueError,
+        "another model.scale in learner 1",
+    ),
+    "too few tasks": (
+        lambda: outer.Replicas([build(seed) for seed in range(R)])(sine_episodes(4)),
+        ValueError,
+        "tasks.sample(3 * meta_batch_size)",
+    ),
+    "keys": (
+        lambda: outer.Replicas([build(0)])(sine_episodes(2), keys=functional.draw_keys(3)),
+        ValueError,
+        "int64 of shape (2,)",
+    ),
+    "no such replica": (lambda: outer.Replicas([build(0)])[1], IndexError, "out of range"),
+}
+
+
+@pytest.mark.parametrize(("call", "error", "message"), BAD.values(), ids=BAD)
+def test_bad_input(call, error, message):
+    with pytest.raises(error) as raised:
+        call()
+    assert message in str(raised.value)
