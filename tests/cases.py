@@ -56,3 +56,27 @@ def relative_difference(left, right):
 
 def task(episodes, index=0):
     return take(episodes, index)
+
+
+def assert_equals_torch(rule, optimizer, episodes):
+    """Compare a rule's adapted parameters with those of a `torch.optim` optimizer after one to five steps."""
+    support = take(episodes.support, 0)
+    for num_steps in range(1, 6):
+        adapted = sine_learner(rule).adapt(take(episodes.support, slice(0, 1)), num_steps)
+        model = sine_learner().model
+        theirs = optimizer(model.parameters())
+        for _ in range(num_steps):
+            theirs.zero_grad()
+            F.mse_loss(model(support.x), support.y).backward()
+            theirs.step()
+        for name, param in model.named_parameters():
+            torch.testing.assert_close(adapted.params[name][0], param.detach(), rtol=1e-10, atol=1e-12)
+
+
+def assert_finite_at_dead_units(rule, episodes):
+    """Take a second-order meta-gradient where most gradients are zero."""
+    learner = sine_learner(rule)
+    with torch.no_grad():
+        learner.model[0].bias.fill_(-1e3)
+    gradient = learner.estimate(episodes).gradient
+    assert all(leaf.isfinite().all() for leaf in tree_leaves(gradient))

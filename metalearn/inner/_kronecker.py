@@ -1,6 +1,5 @@
 """Meta-optimizers whose matrices are Kronecker products, so that they fit a gradient matrix's rows and columns."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +7,7 @@ from torch import Tensor
 
 from metalearn._checks import check_bool, check_count, invalid
 from metalearn.functional import safe_sqrt
+from metalearn.inner._activation import Activation, activate, check_activation
 from metalearn.inner._gradient_transform import GradientTransform
 from metalearn.types import PyTree
 
@@ -64,7 +64,7 @@ class KroneckerNetwork(GradientTransform):
     Args:
         lr: Learning rate, positive.
         num_layers: Number of Kronecker layers, at least 1.
-        activation: Elementwise function between the layers.
+        activation: Between the layers: "relu", "tanh", another name or any elementwise function.
         normalise: Whether the network sees the gradient at unit norm, and its output is multiplied by that norm and
             a learned factor that starts at 1; the paper does so for non-linear models.
 
@@ -77,16 +77,14 @@ class KroneckerNetwork(GradientTransform):
     """
 
     num_layers: int = 2
-    activation: Callable[[Tensor], Tensor] = torch.relu
+    activation: Activation = "relu"
     normalise: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_count("KroneckerNetwork's num_layers", self.num_layers)
         check_bool("KroneckerNetwork's normalise", self.normalise)
-        if not callable(self.activation):
-            fix = "Write activation=torch.tanh, say."
-            raise TypeError(invalid("KroneckerNetwork's activation", "be a function", repr(self.activation), fix))
+        check_activation("KroneckerNetwork's activation", self.activation)
 
     def init_weights(self, name: str, param: Tensor) -> PyTree:
         """Return the layers' L and R, and the factor of the norm."""
@@ -104,7 +102,7 @@ class KroneckerNetwork(GradientTransform):
     def _network(self, layers: list[dict[str, Tensor]], grad: Tensor) -> Tensor:
         hidden = _multiply(layers[0], as_matrices(grad))
         for layer in layers[1:]:
-            hidden = _multiply(layer, self.activation(hidden))
+            hidden = _multiply(layer, activate(self.activation, hidden))
         return hidden.reshape(grad.shape)
 
 

@@ -1,6 +1,5 @@
 """TURTLE: a small feed-forward network that proposes the update of every parameter element."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -9,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metalearn._checks import check_choice, check_count, check_fraction, check_positive, invalid
+from metalearn.inner._activation import Activation, activate, check_activation
 from metalearn.inner._base import UpdateRule
 from metalearn.inner._coordinates import flatten, init_linear, preprocess, unflatten
 from metalearn.types import Params, PyTree
@@ -39,7 +39,7 @@ class Turtle(UpdateRule):
             that starts at the first gradient and includes the present one; "update_history", the running mean of the
             network's earlier outputs, which starts at 0; "step", the number of the step.
         hidden: Widths of the hidden layers, each at least 1; () makes the network linear.
-        activation: Elementwise function between the layers, such as `torch.relu`.
+        activation: Between the layers: "relu", "tanh", "sigmoid", another name or any elementwise function.
         beta: Decay of the histories, from 0 to 1.
         lr: Factor of the network's output, positive.
 
@@ -53,7 +53,7 @@ class Turtle(UpdateRule):
 
     inputs: tuple[str, ...] = ("grad",)
     hidden: tuple[int, ...] = (20, 20, 20, 20, 20)
-    activation: Callable[[Tensor], Tensor] = torch.relu
+    activation: Activation = "relu"
     beta: float = 0.9
     lr: float = 1.0
 
@@ -70,9 +70,7 @@ class Turtle(UpdateRule):
             raise ValueError(invalid("Turtle's inputs", "be at least one, each once", self.inputs))
         for width in self.hidden:
             check_count("Turtle's hidden widths", width, fix="Write hidden=(20, 20), say.")
-        if not callable(self.activation):
-            fix = "Write activation=torch.tanh, say."
-            raise TypeError(invalid("Turtle's activation", "be a function", repr(self.activation), fix))
+        check_activation("Turtle's activation", self.activation)
         check_fraction("Turtle's beta", self.beta)
         check_positive("Turtle's lr", self.lr)
 
@@ -125,7 +123,7 @@ class Turtle(UpdateRule):
 
     def _network(self, layers: list[Params], x: Tensor) -> Tensor:
         for layer in layers[:-1]:
-            x = self.activation(F.linear(x, layer["weight"], layer["bias"]))
+            x = activate(self.activation, F.linear(x, layer["weight"], layer["bias"]))
         return F.linear(x, layers[-1]["weight"], layers[-1]["bias"])
 
     def _average(self, mean: Tensor, new: Tensor) -> Tensor:

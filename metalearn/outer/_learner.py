@@ -112,7 +112,7 @@ class MetaLearner(nn.Module):
         self._shared = self._shared_names()
         self.rule = TensorTree(rule.init_meta({name: get_tensor(model, name).detach() for name in self._fast}))
         rule_names = [f"rule.{name}" for name, _ in self.rule.named_parameters()]
-        check_reaches(estimator, {"init": learned, "shared": self._shared, "rule": rule_names})
+        check_reaches(estimator, rule, {"init": learned, "shared": self._shared, "rule": rule_names})
         fixed = [name for name in self._fast if name not in learned]
         for name in fixed:
             set_tensor(model, name, get_tensor(model, name).detach())
@@ -220,13 +220,13 @@ class MetaLearner(nn.Module):
         """Return every task's query loss after adaptation, without a gradient."""
         keys = self._gate.episodes(self, episodes, keys)
         with torch.no_grad():
-            meta = tree_detach(self.meta)
-
-            def loss(episode: Episode, key: Tensor) -> Tensor:
-                adapted = self.estimator.adapt(self.problem, meta, episode.support, key, self.num_steps)
-                return self.problem.query_loss(adapted.params, adapted.shared, episode)
-
+            loss = partial(self._loss, tree_detach(self.meta))
             return map_in_chunks(loss, (episodes, keys), self.batching, self.chunk_size)
+
+    def _loss(self, meta: Meta, episode: Episode, key: Tensor) -> Tensor:
+        """Return one task's query loss after adaptation."""
+        adapted = self.estimator.adapt(self.problem, meta, episode.support, key, self.num_steps)
+        return self.problem.query_loss(adapted.params, adapted.shared, episode)
 
     def _estimate_chunk(self, meta: Meta, carry: PyTree, episodes: Episode, keys: Tensor) -> Any:
         def estimate(episode: Episode, key: Tensor) -> Estimate:

@@ -90,14 +90,15 @@ def check_fast(names: list[str]) -> None:
         raise ValueError(invalid("fast", "choose at least one parameter", "none", "fast='*' takes all."))
 
 
-def check_reaches(estimator: MetaGradient, learned: dict[str, list[str]]) -> None:
+def check_reaches(estimator: MetaGradient, rule: UpdateRule, learned: dict[str, list[str]]) -> None:
     """Raise unless the estimator gives a gradient to all that is learned, given by field of `Meta`."""
     for field, names in learned.items():
         if names and field not in estimator.reaches:
             reached = ", ".join(sorted(estimator.reaches))
+            of_rule = f" of {rule}" if field == "rule" else ""
             instead = "a rule without meta-parameters" if field == "rule" else ".requires_grad_(False) on these"
             fix = f"Use estimator=outer.Unrolled(), or {instead}."
-            condition = f"reach all that is learned, {names} too"
+            condition = f"reach all that is learned, {names}{of_rule} too"
             raise ValueError(invalid(f"estimator {estimator}", condition, f"one that reaches {reached} only", fix))
 
 

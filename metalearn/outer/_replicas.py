@@ -12,7 +12,7 @@ from torch.func import vmap
 
 from metalearn._checks import invalid
 from metalearn._modules import get_tensor, set_tensor
-from metalearn._tasks import take
+from metalearn._tasks import map_tasks, take
 from metalearn._tree import tree_detach, tree_map, tree_pairs
 from metalearn.functional import draw_keys
 from metalearn.outer._attach import attach
@@ -93,9 +93,9 @@ class Replicas(nn.Module):
             ValueError: If the number of tasks is no multiple of R, or as a learner's `forward`.
         """
         meta = self.learner.meta
-        estimate = self.estimate(episodes, keys)
         if not torch.is_grad_enabled():
-            return estimate.loss.mean(1)
+            return self._losses(meta, *self._deal(episodes, keys)).mean(1)
+        estimate = self.estimate(episodes, keys)
         if self.training:
             self.learner.carry.keep(estimate.carry)
         pairs = [pair for pair in tree_pairs(meta, estimate.gradient) if pair[0].requires_grad]
@@ -112,16 +112,7 @@ class Replicas(nn.Module):
             TypeError: As `forward`.
             ValueError: As `forward`.
         """
-        num_tasks = check_episodes(episodes)
-        check_device(episodes, self.device)
-        if num_tasks % len(self):
-            fix = f"Write tasks.sample({len(self)} * meta_batch_size)."
-            raise ValueError(invalid("tasks", f"be a multiple of the {len(self)} replicas", num_tasks, fix))
-        if keys is None:
-            keys = draw_keys(num_tasks, device=self.device)
-        check_keys(keys, num_tasks)
-        dealt = tree_map(lambda leaf: leaf.reshape(len(self), -1, *leaf.shape[1:]), (episodes, keys.to(self.device)))
-        self._check_once(dealt)
+        dealt = self._deal(episodes, keys)
         with torch.no_grad():
             meta = tree_detach(self.learner.meta)
             first_tasks = tree_map(lambda leaf: leaf[:, 0], dealt[0])
@@ -137,13 +128,30 @@ class Replicas(nn.Module):
         for grad in grads:
             grad.mul_(scales.reshape(-1, *[1] * (grad.dim() - 1)))
 
-    def _check_once(self, dealt: tuple[Episode, Tensor]) -> None:
-        """Let the first replica, as a learner, check what costs a pass through the model."""
+    def _deal(self, episodes: Episode, keys: Tensor | None) -> tuple[Episode, Tensor]:
+        """Check episodes and keys, and return them with leading axes of replicas and tasks."""
+        num_tasks = check_episodes(episodes)
+        check_device(episodes, self.device)
+        if num_tasks % len(self):
+            fix = f"Write tasks.sample({len(self)} * meta_batch_size)."
+            raise ValueError(invalid("tasks", f"be a multiple of the {len(self)} replicas", num_tasks, fix))
+        keys = draw_keys(num_tasks, device=self.device) if keys is None else keys
+        check_keys(keys, num_tasks)
+        dealt = tree_map(lambda leaf: leaf.reshape(len(self), -1, *leaf.shape[1:]), (episodes, keys.to(self.device)))
         mode = tuple(module.training for module in self.modules())
         if mode not in self._checked:
-            first = self[0]
-            first.estimate(*take(dealt, 0))
+            # The first replica checks, as a learner, what costs a pass through the model.
+            self[0].estimate(*take(dealt, 0))
             self._checked.add(mode)
+        return dealt
+
+    def _losses(self, meta: Meta, episodes: Episode, keys: Tensor) -> Tensor:
+        """Return every task's query loss after adaptation, `[R, tasks]`."""
+
+        def losses(meta: Meta, episodes: Episode, keys: Tensor) -> Tensor:
+            return map_tasks(partial(self.learner._loss, meta), (episodes, keys))
+
+        return vmap(losses)(tree_detach(meta), episodes, keys)
 
 
 def _estimate_replicas(learner: MetaLearner, meta: Meta, carry: PyTree, episodes: Episode, keys: Tensor) -> Estimate:

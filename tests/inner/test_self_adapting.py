@@ -7,7 +7,7 @@ from tests.cases import keys, relative_difference, sine_learner, task
 
 RULES = [
     inner.KroneckerLinear(0.1, bias=True),
-    inner.KroneckerNetwork(0.1, activation=torch.tanh, normalise=True),
+    inner.KroneckerNetwork(0.1, activation="tanh", normalise=True),
     inner.LearnedRate(inner.SGD(0.1), "parameter"),
     inner.Turtle(("grad", "loss", "grad_history"), hidden=(4,), lr=0.01),
 ]

@@ -92,7 +92,8 @@ BAD = [
     (lambda: inner.Turtle("grad"), TypeError, 'Turtle(inputs=("grad", "step")'),
     (lambda: inner.Turtle(hidden=20), TypeError, "hidden must be a tuple; got 20"),
     (lambda: inner.Turtle(hidden=(20, 0)), ValueError, "at least 1; got 0"),
-    (lambda: inner.Turtle(activation="relu"), TypeError, "activation=torch.tanh"),
+    (lambda: inner.Turtle(activation="rellu"), ValueError, "Did you mean 'relu'?"),
+    (lambda: inner.Turtle(activation=3), TypeError, 'activation="tanh"'),
     (lambda: inner.Turtle(beta=1.5), ValueError, "beta must be from 0 to 1; got 1.5"),
     (lambda: inner.Turtle(lr=0.0), ValueError, "must be positive"),
     (
@@ -110,5 +111,7 @@ def test_bad_input(call, error, message):
     assert message in str(raised.value)
 
 
-def test_any_elementwise_activation():
-    assert inner.Turtle(hidden=[3], activation=F.gelu).hidden == (3,)
+def test_any_elementwise_activation(episodes):
+    named, function = inner.Turtle(hidden=[3], activation="silu"), inner.Turtle(hidden=(3,), activation=F.silu)
+    learners = [sine_learner(rule) for rule in (named, function)]
+    assert relative_difference(*(learner.adapt(episodes.support).params for learner in learners)) == 0

@@ -77,8 +77,10 @@ def test_t_nets_need_a_t(method):
 def test_an_untrained_t_net_is_maml():
     episodes = data.Sinusoid(3, 3).sample(2)
     losses = []
-    for build in (lambda model: outer.TNet(inner.t_net(model), F.mse_loss, inner.SGD(0.1), num_steps=3),
-                  lambda model: outer.MAML(model, F.mse_loss, inner.SGD(0.1), num_steps=3)):
+    for build in (
+        lambda model: outer.TNet(inner.t_net(model), F.mse_loss, inner.SGD(0.1), num_steps=3),
+        lambda model: outer.MAML(model, F.mse_loss, inner.SGD(0.1), num_steps=3),
+    ):
         torch.manual_seed(0)
         losses.append(build(models.mlp(1, [4], 1))(episodes))
     torch.testing.assert_close(*losses)

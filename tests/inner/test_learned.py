@@ -1,0 +1,38 @@
+import pytest
+import torch
+
+from metalearn import inner
+from tests.cases import sine_learner
+
+
+@pytest.mark.parametrize(
+    ("rule", "names"),
+    [
+        (inner.Momentum(0.05), ["momentum"]),
+        (inner.Nesterov(0.05), ["lr", "momentum"]),
+        (inner.Adam(0.05), ["betas", "eps", "lr"]),
+        (inner.RMSProp(0.05), ["alpha"]),
+    ],
+    ids=str,
+)
+def test_learned_hyperparameters_start_as_the_rules_own(rule, names, episodes):
+    learned = sine_learner(inner.Learned(rule, names))
+    ours, plain = (learner.adapt(episodes.support).params for learner in (learned, sine_learner(rule)))
+    for name in plain:
+        torch.testing.assert_close(ours[name], plain[name], rtol=1e-9, atol=1e-12)
+    assert {name.split(".")[0] for name, _ in learned.rule.named_parameters()} == set(names)
+
+
+BAD = [
+    (lambda: inner.Learned(inner.Momentum(0.1), "momentun"), ValueError, "Did you mean 'momentum'?"),
+    (lambda: inner.Learned(inner.Momentum(0.1), ()), ValueError, 'Learned(rule, "lr")'),
+    (lambda: inner.Learned(inner.Clipped(inner.SGD(0.1), norm=1.0), "rule"), TypeError, "be a number to be learned"),
+    (lambda: inner.Learned("sgd", "lr"), TypeError, "Learned(SGD(lr=0.01), ...)"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), BAD)
+def test_bad_input(call, error, message):
+    with pytest.raises(error) as raised:
+        call()
+    assert message in str(raised.value)
