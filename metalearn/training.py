@@ -1,10 +1,8 @@
 """The training loop: any learner, any optimizer, any scheduler."""
 
-import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,6 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm.auto import tqdm
 
 from metalearn._checks import check_count, check_positive, invalid
+from metalearn._history import History
 from metalearn._tasks import num_tasks
 from metalearn.data import TaskDistribution
 from metalearn.evaluation import as_iterable, bare, evaluate
@@ -23,34 +22,6 @@ from metalearn.types import Episode
 
 REFRESH_SECONDS = 0.5
 """How often the progress bar reads the loss, which waits for a GPU."""
-
-
-@dataclass
-class History:
-    """What happened in training. For R replicas every number and every score below is R of them.
-
-    Attributes:
-        loss: Meta-loss of every iteration `[num_iterations]`, on the CPU; NaN where a task diverged.
-        scores: Validation scores, by the number of iterations before them.
-        best_state: The learner's `state_dict` at its lowest score, for `load_state_dict`, each replica's at its own;
-            None without validation.
-        seconds: Wall time.
-    """
-
-    loss: Tensor = field(default_factory=lambda: torch.empty(0))
-    scores: dict[int, Any] = field(default_factory=dict)
-    best_state: dict[str, Tensor] | None = None
-    seconds: float = 0.0
-
-    @property
-    def best_iteration(self) -> Any:
-        """Number of iterations before the lowest score; None without validation."""
-        if not self.scores:
-            return None
-        scores = torch.tensor(list(self.scores.values()), dtype=torch.float64)
-        best = scores.nan_to_num(math.inf).argmin(0)
-        chosen = torch.tensor(list(self.scores))[best].tolist()
-        return chosen if scores.dim() > 1 or scores[best].isfinite() else None
 
 
 def fit(
@@ -121,14 +92,14 @@ def fit(
             last = iteration == num_iterations
             if validate is not None and (iteration % validate_every == 0 or last):
                 scores = _scores(inside, validate, num_validation_tasks)
-                _keep_best(history, inside, iteration, scores)
+                history.record(iteration, scores, inside)
                 if isinstance(scheduler, ReduceLROnPlateau):
                     scheduler.step(scores.mean().item())
             if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step()
             # Reading the loss waits for a GPU, so it is read only when the bar is drawn.
             if progress and (last or time.time() - bar.last_print_t > REFRESH_SECONDS):
-                bar.set_postfix(_shown(losses, history), refresh=False)
+                bar.set_postfix(history.shown(losses), refresh=False)
             bar.update()
     history.loss = torch.stack(losses).cpu()
     history.seconds = time.perf_counter() - start
@@ -214,33 +185,6 @@ def _score(learner: MetaLearner, validate: Any, num_validation_tasks: int) -> fl
         same_tasks = torch.Generator().manual_seed(0)
         return evaluate(learner, validate, num_tasks=num_validation_tasks, generator=same_tasks)["loss"].mean
     return float(validate(learner))
-
-
-def _keep_best(history: History, learner: MetaLearner | Replicas, iteration: int, scores: Tensor) -> None:
-    earlier = torch.tensor(list(history.scores.values()), dtype=torch.float64).nan_to_num(math.inf)
-    is_best = scores < (earlier.amin(0) if len(earlier) else math.inf)
-    history.scores[iteration] = scores.tolist()
-    if is_best.any():
-        state = {name: tensor.detach().clone() for name, tensor in learner.state_dict().items()}
-        old = history.best_state or state
-        constants = learner.constants if isinstance(learner, Replicas) else frozenset()
-        history.best_state = {
-            name: tensor
-            if name in constants
-            else torch.where(_lead(is_best.to(tensor.device), tensor), tensor, old[name])
-            for name, tensor in state.items()
-        }
-
-
-def _lead(chosen: Tensor, tensor: Tensor) -> Tensor:
-    return chosen.reshape(chosen.shape + (1,) * (tensor.dim() - chosen.dim()))
-
-
-def _shown(losses: list[Tensor], history: History) -> dict[str, str]:
-    shown = {"loss": f"{torch.stack(losses[-100:]).mean().item():.4g}"}
-    if history.scores:
-        shown["score"] = f"{torch.tensor(list(history.scores.values())[-1]).mean().item():.4g}"
-    return shown
 
 
 def _check_optimizer(learner: MetaLearner | Replicas, optimizer: Any) -> None:

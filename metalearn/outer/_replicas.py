@@ -204,12 +204,17 @@ def _settings(learner: MetaLearner) -> dict[str, Any]:
         "num_steps": learner.num_steps,
         "rule": learner.problem.rule,
         "estimator": learner.estimator,
+        "criteria": [_kind(criterion) for criterion in (learner.criterion, learner.support_criterion)],
         "support_batches": learner.support_batches,
         "batching": (learner.batching, learner.chunk_size),
         "fast parameters": learner._fast,
         "tensors": {name: tuple(tensor.shape) for name, tensor in learner.state_dict().items()},
         "modules": [type(module).__name__ for module in learner.modules()],
     }
+
+
+def _kind(criterion: Any) -> Any:
+    return type(criterion) if isinstance(criterion, nn.Module) else criterion
 
 
 def _constants(learner: MetaLearner) -> dict[str, Tensor]:

@@ -167,6 +167,11 @@ BAD = {
         ValueError,
         "learners' rule must be the same",
     ),
+    "other criteria": (
+        lambda: outer.Replicas([build(0), outer.MAML(build(0).model, F.l1_loss, inner.SGD(0.05), num_steps=2)]),
+        ValueError,
+        "learners' criteria must be the same",
+    ),
     "a loop": (lambda: outer.Replicas([build(0, batching="loop")]), ValueError, "Leave both arguments out."),
     "chunks": (lambda: outer.Replicas([build(0, chunk_size=2)]), ValueError, "chunk_size=2"),
     "other constants": (

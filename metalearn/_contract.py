@@ -1,0 +1,221 @@
+"""What the contract suites of `metalearn.testing` check, on three small problems in float64."""
+
+import pickle
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from metalearn import inner, outer
+from metalearn._tasks import take
+from metalearn._tree import tree_detach, tree_flatten, tree_leaves, tree_map, tree_names, tree_unflatten
+from metalearn.functional import draw_keys
+from metalearn.types import Batch, Episode, Estimate, Meta, Params, Problem
+
+EXACT = 1e-9
+"""Relative difference that two exact computations of one float64 gradient may have."""
+DIFFERENCE = 1e-6
+"""Relative difference to central finite differences."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A small smooth problem in float64: a model, two tasks for it, and which of its parameters adapt."""
+
+    name: str
+    model: Callable[[], nn.Module]
+    in_shape: tuple[int, ...]
+    fast: str = "*"
+
+    def learner(self, rule: inner.UpdateRule, **options: Any) -> outer.MetaLearner:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = self.model().double()
+            learner = outer.MetaLearner(model, F.mse_loss, rule, **{"num_steps": 3, "fast": self.fast, **options})
+            with torch.no_grad():  # rules start at special points: zeros, identities, kinks of the activation
+                for param in learner.rule.parameters():
+                    param.add_(0.05 * torch.randn_like(param))
+        return learner
+
+    def episodes(self) -> tuple[Episode, Tensor]:
+        generator = torch.Generator().manual_seed(1)
+        x = torch.randn(2, 2, 4, *self.in_shape, generator=generator, dtype=torch.float64)
+        y = torch.randn(2, 2, 4, 2, generator=generator, dtype=torch.float64)
+        return Episode(Batch(x[0], y[0]), Batch(x[1], y[1])), draw_keys(2, generator=generator)
+
+
+def _linear() -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+
+
+def _convolution() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(18, 2))
+
+
+CASES = (
+    Case("linear layers", _linear, (3,)),
+    Case("a fast head on a shared body", _linear, (3,), fast="2"),
+    Case("a convolution", _convolution, (1, 3, 3)),
+)
+
+
+def finite_difference(function: Callable[[Any], Tensor], at: Any, direction: Any, step: float = 1e-5) -> Tensor:
+    """Return the central difference of a function of a pytree along a direction.
+
+    >>> finite_difference(lambda w: w**3, torch.tensor(2.0).double(), torch.tensor(1.0)).round(decimals=6)
+    tensor(12., dtype=torch.float64)
+    """
+    ahead = function(tree_map(lambda leaf, move: leaf + step * move, at, direction))
+    behind = function(tree_map(lambda leaf, move: leaf - step * move, at, direction))
+    return (ahead - behind) / (2 * step)
+
+
+def _naive_loop(
+    problem: Problem, meta: Meta, episode: Episode, key: Tensor, constants: list[dict[str, Any]] | None = None
+) -> tuple[Tensor, list[dict[str, Any]]]:
+    """Adapt by a plain loop that shares no code with the engine.
+
+    `constants` is what the rule sees at each step instead of what the loop computes, by argument of `update`. Returned
+    are the query loss and all that the rule saw at each step.
+    """
+    params, state, record = meta.init, problem.rule.init_state(meta.rule, meta.init, key), []
+    for step in range(problem.num_steps):
+        seen = _gradient(problem, params, meta.shared, episode, step) | {"params": params}
+        seen |= constants[step] if constants else {}
+        record.append(seen)
+        updates, state = problem.rule.update(meta.rule, seen["grads"], state, seen["params"], seen["loss"], step)
+        params = {name: param + updates[name] for name, param in params.items()}
+    return problem.query_loss(params, meta.shared, episode), record
+
+
+def _gradient(problem: Problem, params: Params, shared: Params, episode: Episode, step: int) -> dict[str, Any]:
+    with torch.enable_grad():
+        leaves = {name: param.detach().requires_grad_() for name, param in params.items()}
+        loss = problem.support_loss(leaves, shared, episode, step)
+        grads = torch.autograd.grad(loss, list(leaves.values()))
+    return {"grads": dict(zip(leaves, grads, strict=True)), "loss": loss.detach()}
+
+
+def check_exact(
+    rule: inner.UpdateRule, estimator: outer.MetaGradient, case: Case, order: int, surrogate: Collection[str] = ()
+) -> None:
+    """Compare an estimate with the naive loop's central differences, field by field of `Meta`."""
+    learner = case.learner(rule)
+    episode, key = take(case.episodes(), 0)
+    problem, meta = learner.problem, tree_detach(learner.meta)
+    gradient = estimator(problem, meta, episode, key, estimator.init_carry(problem, meta, episode)).gradient
+    constant = rule.as_values | ({"grads", "loss"} if order == 1 else set())
+    _, record = _naive_loop(problem, meta, episode, key)
+    constants = [{name: seen[name] for name in constant} for seen in record]
+    generator = torch.Generator().manual_seed(2)
+    for field in Meta._fields:
+        part, exact = getattr(meta, field), getattr(gradient, field)
+        direction = tree_map(lambda leaf: torch.randn(leaf.shape, generator=generator).to(leaf), part)
+        if field == "rule":
+            direction = _zero_at(direction, surrogate)
+        if not tree_leaves(part):
+            continue
+
+        def query_loss(part: Any, field: str = field) -> Tensor:
+            return _naive_loop(problem, meta._replace(**{field: part}), episode, key, constants)[0]
+
+        expected = finite_difference(query_loss, part, direction)
+        product = sum((g * d).sum() for g, d in zip(tree_leaves(exact), tree_leaves(direction), strict=True))
+        scale = sum(g.square().sum() for g in tree_leaves(exact)) ** 0.5
+        what = f"the gradient of {estimator} to {field} equals finite differences"
+        require(abs(product - expected) <= DIFFERENCE * (scale + 1e-3), what, case.name, rule, product, expected)
+
+
+def _zero_at(tree: Any, paths: Collection[str]) -> Any:
+    """Return the tree with zeros below the paths."""
+    leaves, spec = tree_flatten(tree)
+    chosen = [any(f"{name}.".startswith(f"{path}.") for path in paths) for name in tree_names(tree)]
+    return tree_unflatten([0 * leaf if zero else leaf for leaf, zero in zip(leaves, chosen, strict=True)], spec)
+
+
+def check_close(rule: inner.UpdateRule, case: Case, options: dict[str, Any], others: dict[str, Any]) -> None:
+    """Compare the estimates of two learners that differ in their options only."""
+    episodes, keys = case.episodes()
+    estimates = [case.learner(rule, **given).estimate(episodes, keys) for given in (options, others)]
+    ours, theirs = ([*tree_leaves(estimate.gradient), estimate.loss] for estimate in estimates)
+    distance = max((a - b).norm() / (b.norm() + EXACT) for a, b in zip(ours, theirs, strict=True))
+    require(distance <= EXACT, f"{options or 'the default'} and {others} agree", case.name, rule, distance)
+
+
+def check_protocol(rule: inner.UpdateRule, case: Case) -> None:
+    for dtype in (torch.float64, torch.float32):
+        learner = case.learner(rule).to(dtype)
+        meta = tree_detach(learner.meta)
+        key = torch.tensor(3)
+        arguments = (
+            meta.rule,
+            meta.init,
+            rule.init_state(meta.rule, meta.init, key),
+            meta.init,
+            torch.tensor(0.5, dtype=dtype),
+        )
+        before = tree_map(torch.clone, arguments)
+        for step in range(2):
+            returned = rule.update(*arguments, step)
+            is_pair = isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[0], dict)
+            require(is_pair, "update returns a dict of updates and the next state", rule, type(returned))
+            updates, state = returned
+            again = rule.update(*arguments, step)
+            require(_same(before, arguments), "update leaves its arguments as they are", rule)
+            require(_same((updates, state), again), "update is a function of its arguments alone", rule)
+            require(set(updates) == set(meta.init), "updates are named as the parameters", rule, set(updates))
+            shapes = {name: update.shape == meta.init[name].shape for name, update in updates.items()}
+            require(all(shapes.values()), "updates are shaped as the parameters", rule, shapes)
+            require(tree_flatten(state)[1] == tree_flatten(arguments[2])[1], "the state keeps its structure", rule)
+            dtypes = {leaf.dtype for leaf in tree_leaves((updates, state, meta.rule))}
+            require(dtypes == {dtype}, f"everything is of the parameters' dtype {dtype}", rule, dtypes)
+    episodes, keys = case.episodes()
+    gradient = case.learner(rule).estimate(episodes, keys).gradient.rule
+    named = zip(tree_names(gradient), tree_leaves(gradient), strict=True)
+    lost = [name for name, leaf in named if not leaf.any()]
+    require(not lost, "every meta-parameter of the rule gets a gradient", case.name, rule, lost)
+
+
+def check_round_trips(rule: inner.UpdateRule, case: Case) -> None:
+    require(pickle.loads(pickle.dumps(rule)) == rule, "it equals its pickled copy", rule)
+    learner, other = case.learner(rule), case.learner(rule)
+    with torch.no_grad():
+        for param in learner.parameters():
+            param.add_(1)
+    other.load_state_dict(learner.state_dict())
+    require(_same(other.meta, learner.meta), "meta-parameters survive state_dict", rule)
+    require(_same(pickle.loads(pickle.dumps(learner)).meta, learner.meta), "a learner survives pickling", rule)
+
+
+def check_estimate(rule: inner.UpdateRule, estimator: outer.MetaGradient, case: Case) -> None:
+    learner = case.learner(rule, estimator=estimator)
+    episode, key = take(case.episodes(), 0)
+    problem, meta = learner.problem, tree_detach(learner.meta)
+    carry = estimator.init_carry(problem, meta, episode)
+    estimate: Estimate = estimator(problem, meta, episode, key, carry)
+    for what, ours, expected in (("gradient", estimate.gradient, meta), ("carry", estimate.carry, carry)):
+        same = tree_flatten(ours)[1] == tree_flatten(expected)[1]
+        require(same, f"the {what} is structured as what it belongs to", estimator, tree_flatten(ours)[1])
+        shapes = [a.shape == b.shape for a, b in zip(tree_leaves(ours), tree_leaves(expected), strict=True)]
+        require(all(shapes), f"the {what} is shaped as what it belongs to", estimator)
+    require(estimate.loss.shape == (), "the loss is a scalar", estimator, estimate.loss.shape)
+    require(all(leaf.isfinite().all() for leaf in tree_leaves(estimate)), "the estimate is finite", estimator)
+    for field in Meta._fields:
+        zero = not any(leaf.any() for leaf in tree_leaves(getattr(estimate.gradient, field)))
+        absent = field not in estimator.reaches or not tree_leaves(getattr(meta, field))
+        require(zero == absent, f"{field} gets a gradient if and only if it is reached", estimator)
+    adapted = estimator.adapt(problem, meta, episode.support, key, 0)
+    require(_same(adapted.params, meta.init), "no steps of adaptation change nothing", estimator)
+
+
+def _same(left: Any, right: Any) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(tree_leaves(left), tree_leaves(right), strict=True))
+
+
+def require(holds: Any, what: str, *got: Any) -> None:
+    if not holds:
+        raise AssertionError(f"{what}: does not hold for {', '.join(str(part) for part in got)}")

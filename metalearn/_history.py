@@ -1,0 +1,68 @@
+"""What `fit` returns."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metalearn.outer import MetaLearner, Replicas
+
+
+@dataclass
+class History:
+    """What happened in training. For R replicas every number and every score below is R of them.
+
+    Attributes:
+        loss: Meta-loss of every iteration `[num_iterations]`, on the CPU; NaN where a task diverged.
+        scores: Validation scores, by the number of iterations before them.
+        best_state: The learner's `state_dict` at its lowest score, for `load_state_dict`, each replica's at its own;
+            None without a finite score.
+        seconds: Wall time.
+    """
+
+    loss: Tensor = field(default_factory=lambda: torch.empty(0))
+    scores: dict[int, Any] = field(default_factory=dict)
+    best_state: dict[str, Tensor] | None = None
+    seconds: float = 0.0
+
+    @property
+    def best_iteration(self) -> Any:
+        """Number of iterations before the lowest score; None without a finite one."""
+        if not self.scores:
+            return None
+        scores = self._scores()
+        best = scores.argmin(0)
+        chosen = torch.tensor(list(self.scores))[best].tolist()
+        return chosen if scores.dim() > 1 or scores[best].isfinite() else None
+
+    def record(self, iteration: int, scores: Tensor, learner: MetaLearner | Replicas) -> None:
+        """Add the scores after an iteration, a scalar or `[R]`, and keep the state of those that are the lowest."""
+        is_best = scores < (self._scores().amin(0) if self.scores else math.inf)
+        self.scores[iteration] = scores.tolist()
+        if not is_best.any():
+            return
+        state = {name: tensor.detach().clone() for name, tensor in learner.state_dict().items()}
+        old = self.best_state or state
+        constants = learner.constants if isinstance(learner, Replicas) else frozenset()
+        self.best_state = {
+            name: tensor if name in constants else torch.where(_lead(is_best, tensor), tensor, old[name])
+            for name, tensor in state.items()
+        }
+
+    def shown(self, losses: Sequence[Tensor]) -> dict[str, str]:
+        """Return the progress bar's numbers: the mean of the last 100 losses, and the last score."""
+        shown = {"loss": f"{torch.stack(list(losses[-100:])).mean().item():.4g}"}
+        if self.scores:
+            shown["score"] = f"{self._scores()[-1].mean().item():.4g}"
+        return shown
+
+    def _scores(self) -> Tensor:
+        """Return all scores, `[validations]` or `[validations, R]`, infinite where they are NaN."""
+        return torch.tensor(list(self.scores.values()), dtype=torch.float64).nan_to_num(math.inf)
+
+
+def _lead(chosen: Tensor, tensor: Tensor) -> Tensor:
+    return chosen.to(tensor.device).reshape(chosen.shape + (1,) * (tensor.dim() - chosen.dim()))
