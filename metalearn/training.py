@@ -124,7 +124,7 @@ def _meta_step(
         total: Tensor = losses[-1].sum()
         total.backward()
         if max_grad_norm is not None:
-            _clip(learner, max_grad_norm)
+            _clip(bare(learner), max_grad_norm)
         return total
 
     optimizer.step(closure)  # type: ignore[arg-type]

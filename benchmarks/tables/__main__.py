@@ -19,20 +19,27 @@ from benchmarks.tables._experiment import Experiment, Settings, Table, interval,
 NAMES = ["sine_turtle", "turtle_inputs", "sine_mtnet", "sine_rates", "polynomial", "linear"]
 
 
-def result(folder: Path, experiment: Experiment, settings: Settings) -> dict[str, list[float]]:
-    """Return every column's values, from the file if it is there, or else run the experiment and write it."""
+def path_of(folder: Path, experiment: Experiment) -> Path:
+    """Return where an experiment's result is written."""
     name = re.sub(r"\W+", "_", f"{experiment.row} {' '.join(experiment.paper)}")
-    path = folder / f"{name}.json"
-    key = {**asdict(settings), "row": experiment.row}
-    if path.exists() and (known := json.loads(path.read_text()))["settings"] == key:
-        return known["values"]
+    return folder / f"{name}.json"
+
+
+def written(path: Path, settings: Settings) -> dict[str, list[float]] | None:
+    """Return every column's values, if the experiment has been run with these settings."""
+    known = json.loads(path.read_text()) if path.exists() else {"settings": None}
+    return known["values"] if known["settings"] == asdict(settings) else None
+
+
+def run(path: Path, experiment: Experiment, settings: Settings) -> dict[str, list[float]]:
+    """Run an experiment and write every column's values."""
     start = time.perf_counter()
     values = experiment.run(settings)
     seconds = round(time.perf_counter() - start)
-    folder.mkdir(parents=True, exist_ok=True)
-    written = path.with_suffix(".part")
-    written.write_text(json.dumps({"settings": key, "seconds": seconds, "values": values}))
-    written.replace(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps({"settings": asdict(settings), "seconds": seconds, "values": values}))
+    part.replace(path)
     print(f"{experiment.row}: {seconds} s, {values}", flush=True)
     return values
 
@@ -64,6 +71,7 @@ def main() -> None:
     parser.add_argument("--fraction", type=float, default=1.0, help="part of the paper's iterations")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--out", type=Path, default=Path("runs/tables"))
+    parser.add_argument("--show", action="store_true", help="run nothing; print what has been run with these settings")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     settings = Settings(arguments.seeds, arguments.device, arguments.fraction, arguments.compile)
@@ -77,7 +85,15 @@ def main() -> None:
         parser.error(
             f"no row like {arguments.rows!r}; there are {[experiment.row for experiment in table.experiments]}"
         )
-    show(table, [(e, result(arguments.out / arguments.name, e, settings)) for e in chosen])
+    rows = []
+    for experiment in chosen:
+        path = path_of(arguments.out / arguments.name, experiment)
+        values = written(path, settings)
+        if values is None and not arguments.show:
+            values = run(path, experiment, settings)
+        if values is not None:
+            rows.append((experiment, values))
+    show(table, rows)
 
 
 if __name__ == "__main__":
