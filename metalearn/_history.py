@@ -33,10 +33,11 @@ class History:
         """Number of iterations before the lowest score; None without a finite one."""
         if not self.scores:
             return None
-        scores = self._scores()
-        best = scores.argmin(0)
-        chosen = torch.tensor(list(self.scores))[best].tolist()
-        return chosen if scores.dim() > 1 or scores[best].isfinite() else None
+        scores, iterations = self._scores(), list(self.scores)
+        lowest, best = scores.reshape(len(scores), -1).min(0)
+        pairs = zip(lowest.tolist(), best.tolist(), strict=True)
+        chosen = [iterations[index] if math.isfinite(score) else None for score, index in pairs]
+        return chosen if scores.dim() > 1 else chosen[0]
 
     def record(self, iteration: int, scores: Tensor, learner: MetaLearner | Replicas) -> None:
         """Add the scores after an iteration, a scalar or `[R]`, and keep the state of those that are the lowest."""

@@ -14,7 +14,7 @@ from metalearn._modules import below, call_model
 from metalearn._tree import tree_map
 from metalearn.types import Batch, Episode, Params
 
-__all__ = ["ModelLoss", "OnQuery", "OnSupport", "accuracy", "draw_keys", "safe_sqrt", "uniform"]
+__all__ = ["ModelLoss", "OnQuery", "OnSupport", "accuracy", "derive_key", "draw_keys", "safe_sqrt", "uniform"]
 
 _WORD = 0xFFFFFFFF
 _DIGITS = {torch.float64: 32, torch.float32: 23, torch.float16: 10, torch.bfloat16: 7}
@@ -66,6 +66,20 @@ def uniform(key: Tensor, shape: tuple[int, ...], stream: int = 0, *, dtype: torc
         word = _mix(word ^ part)
     digits = _DIGITS[dtype]
     return ((_mix(word) >> (32 - digits)).to(dtype) + 0.5) / 2**digits
+
+
+def derive_key(key: Tensor, index: int = 0) -> Tensor:
+    """Return another key as a pure function of a key, for a part that shall draw numbers of its own.
+
+    Args:
+        key: int64 in [0, 2**62), of any shape.
+        index: Selects one of many, at least 0.
+
+    >>> bool(derive_key(torch.tensor(7)) == derive_key(torch.tensor(7), 1))
+    False
+    """
+    low = _mix(_mix(_mix(key & _WORD) ^ (key >> 32)) ^ (index & _WORD))
+    return (_mix(low ^ 0x5BD1E995) >> 2 << 32) | low
 
 
 def draw_keys(

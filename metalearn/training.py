@@ -82,8 +82,9 @@ def fit(
     _check_optimizer(inside, optimizer)
     _check_validation(validate)
     _check_scheduler(scheduler, validate)
-    if meta_batch_size is not None and isinstance(inside, Replicas):
-        meta_batch_size *= len(inside)
+    if meta_batch_size is not None:
+        check_count("meta_batch_size", meta_batch_size, fix="Write meta_batch_size=4, say.")
+        meta_batch_size *= len(inside) if isinstance(inside, Replicas) else 1
     episodes = _endless(batches, meta_batch_size, generator, inside.device)
     history, losses, start = History(), [], time.perf_counter()
     with tqdm(total=num_iterations, disable=not progress, mininterval=REFRESH_SECONDS) as bar:
@@ -94,7 +95,7 @@ def fit(
                 scores = _scores(inside, validate, num_validation_tasks)
                 history.record(iteration, scores, inside)
                 if isinstance(scheduler, ReduceLROnPlateau):
-                    scheduler.step(scores.mean().item())
+                    scheduler.step(scores.nanmean().item())
             if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step()
             # Reading the loss waits for a GPU, so it is read only when the bar is drawn.

@@ -140,3 +140,13 @@ class TestModelLoss:
     def test_pickles(self):
         loss = pickle.loads(pickle.dumps(functional.ModelLoss(nn.Linear(1, 1), F.mse_loss)))
         assert loss.criterion is F.mse_loss
+
+
+def test_derived_keys_are_keys_of_their_own():
+    keys = functional.draw_keys(1000, generator=torch.Generator().manual_seed(0))
+    derived = torch.cat([keys, functional.derive_key(keys), functional.derive_key(keys, 1)])
+    assert len(derived.unique()) == 3000
+    assert derived.min() >= 0
+    assert derived.max() < 2**62
+    twice = functional.derive_key(functional.derive_key(keys))
+    assert not (twice == keys).any()

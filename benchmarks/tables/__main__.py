@@ -82,9 +82,8 @@ def main() -> None:
         if fnmatch(experiment.row, arguments.rows) and any(fnmatch(c, arguments.columns) for c in experiment.paper)
     ]
     if not chosen:
-        parser.error(
-            f"no row like {arguments.rows!r}; there are {[experiment.row for experiment in table.experiments]}"
-        )
+        cells = [f"{experiment.row} | {column}" for experiment in table.experiments for column in experiment.paper]
+        parser.error(f"no cell like {arguments.rows!r} | {arguments.columns!r}; there are {cells}")
     rows = []
     for experiment in chosen:
         path = path_of(arguments.out / arguments.name, experiment)

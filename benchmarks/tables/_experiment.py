@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from metalearn import data, evaluate, fit, outer
+from metalearn import History, data, evaluate, fit, outer
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ def train(
     max_grad_norm: float | None = None,
     validate: data.TaskDistribution | None = None,
     validate_every: int = 2500,
-) -> outer.Replicas:
-    """Train one learner a seed, side by side, and return them at their best validations, or at the end."""
+) -> tuple[outer.Replicas, History]:
+    """Train one learner a seed, side by side; return them at their best validations, or at the end, and the history."""
     learners = []
     for seed in range(settings.seeds):
         torch.manual_seed(seed)
@@ -95,7 +95,7 @@ def train(
     )
     if history.best_state is not None:
         replicas.load_state_dict(history.best_state)
-    return replicas
+    return replicas, history
 
 
 def score(

@@ -29,7 +29,7 @@ def sines(k_shot: int) -> data.Sinusoid:
 def run(settings: Settings, method: str, lr: float, shots: tuple[int, ...] = SHOTS) -> dict[str, list[float]]:
     """Train all seeds and return their test errors by number of examples and steps."""
     builder = partial(build, method=method, lr=lr, compile=settings.compile)
-    replicas = train(builder, sines(10), settings, num_iterations=60_000, meta_batch_size=4)
+    replicas, _ = train(builder, sines(10), settings, num_iterations=60_000, meta_batch_size=4)
     values = {f"{k_shot}-shot": score(replicas, sines(k_shot), num_tasks=600, num_steps=1) for k_shot in shots}
     for k_shot in shots:
         values[f"{k_shot}-shot, 10 steps"] = score(replicas, sines(k_shot), num_tasks=600, num_steps=10)

@@ -1,7 +1,8 @@
 """Sine regression with MAML, the LSTM meta-learner and TURTLE: Huisman (2021), Table 6.
 
 a sin(x - p), MLP 1-40-40-1, 50 query points, 70,000 training tasks seen once, Adam at 1e-3; the best of the validations
-every 2,500 tasks on 1,000 tasks is tested on 2,000. Gradients are clipped at 10 where there are several steps.
+every 2,500 tasks on 1,000 tasks is tested on 2,000. Gradients are clipped at 10 where there are several steps. The
+network has PyTorch's initialisation; the thesis' code sets its biases to zero.
 """
 
 from functools import partial
@@ -57,7 +58,7 @@ def run(settings: Settings, method: str, num_steps: int, k_shot: int) -> dict[st
     """Train all seeds for one number of examples and return their test errors."""
     tasks = data.Sinusoid(k_shot, num_query=50)
     meta_batch_size = META_BATCH.get((method, num_steps), 1)
-    replicas = train(
+    replicas, _ = train(
         partial(build, method=method, num_steps=num_steps, settings=settings),
         tasks,
         settings,

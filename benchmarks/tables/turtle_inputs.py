@@ -1,14 +1,15 @@
 """What TURTLE's network sees and how deep it is: Huisman (2021), Tables 4 and 5, 5-shot sine regression with one step.
 
-20 units a hidden layer, no learned rates, gradients unclipped; scored on the 1,000 validation tasks at the best
-validation, as in the thesis. All else as in `sine_turtle`.
+20 units a hidden layer, no learned rates, gradients unclipped; the score is the best validation of a run, as in the
+thesis. The thesis' code takes the loss as a constant input where we differentiate it. All else as in `sine_turtle`.
 """
 
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 
-from benchmarks.tables._experiment import Experiment, Settings, Table, score, train
+from benchmarks.tables._experiment import Experiment, Settings, Table, train
 from metalearn import data, inner, models, outer
 
 INPUTS = {
@@ -48,8 +49,8 @@ def run(settings: Settings, inputs: str, hidden: int, activation: str) -> dict[s
     """Train all seeds and return their errors on the validation tasks."""
     tasks = data.Sinusoid(5, num_query=50)
     builder = partial(build, inputs=inputs, hidden=hidden, activation=activation, compile=settings.compile)
-    replicas = train(builder, tasks, settings, num_iterations=70_000, meta_batch_size=1, validate=tasks)
-    return {activation if hidden else "linear": score(replicas, tasks, num_tasks=1000)}
+    _, history = train(builder, tasks, settings, num_iterations=70_000, meta_batch_size=1, validate=tasks)
+    return {activation if hidden else "linear": torch.tensor(list(history.scores.values())).amin(0).tolist()}
 
 
 TABLE = Table(

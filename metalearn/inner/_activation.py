@@ -32,6 +32,6 @@ def check_activation(what: str, activation: Any) -> None:
     """Raise unless `activation` is one of the names or a function."""
     if isinstance(activation, str):
         check_choice(what, activation, NAMED)
-    elif not callable(activation):
+    elif not callable(activation) or isinstance(activation, type):
         fix = 'Write activation="tanh", say.'
         raise TypeError(invalid(what, "be a name or a function", repr(activation), fix))

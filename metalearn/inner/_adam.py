@@ -36,6 +36,7 @@ class Adam(Rated):
         check_positive("Adam's eps", self.eps)
         if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
             raise TypeError(invalid("Adam's betas", "be a pair", repr(self.betas), "Write betas=(0.9, 0.999)."))
+        object.__setattr__(self, "betas", tuple(self.betas))
         for beta in self.betas:
             check_decay("Adam's betas", beta)
 

@@ -1,13 +1,13 @@
 """A learned rule as an ordinary PyTorch optimizer."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from metalearn._checks import invalid
-from metalearn._tree import tree_detach, tree_flatten, tree_leaves, tree_map, tree_names
+from metalearn._tree import tree_leaves, tree_map, tree_names
 from metalearn.functional import draw_keys
 from metalearn.inner._base import UpdateRule
 from metalearn.types import Params, PyTree
@@ -23,8 +23,9 @@ def as_optimizer(
     """Return an optimizer that applies a meta-learned rule in any training loop.
 
     It takes the steps of `adapt`: `optimizer.step(closure)`, or `backward()` and then `optimizer.step()` if the rule
-    does not use the loss. Parameters without a gradient count as having one of zero. Every group has a factor "lr" of
-    its updates, 1 if not given, which learning rate schedulers change.
+    does not use the loss. Parameters without a gradient count as having one of zero; those that do not require grad are
+    left out. Every group has a factor "lr" of its updates, 1 if not given, which learning rate schedulers change.
+    `state_dict` holds the rule's state; rule and meta-parameters are the caller's to keep.
 
     Args:
         rule: The rule.
@@ -36,7 +37,7 @@ def as_optimizer(
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If the parameters are not those that `meta` is for.
+        ValueError: If the parameters are not those that `meta` is for, or two have the same name.
 
     >>> from metalearn import inner
     >>> module = torch.nn.Linear(2, 1)
@@ -56,32 +57,25 @@ class RuleOptimizer(torch.optim.Optimizer):
         if not isinstance(rule, UpdateRule):
             fix = "Pass learner.problem.rule, say."
             raise TypeError(invalid("as_optimizer's rule", "be an update rule", repr(rule), fix))
-        groups = list(named_parameters)
-        if groups and isinstance(groups[0], dict):
-            groups = [{**group, "params": list(group["params"])} for group in groups]
-        for entry in groups[0]["params"] if groups and isinstance(groups[0], dict) else groups:
-            if not isinstance(entry, tuple):
-                fix = "Pass module.named_parameters()."
-                raise TypeError(invalid("parameters", "be named", f"{type(entry).__name__} without a name", fix))
-        super().__init__(groups, {"lr": 1.0})
-        self._rule, self._meta = rule, tree_map(torch.clone, tree_detach(meta))
-        params = tree_detach(self._named())
-        _check_meta(rule, self._meta, params)
+        super().__init__(_groups(named_parameters), {"lr": 1.0})
+        params = self._values()
+        like = next(iter(params.values()))
+        self._rule, self._meta = rule, tree_map(lambda leaf: leaf.detach().to(like, copy=True), meta)
+        _check_alike("meta", rule, self._meta, rule.init_meta({n: p.to("meta") for n, p in params.items()}))
         key = draw_keys(1)[0] if key is None else key
-        device = next(iter(params.values())).device
-        self.state["rule"] = rule.init_state(self._meta, params, key.to(device))
+        self.state["rule"] = rule.init_state(self._meta, params, key.to(like.device))
         self.state["step"] = 0
         self._reads_loss = _reads_loss(rule, self._meta, params, self.state["rule"])
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Apply the rule once.
 
         Args:
             closure: Computes the loss with its gradients, and returns it. Without it the gradients are those there.
 
         Returns:
-            The loss, if there is a closure.
+            What the closure returns, or None without one.
 
         Raises:
             RuntimeError: If the rule uses the loss and there is no closure.
@@ -93,38 +87,79 @@ class RuleOptimizer(torch.optim.Optimizer):
         if loss is None and self._reads_loss:
             fix = "Write optimizer.step(closure), with a closure that calls backward() and returns the loss."
             raise RuntimeError(invalid(f"a step of {self._rule}", "be given the loss, which it uses", "none", fix))
-        params = self._named()
-        grads = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in params.items()}
-        seen = next(iter(params.values())).new_zeros(()) if loss is None else loss.detach()
-        state = self.state["rule"], self.state["step"]
-        updates, self.state["rule"] = self._rule.update(
-            self._meta, grads, state[0], tree_detach(params), seen, state[1]
-        )
-        self.state["step"] += 1
+        params, grads = self._values(), self._gradients()
+        like = next(iter(params.values()))
+        seen = torch.as_tensor(0.0 if loss is None else loss, dtype=like.dtype, device=like.device).detach()
+        state, step = self.state["rule"], self.state["step"]
+        updates, self.state["rule"] = self._rule.update(self._meta, grads, state, params, seen, step)
+        self.state["step"] = step + 1
         for group in self.param_groups:
             for name, param in zip(group["param_names"], group["params"], strict=True):
                 param.add_(group["lr"] * updates[name])
         return loss
 
-    def _named(self) -> Params:
-        return {
-            name: param
-            for group in self.param_groups
-            for name, param in zip(group["param_names"], group["params"], strict=True)
-        }
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Refuse further groups: the rule's state is that of the parameters it began with."""
+        if hasattr(self, "_rule"):
+            fix = "Pass all groups to as_optimizer."
+            raise RuntimeError(invalid("parameters", "be known from the start", "another group", fix))
+        super().add_param_group(param_group)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` returned, of an optimizer of the same rule and parameters."""
+        _check_alike("state", self._rule, state_dict["state"].get("rule"), self.state["rule"])
+        super().load_state_dict(state_dict)
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in ("_rule", "_meta", "_reads_loss")}
+        return {**super().__getstate__(), **own}
+
+    def _named(self) -> Iterator[tuple[str, Tensor]]:
+        for group in self.param_groups:
+            yield from zip(group["param_names"], group["params"], strict=True)
+
+    def _values(self) -> Params:
+        """Return copies: the rule may keep them, and the parameters change in place."""
+        return {name: param.detach().clone() for name, param in self._named()}
+
+    def _gradients(self) -> Params:
+        return {name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in self._named()}
 
 
-def _check_meta(rule: UpdateRule, meta: PyTree, params: Params) -> None:
-    """Raise unless the meta-parameters are shaped as the rule's own for these parameters."""
-    with torch.random.fork_rng(devices=[]):
-        expected = rule.init_meta(params)
-    wanted, got = (_shapes(tree) for tree in (expected, meta))
-    if tree_flatten(meta)[1] == tree_flatten(expected)[1] and wanted == got:
-        return
-    different = sorted(name for name in wanted.keys() | got.keys() if wanted.get(name) != got.get(name))[0]
-    shapes = f"{got.get(different, 'nothing')} where {rule} has {wanted.get(different, 'nothing')}, at {different!r}"
-    fix = "Pass the parameters that it was learned for, under the same names."
-    raise ValueError(invalid("meta", "belong to the rule and the parameters", shapes, fix))
+def _groups(named_parameters: Any) -> list[dict[str, Any]]:
+    """Return groups of named parameters that require grad.
+
+    Raises:
+        TypeError: If a parameter has no name.
+        ValueError: If two have the same.
+    """
+    groups = list(named_parameters)
+    if not (groups and isinstance(groups[0], dict)):
+        groups = [{"params": groups}]
+    groups = [{**group, "params": list(group["params"])} for group in groups]
+    for entry in (entry for group in groups for entry in group["params"]):
+        if not isinstance(entry, tuple):
+            fix = "Pass module.named_parameters()."
+            raise TypeError(invalid("parameters", "be named", f"{type(entry).__name__} without a name", fix))
+    names = [name for group in groups for name, _ in group["params"]]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        fix = "Write module.named_parameters(prefix='head'), say."
+        raise ValueError(invalid("parameters", "have names of their own", f"{twice} twice", fix))
+    learned = [[entry for entry in group["params"] if entry[1].requires_grad] for group in groups]
+    if not any(learned):
+        fix = "Pass module.named_parameters()."
+        raise ValueError(invalid("parameters", "be at least one that requires grad", "none", fix))
+    return [{**group, "params": params} for group, params in zip(groups, learned, strict=True) if params]
+
+
+def _check_alike(what: str, rule: UpdateRule, got: PyTree, expected: PyTree) -> None:
+    """Raise unless two trees have leaves of the same names and shapes."""
+    ours, theirs = _shapes(expected), _shapes(got)
+    if different := sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)):
+        name = different[0]
+        shapes = f"{theirs.get(name, 'nothing')} where it has {ours.get(name, 'nothing')}, at {name!r}"
+        fix = "Pass the parameters that it was learned for, under the same names."
+        raise ValueError(invalid(what, f"belong to {rule} and the parameters", shapes, fix))
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
@@ -132,10 +167,11 @@ def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
 
 
 def _reads_loss(rule: UpdateRule, meta: PyTree, params: Params, state: PyTree) -> bool:
-    """Return whether the rule's update or next state depends on the loss."""
+    """Return whether the updates of the first two steps depend on the loss."""
     with torch.enable_grad():
         loss = next(iter(params.values())).new_ones(()).requires_grad_()
         grads = {name: torch.ones_like(param) for name, param in params.items()}
-        outputs = tree_leaves(rule.update(meta, grads, state, params, loss, 0))
-        depends = any(leaf.requires_grad for leaf in outputs)
+        first, state = rule.update(meta, grads, state, params, loss, 0)
+        second, _ = rule.update(meta, grads, state, params, loss, 1)
+        depends = any(leaf.requires_grad for leaf in tree_leaves((first, second)))
     return depends or "loss" in rule.as_values

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from metalearn._checks import check_positive, invalid
+from metalearn.inner._base import UpdateRule
 from metalearn.inner._wrapper import Wrapper
 from metalearn.types import Params, PyTree
 
@@ -47,6 +48,10 @@ class Clipped(Wrapper):
         if self.norm is not None:
             clipped = _clip_norm(grads, self.norm)
         return self.rule.update(meta, clipped, state, params, loss, step)
+
+    def split_rate(self) -> tuple[float, UpdateRule]:
+        """Return the wrapped rule's rate and the clipped rule at rate 1."""
+        return self._split_inside()
 
 
 def _clip_norm(grads: Params, bound: float) -> Params:

@@ -4,6 +4,7 @@ import copy
 from dataclasses import dataclass, fields
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from metalearn._checks import check_choice, invalid
@@ -26,7 +27,7 @@ class Learned(Wrapper):
 
     Raises:
         TypeError: If `rule` is no update rule, or a hyperparameter is no number.
-        ValueError: If the rule has no hyperparameter of that name.
+        ValueError: If the rule has no hyperparameter of that name, or its updates do not depend on it.
     """
 
     names: str | tuple[str, ...]
@@ -39,11 +40,16 @@ class Learned(Wrapper):
         if not names:
             raise ValueError(invalid("Learned's names", "be at least one", "none", 'Write Learned(rule, "lr"), say.'))
         for name in names:
-            check_choice("Learned's names", name, [field.name for field in fields(rule)])
-            values = tree_leaves(getattr(self.rule, name))
-            if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-                got = repr(getattr(self.rule, name))
-                raise TypeError(invalid(f"{type(self.rule).__name__}'s {name}", "be a number to be learned", got))
+            of_rule = {field.name: str(field.type) for field in fields(rule)}
+            check_choice("Learned's names", name, of_rule)
+            numbers = all(isinstance(value, int | float) for value in tree_leaves(getattr(rule, name)))
+            if not numbers or "float" not in of_rule[name]:
+                got = repr(getattr(rule, name))
+                raise TypeError(invalid(f"{type(rule).__name__}'s {name}", "be a number to be learned", got))
+        if unused := _unused(self):
+            fix = "It decides where something else starts, which is learned anyway."
+            got = f"{unused}, which it does not use"
+            raise ValueError(invalid(f"{type(rule).__name__}'s updates", "depend on what is learned", got, fix))
 
     def init_meta(self, params: Params) -> PyTree:
         """Return the hyperparameters at the rule's own values, each a scalar."""
@@ -61,13 +67,26 @@ class Learned(Wrapper):
         """Return the update of the rule with the learned hyperparameters."""
         return self._rule(meta).update(meta["rule"], grads, state, params, loss, step)
 
-    def split_rate(self) -> tuple[float, UpdateRule]:
-        """Return 1 and this rule: what it learns may be the rate."""
-        return 1.0, self
-
     def _rule(self, meta: PyTree) -> UpdateRule:
         rule: Any = copy.copy(self.rule)
         for name in self.names:
             # Past the checks of __post_init__, which are for numbers.
             object.__setattr__(rule, name, meta[name])
         return rule
+
+
+def _unused(learned: Learned) -> list[str]:
+    """Return the names of hyperparameters on which two steps on a small tensor do not depend."""
+    params = {"weight": torch.ones(2, 2)}
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        meta = tree_map(lambda leaf: leaf.requires_grad_(), learned.init_meta(params))
+        state = learned.init_state(meta, params, torch.tensor(0))
+        total = torch.zeros(())
+        for step in range(2):
+            updates, state = learned.update(meta, params, state, params, torch.ones(()), step)
+            total = total + updates["weight"].sum()
+        own = {name: tree_leaves(meta[name]) for name in learned.names}
+        leaves = [leaf for values in own.values() for leaf in values]
+        grads = torch.autograd.grad(total, leaves, allow_unused=True)
+    reached = {id(leaf) for leaf, grad in zip(leaves, grads, strict=True) if grad is not None}
+    return [name for name, values in own.items() if not any(id(leaf) in reached for leaf in values)]

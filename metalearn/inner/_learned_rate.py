@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from metalearn._checks import check_choice, check_count
-from metalearn.inner._base import UpdateRule
 from metalearn.inner._sgd import SGD
 from metalearn.inner._wrapper import Wrapper
 from metalearn.types import Params, PyTree
@@ -72,10 +71,6 @@ class LearnedRate(Wrapper):
         _, rule = self.rule.split_rate()
         updates, state = rule.update(meta["rule"], grads, state, params, loss, step)
         return {name: self._rate(meta, name, step) * update for name, update in updates.items()}, state
-
-    def split_rate(self) -> tuple[float, UpdateRule]:
-        """Return 1 and this rule, whose rates are no constants to split off."""
-        return 1.0, self
 
     def _rate(self, meta: PyTree, name: str, step: int) -> Tensor:
         rate = meta["rate"] if isinstance(meta["rate"], torch.Tensor) else meta["rate"][name]

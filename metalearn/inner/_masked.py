@@ -6,20 +6,19 @@ import torch
 from torch import Tensor
 
 from metalearn._checks import check_bool, check_positive
-from metalearn.functional import uniform
+from metalearn.functional import derive_key, uniform
+from metalearn.inner._base import UpdateRule
 from metalearn.inner._wrapper import Wrapper
 from metalearn.types import Params, PyTree
-
-_FOR_THE_RULE = 0x2545F4914F6CDD1D
-"""Turns a task's key into another one, so that a wrapped rule draws numbers of its own."""
 
 
 @dataclass(frozen=True)
 class Masked(Wrapper):
     """A rule whose updates pass through a binary mask on output units, drawn once a task with learned probabilities.
 
-    Unit j of a layer is updated with probability sigmoid(zeta_j), its row (filter) of the weight together with its
-    element of the bias. Logits zeta start at 0 and are learned through the Gumbel-softmax distribution.
+    Unit j of a layer is updated with probability sigmoid(zeta_j): its row of the weight's first axis, or filter,
+    together with its element of the bias. Logits zeta start at 0 and are learned through the Gumbel-softmax
+    distribution.
     Meta-parameters are `{"mask": {<module>: {"logits": [units]}}, "rule": ...}`, the rule's own under "rule".
 
     Args:
@@ -57,7 +56,7 @@ class Masked(Wrapper):
         masks = {
             layer: self._sample(of["logits"], key, stream) for stream, (layer, of) in enumerate(meta["mask"].items())
         }
-        return {"mask": masks, "rule": self.rule.init_state(meta["rule"], params, key ^ _FOR_THE_RULE)}
+        return {"mask": masks, "rule": self.rule.init_state(meta["rule"], params, derive_key(key))}
 
     def update(
         self, meta: PyTree, grads: Params, state: PyTree, params: Params, loss: Tensor, step: int
@@ -67,6 +66,10 @@ class Masked(Wrapper):
         masks = {name: state["mask"][layer] for layer, names in _layers(params).items() for name in names}
         masked = {name: _rows(masks[name], update) * update for name, update in updates.items()}
         return masked, {"mask": state["mask"], "rule": rule_state}
+
+    def split_rate(self) -> tuple[float, UpdateRule]:
+        """Return the wrapped rule's rate and the masked rule at rate 1."""
+        return self._split_inside()
 
     def adapted_fraction(self, meta: PyTree) -> Tensor:
         """Return the expected fraction of output units that a task changes, a scalar.
@@ -88,12 +91,13 @@ class Masked(Wrapper):
 
 
 def _layers(params: Params) -> dict[str, list[str]]:
-    """Return parameters by the layer that owns them; those with another number of rows are layers of their own."""
-    layers: dict[str, list[str]] = {}
+    """Return the names of parameters that share a mask: those of one module with equally many rows."""
+    groups: dict[tuple[str, torch.Size], list[str]] = {}
     for name, param in params.items():
-        module = name.rpartition(".")[0] or name
-        alike = module not in layers or params[layers[module][0]].shape[:1] == param.shape[:1]
-        layers.setdefault(module if alike else name, []).append(name)
+        groups.setdefault((name.rpartition(".")[0], param.shape[:1]), []).append(name)
+    layers: dict[str, list[str]] = {}
+    for (module, _), names in groups.items():
+        layers[module if module and module not in layers else names[0]] = names
     return layers
 
 

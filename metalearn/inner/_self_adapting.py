@@ -1,6 +1,7 @@
 """Rules whose own meta-parameters descend within a task."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 from torch.func import vjp
@@ -19,6 +20,7 @@ class SelfAdapting(Wrapper):
     through the last update alone, so that its gradient is the update's derivative applied to the gradient at
     theta_{t+1}, which the next step receives anyway. What is learned is where xi starts.
 
+    It goes outermost, since what another wrapper did to its updates would be missing in that derivative.
     Around `KroneckerLinear` or `KroneckerNetwork` it is Arnold et al.'s method, whose rate is the rule's own; around
     `LearnedRate(SGD(lr))` it is hypergradient descent from a learned rate (Alpha-MAML).
 
@@ -28,13 +30,15 @@ class SelfAdapting(Wrapper):
 
     Raises:
         TypeError: If `rule` is no update rule.
-        ValueError: If `lr` is not positive and finite.
+        ValueError: If `lr` is not positive and finite, or the rule is a `SelfAdapting` itself.
 
     References:
         Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning", 2019 (eqs. 3-4).
         Baydin et al., "Online learning rate adaptation with hypergradient descent", ICLR 2018.
         Behl et al., "Alpha MAML: adaptive model-agnostic meta-learning", arXiv 2019.
     """
+
+    outermost: ClassVar[bool] = True
 
     lr: float
 
@@ -57,10 +61,6 @@ class SelfAdapting(Wrapper):
         updates, rule_state = self.rule.update(xi, grads, state["rule"], params, loss, step)
         last = {"grads": grads, "state": state["rule"], "params": params, "loss": loss}
         return updates, {"xi": xi, "rule": rule_state, "last": last}
-
-    def split_rate(self) -> tuple[float, "SelfAdapting"]:
-        """Return 1 and this rule: a factor around it would not reach the gradient of xi."""
-        return 1.0, self
 
     def _descend(self, state: PyTree, grads: Params, step: int) -> PyTree:
         last = state["last"]

@@ -69,8 +69,9 @@ def t_net(model: nn.Module) -> nn.Module:
 
 
 def transforms(model: nn.Module) -> list[str]:
-    """Return the names of all T in a T-net."""
-    layers = [name for name, module in model.named_modules() if isinstance(module, TLayer)]
+    """Return the names of all T in a T-net, every name of one that is used in several places."""
+    modules = model.named_modules(remove_duplicate=False)
+    layers = [name for name, module in modules if isinstance(module, TLayer)]
     return [f"{name}.T.weight".lstrip(".") for name in layers]
 
 

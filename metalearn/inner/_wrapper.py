@@ -1,6 +1,7 @@
 """Rules around rules."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -18,15 +19,22 @@ class Wrapper(UpdateRule):
 
     Raises:
         TypeError: If `rule` is not an update rule.
+        ValueError: If `rule` must be outermost.
     """
+
+    outermost: ClassVar[bool] = False
+    """Whether another wrapper around this one would change what it means."""
 
     rule: UpdateRule
 
     def __post_init__(self) -> None:
+        own = type(self).__name__
         if not isinstance(self.rule, UpdateRule):
-            name = type(self).__name__
-            fix = f"Wrap one: {name}(SGD(lr=0.01), ...)."
-            raise TypeError(invalid(f"{name}'s rule", "be an update rule", repr(self.rule), fix))
+            fix = f"Wrap one: {own}(SGD(lr=0.01), ...)."
+            raise TypeError(invalid(f"{own}'s rule", "be an update rule", repr(self.rule), fix))
+        if isinstance(self.rule, Wrapper) and self.rule.outermost:
+            inside = type(self.rule).__name__
+            raise ValueError(invalid(inside, "be outermost", f"it inside {own}", f"Write {inside}({own}(...), ...)."))
 
     @property
     def as_values(self) -> frozenset[str]:
@@ -41,7 +49,7 @@ class Wrapper(UpdateRule):
         """Return the wrapped rule's state."""
         return self.rule.init_state(meta, params, key)
 
-    def split_rate(self) -> tuple[float, UpdateRule]:
-        """Return the wrapped rule's rate, and this rule around it at rate 1."""
+    def _split_inside(self) -> tuple[float, UpdateRule]:
+        """Return the wrapped rule's rate, and this rule around it at rate 1: `split_rate` where the two commute."""
         rate, rule = self.rule.split_rate()
         return rate, replace(self, rule=rule)

@@ -6,7 +6,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from metalearn._modules import TensorTree
-from metalearn._tree import tree_leaves
+from metalearn._tree import tree_leaves, tree_map
 from metalearn.types import PyTree
 
 
@@ -34,6 +34,14 @@ class Carry(nn.Module):
         """Carry this from now on."""
         if tree_leaves(carry):
             self.tree, self._loaded = TensorTree(carry, learned=False), {}
+
+    def part(self, index: int) -> "Carry":
+        """Return one replica's part of what replicas carry."""
+        part = Carry()
+        part._loaded = {name: tensor[index].clone() for name, tensor in self._loaded.items()}
+        if self.tree is not None:
+            part.keep(tree_map(lambda leaf: leaf[index].clone(), self.tree()))
+        return part
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         destination.update({f"{prefix}tree.{name}": tensor for name, tensor in self._loaded.items()})

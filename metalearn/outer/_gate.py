@@ -32,14 +32,14 @@ class Gate:
     def episodes(self, learner: "MetaLearner", episodes: Episode, keys: Tensor | None) -> Tensor:
         """Raise for what is wrong with the episodes or their losses, and return the keys."""
         num_tasks = check_episodes(episodes)
-        self._data(learner, episodes, episodes.support)
+        self.data(learner, episodes, episodes.support)
         self._once("losses", learner, lambda: _check_losses(learner, episodes))
         return self._keys(learner, num_tasks, keys)
 
     def support(self, learner: "MetaLearner", support: Batch, keys: Tensor | None) -> Tensor:
         """Raise for what is wrong with the support sets or their loss, and return the keys."""
         num_tasks = check_task_axis({"support": support})
-        self._data(learner, support, support)
+        self.data(learner, support, support)
         self._once("support", learner, lambda: _check_losses(learner, Episode(support, Batch(()))))
         return self._keys(learner, num_tasks, keys)
 
@@ -47,7 +47,8 @@ class Gate:
         """Raise for what is wrong with one task's meta-gradient."""
         self._once("gradient", learner, lambda: _check_gradient(learner, meta, episode, key))
 
-    def _data(self, learner: "MetaLearner", data: Any, support: Batch) -> None:
+    def data(self, learner: "MetaLearner", data: Any, support: Batch) -> None:
+        """Raise unless data and learner agree on the device, and the support set on its number of parts."""
         check_device(data, learner.device)
         check_precision(learner.device.type, learner.dtype)
         check_support_batches(support, learner.support_batches)

@@ -177,15 +177,32 @@ class MetaLearner(nn.Module):
             TypeError: If the episodes are of the wrong kind.
             ValueError: As `forward`.
         """
-        keys = self._gate.episodes(self, episodes, keys)
+        keys = self.check(episodes, keys)
         with torch.no_grad():
             meta, first = tree_detach(self.meta), take((episodes, keys), 0)
-            self._gate.gradient(self, meta, *first)
             carry = self.carry(self.estimator.init_carry(self.problem, meta, first[0]))
             run = partial(self._run.for_shapes_of(episodes), self, meta, carry)
             summed, (loss, diagnostics) = over_chunks(run, (episodes, keys), self.chunk_size)
             gradient, carry = tree_map(lambda total: total / len(keys), summed)
         return Estimate(gradient, loss, carry, diagnostics)
+
+    def check(self, episodes: Episode, keys: Tensor | None = None) -> Tensor:
+        """Raise for what is wrong with the episodes or the problem, and return the keys.
+
+        The problem itself is checked on the first task at the first call, by an eager meta-gradient.
+
+        Args:
+            episodes: Tasks, with a leading task axis.
+            keys: The tasks' random keys `[num_tasks]`, int64; drawn from PyTorch's generator if not given.
+
+        Raises:
+            TypeError: If the episodes are of the wrong kind.
+            ValueError: As `forward`.
+        """
+        keys = self._gate.episodes(self, episodes, keys)
+        with torch.no_grad():
+            self._gate.gradient(self, tree_detach(self.meta), *take((episodes, keys), 0))
+        return keys
 
     def adapt(self, support: Batch, num_steps: int | None = None, *, keys: Tensor | None = None) -> Adapted:
         """Adapt to many tasks at once.

@@ -8,7 +8,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from metalearn._checks import invalid
-from metalearn.inner import Masked, UpdateRule
+from metalearn.inner import Masked, UpdateRule, Wrapper
 from metalearn.inner._t_net import transforms
 from metalearn.outer._base import MetaGradient
 from metalearn.outer._learner import MetaLearner
@@ -135,7 +135,7 @@ def MTNet(  # noqa: N802
     estimator: MetaGradient = Unrolled(),
     **options: Unpack[Options],
 ) -> MetaLearner:
-    """Return an MT-net: a `TNet` whose rule is masked, at temperature 1 unless it is `inner.Masked` already.
+    """Return an MT-net: a `TNet` whose rule is masked, at temperature 1 unless it has an `inner.Masked` in it already.
 
     Raises:
         ValueError: If the model has no T.
@@ -143,8 +143,12 @@ def MTNet(  # noqa: N802
     References:
         Lee and Choi, "Gradient-based meta-learning with learned layerwise metric and subspace", ICML 2018.
     """
-    masked = rule if isinstance(rule, Masked) else Masked(rule)
+    masked = rule if _has_mask(rule) else Masked(rule)
     return TNet(model, criterion, masked, estimator=estimator, **options)
+
+
+def _has_mask(rule: UpdateRule) -> bool:
+    return isinstance(rule, Masked) or (isinstance(rule, Wrapper) and _has_mask(rule.rule))
 
 
 def _last_module(model: nn.Module) -> str:

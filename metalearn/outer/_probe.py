@@ -62,6 +62,11 @@ def check_gradient(
     if nowhere := sorted(unused["support"] & in_query):
         fix = "Call .requires_grad_(False) on them before building the learner, or use them in the model."
         raise ValueError(invalid("learned parameters", "get a gradient", f"none for {nowhere}", fix))
+    of_rule = tree_leaves(estimate.gradient.rule)
+    if of_rule and not any(leaf.any() for leaf in of_rule):
+        fix = "Use an estimator that is not truncated, or a rule without meta-parameters."
+        got = "zero for all of its meta-parameters"
+        raise ValueError(invalid(f"{estimator}", f"give {problem.rule} a gradient", got, fix))
     # One of them may be zero for good reasons, as the last bias of a learned loss is; all of them at once may not.
     gradients = _named(estimate.gradient)
     if in_query and not any(gradients[name].any() for name in in_query):

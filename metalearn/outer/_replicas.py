@@ -1,7 +1,7 @@
 """Independent learners side by side in one vectorised step: a table's 30 seeds for little more than the time of one."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,12 +13,13 @@ from torch.func import vmap
 from metalearn._checks import invalid
 from metalearn._modules import get_tensor, set_tensor
 from metalearn._tasks import map_tasks, take
-from metalearn._tree import tree_detach, tree_map, tree_pairs
-from metalearn.functional import draw_keys
+from metalearn._tree import tree_detach, tree_leaves, tree_map, tree_pairs
+from metalearn.functional import OnQuery, OnSupport, draw_keys
 from metalearn.outer._attach import attach
+from metalearn.outer._carry import Carry
 from metalearn.outer._compile import WholeStep
 from metalearn.outer._learner import MetaLearner
-from metalearn.outer._learner_checks import check_device, check_episodes, check_keys
+from metalearn.outer._learner_checks import check_episodes, check_keys
 from metalearn.types import Episode, Estimate, Meta, PyTree
 
 
@@ -27,7 +28,8 @@ class Replicas(nn.Module):
 
     Its parameters are theirs, stacked `[R, ...]` under their own names in `learner`, so that an elementwise optimizer
     such as SGD or Adam does to each what it would do to it alone. `fit` trains replicas as it trains a learner, each
-    on `meta_batch_size` tasks of its own; `replicas[i]` is an ordinary learner.
+    on `meta_batch_size` tasks of its own; `replicas[i]` is an ordinary learner. What an estimator carries from step to
+    step starts anew.
 
     Args:
         learners: At least one learner, built by the same call; they are copied.
@@ -51,6 +53,7 @@ class Replicas(nn.Module):
         learners = list(learners)
         _check_learners(learners)
         self.learner = copy.deepcopy(learners[0])
+        self.learner.carry = Carry()
         self._count, self._checked = len(learners), set[Any]()
         for name in _learned_names(learners[0]):
             tensors = [get_tensor(learner, name) for learner in learners]
@@ -67,8 +70,7 @@ class Replicas(nn.Module):
         learner = copy.deepcopy(self.learner)
         for name in _learned_names(learner):
             _set_alike(learner, name, get_tensor(learner, name).detach()[index].clone())
-        if learner.carry.tree is not None:
-            learner.carry.keep(take(learner.carry.tree(), index))
+        learner.carry = learner.carry.part(index)
         return learner
 
     @property
@@ -93,7 +95,7 @@ class Replicas(nn.Module):
             ValueError: If the number of tasks is no multiple of R, or as a learner's `forward`.
         """
         meta = self.learner.meta
-        if not torch.is_grad_enabled():
+        if not (torch.is_grad_enabled() and any(leaf.requires_grad for leaf in tree_leaves(meta))):
             return self._losses(meta, *self._deal(episodes, keys)).mean(1)
         estimate = self.estimate(episodes, keys)
         if self.training:
@@ -116,7 +118,7 @@ class Replicas(nn.Module):
         with torch.no_grad():
             meta = tree_detach(self.learner.meta)
             first_tasks = tree_map(lambda leaf: leaf[:, 0], dealt[0])
-            start = vmap(partial(self.learner.estimator.init_carry, self.learner.problem))(meta, first_tasks)
+            start = _vmap(partial(self.learner.estimator.init_carry, self.learner.problem))(meta, first_tasks)
             carry = self.learner.carry(start)
             return self._run.for_shapes_of(episodes)(self.learner, meta, carry, *dealt)
 
@@ -131,7 +133,7 @@ class Replicas(nn.Module):
     def _deal(self, episodes: Episode, keys: Tensor | None) -> tuple[Episode, Tensor]:
         """Check episodes and keys, and return them with leading axes of replicas and tasks."""
         num_tasks = check_episodes(episodes)
-        check_device(episodes, self.device)
+        self.learner._gate.data(self.learner, episodes, episodes.support)
         if num_tasks % len(self):
             fix = f"Write tasks.sample({len(self)} * meta_batch_size)."
             raise ValueError(invalid("tasks", f"be a multiple of the {len(self)} replicas", num_tasks, fix))
@@ -141,7 +143,7 @@ class Replicas(nn.Module):
         mode = tuple(module.training for module in self.modules())
         if mode not in self._checked:
             # The first replica checks, as a learner, what costs a pass through the model.
-            self[0].estimate(*take(dealt, 0))
+            self[0].check(*take(dealt, 0))
             self._checked.add(mode)
         return dealt
 
@@ -151,7 +153,7 @@ class Replicas(nn.Module):
         def losses(meta: Meta, episodes: Episode, keys: Tensor) -> Tensor:
             return map_tasks(partial(self.learner._loss, meta), (episodes, keys))
 
-        return vmap(losses)(tree_detach(meta), episodes, keys)
+        return _vmap(losses)(tree_detach(meta), episodes, keys)
 
 
 def _estimate_replicas(learner: MetaLearner, meta: Meta, carry: PyTree, episodes: Episode, keys: Tensor) -> Estimate:
@@ -159,8 +161,12 @@ def _estimate_replicas(learner: MetaLearner, meta: Meta, carry: PyTree, episodes
         (gradient, carry), (loss, diagnostics) = learner._estimate_chunk(meta, carry, episodes, keys)
         return tree_map(lambda total: total / len(keys), (gradient, carry)), (loss, diagnostics)
 
-    (gradient, carry), (loss, diagnostics) = vmap(estimate)(meta, carry, episodes, keys)
+    (gradient, carry), (loss, diagnostics) = _vmap(estimate)(meta, carry, episodes, keys)
     return Estimate(gradient, loss, carry, diagnostics)
+
+
+def _vmap(function: Callable[..., Any]) -> Callable[..., Any]:
+    return vmap(function, randomness="different")
 
 
 def _learned_names(learner: MetaLearner) -> list[str]:
@@ -177,7 +183,7 @@ def _set_alike(learner: MetaLearner, name: str, tensor: Tensor) -> None:
 
 
 def _check_learners(learners: list[Any]) -> None:
-    fix = "Write Replicas([build(seed) for seed in range(30)])."
+    fix = "Write Replicas([build(seed) for seed in range(30)]), with criterion and rule defined outside of build."
     if not learners:
         raise ValueError(invalid("Replicas", "be given at least one learner", "none", fix))
     for learner in learners:
@@ -189,9 +195,9 @@ def _check_learners(learners: list[Any]) -> None:
         raise ValueError(invalid("replicas' tasks", "be vmapped whole", got, "Leave both arguments out."))
     for index, learner in enumerate(learners[1:], 1):
         ours, theirs = _settings(first), _settings(learner)
-        if different := [what for what in ours if ours[what] != theirs[what]]:
+        if different := [what for what in ours | theirs if ours.get(what) != theirs.get(what)]:
             what = different[0]
-            got = f"{ours[what]} in learner 0 and {theirs[what]} in learner {index}"
+            got = f"{ours.get(what)} in learner 0 and {theirs.get(what)} in learner {index}"
             raise ValueError(invalid(f"learners' {what}", "be the same", got, fix))
         for name, tensor in _constants(first).items():
             if not torch.equal(tensor, _constants(learner)[name]):
@@ -202,22 +208,41 @@ def _check_learners(learners: list[Any]) -> None:
 def _settings(learner: MetaLearner) -> dict[str, Any]:
     return {
         "num_steps": learner.num_steps,
+        "losses": [_kind(loss) for loss in (learner.problem.support_loss, learner.problem.query_loss)],
         "rule": learner.problem.rule,
         "estimator": learner.estimator,
         "criteria": [_kind(criterion) for criterion in (learner.criterion, learner.support_criterion)],
         "support_batches": learner.support_batches,
         "batching": (learner.batching, learner.chunk_size),
         "fast parameters": learner._fast,
-        "tensors": {name: tuple(tensor.shape) for name, tensor in learner.state_dict().items()},
-        "modules": [type(module).__name__ for module in learner.modules()],
+        **{f"tensor {name}": _layout(tensor) for name, tensor in _tensors(learner)},
+        **{f"module {name}": _hyperparameters(module) for name, module in learner.named_modules() if name},
     }
 
 
-def _kind(criterion: Any) -> Any:
-    return type(criterion) if isinstance(criterion, nn.Module) else criterion
+def _tensors(learner: MetaLearner) -> list[tuple[str, Tensor]]:
+    """Return parameters and buffers by name, under every name of those that are tied."""
+    parameters = learner.named_parameters(remove_duplicate=False)
+    return [*parameters, *learner.named_buffers(remove_duplicate=False)]
+
+
+def _layout(tensor: Tensor) -> tuple[Any, ...]:
+    return tuple(tensor.shape), tensor.dtype, tensor.requires_grad
+
+
+def _kind(function: Any) -> Any:
+    """Return what tells one function from another: its type, if its own comparison would tell copies apart."""
+    if isinstance(function, partial):
+        return function.func, function.args, function.keywords
+    return type(function) if isinstance(function, nn.Module | OnSupport | OnQuery) else function
+
+
+def _hyperparameters(module: nn.Module) -> dict[str, Any]:
+    """Return a module's type and its numbers and names, such as the probability of dropout."""
+    plain = {name: value for name, value in vars(module).items() if isinstance(value, int | float | str)}
+    return {"type": type(module).__name__, **plain}
 
 
 def _constants(learner: MetaLearner) -> dict[str, Tensor]:
     learned = {id(get_tensor(learner, name)) for name in _learned_names(learner)}
-    tensors = [*learner.named_parameters(remove_duplicate=False), *learner.named_buffers(remove_duplicate=False)]
-    return {name: tensor for name, tensor in tensors if id(tensor) not in learned}
+    return {name: tensor for name, tensor in _tensors(learner) if id(tensor) not in learned}

@@ -1,5 +1,6 @@
 import copy
 import io
+import pickle
 
 import pytest
 import torch
@@ -51,10 +52,72 @@ def test_equals_adapt_step_by_step(rule, episodes):
             torch.testing.assert_close(param.detach(), adapted[name][0], rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("rule", [inner.SelfAdapting(inner.KroneckerLinear(0.05), lr=0.05), inner.Adam(0.05)], ids=str)
+def test_state_does_not_share_memory_with_what_changes_in_place(rule, episodes):
+    support, moved = task(episodes.support), []
+    for set_to_none in (True, False):
+        model = copy.deepcopy(sine_learner(rule).model)
+        meta = rule.init_meta(tree_detach(dict(model.named_parameters())))
+        optimizer = inner.as_optimizer(rule, meta, model.named_parameters())
+        for _ in range(4):
+            optimizer.zero_grad(set_to_none=set_to_none)
+            F.mse_loss(model(support.x), support.y).backward()
+            optimizer.step()
+        moved.append([param.detach() for param in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*moved, strict=True))
+
+
+def test_constants_stay_constant():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    model[0].requires_grad_(False)
+    before = copy.deepcopy(model[0])
+    rule = inner.LSTM(hidden_size=3)
+    optimizer = inner.as_optimizer(rule, rule.init_meta(dict(model.named_parameters())), model.named_parameters())
+
+    def closure():
+        loss = model(torch.ones(1, 2)).sum()
+        loss.backward()
+        return loss.item()  # a number does too
+
+    optimizer.step(closure)
+    assert torch.equal(model[0].weight, before.weight)
+
+
+def test_copies_and_pickles():
+    model = nn.Linear(1, 1)
+    model(torch.ones(1, 1)).sum().backward()
+    optimizer = inner.as_optimizer(inner.Adam(0.1), {}, model.named_parameters())
+    for copied in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        copied.step()
+        assert copied.state["step"] == 1
+    assert optimizer.state["step"] == 0
+
+
+def test_meta_of_another_dtype_serves():
+    model = nn.Linear(1, 1).double()
+    rule = inner.Turtle(hidden=(3,))
+    optimizer = inner.as_optimizer(rule, rule.init_meta({"w": torch.zeros(1)}), model.named_parameters())
+    model(torch.ones(1, 1).double()).sum().backward()
+    optimizer.step()
+    assert model.weight.dtype == torch.float64
+
+
+def test_order_of_parameters_does_not_matter():
+    model = nn.Linear(2, 1)
+    rule = inner.MetaSGD(0.1)
+    meta = rule.init_meta(tree_detach(dict(model.named_parameters())))
+    optimizer = inner.as_optimizer(rule, meta, list(model.named_parameters())[::-1])
+    before = model.bias.item()
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    assert model.bias.item() == pytest.approx(before - 0.1)
+
+
 def test_a_closure_is_needed_where_the_loss_is_used():
     model = nn.Linear(2, 1)
     model(torch.ones(3, 2)).sum().backward()
-    for rule, needed in [(inner.SGD(0.1), False), (inner.Turtle(), False), (inner.LSTM(), True)]:
+    kron = inner.SelfAdapting(inner.KroneckerLinear(0.1), lr=0.1)
+    for rule, needed in [(inner.SGD(0.1), False), (inner.Turtle(), False), (kron, False), (inner.LSTM(), True)]:
         optimizer = inner.as_optimizer(rule, rule.init_meta(dict(model.named_parameters())), model.named_parameters())
         if needed:
             with pytest.raises(RuntimeError, match=r"optimizer.step\(closure\)"):
@@ -132,11 +195,31 @@ def test_meta_parameters_are_copied():
 
 
 LINEAR = nn.Linear(2, 1)
+HISTORY = inner.Turtle(("grad_history",)).init_meta(dict(LINEAR.named_parameters()))
 RATES = inner.MetaSGD(0.1).init_meta(dict(LINEAR.named_parameters()))
 BAD = [
     (lambda: inner.as_optimizer(0.1, {}, LINEAR.named_parameters()), TypeError, "learner.problem.rule"),
     (lambda: inner.as_optimizer(inner.SGD(0.1), {}, LINEAR.parameters()), TypeError, "module.named_parameters()"),
-    (lambda: inner.as_optimizer(inner.SGD(0.1), {}, []), ValueError, "empty parameter list"),
+    (lambda: inner.as_optimizer(inner.SGD(0.1), {}, []), ValueError, "at least one that requires grad"),
+    (
+        lambda: inner.as_optimizer(
+            inner.SGD(0.1), {}, [{"params": LINEAR.named_parameters()}, {"params": nn.Linear(1, 1).named_parameters()}]
+        ),
+        ValueError,
+        "named_parameters(prefix='head')",
+    ),
+    (
+        lambda: inner.as_optimizer(inner.SGD(0.1), {}, LINEAR.named_parameters()).add_param_group({"params": []}),
+        RuntimeError,
+        "Pass all groups to as_optimizer",
+    ),
+    (
+        lambda: inner.as_optimizer(inner.Turtle(("grad_history",)), HISTORY, LINEAR.named_parameters()).load_state_dict(
+            inner.as_optimizer(inner.Adam(0.1), {}, LINEAR.named_parameters()).state_dict()
+        ),
+        ValueError,
+        "state must belong to",
+    ),
     (
         lambda: inner.as_optimizer(inner.MetaSGD(0.1), RATES, nn.Linear(3, 1).named_parameters()),
         ValueError,

@@ -25,9 +25,17 @@ def test_what_a_wrapper_does_not_define_is_the_rules(rule, episodes):
     assert relative_difference(ours, theirs) == 0
 
 
-def test_the_rate_splits_off():
-    assert Negated(inner.SGD(0.1)).split_rate() == (0.1, Negated(inner.SGD(1.0)))
-    assert Negated(inner.MetaSGD(0.1)).split_rate() == (1.0, Negated(inner.MetaSGD(0.1)))
+def test_the_rate_stays_inside_unless_the_wrapper_says_that_it_is_a_factor():
+    assert Negated(inner.SGD(0.1)).split_rate() == (1.0, Negated(inner.SGD(0.1)))
+    for wrap in (lambda rule: inner.Clipped(rule, norm=1.0), inner.Masked):
+        assert wrap(inner.SGD(0.1)).split_rate() == (0.1, wrap(inner.SGD(1.0)))
+
+
+@pytest.mark.parametrize("wrap", [inner.Masked, inner.LearnedRate, lambda rule: inner.SelfAdapting(rule, lr=0.1)])
+def test_what_adapts_itself_is_outermost(wrap):
+    inside = inner.SelfAdapting(inner.KroneckerLinear(0.1), lr=0.1)
+    with pytest.raises(ValueError, match=r"SelfAdapting must be outermost; got it inside \w+. Write SelfAdapting\("):
+        wrap(inside)
 
 
 def test_it_wraps_rules_only():

@@ -180,6 +180,11 @@ def dropout(estimator):
 
 
 AT_FIRST_CALL = {
+    "a truncated estimator for what the rule's state holds": (
+        lambda: learner(rule=inner.Masked(SGD), estimator=outer.Unrolled(truncate=1))(sine_episodes()),
+        ValueError,
+        "Use an estimator that is not truncated",
+    ),
     "a tuple": (lambda: learner()((X, X)), TypeError, "Pass tasks.sample(25)"),
     "an episode of tuples": (
         lambda: learner()(Episode((X, X), (X, X))),

@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn as nn
 import torch.nn.functional as F
 
 from metalearn import data, inner, models, outer
@@ -63,7 +64,14 @@ def test_t_nets_adapt_all_but_t(method):
 def test_mt_net_masks_its_rule_once():
     assert outer.MTNet(t_net(), F.mse_loss, inner.SGD(0.1), num_steps=1).problem.rule == inner.Masked(inner.SGD(0.1))
     own = inner.Masked(inner.SGD(0.1), temperature=0.5)
-    assert outer.MTNet(t_net(), F.mse_loss, own, num_steps=1).problem.rule is own
+    for rule in (own, inner.Clipped(own, norm=1.0)):
+        assert outer.MTNet(t_net(), F.mse_loss, rule, num_steps=1).problem.rule is rule
+
+
+def test_the_t_of_a_shared_layer_does_not_adapt():
+    layer = nn.Linear(1, 1)
+    learner = outer.TNet(inner.t_net(nn.Sequential(layer, nn.ReLU(), layer)), F.mse_loss, inner.SGD(0.1), num_steps=1)
+    assert set(learner.meta.init) == {"0.W.weight", "0.W.bias"}
 
 
 @pytest.mark.parametrize("method", [outer.TNet, outer.MTNet])

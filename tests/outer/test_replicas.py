@@ -152,10 +152,68 @@ def test_fit_clips_each():
     torch.testing.assert_close(torch.cat(moved, 1).norm(dim=1), torch.full((2,), 0.1).double(), rtol=1e-4, atol=0)
 
 
+def test_a_replica_that_never_had_a_finite_score_has_no_best():
+    replicas = outer.Replicas([build(seed) for seed in range(2)])
+    scores = iter([2.0, float("nan"), 1.0, float("nan")])
+    optimizer, batches = torch.optim.Adam(replicas.parameters()), [sine_episodes(2)]
+    options = {"validate": lambda learner: next(scores), "validate_every": 1, "progress": False}
+    assert fit(replicas, batches, optimizer, 2, **options).best_iteration == [2, None]
+
+
+def test_dropout_trains():
+    def with_dropout(seed):
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.5), nn.Linear(8, 1)).double()
+        return outer.MAML(model, F.mse_loss, inner.SGD(0.1), num_steps=1)
+
+    replicas = outer.Replicas([with_dropout(seed) for seed in range(R)])
+    replicas(sine_episodes(R * TASKS)).sum().backward()
+    replicas.eval()
+    with torch.no_grad():
+        assert replicas(sine_episodes(R * TASKS)).isfinite().all()
+
+
+GRAPHS = []
+
+
+def counting(graph, inputs):
+    GRAPHS.append(graph)
+    return graph
+
+
+def test_the_check_compiles_nothing():
+    replicas = outer.Replicas([build(seed, compile={"backend": counting}) for seed in range(R)])
+    replicas(sine_episodes(R * TASKS))
+    assert len(GRAPHS) == 1
+
+
+def test_shapes_are_checked_at_every_call():
+    replicas = outer.Replicas([build(seed, support_batches=2) for seed in range(R)])
+    replicas(sine_episodes(R, k_shot=4))
+    with pytest.raises(ValueError, match="divide the 5 support examples"):
+        replicas(sine_episodes(R, k_shot=5))
+
+
+def test_nothing_to_learn_is_the_loss_alone():
+    replicas = outer.Replicas([build(seed) for seed in range(R)]).requires_grad_(False)
+    assert not replicas(sine_episodes(R * TASKS)).requires_grad
+
+
 def buffered(value):
     model = models.mlp(1, [6], 1)
     model.register_buffer("scale", torch.tensor(value))
     return outer.MAML(model, F.mse_loss, inner.SGD(0.1), num_steps=1)
+
+
+def with_loss(criterion):
+    return outer.MAML(models.mlp(1, [6], 1), criterion, inner.SGD(0.1), num_steps=1)
+
+
+def of_loss(function):
+    def support_loss(params, shared, episode, step):
+        return function(params["weight"], shared)
+
+    return outer.MAML(nn.Linear(1, 1), F.mse_loss, inner.SGD(0.1), num_steps=1, support_loss=support_loss)
 
 
 BAD = {
@@ -171,6 +229,21 @@ BAD = {
         lambda: outer.Replicas([build(0), outer.MAML(build(0).model, F.l1_loss, inner.SGD(0.05), num_steps=2)]),
         ValueError,
         "learners' criteria must be the same",
+    ),
+    "other losses": (
+        lambda: outer.Replicas([of_loss(F.mse_loss), of_loss(F.l1_loss)]),
+        ValueError,
+        "learners' losses must be the same",
+    ),
+    "other options of a loss": (
+        lambda: outer.Replicas([with_loss(nn.HuberLoss(delta=1.0)), with_loss(nn.HuberLoss(delta=2.0))]),
+        ValueError,
+        "learners' module criterion must be the same",
+    ),
+    "other dtypes": (
+        lambda: outer.Replicas([build(0), build(1).float()]),
+        ValueError,
+        "learners' tensor model.0.weight must be the same",
     ),
     "a loop": (lambda: outer.Replicas([build(0, batching="loop")]), ValueError, "Leave both arguments out."),
     "chunks": (lambda: outer.Replicas([build(0, chunk_size=2)]), ValueError, "chunk_size=2"),
