@@ -20,6 +20,8 @@ EXACT = 1e-9
 """Relative difference that two exact computations of one float64 gradient may have."""
 DIFFERENCE = 1e-6
 """Relative difference to central finite differences."""
+STEP = 1e-7
+"""Step of these differences: small, since they are wrong where it crosses a kink of an activation."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def check_exact(
         def query_loss(part: Any, field: str = field) -> Tensor:
             return _naive_loop(problem, meta._replace(**{field: part}), episode, key, constants)[0]
 
-        expected = finite_difference(query_loss, part, direction)
+        expected = finite_difference(query_loss, part, direction, STEP)
         product = sum((g * d).sum() for g, d in zip(tree_leaves(exact), tree_leaves(direction), strict=True))
         scale = sum(g.square().sum() for g in tree_leaves(exact)) ** 0.5
         what = f"the gradient of {estimator} to {field} equals finite differences"
@@ -133,6 +135,9 @@ def check_exact(
 def _zero_at(tree: Any, paths: Collection[str]) -> Any:
     """Return the tree with zeros below the paths."""
     leaves, spec = tree_flatten(tree)
+    for path in paths:
+        found = any(f"{name}.".startswith(f"{path}.") for name in tree_names(tree))
+        require(found, f"surrogate {path!r} is a path of meta-parameters", tree_names(tree))
     chosen = [any(f"{name}.".startswith(f"{path}.") for path in paths) for name in tree_names(tree)]
     return tree_unflatten([0 * leaf if zero else leaf for leaf, zero in zip(leaves, chosen, strict=True)], spec)
 
@@ -173,11 +178,29 @@ def check_protocol(rule: inner.UpdateRule, case: Case) -> None:
             require(tree_flatten(state)[1] == tree_flatten(arguments[2])[1], "the state keeps its structure", rule)
             dtypes = {leaf.dtype for leaf in tree_leaves((updates, state, meta.rule))}
             require(dtypes == {dtype}, f"everything is of the parameters' dtype {dtype}", rule, dtypes)
+    _check_zero_gradients(rule, case)
     episodes, keys = case.episodes()
     gradient = case.learner(rule).estimate(episodes, keys).gradient.rule
     named = zip(tree_names(gradient), tree_leaves(gradient), strict=True)
     lost = [name for name, leaf in named if not leaf.any()]
     require(not lost, "every meta-parameter of the rule gets a gradient", case.name, rule, lost)
+
+
+def _check_zero_gradients(rule: inner.UpdateRule, case: Case) -> None:
+    """Differentiate two updates where every gradient is zero, as at units that are dead."""
+    meta = tree_detach(case.learner(rule).meta)
+    zeros = tree_map(torch.zeros_like, meta.init)
+
+    def total(rule_meta: Any, grads: Params, params: Params) -> Tensor:
+        state, loss, sums = rule.init_state(rule_meta, params, torch.tensor(3)), torch.tensor(0.5).double(), []
+        for step in range(2):
+            updates, state = rule.update(rule_meta, grads, state, params, loss, step)
+            sums += [update.sum() for update in updates.values()]
+        return torch.stack(sums).sum()
+
+    derivatives = torch.func.grad(total, argnums=(0, 1, 2))(meta.rule, zeros, meta.init)
+    finite = all(leaf.isfinite().all() for leaf in tree_leaves(derivatives))
+    require(finite, "its derivatives are finite at gradients of zero", case.name, rule)
 
 
 def check_round_trips(rule: inner.UpdateRule, case: Case) -> None:

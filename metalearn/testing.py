@@ -24,7 +24,8 @@ __all__ = ["check_update_rule", "check_meta_gradient", "finite_difference", "pea
 def check_update_rule(rule: inner.UpdateRule, *, surrogate: Collection[str] = (), compile: bool = True) -> None:
     """Check that a rule keeps the protocol of `metalearn.inner.UpdateRule` and is differentiated exactly.
 
-    In float64, on linear and convolutional layers with biases: updates are shaped as parameters and pure; `Unrolled`
+    In float64, on linear and convolutional layers with biases: updates are shaped as parameters, pure, and have finite
+    derivatives at gradients of zero; `Unrolled`
     equals finite differences of a naive loop; `Stepwise`, order 1, a loop over tasks, chunks and the compiled step
     agree with it; meta-parameters survive pickling and `state_dict`; float32 parameters stay float32.
 
@@ -39,6 +40,7 @@ def check_update_rule(rule: inner.UpdateRule, *, surrogate: Collection[str] = ()
 
     >>> check_update_rule(inner.SGD(lr=0.1), compile=False)
     """
+    surrogate = (surrogate,) if isinstance(surrogate, str) else surrogate
     for case in CASES:
         check_protocol(rule, case)
         for order in (1, 2):

@@ -62,6 +62,24 @@ def test_a_broken_rule_is_found(defect, check):
     assert check in str(raised.value)
 
 
+@dataclass(frozen=True)
+class Signed(inner.UpdateRule):
+    """The sign of the gradient, whose square root has no derivative at zero."""
+
+    def update(self, meta, grads, state, params, loss, step):
+        return {name: -0.1 * grad / (grad.square().sqrt() + 1e-3) for name, grad in grads.items()}, state
+
+
+def test_a_rule_that_is_nan_at_dead_units_is_found():
+    with pytest.raises(AssertionError, match="finite at gradients of zero"):
+        testing.check_update_rule(Signed(), compile=False)
+
+
+def test_a_surrogate_that_is_not_there_is_found():
+    with pytest.raises(AssertionError, match="surrogate 'msk' is a path of meta-parameters"):
+        testing.check_update_rule(inner.Masked(inner.SGD(0.1)), surrogate="msk", compile=False)
+
+
 def test_the_same_rule_without_a_defect_passes():
     testing.check_update_rule(Broken("none"), compile=False)
 

@@ -9,7 +9,7 @@ from functools import partial
 
 from benchmarks.tables._experiment import Experiment, Settings, Table, score, train
 from benchmarks.tables._t_net import build
-from metalearn import data
+from metalearn import data, inner
 
 
 def run(settings: Settings, order: int) -> dict[str, list[float]]:
@@ -17,8 +17,7 @@ def run(settings: Settings, order: int) -> dict[str, list[float]]:
     tasks = data.Polynomial(10, 10, order)
     builder = partial(build, method="MT-net", lr=0.01, compile=settings.compile)
     replicas, _ = train(builder, tasks, settings, num_iterations=60_000, meta_batch_size=4)
-    rule = replicas.learner.problem.rule
-    fractions = [rule.adapted_fraction(replicas[index].meta.rule).item() for index in range(settings.seeds)]
+    fractions = [inner.adapted_fraction(replicas[index].meta.rule).item() for index in range(settings.seeds)]
     return {"adapted fraction": fractions, "MSE": score(replicas, tasks, num_tasks=600)}
 
 

@@ -35,3 +35,5 @@ def check_activation(what: str, activation: Any) -> None:
     elif not callable(activation) or isinstance(activation, type):
         fix = 'Write activation="tanh", say.'
         raise TypeError(invalid(what, "be a name or a function", repr(activation), fix))
+    elif (shape := tuple(activation(torch.zeros(2, 3)).shape)) != (2, 3):
+        raise ValueError(invalid(what, "be elementwise", f"shape {shape} for a tensor of shape (2, 3)"))

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalearn._checks import invalid
+from metalearn._checks import check_number, invalid
 from metalearn._tree import tree_leaves, tree_map, tree_names
 from metalearn.functional import draw_keys
 from metalearn.inner._base import UpdateRule
@@ -57,6 +57,10 @@ class RuleOptimizer(torch.optim.Optimizer):
         if not isinstance(rule, UpdateRule):
             fix = "Pass learner.problem.rule, say."
             raise TypeError(invalid("as_optimizer's rule", "be an update rule", repr(rule), fix))
+        if isinstance(meta, torch.nn.Module) or not all(isinstance(leaf, Tensor) for leaf in tree_leaves(meta)):
+            raise TypeError(invalid("meta", "be a tree of tensors", type(meta).__name__, "Pass learner.meta.rule."))
+        if not (key is None or (isinstance(key, Tensor) and key.dtype == torch.int64 and key.dim() == 0)):
+            raise TypeError(invalid("key", "be an int64 scalar tensor", repr(key), "Pass torch.tensor(7), say."))
         super().__init__(_groups(named_parameters), {"lr": 1.0})
         params = self._values()
         like = next(iter(params.values()))
@@ -136,6 +140,11 @@ def _groups(named_parameters: Any) -> list[dict[str, Any]]:
     groups = list(named_parameters)
     if not (groups and isinstance(groups[0], dict)):
         groups = [{"params": groups}]
+    for group in groups:
+        if not {"params"} <= group.keys() <= {"params", "lr"}:
+            fix = 'Write {"params": module.named_parameters(), "lr": 0.5}.'
+            raise ValueError(invalid("a group", 'have "params" and perhaps "lr"', list(group), fix))
+        check_number('a group\'s "lr"', group.get("lr", 1.0))
     groups = [{**group, "params": list(group["params"])} for group in groups]
     for entry in (entry for group in groups for entry in group["params"]):
         if not isinstance(entry, tuple):
@@ -163,7 +172,8 @@ def _check_alike(what: str, rule: UpdateRule, got: PyTree, expected: PyTree) -> 
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(leaf.shape) for name, leaf in zip(tree_names(tree), tree_leaves(tree), strict=True)}
+    named = zip(tree_names(tree), tree_leaves(tree), strict=True)
+    return {name: tuple(leaf.shape) for name, leaf in named if isinstance(leaf, Tensor)}
 
 
 def _reads_loss(rule: UpdateRule, meta: PyTree, params: Params, state: PyTree) -> bool:

@@ -11,8 +11,8 @@ from metalearn.inner._activation import Activation, activate, check_activation
 from metalearn.inner._gradient_transform import GradientTransform
 from metalearn.types import PyTree
 
-MAX_SIZE = 16_384
-"""Largest number of rows of a factor, 1 GiB in float32."""
+MAX_SIZE = 8_192
+"""Largest number of rows of a factor, 256 MiB in float32."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class KroneckerLinear(GradientTransform):
     """KLin: U(G) = L G R + b, which is (R^t kron L) vec(G) + b. L and R start at the identity, b at zero.
 
     A matrix `[out, in]` has an L of `[out, out]` and an R of `[in, in]`; a convolution `[out, in, *kernel]` an L of
-    `[in, in]` and an R over the flattened kernel, shared by its filters; a vector `[n]` an L of `[n, n]`.
+    `[in, in]` and an R over the flattened kernel, shared by its filters; a vector is a matrix `[n, 1]`.
     In the paper they adapt within a task too: `SelfAdapting(KroneckerLinear(lr), lr)`. Left as they are it is the
     paper's reading of Meta-Curvature.
 
@@ -58,7 +58,8 @@ class KroneckerLinear(GradientTransform):
 class KroneckerNetwork(GradientTransform):
     """KFC: U(G) = L_h s(... s(L_1 G R_1) ...) R_h, a network of Kronecker layers with an activation s between them.
 
-    All L and R start at the identity, shaped as for `KroneckerLinear`. In the paper they adapt within a task too:
+    All L and R start at the identity, shaped as for `KroneckerLinear`, so that it starts as s(G): with the paper's ReLU
+    it is blind to negative gradients until it has learned better. In the paper the matrices adapt within a task too:
     `SelfAdapting(KroneckerNetwork(lr), lr)`.
 
     Args:

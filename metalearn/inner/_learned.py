@@ -37,8 +37,10 @@ class Learned(Wrapper):
         rule: Any = self.rule
         names = (self.names,) if isinstance(self.names, str) else tuple(self.names)
         object.__setattr__(self, "names", names)
-        if not names:
-            raise ValueError(invalid("Learned's names", "be at least one", "none", 'Write Learned(rule, "lr"), say.'))
+        if not names or len(set(names)) < len(names):
+            raise ValueError(
+                invalid("Learned's names", "be at least one, each once", names, 'Write Learned(rule, "lr"), say.')
+            )
         for name in names:
             of_rule = {field.name: str(field.type) for field in fields(rule)}
             check_choice("Learned's names", name, of_rule)

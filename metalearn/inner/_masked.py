@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metalearn._checks import check_bool, check_positive
+from metalearn._checks import check_bool, check_positive, invalid
 from metalearn.functional import derive_key, uniform
 from metalearn.inner._base import UpdateRule
 from metalearn.inner._wrapper import Wrapper
@@ -71,23 +71,33 @@ class Masked(Wrapper):
         """Return the wrapped rule's rate and the masked rule at rate 1."""
         return self._split_inside()
 
-    def adapted_fraction(self, meta: PyTree) -> Tensor:
-        """Return the expected fraction of output units that a task changes, a scalar.
-
-        Args:
-            meta: The rule's learned meta-parameters, such as `learner.meta.rule`.
-
-        References:
-            Lee and Choi, ICML 2018, Figure 4.
-        """
-        return torch.cat([layer["logits"].reshape(-1) for layer in meta["mask"].values()]).sigmoid().mean()
-
     def _sample(self, logits: Tensor, key: Tensor, stream: int) -> Tensor:
         """Return a mask from the binary Gumbel-softmax distribution, `[units]`."""
         # The difference of two Gumbel variables is logistic: one number a unit is enough.
         noise = uniform(key, logits.shape, stream, dtype=logits.dtype).logit()
         soft = torch.sigmoid((logits + noise) / self.temperature)
         return (soft > 0.5).to(soft) + (soft - soft.detach()) if self.hard else soft
+
+
+def adapted_fraction(meta: PyTree) -> Tensor:
+    """Return the expected fraction of output units that a task changes, a scalar.
+
+    Args:
+        meta: Learned meta-parameters of `Masked`, or of a rule around it: `learner.meta.rule`.
+
+    Raises:
+        ValueError: If there is no mask in them.
+
+    References:
+        Lee and Choi, "Gradient-based meta-learning with learned layerwise metric and subspace", ICML 2018 (Figure 4).
+    """
+    inside = meta
+    while isinstance(inside, dict) and "mask" not in inside:
+        inside = inside.get("rule")
+    if not isinstance(inside, dict):
+        fix = "Pass learner.meta.rule of a learner with inner.Masked, such as outer.MTNet."
+        raise ValueError(invalid("meta", "have a mask in it", type(meta).__name__, fix))
+    return torch.cat([layer["logits"].reshape(-1) for layer in inside["mask"].values()]).sigmoid().mean()
 
 
 def _layers(params: Params) -> dict[str, list[str]]:

@@ -6,8 +6,8 @@ from typing import ClassVar
 from torch import Tensor
 from torch.func import vjp
 
-from metalearn._checks import check_positive
-from metalearn._tree import tree_map, tree_zeros_like
+from metalearn._checks import check_positive, invalid
+from metalearn._tree import tree_leaves, tree_map, tree_zeros_like
 from metalearn.inner._wrapper import Wrapper
 from metalearn.types import Params, PyTree
 
@@ -45,6 +45,18 @@ class SelfAdapting(Wrapper):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive("SelfAdapting's lr", self.lr, fix="Write SelfAdapting(KroneckerLinear(0.5), lr=0.5), say.")
+
+    def init_meta(self, params: Params) -> PyTree:
+        """Return the rule's meta-parameters.
+
+        Raises:
+            ValueError: If there are none.
+        """
+        meta = self.rule.init_meta(params)
+        if not tree_leaves(meta):
+            fix = "Write SelfAdapting(LearnedRate(SGD(0.01)), lr=1e-4), say."
+            raise ValueError(invalid("SelfAdapting's rule", "have meta-parameters to adapt", self.rule, fix))
+        return meta
 
     def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
         """Return xi, the rule's state, and zeros for what it saw at the last step."""

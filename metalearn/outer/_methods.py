@@ -13,7 +13,7 @@ from metalearn.inner._t_net import transforms
 from metalearn.outer._base import MetaGradient
 from metalearn.outer._learner import MetaLearner
 from metalearn.outer._parameter_difference import ParameterDifference
-from metalearn.outer._select import Selection, trainable
+from metalearn.outer._select import Selection, select, trainable
 from metalearn.outer._unrolled import Unrolled
 
 
@@ -111,7 +111,9 @@ def TNet(  # noqa: N802
     estimator: MetaGradient = Unrolled(),
     **options: Unpack[Options],
 ) -> MetaLearner:
-    """Return a T-net: `MAML` in which all but the matrices T of `inner.t_net(model)` adapt. Arguments as there.
+    """Return a T-net: `MAML` on `inner.t_net(model)`, whose matrices T never adapt, whatever `fast` says.
+
+    All other arguments as there.
 
     Raises:
         ValueError: If the model has no T.
@@ -119,11 +121,13 @@ def TNet(  # noqa: N802
     References:
         Lee and Choi, "Gradient-based meta-learning with learned layerwise metric and subspace", ICML 2018.
     """
-    constant = transforms(model) if isinstance(model, nn.Module) else ["any"]
-    if not constant:
-        fix = "Write TNet(inner.t_net(model), ...)."
-        raise ValueError(invalid("T-net's model", "have a matrix T after its layers", "none", fix))
-    options.setdefault("fast", lambda name: name not in constant)
+    if isinstance(model, nn.Module):
+        constant = transforms(model)
+        if not constant:
+            fix = "Write TNet(inner.t_net(model), ...)."
+            raise ValueError(invalid("T-net's model", "have a matrix T after its layers", "none", fix))
+        chosen = select("fast", options.get("fast", "*"), trainable(model))
+        options["fast"] = [name for name in chosen if name not in constant]
     return MetaLearner(model, criterion, rule, estimator=estimator, **options)
 
 

@@ -13,9 +13,11 @@ from torch import Tensor
 from metalearn._checks import invalid
 from metalearn._modules import call_model
 from metalearn._tasks import take
-from metalearn._tree import tree_leaves
+from metalearn._tree import tree_flatten, tree_leaves
 from metalearn.functional import ModelLoss, OnQuery, OnSupport
 from metalearn.outer._base import MetaGradient
+from metalearn.outer._clip_per_task import ClipPerTask
+from metalearn.outer._reverse_mode import ReverseMode
 from metalearn.types import Batch, Episode, Estimate, Meta, Problem
 
 CLASS_INDICES: tuple[Any, ...] = (F.cross_entropy, F.nll_loss, nn.CrossEntropyLoss, nn.NLLLoss)
@@ -50,6 +52,7 @@ def check_gradient(
         fix = "Call .requires_grad_(True) before you build the learner, or .requires_grad_(False) now."
         raise ValueError(invalid("constants of the learner", "not require grad", unlearned, fix))
     with _same_random_numbers(key.device):
+        check_rule(problem, meta, key)
         unused = _unused(problem, meta, episode)
         before = _generator_states(key.device)
         estimate = _estimate(problem, estimator, meta, episode, key)
@@ -63,7 +66,7 @@ def check_gradient(
         fix = "Call .requires_grad_(False) on them before building the learner, or use them in the model."
         raise ValueError(invalid("learned parameters", "get a gradient", f"none for {nowhere}", fix))
     of_rule = tree_leaves(estimate.gradient.rule)
-    if of_rule and not any(leaf.any() for leaf in of_rule):
+    if of_rule and _is_truncated(estimator) and not any(leaf.any() for leaf in of_rule):
         fix = "Use an estimator that is not truncated, or a rule without meta-parameters."
         got = "zero for all of its meta-parameters"
         raise ValueError(invalid(f"{estimator}", f"give {problem.rule} a gradient", got, fix))
@@ -73,6 +76,30 @@ def check_gradient(
         fix = "Use an estimator of order 2."
         got = f"none for {sorted(in_query)}, which act through the inner loop alone"
         raise ValueError(invalid(f"{estimator}", "give all learned parameters a gradient", got, fix))
+
+
+def check_rule(problem: Problem, meta: Meta, key: Tensor) -> None:
+    """Call the update rule once on gradients of zero.
+
+    Raises:
+        TypeError: If it does not return a dict of updates and the next state.
+        ValueError: If the updates are not named and shaped as the parameters, or the state changes its structure.
+    """
+    state = problem.rule.init_state(meta.rule, meta.init, key)
+    zeros = {name: torch.zeros_like(param) for name, param in meta.init.items()}
+    returned = problem.rule.update(meta.rule, zeros, state, meta.init, key.new_zeros((), dtype=torch.float), 0)
+    what = f"update of {problem.rule}"
+    if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[0], dict)):
+        fix = "Write `return updates, state`."
+        raise TypeError(invalid(what, "return a dict of updates and the next state", type(returned).__name__, fix))
+    wanted, got = ({name: tuple(leaf.shape) for name, leaf in tree.items()} for tree in (meta.init, returned[0]))
+    if wanted != got:
+        fix = "Return {name: ... for name, grad in grads.items()}."
+        raise ValueError(invalid(what, f"be named and shaped as the parameters, {wanted}", got, fix))
+    if tree_flatten(returned[1])[1] != tree_flatten(state)[1]:
+        fix = "Return the state as init_state shapes it."
+        got_spec = tree_flatten(returned[1])[1]
+        raise ValueError(invalid(f"state of {problem.rule}", "keep its structure", got_spec, fix))
 
 
 def _check_loss(name: str, problem: Problem, meta: Meta, episodes: Episode, batch: Batch) -> None:
@@ -157,6 +184,12 @@ def _check_labels(name: str, labels: Tensor, num_classes: int) -> None:
         got = f"labels from {labels.min().item()} to {labels.max().item()}"
         condition = f"be below the model's {num_classes} outputs and at least 0"
         raise ValueError(invalid(f"{name} labels", condition, got, "Give the model n_way outputs."))
+
+
+def _is_truncated(estimator: MetaGradient) -> bool:
+    if isinstance(estimator, ClipPerTask):
+        return _is_truncated(estimator.estimator)
+    return isinstance(estimator, ReverseMode) and estimator.truncate is not None
 
 
 def _is_one_of(criterion: Any, known: tuple[Any, ...]) -> bool:

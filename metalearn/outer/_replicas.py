@@ -10,7 +10,7 @@ import torch.nn as nn
 from torch import Tensor
 from torch.func import vmap
 
-from metalearn._checks import invalid
+from metalearn._checks import check_positive, invalid
 from metalearn._modules import get_tensor, set_tensor
 from metalearn._tasks import map_tasks, take
 from metalearn._tree import tree_detach, tree_leaves, tree_map, tree_pairs
@@ -50,8 +50,8 @@ class Replicas(nn.Module):
 
     def __init__(self, learners: Sequence[MetaLearner]) -> None:
         super().__init__()
-        learners = list(learners)
         _check_learners(learners)
+        learners = list(learners)
         self.learner = copy.deepcopy(learners[0])
         self.learner.carry = Carry()
         self._count, self._checked = len(learners), set[Any]()
@@ -66,6 +66,8 @@ class Replicas(nn.Module):
 
     def __getitem__(self, index: int) -> MetaLearner:
         """Return a copy of one replica as a learner of its own."""
+        if not isinstance(index, int):
+            raise TypeError(invalid("index", "be an int", repr(index), "Write [replicas[i] for i in range(3)]."))
         index = range(len(self))[index]
         learner = copy.deepcopy(self.learner)
         for name in _learned_names(learner):
@@ -122,13 +124,16 @@ class Replicas(nn.Module):
             carry = self.learner.carry(start)
             return self._run.for_shapes_of(episodes)(self.learner, meta, carry, *dealt)
 
-    def clip_grad_norm_(self, max_norm: float) -> None:
-        """Scale down every replica's gradient whose norm over all parameters is larger than `max_norm`."""
+    def clip_grad_norm_(self, max_norm: float) -> Tensor:
+        """Scale down every replica's gradient whose norm is larger than `max_norm`, and return the norms, `[R]`."""
+        check_positive("max_norm", max_norm)
         grads = [param.grad for param in self.parameters() if param.grad is not None]
         squares = torch.stack([grad.reshape(len(self), -1).square().sum(1) for grad in grads])
-        scales = (max_norm / (squares.sum(0).sqrt() + 1e-6)).clamp(max=1)
+        norms = squares.sum(0).sqrt()
+        scales = (max_norm / (norms + 1e-6)).clamp(max=1)
         for grad in grads:
             grad.mul_(scales.reshape(-1, *[1] * (grad.dim() - 1)))
+        return norms
 
     def _deal(self, episodes: Episode, keys: Tensor | None) -> tuple[Episode, Tensor]:
         """Check episodes and keys, and return them with leading axes of replicas and tasks."""
@@ -182,13 +187,21 @@ def _set_alike(learner: MetaLearner, name: str, tensor: Tensor) -> None:
     set_tensor(learner, name, nn.Parameter(tensor, old.requires_grad) if is_parameter else tensor)
 
 
-def _check_learners(learners: list[Any]) -> None:
+def _check_learners(learners: Any) -> None:
     fix = "Write Replicas([build(seed) for seed in range(30)]), with criterion and rule defined outside of build."
+    if isinstance(learners, nn.Module):
+        raise TypeError(invalid("Replicas", "be given a list of learners", type(learners).__name__, fix))
+    learners = list(learners)
     if not learners:
         raise ValueError(invalid("Replicas", "be given at least one learner", "none", fix))
     for learner in learners:
         if not isinstance(learner, MetaLearner):
             raise TypeError(invalid("Replicas", "be given learners", type(learner).__name__, fix))
+    _check_same(learners, fix)
+
+
+def _check_same(learners: list[MetaLearner], fix: str) -> None:
+    """Raise if learners differ in more than what is learned."""
     first = learners[0]
     if first.batching != "vmap" or first.chunk_size is not None:
         got = f"batching={first.batching!r}, chunk_size={first.chunk_size}"

@@ -198,6 +198,30 @@ LINEAR = nn.Linear(2, 1)
 HISTORY = inner.Turtle(("grad_history",)).init_meta(dict(LINEAR.named_parameters()))
 RATES = inner.MetaSGD(0.1).init_meta(dict(LINEAR.named_parameters()))
 BAD = [
+    (lambda: inner.as_optimizer(inner.SGD(0.1), None, LINEAR.named_parameters()), TypeError, "Pass learner.meta.rule."),
+    (
+        lambda: inner.as_optimizer(inner.SGD(0.1), sine_learner().rule, LINEAR.named_parameters()),
+        TypeError,
+        "be a tree of tensors; got TensorTree",
+    ),
+    (lambda: inner.as_optimizer(inner.SGD(0.1), {}, LINEAR.named_parameters(), key=3), TypeError, "torch.tensor(7)"),
+    (
+        lambda: inner.as_optimizer(inner.SGD(0.1), {}, [{"params": LINEAR.named_parameters(), "weight_decay": 0.1}]),
+        ValueError,
+        'have "params" and perhaps "lr"',
+    ),
+    (
+        lambda: inner.as_optimizer(inner.SGD(0.1), {}, [{"params": LINEAR.named_parameters(), "lr": "x"}]),
+        TypeError,
+        "must be a number",
+    ),
+    (
+        lambda: inner.as_optimizer(inner.Adam(0.1), {}, LINEAR.named_parameters()).load_state_dict(
+            torch.optim.Adam(LINEAR.parameters()).state_dict()
+        ),
+        ValueError,
+        "state must belong to",
+    ),
     (lambda: inner.as_optimizer(0.1, {}, LINEAR.named_parameters()), TypeError, "learner.problem.rule"),
     (lambda: inner.as_optimizer(inner.SGD(0.1), {}, LINEAR.parameters()), TypeError, "module.named_parameters()"),
     (lambda: inner.as_optimizer(inner.SGD(0.1), {}, []), ValueError, "at least one that requires grad"),

@@ -3,7 +3,7 @@
 import pytest
 
 from metalearn import inner, testing
-from tests.cases import RandomMask
+from tests.cases import RandomMask, keys, relative_difference, sine_episodes, sine_learner
 
 SGD = inner.SGD(0.1)
 EVERYTHING = ("grad", "processed_grad", "loss", "processed_loss", "grad_history", "update_history", "step")
@@ -30,7 +30,7 @@ RULES = [
     inner.LSTM(0.1),
     inner.LSTM(0.01, hidden_size=3, forget_bias=4.0),
     inner.Turtle(hidden=(), lr=0.1),
-    inner.Turtle(hidden=(4,), lr=0.1),
+    inner.Turtle(lr=0.01),
     inner.Turtle(EVERYTHING, hidden=(7, 5), activation="tanh", lr=0.1),
     inner.LearnedRate(inner.Turtle(("grad", "step"), hidden=(4,), activation="sigmoid", lr=0.1), "parameter"),
     inner.Masked(inner.LearnedRate(inner.Turtle(hidden=(3,), lr=0.1)), hard=False),
@@ -61,3 +61,24 @@ def test_contract(rule):
 )
 def test_contract_of_straight_through_rules(rule, surrogate):
     testing.check_update_rule(rule, surrogate=surrogate)
+
+
+@pytest.mark.inductor
+@pytest.mark.parametrize(
+    "rule",
+    [
+        inner.Adam(0.1),
+        inner.Learned(inner.Nesterov(0.1), "momentum"),
+        inner.LSTM(0.1, hidden_size=3),
+        inner.LearnedRate(inner.Turtle(EVERYTHING, hidden=(4,), lr=0.1), "parameter"),
+        inner.Masked(SGD),
+        inner.SelfAdapting(inner.KroneckerNetwork(0.1, normalise=True), lr=0.1),
+        inner.MetaCurvature(0.1),
+    ],
+    ids=str,
+)
+def test_compiled_by_inductor(rule):
+    eager, compiled = (
+        sine_learner(rule, compile=how).estimate(sine_episodes(), keys()).gradient for how in (False, True)
+    )
+    assert relative_difference(compiled, eager) < 1e-9

@@ -85,11 +85,12 @@ def test_readable_names():
 
 def test_adapted_fraction():
     learner = sine_learner(inner.Masked(inner.SGD(0.1)))
-    rule = learner.problem.rule
-    assert rule.adapted_fraction(learner.meta.rule).item() == 0.5
+    assert inner.adapted_fraction(learner.meta.rule).item() == 0.5
     with torch.no_grad():
         learner.rule.mask.get_submodule("0").logits.fill_(20.0)  # 6 of the 13 units
-    assert rule.adapted_fraction(learner.meta.rule).item() == pytest.approx((6 + 3.5) / 13)
+    assert inner.adapted_fraction(learner.meta.rule).item() == pytest.approx((6 + 3.5) / 13)
+    around = sine_learner(inner.LearnedRate(inner.Clipped(inner.Masked(inner.SGD(0.1)), norm=1.0)))
+    assert inner.adapted_fraction(around.meta.rule).item() == 0.5
 
 
 def test_a_wrapped_rule_draws_numbers_of_its_own():
@@ -102,6 +103,8 @@ def test_a_wrapped_rule_draws_numbers_of_its_own():
 
 
 BAD = [
+    (lambda: inner.adapted_fraction(sine_learner().meta.rule), ValueError, "Pass learner.meta.rule of a learner"),
+    (lambda: inner.adapted_fraction(sine_learner()), ValueError, "have a mask in it; got MetaLearner"),
     (lambda: inner.Masked(inner.SGD(0.1), temperature=0.0), ValueError, "Masked(rule, temperature=1.0)"),
     (lambda: inner.Masked(inner.SGD(0.1), hard=1), TypeError, "True or False"),
     (lambda: inner.Masked(0.1), TypeError, "Masked(SGD(lr=0.01), ...)"),

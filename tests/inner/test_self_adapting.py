@@ -53,6 +53,7 @@ def test_one_step_is_the_rules_own(episodes):
     ("call", "error", "message"),
     [
         (lambda: inner.SelfAdapting(inner.KroneckerLinear(0.1), lr=0.0), ValueError, "SelfAdapting's lr"),
+        (lambda: sine_learner(inner.SelfAdapting(inner.SGD(0.1), lr=0.1)), ValueError, "have meta-parameters to adapt"),
         (lambda: inner.SelfAdapting(0.1, lr=0.1), TypeError, "SelfAdapting(SGD(lr=0.01), ...)"),
     ],
 )

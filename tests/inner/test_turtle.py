@@ -93,6 +93,8 @@ BAD = [
     (lambda: inner.Turtle(hidden=20), TypeError, "hidden must be a tuple; got 20"),
     (lambda: inner.Turtle(hidden=(20, 0)), ValueError, "at least 1; got 0"),
     (lambda: inner.Turtle(activation="rellu"), ValueError, "Did you mean 'relu'?"),
+    (lambda: inner.Turtle(activation=lambda x: x.sum()), ValueError, "be elementwise; got shape ()"),
+    (lambda: inner.Turtle(activation=torch.nn.ReLU), TypeError, "be a name or a function"),
     (lambda: inner.Turtle(activation=3), TypeError, 'activation="tanh"'),
     (lambda: inner.Turtle(beta=1.5), ValueError, "beta must be from 0 to 1; got 1.5"),
     (lambda: inner.Turtle(lr=0.0), ValueError, "must be positive"),

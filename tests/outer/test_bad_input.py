@@ -1,5 +1,6 @@
 """What a learner refuses: each call with the error's type and a part of its message, the fix included."""
 
+from dataclasses import dataclass
 from functools import partial
 
 import pytest
@@ -179,7 +180,39 @@ def dropout(estimator):
     return learner(model, estimator=estimator)(sine_episodes())
 
 
+@dataclass(frozen=True)
+class Faulty(inner.UpdateRule):
+    """A rule of one's own that returns something else."""
+
+    kind: str
+
+    def update(self, meta, grads, state, params, loss, step):
+        updates = {name: -grad for name, grad in grads.items()}
+        return {
+            "no state": updates,
+            "no biases": ({name: update for name, update in updates.items() if "bias" not in name}, state),
+            "means": ({name: update.mean() for name, update in updates.items()}, state),
+            "another state": (updates, {"new": loss}),
+        }[self.kind]
+
+
 AT_FIRST_CALL = {
+    "a rule without state": (
+        lambda: learner(rule=Faulty("no state"))(sine_episodes()),
+        TypeError,
+        "return updates, state",
+    ),
+    "a rule without biases": (
+        lambda: learner(rule=Faulty("no biases"))(sine_episodes()),
+        ValueError,
+        "named and shaped",
+    ),
+    "a rule of scalars": (lambda: learner(rule=Faulty("means"))(sine_episodes()), ValueError, "named and shaped"),
+    "a rule of another state": (
+        lambda: learner(rule=Faulty("another state"))(sine_episodes()),
+        ValueError,
+        "keep its structure",
+    ),
     "a truncated estimator for what the rule's state holds": (
         lambda: learner(rule=inner.Masked(SGD), estimator=outer.Unrolled(truncate=1))(sine_episodes()),
         ValueError,

@@ -61,6 +61,13 @@ def test_t_nets_adapt_all_but_t(method):
     assert all(param.grad.any() for param in learner.parameters())
 
 
+@pytest.mark.parametrize(("fast", "expected"), [("*", 4), (["2"], 2), (lambda name: name.startswith("0"), 2)])
+def test_t_never_adapts(fast, expected):
+    learner = outer.TNet(t_net(), F.mse_loss, inner.SGD(0.1), num_steps=1, fast=fast)
+    assert len(learner.meta.init) == expected
+    assert not any(".T." in name for name in learner.meta.init)
+
+
 def test_mt_net_masks_its_rule_once():
     assert outer.MTNet(t_net(), F.mse_loss, inner.SGD(0.1), num_steps=1).problem.rule == inner.Masked(inner.SGD(0.1))
     own = inner.Masked(inner.SGD(0.1), temperature=0.5)
