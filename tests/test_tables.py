@@ -21,7 +21,9 @@ ROWS = {
 
 @pytest.mark.parametrize("name", tables.NAMES)
 def test_a_row(name, tmp_path, monkeypatch, capsys):
-    column = {"sine_turtle": "5-shot", "sine_rates": "0.01", "linear": "10 points*"}.get(name, "*")
+    column = {"sine_turtle": "5-shot", "sine_rates": "0.01", "linear": "10 points*", "polynomial": "*code"}.get(
+        name, "*"
+    )
     words = [name, "--rows", ROWS[name], "--columns", column, "--seeds", "2", "--fraction", "0.00003", "--no-compile"]
     monkeypatch.setattr(sys, "argv", ["tables", *words, "--device", "cpu", "--out", str(tmp_path)])
     tables.main()
