@@ -1,7 +1,7 @@
 """The fraction of units that MT-net adapts on polynomials of order 0 to 3: Lee and Choi (2018), Figure 4.
 
-As in the paper: coefficients from U[-1, 1], inner rate 0.01, all else as in `sine_mtnet`. As coded by the authors: every
-c_i is divided by 2^i, and the rate is 0.001. In both x is from U[-2, 2], which the paper leaves out. The paper plots the
+As in the paper: coefficients from U[-1, 1], inner rate 0.01, all else as in `sine_mtnet`. As coded by the authors:
+every c_i is divided by 2^i, and the rate is 0.001. In both x is from U[-2, 2], which the paper leaves out. It plots the
 fractions without a table of them: they rise with the order.
 """
 
