@@ -1,6 +1,5 @@
 """Hyperparameters of any rule, learned by the outer loop."""
 
-import copy
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -70,10 +69,11 @@ class Learned(Wrapper):
         return self._rule(meta).update(meta["rule"], grads, state, params, loss, step)
 
     def _rule(self, meta: PyTree) -> UpdateRule:
-        rule: Any = copy.copy(self.rule)
-        for name in self.names:
-            # Past the checks of __post_init__, which are for numbers.
-            object.__setattr__(rule, name, meta[name])
+        # Past the checks of __post_init__, which are for numbers; copy.copy does not compile in torch 2.11.
+        rule: Any = object.__new__(type(self.rule))
+        for field in fields(self.rule):  # type: ignore[arg-type]
+            value = meta[field.name] if field.name in self.names else getattr(self.rule, field.name)
+            object.__setattr__(rule, field.name, value)
         return rule
 
 
