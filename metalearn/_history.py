@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metalearn._tree import over_first_axes
 from metalearn.outer import MetaLearner, Replicas
 
 
@@ -49,7 +50,9 @@ class History:
         old = self.best_state or state
         constants = learner.constants if isinstance(learner, Replicas) else frozenset()
         self.best_state = {
-            name: tensor if name in constants else torch.where(_lead(is_best, tensor), tensor, old[name])
+            name: tensor
+            if name in constants
+            else torch.where(over_first_axes(is_best.to(tensor.device), tensor), tensor, old[name])
             for name, tensor in state.items()
         }
 
@@ -63,7 +66,3 @@ class History:
     def _scores(self) -> Tensor:
         """Return all scores, `[validations]` or `[validations, R]`, infinite where they are NaN."""
         return torch.tensor(list(self.scores.values()), dtype=torch.float64).nan_to_num(math.inf)
-
-
-def _lead(chosen: Tensor, tensor: Tensor) -> Tensor:
-    return chosen.to(tensor.device).reshape(chosen.shape + (1,) * (tensor.dim() - chosen.dim()))

@@ -24,6 +24,7 @@ __all__ = [
     "tree_names",
     "tree_pairs",
     "tree_zeros_like",
+    "over_first_axes",
 ]
 
 
@@ -40,6 +41,11 @@ def tree_detach(tree: Any) -> Any:
 def tree_zeros_like(tree: Any) -> Any:
     """Return zeros shaped as the tree."""
     return tree_map(torch.zeros_like, tree)
+
+
+def over_first_axes(values: Tensor, tensor: Tensor) -> Tensor:
+    """Return values of the first axes of `tensor`, reshaped so that they broadcast over its other axes."""
+    return values.reshape(values.shape + (1,) * (tensor.dim() - values.dim()))
 
 
 def tree_pairs(left: Any, right: Any) -> list[tuple[Any, Any]]:

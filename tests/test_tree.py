@@ -17,3 +17,9 @@ def test_arithmetic_keeps_the_structure():
     assert total.y["y"].tolist() == [2, 2, 2]
     assert _tree.tree_zeros_like(batch).x.tolist() == [0, 0]
     assert not _tree.tree_detach([torch.ones(1, requires_grad=True)])[0].requires_grad
+
+
+def test_values_of_the_first_axes_broadcast_over_the_others():
+    values, tensor = torch.tensor([1.0, 2.0]), torch.ones(2, 3, 1)
+    assert (_tree.over_first_axes(values, tensor) * tensor).sum((1, 2)).tolist() == [3, 6]
+    assert _tree.over_first_axes(torch.tensor(2.0), tensor).shape == (1, 1, 1)

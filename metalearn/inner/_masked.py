@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from metalearn._checks import check_bool, check_positive, invalid
+from metalearn._tree import over_first_axes
 from metalearn.functional import derive_key, uniform
 from metalearn.inner._base import UpdateRule
 from metalearn.inner._wrapper import Wrapper
@@ -64,7 +65,7 @@ class Masked(Wrapper):
         """Return the rule's updates where the mask lets them through."""
         updates, rule_state = self.rule.update(meta["rule"], grads, state["rule"], params, loss, step)
         masks = {name: state["mask"][layer] for layer, names in _layers(params).items() for name in names}
-        masked = {name: _rows(masks[name], update) * update for name, update in updates.items()}
+        masked = {name: over_first_axes(masks[name], update) * update for name, update in updates.items()}
         return masked, {"mask": state["mask"], "rule": rule_state}
 
     def split_rate(self) -> tuple[float, UpdateRule]:
@@ -109,7 +110,3 @@ def _layers(params: Params) -> dict[str, list[str]]:
     for (module, _), names in groups.items():
         layers[module if module and module not in layers else names[0]] = names
     return layers
-
-
-def _rows(mask: Tensor, update: Tensor) -> Tensor:
-    return mask.reshape(mask.shape + (1,) * (update.dim() - mask.dim()))

@@ -1,10 +1,12 @@
 """A gradient that is already computed, handed to autograd."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from metalearn._tree import over_first_axes, tree_pairs
+from metalearn.types import Meta
 
 
 class _Attach(torch.autograd.Function):
@@ -20,7 +22,7 @@ class _Attach(torch.autograd.Function):
     def backward(ctx: Any, loss_bar: Tensor) -> tuple[Tensor | None, ...]:
         gradients = ctx.saved_tensors
         pairs = zip(gradients, ctx.leaves, strict=True)
-        bars = (_Once.apply(_lead(loss_bar, gradient) * gradient, leaf) for gradient, leaf in pairs)
+        bars = (_Once.apply(over_first_axes(loss_bar, gradient) * gradient, leaf) for gradient, leaf in pairs)
         return (None, *bars, *[None] * len(gradients))
 
 
@@ -40,15 +42,13 @@ class _Once(torch.autograd.Function):
         raise RuntimeError(f"{message}: a meta-gradient is computed in the forward pass and has no graph.")
 
 
-def _lead(loss_bar: Tensor, gradient: Tensor) -> Tensor:
-    return loss_bar.reshape(loss_bar.shape + (1,) * (gradient.dim() - loss_bar.dim()))
+def attach(loss: Tensor, meta: Meta, gradient: Meta) -> Tensor:
+    """Return `loss` with `gradient` as its derivative with respect to what requires grad in `meta`.
 
-
-def attach(loss: Tensor, leaves: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
-    """Return `loss` with `gradients` as its derivatives with respect to `leaves`.
-
-    `backward` adds them to the leaves' `.grad` under autograd's usual rules: hooks run, gradients accumulate, a
+    `backward` adds it to the leaves' `.grad` under autograd's usual rules: hooks run, gradients accumulate, a
     second backward raises, and so does differentiating twice. Losses `[n]` belong to independent learners, whose
     leaves are stacked along a first axis of n.
     """
+    pairs = [pair for pair in tree_pairs(meta, gradient) if pair[0].requires_grad]
+    leaves, gradients = zip(*pairs, strict=True)
     return _Attach.apply(loss, *leaves, *gradients)

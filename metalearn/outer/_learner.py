@@ -11,7 +11,7 @@ from torch import Tensor
 from metalearn._checks import check_count
 from metalearn._modules import TensorTree, get_tensor, set_tensor, tie
 from metalearn._tasks import map_in_chunks, map_tasks, over_chunks, take
-from metalearn._tree import tree_detach, tree_leaves, tree_map, tree_pairs
+from metalearn._tree import tree_detach, tree_leaves, tree_map
 from metalearn.functional import ModelLoss, OnQuery, OnSupport
 from metalearn.inner import UpdateRule
 from metalearn.outer._attach import attach
@@ -159,8 +159,7 @@ class MetaLearner(nn.Module):
         estimate = self.estimate(episodes, keys)
         if self.training:
             self.carry.keep(estimate.carry)
-        pairs = [pair for pair in tree_pairs(meta, estimate.gradient) if pair[0].requires_grad]
-        return attach(estimate.loss.mean(), *zip(*pairs, strict=True))
+        return attach(estimate.loss.mean(), meta, estimate.gradient)
 
     def estimate(self, episodes: Episode, keys: Tensor | None = None) -> Estimate:
         """Return the meta-gradient as data: a pure function of the learner's state, the episodes and the keys.

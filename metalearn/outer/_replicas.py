@@ -13,7 +13,7 @@ from torch.func import vmap
 from metalearn._checks import check_positive, invalid
 from metalearn._modules import get_tensor, set_tensor
 from metalearn._tasks import map_tasks, take
-from metalearn._tree import tree_detach, tree_leaves, tree_map, tree_pairs
+from metalearn._tree import over_first_axes, tree_detach, tree_leaves, tree_map
 from metalearn.functional import OnQuery, OnSupport, draw_keys
 from metalearn.outer._attach import attach
 from metalearn.outer._carry import Carry
@@ -102,8 +102,7 @@ class Replicas(nn.Module):
         estimate = self.estimate(episodes, keys)
         if self.training:
             self.learner.carry.keep(estimate.carry)
-        pairs = [pair for pair in tree_pairs(meta, estimate.gradient) if pair[0].requires_grad]
-        return attach(estimate.loss.mean(1), *zip(*pairs, strict=True))
+        return attach(estimate.loss.mean(1), meta, estimate.gradient)
 
     def estimate(self, episodes: Episode, keys: Tensor | None = None) -> Estimate:
         """Return every replica's meta-gradient as data, its learner's `estimate` with a leading axis of R.
@@ -132,7 +131,7 @@ class Replicas(nn.Module):
         norms = squares.sum(0).sqrt()
         scales = (max_norm / (norms + 1e-6)).clamp(max=1)
         for grad in grads:
-            grad.mul_(scales.reshape(-1, *[1] * (grad.dim() - 1)))
+            grad.mul_(over_first_axes(scales, grad))
         return norms
 
     def _deal(self, episodes: Episode, keys: Tensor | None) -> tuple[Episode, Tensor]:
