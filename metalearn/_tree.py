@@ -1,5 +1,6 @@
 """Pytrees: PyTorch's own functions under one name, and the arithmetic that the engine needs."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ __all__ = [
     "tree_detach",
     "tree_names",
     "tree_pairs",
+    "tree_ravel",
     "tree_zeros_like",
     "over_first_axes",
 ]
@@ -53,6 +55,17 @@ def tree_pairs(left: Any, right: Any) -> list[tuple[Any, Any]]:
     pairs: list[tuple[Any, Any]] = []
     tree_map(lambda *pair: pairs.append(pair), left, right)
     return pairs
+
+
+def tree_ravel(tree: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
+    """Return all leaves as one vector, and the function that makes such a vector a tree again."""
+    leaves, spec = tree_flatten(tree)
+
+    def unravel(vector: Tensor) -> Any:
+        parts = vector.split([leaf.numel() for leaf in leaves])
+        return tree_unflatten([part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)], spec)
+
+    return torch.cat([leaf.reshape(-1) for leaf in leaves]), unravel
 
 
 def tree_names(tree: Any) -> list[str]:

@@ -1,7 +1,7 @@
 """Pure functions: keyed random numbers, and losses made from modules."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from metalearn._modules import below, call_model
 from metalearn._tree import tree_map
 from metalearn.types import Batch, Episode, Params
 
-__all__ = ["ModelLoss", "OnQuery", "OnSupport", "accuracy", "derive_key", "draw_keys", "safe_sqrt", "uniform"]
+__all__ = ["ModelLoss", "OnQuery", "OnSupport", "accuracy", "derive_key", "draw_keys", "normal", "safe_sqrt", "uniform"]
 
 _WORD = 0xFFFFFFFF
 _DIGITS = {torch.float64: 32, torch.float32: 23, torch.float16: 10, torch.bfloat16: 7}
@@ -66,6 +66,15 @@ def uniform(key: Tensor, shape: tuple[int, ...], stream: int = 0, *, dtype: torc
         word = _mix(word ^ part)
     digits = _DIGITS[dtype]
     return ((_mix(word) >> (32 - digits)).to(dtype) + 0.5) / 2**digits
+
+
+def normal(key: Tensor, shape: tuple[int, ...], stream: int = 0, *, dtype: torch.dtype | None = None) -> Tensor:
+    """Draw standard normal numbers as a pure function of a key. Arguments and errors as for `uniform`.
+
+    >>> normal(torch.tensor(7), (10_000,)).std().round(decimals=1)
+    tensor(1.)
+    """
+    return torch.special.ndtri(uniform(key, shape, stream, dtype=dtype))
 
 
 def derive_key(key: Tensor, index: int = 0) -> Tensor:
@@ -164,6 +173,10 @@ class OnSupport:
     def __call__(self, params: Params, shared: Params, episode: Episode, step: int) -> Tensor:
         """Return the loss on the support set."""
         return self.loss(params, shared, episode.support, step)
+
+    def whole(self) -> "OnSupport":
+        """Return the loss on the whole support set at every step."""
+        return OnSupport(replace(self.loss, num_batches=1))
 
 
 @dataclass(frozen=True, eq=False)

@@ -77,12 +77,14 @@ class Problem(NamedTuple):
         query_loss: `(params, shared, episode) -> scalar`, of the adapted parameters.
         rule: The `metalearn.inner.UpdateRule`.
         num_steps: Number of inner steps, at least 0.
+        constant: Names of the fast parameters whose start is not learned, so that its gradient is not asked for.
     """
 
     support_loss: Callable[[Params, Params, Episode, int], Tensor]
     query_loss: Callable[[Params, Params, Episode], Tensor]
     rule: Any
     num_steps: int
+    constant: frozenset[str] = frozenset()
 
 
 class Estimate(NamedTuple):

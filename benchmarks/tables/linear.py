@@ -3,7 +3,7 @@
 Synthetic: labels sign(w . x) with w and x from N(0, I_100), one inner step, SGD on one task an iteration, 30,000
 iterations, the paper's rates. It leaves open how many points a task adapts to and on which it is judged. Three
 readings: 10 or 500 points judged on 500 others, and its 1,000 points a task used for both, as its eq. 1 has one loss in
-both places.
+both places. KLin and KFC stand there with rates of 1 too, since the paper's diverge.
 
 Omniglot, 5-way 1-shot, two steps, Adam: with METALEARN_DATA set to a folder that has omniglot.npz, whose split has
 1,028 training characters (the paper has 1,200). Rotations are classes of their own in training; tests are unrotated.
@@ -44,6 +44,8 @@ SYNTHETIC = {  # hidden layers, rule, rate of the outer SGD, the paper's accurac
     "LR + LinNet": ([64, 64, 64], inner.SGD(1.9), 1.9, "92"),
     "LR + KLin": ([], inner.SelfAdapting(inner.KroneckerLinear(3.33), lr=3.33), 3.33, ""),
     "LR + KFC": ([], inner.SelfAdapting(inner.KroneckerNetwork(3.9), lr=3.9), 3.9, ""),
+    "LR + KLin, rates 1": ([], inner.SelfAdapting(inner.KroneckerLinear(1.0), lr=1.0), 1.0, ""),
+    "LR + KFC, rates 1": ([], inner.SelfAdapting(inner.KroneckerNetwork(1.0), lr=1.0), 1.0, ""),
 }
 OMNIGLOT = {
     "LR": ([], inner.SGD(1.0), 5e-4, "45"),

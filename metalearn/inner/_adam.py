@@ -41,8 +41,9 @@ class Adam(Rated):
             check_decay("Adam's betas", beta)
 
     def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
-        """Return means of zero."""
-        return {"mean": tree_zeros_like(params), "square": tree_zeros_like(params)}
+        """Return means of zero and the decays' powers of zero."""
+        one = next(iter(params.values())).new_ones(())
+        return {"mean": tree_zeros_like(params), "square": tree_zeros_like(params), "powers": (one, one)}
 
     def update(
         self, meta: PyTree, grads: Params, state: PyTree, params: Params, loss: Tensor, step: int
@@ -51,8 +52,10 @@ class Adam(Rated):
         beta1, beta2 = self.betas
         mean = {name: beta1 * state["mean"][name] + (1 - beta1) * grad for name, grad in grads.items()}
         square = {name: beta2 * state["square"][name] + (1 - beta2) * grad**2 for name, grad in grads.items()}
-        correct1, correct2 = 1 - beta1 ** (step + 1), 1 - beta2 ** (step + 1)
+        # Kept as state, not taken from the step's number, so that a state may outlive its task (as Reptile's does).
+        power1, power2 = state["powers"][0] * beta1, state["powers"][1] * beta2
         updates = {
-            name: -self.lr * (mean[name] / correct1) / (safe_sqrt(square[name] / correct2) + self.eps) for name in grads
+            name: -self.lr * (mean[name] / (1 - power1)) / (safe_sqrt(square[name] / (1 - power2)) + self.eps)
+            for name in grads
         }
-        return updates, {"mean": mean, "square": square}
+        return updates, {"mean": mean, "square": square, "powers": (power1, power2)}

@@ -52,7 +52,7 @@ def step(
     return Step(tree_add(params, updates), state, grads, loss)
 
 
-def adapt(problem: Problem, meta: Meta, episode: Episode, key: Tensor) -> Adapted:
+def adapt(problem: Problem, meta: Meta, episode: Episode, key: Tensor, *, state: PyTree = None) -> Adapted:
     """Adapt to one task: `problem.num_steps` steps from `meta.init`.
 
     Args:
@@ -60,11 +60,14 @@ def adapt(problem: Problem, meta: Meta, episode: Episode, key: Tensor) -> Adapte
         meta: What the outer loop has learned.
         episode: The task's data; only what the support loss reads is used.
         key: The task's random key.
+        state: The rule's first state; a fresh one if not given.
 
     Returns:
         The adapted parameters and the rule's last state.
     """
-    params, state = meta.init, problem.rule.init_state(meta.rule, meta.init, key)
+    params = meta.init
+    if state is None:
+        state = problem.rule.init_state(meta.rule, params, key)
     for index in range(problem.num_steps):
         params, state, *_ = step(problem, meta, params, state, episode, index)
     return Adapted(params, meta.shared, state)

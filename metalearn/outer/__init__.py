@@ -2,10 +2,13 @@
 
 from metalearn.outer._base import MetaGradient, meta_gradient
 from metalearn.outer._clip_per_task import ClipPerTask
+from metalearn.outer._forward_mode import ForwardMode, OnlineForwardMode
+from metalearn.outer._implicit import Implicit
 from metalearn.outer._learner import MetaLearner
 from metalearn.outer._methods import ANIL, FOMAML, MAML, MTNet, Reptile, TNet
 from metalearn.outer._parameter_difference import ParameterDifference
 from metalearn.outer._replicas import Replicas
+from metalearn.outer._solvers import CG, Direct, Neumann, Solver
 from metalearn.outer._stepwise import Stepwise
 from metalearn.outer._unrolled import Unrolled
 
@@ -15,6 +18,13 @@ __all__ = [
     "Unrolled",
     "Stepwise",
     "ParameterDifference",
+    "Implicit",
+    "Solver",
+    "CG",
+    "Neumann",
+    "Direct",
+    "ForwardMode",
+    "OnlineForwardMode",
     "ClipPerTask",
     "MetaLearner",
     "Replicas",

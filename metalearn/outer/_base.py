@@ -27,6 +27,19 @@ class MetaGradient(ABC):
         """Whether a loss is computed twice at one point, so that a model that draws random numbers goes wrong."""
         return False
 
+    @property
+    def serial(self) -> bool:
+        """Whether what it carries belongs to one task, so that a meta-step takes a single one."""
+        return False
+
+    def check(self, problem: Problem, meta: Meta) -> None:
+        """Raise a ValueError for a problem that the estimator is not made for; learners call it when they are built."""
+        return
+
+    def doubts(self, diagnostics: dict[str, Tensor]) -> list[str]:
+        """Say what in an estimate's diagnostics is too far off to trust it; learners warn of it at their first call."""
+        return []
+
     def init_carry(self, problem: Problem, meta: Meta, episode: Episode) -> PyTree:
         """Return what outlives a meta-step, at the start of training; `()` if nothing does."""
         return ()

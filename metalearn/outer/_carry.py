@@ -35,6 +35,10 @@ class Carry(nn.Module):
         if tree_leaves(carry):
             self.tree, self._loaded = TensorTree(carry, learned=False), {}
 
+    def reset(self) -> None:
+        """Start anew with the next training step."""
+        self.tree, self._loaded = None, {}
+
     def part(self, index: int) -> "Carry":
         """Return one replica's part of what replicas carry."""
         part = Carry()

@@ -48,6 +48,19 @@ class ClipPerTask(MetaGradient):
         """Whether the wrapped estimator repeats losses."""
         return self.estimator.repeats_losses
 
+    @property
+    def serial(self) -> bool:
+        """Whether the wrapped estimator takes one task at a time."""
+        return self.estimator.serial
+
+    def check(self, problem: Problem, meta: Meta) -> None:
+        """Raise as the wrapped estimator does."""
+        self.estimator.check(problem, meta)
+
+    def doubts(self, diagnostics: dict[str, Tensor]) -> list[str]:
+        """Doubt as the wrapped estimator does."""
+        return self.estimator.doubts(diagnostics)
+
     def init_carry(self, problem: Problem, meta: Meta, episode: Episode) -> PyTree:
         """Return the wrapped estimator's carry."""
         return self.estimator.init_carry(problem, meta, episode)

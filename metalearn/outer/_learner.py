@@ -11,7 +11,7 @@ from torch import Tensor
 from metalearn._checks import check_count
 from metalearn._modules import TensorTree, get_tensor, set_tensor, tie
 from metalearn._tasks import map_in_chunks, map_tasks, over_chunks, take
-from metalearn._tree import tree_detach, tree_leaves, tree_map
+from metalearn._tree import over_first_axes, tree_detach, tree_leaves, tree_map
 from metalearn.functional import ModelLoss, OnQuery, OnSupport
 from metalearn.inner import UpdateRule
 from metalearn.outer._attach import attach
@@ -19,7 +19,7 @@ from metalearn.outer._base import MetaGradient
 from metalearn.outer._carry import Carry
 from metalearn.outer._compile import WholeStep
 from metalearn.outer._gate import Gate
-from metalearn.outer._learner_checks import check_arguments, check_fast, check_parameters, check_reaches
+from metalearn.outer._learner_checks import check_arguments, check_fast, check_parameters, check_reaches, check_serial
 from metalearn.outer._select import Selection, select, trainable
 from metalearn.outer._unrolled import Unrolled
 from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Params, Problem, PyTree
@@ -114,6 +114,8 @@ class MetaLearner(nn.Module):
         rule_names = [f"rule.{name}" for name, _ in self.rule.named_parameters()]
         check_reaches(estimator, rule, {"init": learned, "shared": self._shared, "rule": rule_names})
         fixed = [name for name in self._fast if name not in learned]
+        self.problem = self.problem._replace(constant=frozenset(fixed))
+        estimator.check(self.problem, tree_detach(self.meta))
         for name in fixed:
             set_tensor(model, name, get_tensor(model, name).detach())
         self._tied = [names[name] for name in fixed if len(names[name]) > 1]
@@ -199,6 +201,7 @@ class MetaLearner(nn.Module):
             ValueError: As `forward`.
         """
         keys = self._gate.episodes(self, episodes, keys)
+        check_serial(self.estimator, len(keys))
         with torch.no_grad():
             self._gate.gradient(self, tree_detach(self.meta), *take((episodes, keys), 0))
         return keys
@@ -251,8 +254,13 @@ class MetaLearner(nn.Module):
         each = map_tasks(estimate, (episodes, keys), self.batching)
         # A sum is finite only if all terms are, and one reduction a tensor is cheaper than testing each element.
         sums = [leaf.reshape(len(keys), -1).sum(1) for leaf in [*tree_leaves(each.gradient), each.loss]]
-        diagnostics = {**each.diagnostics, "finite": torch.stack(sums).sum(0).isfinite()}
-        return tree_map(lambda leaf: leaf.sum(0), (each.gradient, each.carry)), (each.loss, diagnostics)
+        finite = torch.stack(sums).sum(0).isfinite()
+        # A task that diverges leaves no trace in what is carried.
+        carries = tree_map(
+            lambda new, old: torch.where(over_first_axes(finite, new), new, old.to(new.dtype)), each.carry, carry
+        )
+        totals = tree_map(lambda leaf: leaf.sum(0), (each.gradient, carries))
+        return totals, (each.loss, {**each.diagnostics, "finite": finite})
 
     def _model_loss(self, name: str, num_batches: int | None = None) -> ModelLoss:
         return ModelLoss(self.model, getattr(self, name), name, num_batches or 1)

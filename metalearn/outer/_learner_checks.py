@@ -102,6 +102,13 @@ def check_reaches(estimator: MetaGradient, rule: UpdateRule, learned: dict[str, 
             raise ValueError(invalid(f"estimator {estimator}", condition, f"one that reaches {reached} only", fix))
 
 
+def check_serial(estimator: MetaGradient, num_tasks: int) -> None:
+    """Raise if an estimator that carries one task's progress is given several tasks."""
+    if estimator.serial and num_tasks != 1:
+        fix = "Pass tasks.sample(1)."
+        raise ValueError(invalid(f"tasks for {estimator}", "come one at a time", num_tasks, fix))
+
+
 def check_episodes(episodes: Any) -> int:
     """Return the number of tasks; raise unless the episodes' shapes agree."""
     if not (isinstance(episodes, Episode) and all(isinstance(batch, Batch) for batch in episodes)):

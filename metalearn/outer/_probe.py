@@ -1,5 +1,6 @@
 """Eager runs on the first episodes, which find what shapes alone cannot show."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -57,6 +58,8 @@ def check_gradient(
         before = _generator_states(key.device)
         estimate = _estimate(problem, estimator, meta, episode, key)
         drew = any(not torch.equal(a, b) for a, b in zip(before, _generator_states(key.device), strict=True))
+    for doubt in estimator.doubts(estimate.diagnostics):
+        warnings.warn(doubt, stacklevel=2)
     if drew and estimator.repeats_losses:
         fix = "Use estimator=outer.Unrolled(), or switch dropout off with learner.eval()."
         got = "random draws in its forward pass"

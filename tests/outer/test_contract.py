@@ -20,6 +20,11 @@ ESTIMATORS = [
     (outer.Stepwise(truncate=1), None),
     (outer.Stepwise(truncate=0), None),
     (outer.ParameterDifference(), None),
+    (outer.ParameterDifference(keep_state=True), None),
+    (outer.Implicit(5.0, outer.CG(3)), None),
+    (outer.Implicit(5.0, outer.Neumann(3)), None),
+    (outer.Implicit(5.0, outer.Direct()), None),
+    (outer.ForwardMode(), 2),
     (outer.ClipPerTask(outer.Unrolled(), value=1e3), 2),
     (outer.ClipPerTask(outer.Stepwise(), value=1e-2), None),
 ]

@@ -1,0 +1,176 @@
+"""Forward mode: the derivatives of the parameters travel along with them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import grad_and_value, vjp, vmap
+
+from metalearn import inner
+from metalearn._checks import check_count, invalid
+from metalearn._tree import tree_add, tree_leaves, tree_map, tree_ravel, tree_zeros_like
+from metalearn.outer._base import MetaGradient
+from metalearn.types import Episode, Estimate, Meta, Params, Problem, PyTree
+
+
+class Progress(NamedTuple):
+    """Where the inner loop stands, and how that depends on what is learned.
+
+    Attributes:
+        params: Fast parameters.
+        state: The rule's state.
+        params_dot: Derivatives of `params`, one for each direction `[num_directions, ...]`.
+        state_dot: Derivatives of `state`, likewise.
+    """
+
+    params: Params
+    state: PyTree
+    params_dot: Params
+    state_dot: PyTree
+
+
+@dataclass(frozen=True)
+class ForwardMode(MetaGradient):
+    """The exact gradient by forward mode, for a few hyperparameters and any number of steps.
+
+    Every learned number is a direction in which the fast parameters' derivative is carried along, with one
+    Hessian-vector product a step. Memory is directions x (parameters + rule state), whatever the number of steps; time
+    is directions x steps. For hyperparameters: rates, momentum, strengths of regularisation.
+
+    Args:
+        max_directions: Number of learned numbers above which the estimator refuses, at least 1.
+
+    Raises:
+        TypeError: If `max_directions` is no int.
+        ValueError: If it is below 1.
+
+    References:
+        Franceschi et al., "Forward and reverse gradient-based hyperparameter optimization", ICML 2017 (eqs. 13-15).
+    """
+
+    max_directions: int = 300
+
+    repeats_losses = True
+
+    def __post_init__(self) -> None:
+        check_count("max_directions", self.max_directions)
+
+    def check(self, problem: Problem, meta: Meta) -> None:
+        """Raise for more learned numbers than the estimator is made for."""
+        count = sum(leaf.numel() for leaf in tree_leaves(_learned(problem, meta)))
+        if count > self.max_directions:
+            fix = (
+                f"Each costs a Hessian-vector product a step and a copy of the fast parameters: use outer.Stepwise(), "
+                f"learn_init=False, or max_directions={count} if you mean it."
+            )
+            condition = f"be at most {self.max_directions} for forward mode"
+            raise ValueError(invalid("learned numbers", condition, count, fix))
+
+    def __call__(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree) -> Estimate:
+        """Estimate one task's meta-gradient."""
+        progress = _start(problem, meta, key)
+        return self._advance(problem, meta, episode, progress)._replace(carry=carry)
+
+    def _advance(self, problem: Problem, meta: Meta, episode: Episode, progress: Progress) -> Estimate:
+        """Take all inner steps and return the gradient there; the carry is where the inner loop stands then."""
+        directions = _directions(problem, meta)
+        for step in range(problem.num_steps):
+            progress = _step(problem, meta, directions, episode, progress, step)
+        at_end, loss = grad_and_value(problem.query_loss, argnums=(0, 1))(progress.params, meta.shared, episode)
+        dots = (progress.params_dot, directions.shared)
+        products = tree_map(lambda bar, dot: (dot * bar).flatten(1).sum(1), at_end, dots)
+        slopes = torch.stack(tree_leaves(products)).sum(0)
+        gradient = tree_map(lambda dot: torch.tensordot(slopes, dot, 1), directions)
+        return Estimate(gradient, loss, progress, {})
+
+
+@dataclass(frozen=True)
+class OnlineForwardMode(ForwardMode):
+    """Forward mode that goes on where the last meta-step stopped: hyperparameters are updated during one inner run.
+
+    After every `num_steps` inner steps the gradient of the query loss there updates the hyperparameters, while
+    parameters, rule state and their derivatives are carried on. For one task, and for rules that do not depend on the
+    step's number, which starts anew. `learner.carry.reset()` starts the run anew; `adapt` starts at the initialisation.
+
+    References:
+        Franceschi et al., "Forward and reverse gradient-based hyperparameter optimization", ICML 2017, section 3.3.
+    """
+
+    reaches = frozenset({"shared", "rule"})
+    serial = True
+
+    def init_carry(self, problem: Problem, meta: Meta, episode: Episode) -> PyTree:
+        """Return the start of the run."""
+        return _start(problem, meta, tree_leaves(meta.init)[0].new_zeros((), dtype=torch.int64))
+
+    def __call__(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree) -> Estimate:
+        """Go on from the carry and estimate the gradient there."""
+        return self._advance(problem, meta, episode, carry)
+
+
+def _learned(problem: Problem, meta: Meta) -> Meta:
+    init = {name: param for name, param in meta.init.items() if name not in problem.constant}
+    return meta._replace(init=init)
+
+
+def _directions(problem: Problem, meta: Meta) -> Meta:
+    """Return the unit vectors of all learned numbers, stacked `[num_directions, ...]`; zeros for what is constant."""
+    learned = _learned(problem, meta)
+    vector, unravel = tree_ravel(learned)
+    units = vmap(unravel)(torch.eye(len(vector), dtype=vector.dtype, device=vector.device))
+    zeros = {name: param.new_zeros(len(vector), *param.shape) for name, param in meta.init.items()}
+    return units._replace(init={**zeros, **units.init})
+
+
+def _start(problem: Problem, meta: Meta, key: Tensor) -> Progress:
+    def start(init: Params, rule: PyTree) -> PyTree:
+        return problem.rule.init_state(rule, init, key)
+
+    directions = _directions(problem, meta)
+    state = start(meta.init, meta.rule)
+    state_dot = ()
+    if tree_leaves(state):
+        state_dot = vmap(_pushforward(start, (meta.init, meta.rule)))(directions.init, directions.rule)
+    return Progress(meta.init, state, directions.init, state_dot)
+
+
+def _step(
+    problem: Problem, meta: Meta, directions: Meta, episode: Episode, progress: Progress, step: int
+) -> Progress:
+    """Take one inner step and carry the derivatives along."""
+
+    def gradient(params: Params, shared: Params) -> Any:
+        return grad_and_value(problem.support_loss, argnums=(0, 1))(params, shared, episode, step)
+
+    def advance(rule: PyTree, grads: Params, state: PyTree, params: Params, loss: Tensor) -> Any:
+        updates, state = problem.rule.update(rule, grads, state, params, loss, step)
+        return tree_add(params, updates), state
+
+    # The Hessian of params and shared together is symmetric, so its product is a vjp: no jvp through the model.
+    ((grads, shared_grads), loss), pull = vjp(gradient, progress.params, meta.shared)
+    zero = torch.zeros_like(loss)
+    at = (meta.rule, grads, progress.state, progress.params, loss)
+    push = _pushforward(advance, at)
+
+    def derivative(rule_dot: PyTree, shared_dot: Params, params_dot: Params, state_dot: PyTree) -> Any:
+        grads_dot = pull(((params_dot, shared_dot), zero))[0]
+        slopes = tree_map(lambda bar, dot: (bar * dot).sum(), (grads, shared_grads), (params_dot, shared_dot))
+        return push(rule_dot, grads_dot, state_dot, params_dot, torch.stack(tree_leaves(slopes)).sum())
+
+    dots = vmap(derivative)(directions.rule, directions.shared, progress.params_dot, progress.state_dot)
+    return Progress(*advance(*at), *dots)
+
+
+def _pushforward(function: Callable[..., Any], at: tuple[Any, ...]) -> Callable[..., Any]:
+    """Return the map from derivatives of the arguments to that of the result, at a point.
+
+    It is the transpose of the transpose: a vjp of the vjp, which is linear. Dynamo cannot trace `jvp` under `vmap`.
+    """
+
+    def transpose(bar: Any) -> Any:
+        return vjp(function, *at)[1](bar)
+
+    _, push = vjp(transpose, tree_zeros_like(function(*at)))
+    return lambda *dots: push(dots)[0]

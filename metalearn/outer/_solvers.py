@@ -1,0 +1,116 @@
+"""Solvers of the linear system behind an implicit gradient, by products with its matrix alone."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from metalearn._checks import check_count, check_number, invalid
+
+Product = Callable[[Tensor], Tensor]
+
+
+class Solver(ABC):
+    """How A x = b is solved for a symmetric A that is close to the identity, I + H / strength."""
+
+    @abstractmethod
+    def __call__(self, product: Product, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Solve one task's system, under `vmap` and `torch.compile`.
+
+        Args:
+            product: The matrix times a vector.
+            target: b, a vector.
+
+        Returns:
+            x, and the residual b - A x that it leaves, vectors.
+        """
+
+
+@dataclass(frozen=True)
+class CG(Solver):
+    """Conjugate gradients from zero, for a positive definite matrix.
+
+    Args:
+        num_steps: Number of steps, at least 1, with one product each. As many as there are distinct eigenvalues are
+            exact.
+        damping: Added to the diagonal, at least 0; the residual is that of the damped system.
+
+    Raises:
+        TypeError: If `num_steps` is no int.
+        ValueError: If a number is out of its range.
+
+    References:
+        Rajeswaran et al., "Meta-learning with implicit gradients", NeurIPS 2019 (5 steps).
+    """
+
+    num_steps: int = 5
+    damping: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_count("CG's num_steps", self.num_steps)
+        check_number("CG's damping", self.damping)
+        if self.damping < 0:
+            raise ValueError(invalid("CG's damping", "be at least 0", self.damping, "Write CG(5, damping=1.0)."))
+
+    def __call__(self, product: Product, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the solution after `num_steps` steps, and its residual."""
+        x, residual, direction = torch.zeros_like(target), target, target
+        square = residual @ residual
+        for _ in range(self.num_steps):
+            along = product(direction) + self.damping * direction
+            length = _safe_ratio(square, direction @ along)
+            x, residual = x + length * direction, residual - length * along
+            last, square = square, residual @ residual
+            direction = residual + _safe_ratio(square, last) * direction
+        return x, residual
+
+
+@dataclass(frozen=True)
+class Neumann(Solver):
+    """The Neumann series x = sum_k (I - A)^k b, which converges if all eigenvalues of A are between 0 and 2.
+
+    For an implicit gradient: if the support loss's curvature is below the strength.
+
+    Args:
+        num_steps: Number of terms, at least 1, with one product each; 1 ignores the curvature.
+
+    Raises:
+        TypeError: If `num_steps` is no int.
+        ValueError: If it is below 1.
+
+    References:
+        Lorraine et al., "Optimizing millions of hyperparameters by implicit differentiation", AISTATS 2020.
+    """
+
+    num_steps: int = 5
+
+    def __post_init__(self) -> None:
+        check_count("Neumann's num_steps", self.num_steps)
+
+    def __call__(self, product: Product, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sum of the first `num_steps` terms, and its residual."""
+        x, residual = torch.zeros_like(target), target
+        for _ in range(self.num_steps):
+            x = x + residual
+            residual = target - product(x)
+        return x, residual
+
+
+@dataclass(frozen=True)
+class Direct(Solver):
+    """The exact solution, by factorising the matrix: as many products and numbers squared as there are parameters."""
+
+    def __call__(self, product: Product, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the solution and what rounding leaves."""
+        matrix = vmap(product)(torch.eye(len(target), dtype=target.dtype, device=target.device))
+        x = torch.linalg.solve(matrix, target)
+        return x, target - matrix @ x
+
+
+def _safe_ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Return the ratio, or zero where the denominator is: a system that is solved stays solved."""
+    nonzero = denominator != 0
+    return torch.where(nonzero, numerator / torch.where(nonzero, denominator, 1.0), 0.0)
