@@ -1,5 +1,6 @@
 """Pure functions: keyed random numbers, and losses made from modules."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -74,7 +75,7 @@ def normal(key: Tensor, shape: tuple[int, ...], stream: int = 0, *, dtype: torch
     >>> normal(torch.tensor(7), (10_000,)).std().round(decimals=1)
     tensor(1.)
     """
-    return torch.special.ndtri(uniform(key, shape, stream, dtype=dtype))
+    return math.sqrt(2) * torch.erfinv(2 * uniform(key, shape, stream, dtype=dtype) - 1)
 
 
 def derive_key(key: Tensor, index: int = 0) -> Tensor:

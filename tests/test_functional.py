@@ -150,3 +150,17 @@ def test_derived_keys_are_keys_of_their_own():
     assert derived.max() < 2**62
     twice = functional.derive_key(functional.derive_key(keys))
     assert not (twice == keys).any()
+
+
+class TestNormal:
+    def test_is_standard(self):
+        x = functional.normal(torch.tensor(3), (100_000,), dtype=torch.float64)
+        moments = [x.mean(), x.square().mean(), x.pow(3).mean(), x.pow(4).mean()]
+        torch.testing.assert_close(torch.stack(moments), torch.tensor([0, 1, 0, 3]).double(), rtol=0.03, atol=0.03)
+
+    def test_is_finite_and_keyed_in_every_precision(self):
+        for dtype in (torch.float32, torch.bfloat16):
+            x = functional.normal(torch.arange(4)[:, None], (4, 5000), dtype=dtype)
+            assert x.dtype == dtype
+            assert x.isfinite().all()
+            assert not torch.equal(x[0], x[1])

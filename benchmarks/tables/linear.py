@@ -11,7 +11,6 @@ Omniglot, 5-way 1-shot, two steps, Adam: with METALEARN_DATA set to a folder tha
 
 import math
 import os
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -21,23 +20,11 @@ import torch.nn.functional as F
 
 from benchmarks.tables._experiment import Experiment, Settings, Table, score, train
 from metalearn import data, functional, inner, models, outer
-from metalearn.types import Episode
-
-
-@dataclass(frozen=True)
-class SamePoints(data.LinearClassification):
-    """Tasks judged on the points that they are adapted to."""
-
-    def draw(self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None) -> Episode:
-        """Draw tasks whose query set is their support set."""
-        episodes = super().draw(num_tasks, generator, device)
-        return Episode(episodes.support, episodes.support)
-
 
 READINGS = {
     "10 points, 500 others": data.LinearClassification(10, 500),
     "500 points, 500 others": data.LinearClassification(500, 500),
-    "the same 1,000 points": SamePoints(1000, 1),
+    "the same 1,000 points": data.SupportAsQuery(data.LinearClassification(1000, 1)),
 }
 SYNTHETIC = {  # hidden layers, rule, rate of the outer SGD, the paper's accuracy; KLin and KFC: "similar or better"
     "LR": ([], inner.SGD(0.5), 0.01, "50"),

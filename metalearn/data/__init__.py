@@ -7,12 +7,14 @@ from metalearn.data._omniglot import omniglot
 from metalearn.data._polynomial import Polynomial
 from metalearn.data._sampler import EpisodeSampler
 from metalearn.data._sinusoid import Sinusoid
+from metalearn.data._support_as_query import SupportAsQuery
 
 __all__ = [
     "TaskDistribution",
     "Sinusoid",
     "Polynomial",
     "LinearClassification",
+    "SupportAsQuery",
     "ClassImages",
     "EpisodeSampler",
     "omniglot",

@@ -2,10 +2,12 @@
 
 from metalearn.outer._base import MetaGradient, meta_gradient
 from metalearn.outer._clip_per_task import ClipPerTask
+from metalearn.outer._evolution_strategies import EvolutionStrategies
 from metalearn.outer._forward_mode import ForwardMode, OnlineForwardMode
 from metalearn.outer._implicit import Implicit
 from metalearn.outer._learner import MetaLearner
-from metalearn.outer._methods import ANIL, FOMAML, MAML, MTNet, Reptile, TNet
+from metalearn.outer._methods import ANIL, FOMAML, IMAML, MAML, HyperRepresentation, MTNet, Reptile, TNet
+from metalearn.outer._multi_step import MultiStep
 from metalearn.outer._parameter_difference import ParameterDifference
 from metalearn.outer._replicas import Replicas
 from metalearn.outer._solvers import CG, Direct, Neumann, Solver
@@ -17,6 +19,7 @@ __all__ = [
     "meta_gradient",
     "Unrolled",
     "Stepwise",
+    "MultiStep",
     "ParameterDifference",
     "Implicit",
     "Solver",
@@ -25,6 +28,7 @@ __all__ = [
     "Direct",
     "ForwardMode",
     "OnlineForwardMode",
+    "EvolutionStrategies",
     "ClipPerTask",
     "MetaLearner",
     "Replicas",
@@ -32,6 +36,8 @@ __all__ = [
     "FOMAML",
     "ANIL",
     "Reptile",
+    "IMAML",
+    "HyperRepresentation",
     "TNet",
     "MTNet",
 ]

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.func import grad_and_value, vjp, vmap
 
-from metalearn import inner
 from metalearn._checks import check_count, invalid
 from metalearn._tree import tree_add, tree_leaves, tree_map, tree_ravel, tree_zeros_like
 from metalearn.outer._base import MetaGradient
@@ -136,9 +135,7 @@ def _start(problem: Problem, meta: Meta, key: Tensor) -> Progress:
     return Progress(meta.init, state, directions.init, state_dot)
 
 
-def _step(
-    problem: Problem, meta: Meta, directions: Meta, episode: Episode, progress: Progress, step: int
-) -> Progress:
+def _step(problem: Problem, meta: Meta, directions: Meta, episode: Episode, progress: Progress, step: int) -> Progress:
     """Take one inner step and carry the derivatives along."""
 
     def gradient(params: Params, shared: Params) -> Any:
@@ -149,7 +146,7 @@ def _step(
         return tree_add(params, updates), state
 
     # The Hessian of params and shared together is symmetric, so its product is a vjp: no jvp through the model.
-    ((grads, shared_grads), loss), pull = vjp(gradient, progress.params, meta.shared)
+    ((grads, shared_grads), loss), pull = vjp(gradient, progress.params, meta.shared)  # type: ignore[misc]
     zero = torch.zeros_like(loss)
     at = (meta.rule, grads, progress.state, progress.params, loss)
     push = _pushforward(advance, at)
@@ -172,5 +169,5 @@ def _pushforward(function: Callable[..., Any], at: tuple[Any, ...]) -> Callable[
     def transpose(bar: Any) -> Any:
         return vjp(function, *at)[1](bar)
 
-    _, push = vjp(transpose, tree_zeros_like(function(*at)))
+    _, push = vjp(transpose, tree_zeros_like(function(*at)))  # type: ignore[misc]
     return lambda *dots: push(dots)[0]

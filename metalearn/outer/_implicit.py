@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +9,7 @@ from torch.func import grad, grad_and_value, vjp
 
 from metalearn import inner
 from metalearn._checks import check_choice, check_positive, invalid
-from metalearn._tree import tree_leaves, tree_map, tree_ravel, tree_zeros_like
+from metalearn._tree import tree_map, tree_ravel, tree_zeros_like
 from metalearn.functional import OnSupport
 from metalearn.outer._base import MetaGradient
 from metalearn.outer._solvers import CG, Solver
@@ -51,8 +50,8 @@ class Implicit(MetaGradient):
 
     The inner problem is the support loss plus (strength / 2) |params - init|^2, in training, `adapt` and `evaluate`.
     At its solution phi the gradient to `init` is v = (I + H / strength)^-1 dquery/dphi, with H the support loss's
-    Hessian, and that to `shared` is dquery/dshared - (d^2 support / dphi dshared) v / strength. Memory does not grow with
-    the number of steps. What a rule learns has no influence on the solution, so it gets no gradient.
+    Hessian, and that to `shared` is dquery/dshared - (d^2 support / dphi dshared) v / strength. Memory does not grow
+    with the number of steps. What a rule learns has no influence on the solution, so it gets no gradient.
 
     Its diagnostics say how far from exact the estimate is: "inner_gradient", the norm of the inner problem's gradient
     at phi relative to those of its two terms (0 at the solution, 1 at the start), and "residual", what the solver
@@ -100,7 +99,7 @@ class Implicit(MetaGradient):
         def gradient(params: Params, shared: Params) -> Params:
             return grad(support_loss)(params, shared, episode, last)
 
-        grads, pull = vjp(lambda params: gradient(params, meta.shared), params)
+        grads, pull = vjp(lambda params: gradient(params, meta.shared), params)  # type: ignore[misc]
         strength = self.system_strength or self.strength
 
         def product(vector: Tensor) -> Tensor:
@@ -109,7 +108,7 @@ class Implicit(MetaGradient):
         solution, residual = self.solver(product, target)
         init_bar, shared_bar = unravel(solution), at_end[1]
         if meta.shared:
-            _, pull_mixed = vjp(lambda shared: gradient(params, shared), meta.shared)
+            _, pull_mixed = vjp(lambda shared: gradient(params, shared), meta.shared)  # type: ignore[misc]
             through = pull_mixed(init_bar)[0]
             shared_bar = tree_map(lambda direct, part: direct - part / strength, shared_bar, through)
         diagnostics = {
@@ -130,8 +129,7 @@ class Implicit(MetaGradient):
             "residual": "Give the solver more steps, or take a larger strength.",
         }
         return [
-            f"{self} is exact at the inner problem's solution only; its {name} is {diagnostics[name].item():.2g} at the "
-            f"start of training, where 0 is exact. {fix}"
+            f"{self} has {name} = {diagnostics[name].item():.2g} at its first call, where 0 is exact. {fix}"
             for name, fix in fixes.items()
             if diagnostics[name].item() > TRUSTED
         ]

@@ -8,12 +8,15 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from metalearn._checks import invalid
+from metalearn._modules import get_tensor
 from metalearn.inner import Masked, UpdateRule, Wrapper
 from metalearn.inner._t_net import transforms
 from metalearn.outer._base import MetaGradient
+from metalearn.outer._implicit import Implicit
 from metalearn.outer._learner import MetaLearner
 from metalearn.outer._parameter_difference import ParameterDifference
 from metalearn.outer._select import Selection, select, trainable
+from metalearn.outer._solvers import CG, Solver
 from metalearn.outer._unrolled import Unrolled
 
 
@@ -89,18 +92,75 @@ def ANIL(  # noqa: N802
     return MetaLearner(model, criterion, rule, estimator=estimator, **options)
 
 
+def HyperRepresentation(  # noqa: N802
+    model: nn.Module,
+    criterion: Callable[..., Tensor] | None,
+    rule: UpdateRule,
+    *,
+    estimator: MetaGradient = Unrolled(),
+    **options: Unpack[Options],
+) -> MetaLearner:
+    """Return a learned representation under a head that every task trains from zero: `ANIL` with a fixed start.
+
+    The head is set to zero, and its start is not learned. The paper's rule is
+    `inner.LearnedRate(inner.SGD(0.1))`. Its variants are other arguments: the approximate hypergradient is
+    `estimator=Unrolled(order=1)`; training sets only, tasks from `data.SupportAsQuery`; joint training, both of them
+    and `multi_step=MultiStep()`, with a step on the representation for each task's whole run of the head.
+
+    Raises:
+        ValueError: If the head is the model itself and `fast` is not given.
+
+    References:
+        Franceschi et al., "A bridge between hyperparameter optimization and learning-to-learn", 2017.
+    """
+    if isinstance(model, nn.Module):
+        options.setdefault("fast", _last_module(model))
+        for name in select("fast", options["fast"], trainable(model)):
+            nn.init.zeros_(get_tensor(model, name))
+    options.setdefault("learn_init", False)
+    return MetaLearner(model, criterion, rule, estimator=estimator, **options)
+
+
+def IMAML(  # noqa: N802
+    model: nn.Module,
+    criterion: Callable[..., Tensor] | None,
+    rule: UpdateRule,
+    *,
+    strength: float = 2.0,
+    solver: Solver = CG(),
+    proximal: str = "every_step",
+    system_strength: float | None = None,
+    **options: Unpack[Options],
+) -> MetaLearner:
+    """Return implicit MAML: `MAML` near the start, with the gradient at the inner problem's solution.
+
+    The paper takes 16 steps of `inner.SGD(0.1)` on Omniglot. Its code is `num_steps=17, proximal="last_step",
+    system_strength=12.0, solver=CG(5, damping=1.0)`. The four arguments are those of `Implicit`, the others as there.
+
+    References:
+        Rajeswaran et al., "Meta-learning with implicit gradients", NeurIPS 2019.
+    """
+    estimator = Implicit(strength, solver, proximal, system_strength)
+    return MetaLearner(model, criterion, rule, estimator=estimator, **options)
+
+
 def Reptile(  # noqa: N802
-    model: nn.Module, criterion: Callable[..., Tensor] | None, rule: UpdateRule, **options: Unpack[Options]
+    model: nn.Module,
+    criterion: Callable[..., Tensor] | None,
+    rule: UpdateRule,
+    *,
+    keep_state: bool = False,
+    **options: Unpack[Options],
 ) -> MetaLearner:
     """Return Reptile: the start moves towards the adapted parameters. Arguments as in `MAML`.
 
     `support_batches` gives every inner step a mini-batch of its own, as in the paper; `torch.optim.SGD(lr=epsilon)`
-    makes the paper's outer step.
+    makes the paper's outer step. The authors' code is `rule=inner.Adam(1e-3, betas=(0.0, 0.999)), keep_state=True`.
 
     References:
         Nichol et al., "On first-order meta-learning algorithms", arXiv 2018.
     """
-    return MetaLearner(model, criterion, rule, estimator=ParameterDifference(), **options)
+    return MetaLearner(model, criterion, rule, estimator=ParameterDifference(keep_state), **options)
 
 
 def TNet(  # noqa: N802

@@ -1,10 +1,15 @@
-"""What the two forms of reverse mode share: which derivatives are taken, and through how many steps."""
+"""What the two forms of reverse mode share: which derivatives are taken, of which losses, through how many steps."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from metalearn._checks import check_count, invalid
+from metalearn._tree import tree_leaves
 from metalearn.outer._base import MetaGradient
-from metalearn.types import Meta
+from metalearn.outer._multi_step import MultiStep, check_multi_step
+from metalearn.types import Episode, Meta, Problem, PyTree
 
 
 @dataclass(frozen=True)
@@ -15,29 +20,44 @@ class ReverseMode(MetaGradient):
         order: 2 is exact. 1 takes support gradients and losses as constants, the papers' first-order assumption.
         truncate: Number of last steps to differentiate; the gradient at the step before them is passed to `init`
             unchanged. None for all; 0 gives first-order MAML's gradient to `init`, and none to the rule.
+        multi_step: Weights of the query losses after each step, whose weighted sum takes the place of the last one's;
+            None for the last one alone. The number of iterations that they depend on is carried.
 
     Raises:
-        TypeError: If `truncate` is no int.
+        TypeError: If `truncate` is no int, or `multi_step` no MultiStep.
         ValueError: If `order` is not 1 or 2, or `truncate` is negative.
 
     References:
         Shaban et al., "Truncated back-propagation for bilevel optimization", AISTATS 2019.
+        Antoniou et al., "How to train your MAML", ICLR 2019 (multi-step loss).
     """
 
     order: int = 2
     truncate: int | None = None
+    multi_step: MultiStep | None = None
 
     def __post_init__(self) -> None:
         if type(self.order) is not int or self.order not in (1, 2):
             raise ValueError(invalid("order", "be 1 or 2", repr(self.order), "2 is exact, 1 drops the Hessian."))
         if self.truncate is not None:
             check_count("truncate", self.truncate, minimum=0, fix="None differentiates all steps.")
+        check_multi_step(self.multi_step)
 
     @property
     def reaches(self) -> frozenset[str]:
         """Everything, but the rule only if a step is differentiated."""
         return frozenset({"init", "shared"} if self.truncate == 0 else Meta._fields)
 
+    def init_carry(self, problem: Problem, meta: Meta, episode: Episode) -> PyTree:
+        """Return the number of meta-iterations so far, if the weights of a multi-step loss may depend on it."""
+        return tree_leaves(meta.init)[0].new_zeros(()) if self.multi_step else ()
+
     def num_constant(self, num_steps: int) -> int:
         """Return the number of first steps that are not differentiated."""
         return 0 if self.truncate is None else max(num_steps - self.truncate, 0)
+
+    def weights(self, carry: PyTree, num_steps: int) -> tuple[Sequence[Tensor | float | None], PyTree]:
+        """Return the weight of the query loss after each step, None where it is not needed, and the next carry."""
+        if self.multi_step is None:
+            return [None] * (num_steps - 1) + [1.0], carry
+        return self.multi_step.weights(carry, num_steps).unbind(), carry + 1

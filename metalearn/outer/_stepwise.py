@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.func import grad_and_value, vjp
 
@@ -20,6 +21,7 @@ class _Record(NamedTuple):
     state: PyTree
     grads: Params
     loss: Tensor
+    query_bar: Params | None
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Stepwise(ReverseMode):
         order: 2 is exact; 1 takes support gradients and losses as constants.
         truncate: Number of last steps to differentiate, at least 0; the gradient before them is passed to `init`
             unchanged. None for all.
+        multi_step: Weights of the query losses after each step, `MultiStep()`; None for the last one alone.
 
     References:
         Franceschi et al., "Forward and reverse gradient-based hyperparameter optimization", ICML 2017 (eqs. 6-7).
@@ -49,26 +52,43 @@ class Stepwise(ReverseMode):
             return problem.rule.init_state(rule, init, key), init
 
         (state, params), pull_start = vjp(start, meta.rule, meta.init)  # type: ignore[misc]
-        records = []
-        for step in range(problem.num_steps):
-            before = params, state
+        weights, next_carry = self.weights(carry, problem.num_steps)
+        records, losses = [], []
+        shared_bar, passed_bar = tree_zeros_like(meta.shared), tree_zeros_like(meta.init)
+        for step, weight in enumerate(weights):
+            before, query_bar = (params, state), None
             params, state, grads, loss = inner.step(problem, meta, params, state, episode, step)
+            if weight is not None:
+                (query_bar, more_shared), value = _weighted(problem, weight, params, meta.shared, episode)
+                losses.append(value)
+                shared_bar = tree_add(shared_bar, more_shared)
             if step >= cut:
-                records.append(_Record(step, *before, grads, loss))
+                records.append(_Record(step, *before, grads, loss, query_bar))
+            elif query_bar is not None:
+                passed_bar = tree_add(passed_bar, query_bar)
 
-        at_end, query_loss = grad_and_value(problem.query_loss, argnums=(0, 1))(params, meta.shared, episode)
-        params_bar, shared_bar = at_end
-        state_bar, rule_bar = tree_zeros_like(state), tree_zeros_like(meta.rule)
+        params_bar, state_bar, rule_bar = (tree_zeros_like(tree) for tree in (params, state, meta.rule))
         while records:
             record = records.pop()
+            if record.query_bar is not None:
+                params_bar = tree_add(params_bar, record.query_bar)
             pulled = _pull_back(problem, meta, episode, record, params_bar, state_bar, self.order)
             params_bar, state_bar, more_shared, more_rule = pulled
             shared_bar, rule_bar = tree_add(shared_bar, more_shared), tree_add(rule_bar, more_rule)
         if cut:
             state_bar = tree_zeros_like(state_bar)
-        start_rule_bar, init_bar = pull_start((state_bar, params_bar))
+        start_rule_bar, init_bar = pull_start((state_bar, tree_add(params_bar, passed_bar)))
         gradient = Meta(init_bar, shared_bar, tree_add(rule_bar, start_rule_bar))
-        return Estimate(gradient, query_loss, carry, {})
+        return Estimate(gradient, torch.stack(losses).sum(), next_carry, {})
+
+
+def _weighted(problem: Problem, weight: Tensor | float, params: Params, shared: Params, episode: Episode) -> Any:
+    """Return gradients to params and shared, and value, of the query loss times its weight."""
+
+    def loss(params: Params, shared: Params) -> Tensor:
+        return weight * problem.query_loss(params, shared, episode)
+
+    return grad_and_value(loss, argnums=(0, 1))(params, shared)
 
 
 def _pull_back(

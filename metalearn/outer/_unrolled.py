@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.func import grad_and_value
 
@@ -21,6 +22,7 @@ class Unrolled(ReverseMode):
         order: 2 is exact; 1 takes support gradients and losses as constants.
         truncate: Number of last steps to differentiate, at least 0; the gradient before them is passed to `init`
             unchanged. None for all.
+        multi_step: Weights of the query losses after each step, `MultiStep()`; None for the last one alone.
 
     References:
         Finn et al., "Model-agnostic meta-learning for fast adaptation of deep networks", ICML 2017.
@@ -29,17 +31,21 @@ class Unrolled(ReverseMode):
     def __call__(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree) -> Estimate:
         """Estimate one task's meta-gradient."""
         cut = self.num_constant(problem.num_steps)
+        weights, next_carry = self.weights(carry, problem.num_steps)
 
-        def query_loss(meta: Meta) -> Tensor:
+        def objective(meta: Meta) -> Tensor:
             params, state = meta.init, problem.rule.init_state(meta.rule, meta.init, key)
-            for step in range(problem.num_steps):
+            losses = []
+            for step, weight in enumerate(weights):
                 params, state, *_ = inner.step(problem, meta, params, state, episode, step, order=self.order)
-                if step + 1 == cut:
+                if step < cut:
                     params, state = _pass_to_init(params, meta.init), tree_detach(state)
-            return problem.query_loss(params, meta.shared, episode)
+                if weight is not None:
+                    losses.append(weight * problem.query_loss(params, meta.shared, episode))
+            return torch.stack(losses).sum()
 
-        gradient, loss = grad_and_value(query_loss)(meta)
-        return Estimate(gradient, loss, carry, {})
+        gradient, loss = grad_and_value(objective)(meta)
+        return Estimate(gradient, loss, next_carry, {})
 
 
 def _pass_to_init(params: PyTree, init: PyTree) -> PyTree:

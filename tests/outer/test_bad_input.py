@@ -131,6 +131,11 @@ AT_CONSTRUCTION = {
         ValueError,
         "got one that reaches init, shared only",
     ),
+    "an implicit gradient for a learned rule": (
+        lambda: learner(rule=inner.MetaSGD(0.01), estimator=outer.Implicit(2.0)),
+        ValueError,
+        "Use estimator=outer.Unrolled(), or a rule without meta-parameters.",
+    ),
     "clipping no estimator": (
         lambda: outer.ClipPerTask(outer.Unrolled, 1.0),
         TypeError,

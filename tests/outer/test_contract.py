@@ -25,6 +25,10 @@ ESTIMATORS = [
     (outer.Implicit(5.0, outer.Neumann(3)), None),
     (outer.Implicit(5.0, outer.Direct()), None),
     (outer.ForwardMode(), 2),
+    (outer.Unrolled(multi_step=outer.MultiStep(10)), None),
+    (outer.Stepwise(multi_step=outer.MultiStep()), None),
+    (outer.EvolutionStrategies(4), None),
+    (outer.EvolutionStrategies(4, inner=True), None),
     (outer.ClipPerTask(outer.Unrolled(), value=1e3), 2),
     (outer.ClipPerTask(outer.Stepwise(), value=1e-2), None),
 ]

@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 import torch.nn as nn
@@ -20,6 +22,8 @@ def build(method, **options):
         (outer.FOMAML, outer.Unrolled(order=1), 6),
         (outer.ANIL, outer.Unrolled(), 2),
         (outer.Reptile, outer.ParameterDifference(), 6),
+        (partial(outer.Reptile, keep_state=True), outer.ParameterDifference(keep_state=True), 6),
+        (partial(outer.IMAML, strength=30.0, solver=outer.Direct()), outer.Implicit(30.0, outer.Direct()), 6),
     ],
 )
 def test_choices(method, estimator, fast):
@@ -45,6 +49,68 @@ def test_the_head_is_the_last_that_can_be_learned():
 def test_reptile_trains_on_parts_of_the_support_set():
     learner = build(outer.Reptile, support_batches=5)
     learner(sine_episodes(k_shot=5)).backward()
+
+
+class TestHyperRepresentation:
+    """The paper's four variants, each against its definition by plain autograd."""
+
+    RATE = 0.1
+    STEPS = 4
+
+    def gradient(self, tasks, estimator):
+        torch.manual_seed(0)
+        model = models.mlp(1, [5, 4], 1).double()
+        rule = inner.SGD(self.RATE)
+        learner = outer.HyperRepresentation(model, F.mse_loss, rule, num_steps=self.STEPS, estimator=estimator)
+        return model, learner.estimate(tasks).gradient.shared
+
+    def expected(self, model, tasks, *, detach, on_support, every_step):
+        body, params = model[:-1], list(model[:-1].parameters())
+        total = 0.0
+        for x, y, query_x, query_y in zip(*tasks.support[:2], *tasks.query[:2], strict=True):
+            weight, bias = (torch.zeros(shape, dtype=torch.float64, requires_grad=True) for shape in ((1, 4), (1,)))
+            losses = []
+            for _ in range(self.STEPS):
+                loss = F.mse_loss(F.linear(body(x), weight, bias), y)
+                grads = torch.autograd.grad(loss, (weight, bias), create_graph=True)
+                weight, bias = (p - self.RATE * (g.detach() if detach else g) for p, g in zip((weight, bias), grads))
+                at, target = (x, y) if on_support else (query_x, query_y)
+                losses.append(F.mse_loss(F.linear(body(at), weight, bias), target))
+            total = total + (sum(losses) / len(losses) if every_step else losses[-1])
+        return torch.autograd.grad(total / len(tasks.query.x), params)
+
+    @pytest.mark.parametrize(
+        ("estimator", "variant"),
+        [
+            (outer.Unrolled(), {"detach": False, "on_support": False, "every_step": False}),  # bilevel
+            (outer.Unrolled(order=1), {"detach": True, "on_support": False, "every_step": False}),  # approximate
+            (outer.Unrolled(), {"detach": False, "on_support": True, "every_step": False}),  # training sets only
+            (
+                outer.Unrolled(order=1, multi_step=outer.MultiStep()),  # joint
+                {"detach": True, "on_support": True, "every_step": True},
+            ),
+        ],
+    )
+    def test_variants(self, estimator, variant):
+        tasks = sine_episodes()
+        given = tasks._replace(query=tasks.support) if variant["on_support"] else tasks
+        model, ours = self.gradient(given, estimator)
+        for left, right in zip(ours.values(), self.expected(model, tasks, **variant), strict=True):
+            torch.testing.assert_close(left, right, rtol=1e-9, atol=1e-12)
+
+    def test_the_head_starts_at_zero_and_stays_there(self):
+        learner = build(outer.HyperRepresentation)
+        assert not any(start.any() for start in learner.meta.init.values())
+        assert [name for name, _ in learner.named_parameters()] == [
+            "model.0.weight", "model.0.bias", "model.2.weight", "model.2.bias",
+        ]  # fmt: skip
+
+
+def test_the_code_of_imaml():
+    """As its authors published it, not as the paper says."""
+    code = {"proximal": "last_step", "system_strength": 12.0, "solver": outer.CG(5, damping=1.0)}
+    learner = build(outer.IMAML, num_steps=17, **code)
+    assert learner.estimator == outer.Implicit(2.0, outer.CG(5, damping=1.0), "last_step", 12.0)
 
 
 def t_net():

@@ -1,6 +1,9 @@
 """Reptile's direction against its definition, and its expansion for small rates."""
 
+import copy
+
 import torch
+import torch.nn.functional as F
 
 from metalearn import inner, outer
 from metalearn.types import Batch, Episode, Meta
@@ -98,3 +101,62 @@ def test_only_the_start_gets_a_gradient(episodes):
     estimate = learner.estimator(learner.problem, learner.meta, one, keys()[0], ())
     assert estimate.gradient.shared == {}
     assert estimate.gradient.rule == {}
+
+
+class TestKeptState:
+    def learner(self, **options):
+        rule = inner.Adam(0.01, betas=(0.0, 0.9))
+        return sine_learner(rule, estimator=outer.ParameterDifference(keep_state=True), **options)
+
+    def test_tasks_go_on_with_one_optimizer(self, episodes):
+        """Serial Reptile as its authors run it: torch's Adam, never reset, on one task after another."""
+        learner = self.learner(num_steps=3)
+        outer_optimizer = torch.optim.SGD(learner.parameters(), lr=0.5)
+        model = copy.deepcopy(learner.model)
+        theirs = torch.optim.Adam(model.parameters(), lr=0.01, betas=(0.0, 0.9))
+        for index in (0, 1, 2, 0):
+            outer_optimizer.zero_grad()
+            learner(task(episodes, slice(index, index + 1))).backward()
+            outer_optimizer.step()
+
+            start = [param.detach().clone() for param in model.parameters()]
+            support = task(episodes, index).support
+            for _ in range(3):
+                theirs.zero_grad()
+                F.mse_loss(model(support.x), support.y).backward()
+                theirs.step()
+            with torch.no_grad():
+                for param, old in zip(model.parameters(), start, strict=True):
+                    param.copy_(old + 0.5 * (param - old))
+        for ours, param in zip(learner.model.parameters(), model.parameters(), strict=True):
+            torch.testing.assert_close(ours, param, rtol=1e-9, atol=1e-12)
+
+    def test_a_batch_leaves_the_mean_of_its_states(self, episodes):
+        learner = self.learner()
+        each = [learner.estimate(task(episodes, slice(i, i + 1))).carry["square"]["0.weight"] for i in range(3)]
+        together = learner.estimate(episodes).carry["square"]["0.weight"]
+        torch.testing.assert_close(together, torch.stack(each).mean(0), rtol=1e-10, atol=1e-14)
+
+    def test_adapt_starts_afresh(self, episodes):
+        learner = self.learner()
+        before = learner.adapt(episodes.support).params["0.weight"]
+        learner(episodes)
+        assert torch.equal(learner.adapt(episodes.support).params["0.weight"], before)
+
+    def test_survives_state_dict(self, episodes):
+        one, two = self.learner(), self.learner()
+        one(episodes)
+        two.load_state_dict(one.state_dict())
+        assert torch.equal(one(episodes), two(episodes))
+
+    def test_a_diverged_task_leaves_no_trace(self, episodes):
+        """Its gradient is reported as it is; what is carried stays finite, with its share unchanged."""
+        broken = episodes._replace(support=episodes.support._replace(y=episodes.support.y.clone()))
+        broken.support.y[1] = torch.nan
+        learner = self.learner()
+        estimate = learner.estimate(broken)
+        assert estimate.diagnostics["finite"].tolist() == [True, False, True]
+        assert not estimate.gradient.init["0.weight"].isfinite().all()
+        kept = estimate.carry["square"]["0.weight"]
+        each = [learner.estimate(task(episodes, slice(i, i + 1))).carry["square"]["0.weight"] for i in (0, 2)]
+        torch.testing.assert_close(kept, (each[0] + each[1]) / 3, rtol=1e-10, atol=1e-14)

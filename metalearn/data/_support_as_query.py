@@ -1,0 +1,41 @@
+"""Tasks that are judged on what they are adapted to."""
+
+from dataclasses import dataclass
+
+import torch
+
+from metalearn._checks import invalid
+from metalearn.data._episodes import TaskDistribution
+from metalearn.types import Episode
+
+
+@dataclass(frozen=True)
+class SupportAsQuery(TaskDistribution):
+    """The tasks of another distribution with their support sets as query sets: a training-error objective.
+
+    Args:
+        tasks: The other distribution; the size of its query sets does not matter.
+
+    Raises:
+        TypeError: If `tasks` is no task distribution.
+
+    References:
+        Franceschi et al., "A bridge between hyperparameter optimization and learning-to-learn", 2017, appendix A
+        ("train").
+
+    >>> from metalearn import data
+    >>> SupportAsQuery(data.Sinusoid(k_shot=5, num_query=1)).sample(3).query.x.shape
+    torch.Size([3, 5, 1])
+    """
+
+    tasks: TaskDistribution
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.tasks, TaskDistribution):
+            fix = "Write data.SupportAsQuery(data.Sinusoid(5, 5)), say."
+            raise TypeError(invalid("SupportAsQuery's tasks", "be a task distribution", repr(self.tasks), fix))
+
+    def draw(self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None) -> Episode:
+        """Draw tasks and drop their query sets."""
+        support = self.tasks.draw(num_tasks, generator, device).support
+        return Episode(support, support)

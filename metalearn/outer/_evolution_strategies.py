@@ -1,0 +1,135 @@
+"""Gradients from function values alone, by antithetic random directions."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from metalearn import inner
+from metalearn._checks import check_bool, check_count, check_positive
+from metalearn._tree import over_first_axes, tree_detach, tree_flatten, tree_map, tree_unflatten, tree_zeros_like
+from metalearn.functional import derive_key, normal
+from metalearn.outer._base import MetaGradient
+from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Params, Problem, PyTree
+
+
+@dataclass(frozen=True)
+class EvolutionStrategies(MetaGradient):
+    """The gradient of the query loss smoothed by Gaussian noise, from its values at antithetic pairs of points.
+
+    With F the query loss after adaptation, it is the mean of (F(m + std e) - F(m - std e)) / (2 std) e over directions
+    e from N(0, I), which come from the task's key. Nothing is differentiated through the inner loop, so it may be
+    anything; with `inner=True` nothing is differentiated inside it either: the rule gets gradients of the support loss
+    that are estimated likewise, in training, `adapt` and `evaluate`.
+
+    Args:
+        num_pairs: Number of pairs of points, at least 1. The variance falls with its inverse and grows with the number
+            of learned numbers.
+        std: Standard deviation of the noise, positive, in the units of what is learned.
+        inner: Whether the support loss's gradient is estimated too, for losses that have none.
+
+    Raises:
+        TypeError: If `num_pairs` is no int, or `inner` no bool.
+        ValueError: If a number is out of its range.
+
+    References:
+        Salimans et al., "Evolution strategies as a scalable alternative to reinforcement learning", arXiv 2017.
+        Song et al., "ES-MAML: simple Hessian-free meta learning", ICLR 2020.
+    """
+
+    num_pairs: int = 32
+    std: float = 0.01
+    inner: bool = False
+
+    def __post_init__(self) -> None:
+        check_count("EvolutionStrategies' num_pairs", self.num_pairs)
+        check_positive("EvolutionStrategies' std", self.std)
+        check_bool("EvolutionStrategies' inner", self.inner)
+
+    def __call__(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree) -> Estimate:
+        """Estimate one task's meta-gradient."""
+        inside = self._inner_problem(problem, key)
+
+        def query_loss(meta: Meta, episode: Episode) -> Tensor:
+            params = inner.adapt(inside, meta, episode, key).params
+            return problem.query_loss(params, meta.shared, episode)
+
+        constant = {name: meta.init[name] for name in problem.constant}
+        learned = meta._replace(init={name: p for name, p in meta.init.items() if name not in constant})
+
+        def of_learned(learned: Meta, episode: Episode) -> Tensor:
+            return query_loss(learned._replace(init={**learned.init, **constant}), episode)
+
+        gradient = antithetic(of_learned, learned, episode, derive_key(key), self.num_pairs, self.std)
+        gradient = gradient._replace(init={**tree_zeros_like(meta.init), **gradient.init})
+        return Estimate(gradient, query_loss(meta, episode), carry, {})
+
+    def adapt(self, problem: Problem, meta: Meta, support: Batch, key: Tensor, num_steps: int) -> Adapted:
+        """Adapt to one task's support set, by estimated gradients if `inner`."""
+        return super().adapt(self._inner_problem(problem, key), meta, support, key, num_steps)
+
+    def _inner_problem(self, problem: Problem, key: Tensor) -> Problem:
+        if not self.inner:
+            return problem
+        return problem._replace(
+            support_loss=Smoothed(problem.support_loss, derive_key(key, 1), self.num_pairs, self.std)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Smoothed:
+    """A support loss with its own value and an estimated gradient.
+
+    Attributes:
+        loss: The support loss.
+        key: Decides the directions, new ones at every step.
+        num_pairs: Number of pairs of points.
+        std: Standard deviation of the noise.
+    """
+
+    loss: Callable[..., Tensor]
+    key: Tensor
+    num_pairs: int
+    std: float
+
+    def __call__(self, params: Params, shared: Params, episode: Episode, step: int) -> Tensor:
+        """Return the loss at `params` and `shared`, a scalar."""
+
+        def loss(params: Params, episode: Episode) -> Tensor:
+            return self.loss(params, shared, episode, step).detach()
+
+        at = tree_detach(params)
+        gradient = antithetic(loss, at, episode, derive_key(self.key, step), self.num_pairs, self.std)
+        slopes = [((param - at[name]) * gradient[name]).sum() for name, param in params.items()]
+        return loss(at, episode) + torch.stack(slopes).sum()
+
+
+def antithetic(
+    function: Callable[[Any, Episode], Tensor], at: Any, episode: Episode, key: Tensor, num_pairs: int, std: float
+) -> Any:
+    """Estimate the gradient of a function of a pytree, smoothed by noise, from its values at pairs of points.
+
+    Args:
+        function: Returns a scalar of `at` and the episode.
+        at: Where the gradient is taken.
+        episode: The task's data.
+        key: Decides the directions.
+        num_pairs: Number of pairs of points.
+        std: Standard deviation of the noise.
+    """
+    leaves, spec = tree_flatten(at)
+    noise = [normal(key, (num_pairs, *leaf.shape), stream, dtype=leaf.dtype) for stream, leaf in enumerate(leaves)]
+    directions = tree_unflatten(noise, spec)
+
+    def slope(direction: Any, episode: Episode) -> Tensor:
+        ahead = function(tree_map(lambda leaf, move: leaf + std * move, at, direction), episode)
+        behind = function(tree_map(lambda leaf, move: leaf - std * move, at, direction), episode)
+        return (ahead - behind) / (2 * std)
+
+    # The episode is expanded since nested vmaps of mse_loss fail on outputs with an axis that targets lack.
+    episodes = tree_map(lambda leaf: leaf.expand(num_pairs, *leaf.shape), episode)
+    slopes = vmap(slope, randomness="different")(directions, episodes)
+    return tree_map(lambda move: (over_first_axes(slopes, move) * move).mean(0), directions)

@@ -1,0 +1,137 @@
+"""Forward mode against reverse mode, and its online form against restarts."""
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from metalearn import inner, models, outer, testing
+from tests.cases import RandomMask, keys, relative_difference, sine_episodes, sine_learner, task
+
+RULES = [
+    inner.SGD(0.01),
+    inner.LearnedRate(inner.Momentum(0.01), num_steps=2),
+    inner.Learned(inner.RMSProp(0.01), ("lr", "alpha")),
+    inner.LSTM(hidden_size=2, lr=0.01),
+    inner.LearnedRate(inner.Turtle(("grad", "grad_history", "loss"), hidden=(3,), beta=0.5), per="tensor"),
+    inner.SelfAdapting(inner.LearnedRate(inner.SGD(0.01)), lr=0.01),
+    RandomMask(0.01),
+]
+
+
+class Decay(torch.nn.Module):
+    """A support criterion with a learned weight, as a regulariser has."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor([0.7, 0.2], dtype=torch.float64))
+
+    def forward(self, output, target):
+        return self.weight[0] * F.mse_loss(output, target) + self.weight[1] * output.square().mean()
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize("fast", ["*", "4"])
+def test_equals_reverse_mode(rule, fast, episodes):
+    estimates = [
+        sine_learner(rule, fast=fast, estimator=estimator, support_criterion=Decay(), num_steps=4).estimate(
+            episodes, keys()
+        )
+        for estimator in (outer.Unrolled(), outer.ForwardMode(max_directions=1000))
+    ]
+    assert relative_difference(estimates[0].gradient, estimates[1].gradient) < 1e-10
+    assert torch.equal(estimates[0].loss, estimates[1].loss)
+
+
+def hyperparameters(estimator, num_steps, **options):
+    rule = inner.Learned(inner.Momentum(0.01), ("lr", "momentum"))
+    return sine_learner(rule, learn_init=False, estimator=estimator, num_steps=num_steps, **options)
+
+
+def test_a_fixed_start_costs_no_directions(episodes):
+    exact, ours = (
+        hyperparameters(estimator, 4).estimate(episodes, keys())
+        for estimator in (outer.Unrolled(), outer.ForwardMode(max_directions=2))
+    )
+    assert relative_difference(exact.gradient.rule, ours.gradient.rule) < 1e-10
+    assert not any(leaf.any() for leaf in ours.gradient.init.values())
+
+
+def test_memory_does_not_grow_with_the_steps():
+    many, peaks = sine_episodes(num_tasks=4, k_shot=32), []
+    for num_steps in (3, 30):
+        learner = hyperparameters(outer.ForwardMode(), num_steps)
+        learner.estimate(many)
+        peaks.append(testing.peak_live_bytes(partial(learner.estimate, many)))
+    assert peaks[1] <= 1.02 * peaks[0]
+
+
+def test_refuses_many_directions():
+    with pytest.raises(ValueError) as raised:
+        sine_learner(estimator=outer.ForwardMode(10))
+    message = str(raised.value)
+    assert "learned numbers must be at most 10 for forward mode; got 61." in message
+    assert "use outer.Stepwise(), learn_init=False, or max_directions=61 if you mean it" in message
+
+
+class TestOnline:
+    def test_goes_on_where_it_stopped(self, episodes):
+        """With constant hyperparameters three meta-steps of two inner steps end as one of six."""
+        one = task(episodes, slice(0, 1))
+        online = hyperparameters(outer.OnlineForwardMode(), 2)
+        for _ in range(3):
+            estimate = online.estimate(one)
+            online.carry.keep(estimate.carry)
+        whole = hyperparameters(outer.ForwardMode(), 6).estimate(one)
+        assert relative_difference(estimate.gradient.rule, whole.gradient.rule) < 1e-10
+        torch.testing.assert_close(estimate.loss, whole.loss, rtol=1e-12, atol=0)
+
+    def test_trains_a_rate_during_one_run(self, episodes):
+        one = task(episodes, slice(0, 1))
+        rule = inner.LearnedRate(inner.SGD(0.001))
+        learner = sine_learner(rule, learn_init=False, estimator=outer.OnlineForwardMode(), num_steps=1)
+        optimizer = torch.optim.Adam(learner.parameters(), lr=2e-4)
+        for _ in range(60):
+            loss = learner(one)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        constant = sine_learner(rule, num_steps=60).adapt(one.support).loss(one.query)
+        assert loss.item() < 0.9 * constant.item()
+
+    def test_the_run_survives_state_dict_and_starts_anew(self, episodes):
+        one = task(episodes, slice(0, 1))
+        first, other = (hyperparameters(outer.OnlineForwardMode(), 2) for _ in range(2))
+        losses = [first(one).item() for _ in range(3)]
+        other.load_state_dict(first.state_dict())
+        assert other(one).item() == first(one).item() != losses[0]
+        first.carry.reset()
+        assert first(one).item() == losses[0]
+
+    def test_takes_one_task(self, episodes):
+        with pytest.raises(ValueError, match="must come one at a time; got 3. Pass tasks.sample"):
+            hyperparameters(outer.OnlineForwardMode(), 2)(episodes)
+
+    def test_does_not_learn_a_start(self):
+        with pytest.raises(ValueError, match="reaches rule, shared only"):
+            sine_learner(estimator=outer.OnlineForwardMode())
+
+
+def test_compiles_whole(episodes):
+    eager, compiled = (
+        hyperparameters(outer.ForwardMode(), 3, compile=options).estimate(episodes, keys())
+        for options in (False, {"backend": "eager", "fullgraph": True})
+    )
+    assert relative_difference(eager.gradient.rule, compiled.gradient.rule) < 1e-12
+
+
+def test_through_losses_whose_jvp_fails(episodes):
+    torch.manual_seed(0)
+    model = models.mlp(1, [6], 1).double()
+    rule = inner.LearnedRate(inner.SGD(0.01), per="tensor")
+    estimates = [
+        outer.MetaLearner(model, F.huber_loss, rule, num_steps=3, estimator=estimator).estimate(episodes, keys())
+        for estimator in (outer.ForwardMode(), outer.Unrolled())
+    ]
+    assert relative_difference(estimates[0].gradient, estimates[1].gradient) < 1e-10

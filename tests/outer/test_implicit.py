@@ -1,0 +1,201 @@
+"""The implicit gradient against closed forms, the unrolled limit, and what iMAML claims for it."""
+
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from metalearn import inner, models, outer, testing
+from metalearn.types import Batch, Episode, Meta
+from tests.cases import keys, relative_difference, sine_episodes, sine_learner, task
+
+STRENGTH = 5.0
+
+
+def draw(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=torch.float64)
+
+
+EPISODE = Episode(Batch(draw(8, 4), draw(8)), Batch(draw(9, 4), draw(9)))
+META = Meta({"w": draw(4)}, {"log_decay": 0.1 * draw(4)}, {})
+
+
+def squares(params, batch):
+    return 0.5 * (batch.x @ params["w"] - batch.y).square().mean()
+
+
+def ridge(params, shared, episode, step):
+    """Least squares with a learned L2 penalty for every parameter."""
+    return squares(params, episode.support) + 0.5 * (shared["log_decay"].exp() * params["w"].square()).sum()
+
+
+def on_query(params, shared, episode):
+    return squares(params, episode.query)
+
+
+def implicit(solver, num_steps=1000, **options):
+    estimator = outer.Implicit(STRENGTH, solver, **options)
+    gradient = outer.meta_gradient(ridge, on_query, inner.SGD(0.1), estimator, num_steps)
+    return gradient(META, EPISODE, torch.tensor(0))
+
+
+def closed_form():
+    """Solve the inner problem exactly and differentiate the solution by autograd."""
+
+    def query_loss(meta):
+        x, y = EPISODE.support.x, EPISODE.support.y
+        matrix = x.T @ x / len(x) + torch.diag(meta.shared["log_decay"].exp() + STRENGTH)
+        solution = torch.linalg.solve(matrix, x.T @ y / len(x) + STRENGTH * meta.init["w"])
+        return on_query({"w": solution}, {}, EPISODE)
+
+    return torch.func.grad_and_value(query_loss)(META)
+
+
+@pytest.mark.parametrize("solver", [outer.Direct(), outer.CG(4), outer.CG(30), outer.Neumann(300)], ids=str)
+def test_equals_the_closed_form(solver):
+    gradient, loss = closed_form()
+    estimate = implicit(solver)
+    torch.testing.assert_close(estimate.loss, loss, rtol=1e-12, atol=0)
+    assert relative_difference(estimate.gradient.init, gradient.init) < 1e-9
+    assert relative_difference(estimate.gradient.shared, gradient.shared) < 1e-9
+    assert estimate.diagnostics["inner_gradient"] < 1e-10
+    assert estimate.diagnostics["residual"] < 1e-9
+
+
+def test_is_the_limit_of_unrolling():
+    """With the anchor as a shared parameter, Unrolled sees the same inner problem."""
+
+    def anchored(params, shared, episode, step):
+        distance = (params["w"] - shared["anchor"]).square().sum()
+        return ridge(params, shared, episode, step) + 0.5 * STRENGTH * distance
+
+    meta = META._replace(shared={**META.shared, "anchor": META.init["w"]})
+    unrolled = outer.meta_gradient(anchored, on_query, inner.SGD(0.1), outer.Unrolled(), 1000)
+    gradient = unrolled(meta, EPISODE, torch.tensor(0)).gradient
+    estimate = implicit(outer.Direct())
+    assert relative_difference(gradient.shared["anchor"], estimate.gradient.init["w"]) < 1e-8
+    assert relative_difference(gradient.shared["log_decay"], estimate.gradient.shared["log_decay"]) < 1e-8
+    assert gradient.init["w"].norm() < 1e-10
+
+
+def test_any_rule_finds_the_solution():
+    sgd = implicit(outer.Direct())
+    gradient = outer.meta_gradient(
+        ridge, on_query, inner.Momentum(0.05, 0.5), outer.Implicit(STRENGTH, outer.Direct()), 500
+    )
+    momentum = gradient(META, EPISODE, torch.tensor(0))
+    assert relative_difference(momentum.gradient, sgd.gradient) < 1e-8
+
+
+def test_diagnostics_fall_with_accuracy():
+    few, many = (implicit(outer.CG(1), num_steps=n).diagnostics["inner_gradient"] for n in (1, 20))
+    assert 1 > few > 10 * many
+    few, many = (implicit(outer.CG(n)).diagnostics["residual"] for n in (1, 3))
+    assert 1 > few > 3 * many
+
+
+def test_of_the_authors_code():
+    """All steps but the last are free of the distance, which the last one alone descends."""
+    rate, steps = 0.1, 5
+    estimate = implicit(outer.CG(6, damping=1.0), num_steps=steps + 1, proximal="last_step", system_strength=15.0)
+    w = META.init["w"]
+    for step in range(steps):
+        w = w - rate * torch.func.grad(lambda w: ridge({"w": w}, META.shared, EPISODE, 0))(w)
+    w = w - rate * STRENGTH * (w - META.init["w"])
+    hessian = torch.func.hessian(lambda w: ridge({"w": w}, META.shared, EPISODE, 0))(w)
+    target = torch.func.grad(lambda w: on_query({"w": w}, {}, EPISODE))(w)
+    expected = torch.linalg.solve(2 * torch.eye(4).double() + hessian / 15, target)
+    torch.testing.assert_close(estimate.gradient.init["w"], expected, rtol=1e-9, atol=1e-12)
+
+
+def test_the_distance_acts_in_adapt_too(episodes):
+    learners = [sine_learner(estimator=estimator) for estimator in (outer.Unrolled(), outer.Implicit(50.0))]
+    free, near = (
+        sum(
+            (param - learner.meta.init[name]).square().sum()
+            for name, param in learner.adapt(episodes.support).params.items()
+        )
+        for learner in learners
+    )
+    assert near < 0.9 * free
+
+
+def test_loss_is_that_of_adapt(episodes):
+    learner = sine_learner(estimator=outer.Implicit(50.0), num_steps=30)
+    losses = learner.adapt(episodes.support).loss(episodes.query)
+    torch.testing.assert_close(learner.estimate(episodes, keys()).loss, losses, rtol=1e-12, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore:.*inner_gradient")
+def test_uses_the_whole_support_set(episodes):
+    """In parts the steps see mini-batches, and the curvature is that of all of them."""
+    estimates = [
+        sine_learner(inner.SGD(1e-14), estimator=outer.Implicit(5.0, outer.Direct()), support_batches=parts).estimate(
+            episodes, keys()
+        )
+        for parts in (None, 5)
+    ]
+    assert relative_difference(estimates[0].gradient, estimates[1].gradient) < 1e-9
+
+
+def test_memory_does_not_grow_with_the_steps():
+    many, peaks = sine_episodes(num_tasks=4, k_shot=32), []
+    for num_steps in (5, 50):
+        learner = sine_learner(num_steps=num_steps, estimator=outer.Implicit(5.0))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            learner.estimate(many)
+        peaks.append(testing.peak_live_bytes(lambda learner=learner: learner.estimate(many)))
+    assert peaks[1] <= 1.02 * peaks[0]
+
+
+def test_warns_once_of_an_inner_problem_that_is_not_solved(episodes):
+    learner = sine_learner(inner.SGD(1e-5), estimator=outer.Implicit(2.0, outer.Direct()))
+    with pytest.warns(UserWarning, match="inner_gradient = 1 at its first call, where 0 is exact. Take more inner"):
+        learner(episodes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        learner(episodes)
+
+
+def test_warns_of_a_system_that_is_not_solved(episodes):
+    learner = sine_learner(estimator=outer.Implicit(0.5, outer.CG(1)), num_steps=200)
+    with pytest.warns(UserWarning, match="residual"):
+        learner(episodes)
+
+
+def test_learns_a_representation_and_an_inner_loss(episodes):
+    """Gradients to what is shared equal finite differences of the solved problem."""
+
+    class Loss(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.log_scale = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+        def forward(self, output, target):
+            return self.log_scale.exp() * F.mse_loss(output, target)
+
+    learner = outer.MetaLearner(
+        models.mlp(1, [6, 6], 1).double(),
+        F.mse_loss,
+        inner.SGD(0.05),
+        num_steps=2000,
+        fast="4",
+        estimator=outer.Implicit(1.0, outer.Direct()),
+        support_criterion=Loss(),
+    )
+    one = task(episodes, slice(0, 1))
+    gradient = learner.estimate(one).gradient.shared
+    for name in ("support_criterion.log_scale", "model.2.weight"):
+        param = dict(learner.named_parameters())[name]
+        direction = torch.ones_like(param)
+        start = param.detach().clone()
+
+        def loss(value, param=param):
+            param.data.copy_(value)
+            return learner.adapt(one.support).loss(one.query)[0]
+
+        expected = testing.finite_difference(loss, start, direction, 1e-4)
+        param.data.copy_(start)
+        torch.testing.assert_close(gradient[name].sum(), expected, rtol=1e-5, atol=1e-8)

@@ -1,0 +1,74 @@
+import pytest
+import torch
+from torch.func import vmap
+
+from metalearn import outer
+
+
+def system(size=6, scale=0.5):
+    generator = torch.Generator().manual_seed(0)
+    root = torch.randn(size, size, generator=generator, dtype=torch.float64)
+    hessian = root @ root.T
+    matrix = torch.eye(size).double() + scale * hessian / torch.linalg.eigvalsh(hessian).max()
+    return matrix, torch.randn(size, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("solver", [outer.CG(6), outer.CG(40), outer.Neumann(80), outer.Direct()], ids=str)
+def test_solves(solver):
+    matrix, target = system()
+    x, residual = solver(lambda vector: matrix @ vector, target)
+    torch.testing.assert_close(x, torch.linalg.solve(matrix, target), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(residual, target - matrix @ x, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("solver", [outer.CG(2), outer.Neumann(3)], ids=str)
+def test_reports_what_is_left(solver):
+    matrix, target = system(scale=5.0)
+    x, residual = solver(lambda vector: matrix @ vector, target)
+    torch.testing.assert_close(residual, target - matrix @ x, rtol=1e-10, atol=1e-12)
+    assert residual.norm() > 1e-3
+
+
+def test_each_step_of_cg_halves_the_error():
+    matrix, target = system(20, scale=4.0)
+    solution = torch.linalg.solve(matrix, target)
+    errors = [(outer.CG(n)(lambda v: matrix @ v, target)[0] - solution).norm() for n in (1, 3, 5, 7)]
+    assert all(later < 0.5 * earlier for earlier, later in zip(errors, errors[1:], strict=False))
+
+
+def test_one_term_of_neumann_ignores_the_curvature():
+    matrix, target = system()
+    assert torch.equal(outer.Neumann(1)(lambda v: matrix @ v, target)[0], target)
+
+
+def test_damping_is_added_to_the_diagonal():
+    matrix, target = system()
+    x, _ = outer.CG(10, damping=2.0)(lambda v: matrix @ v, target)
+    torch.testing.assert_close(x, torch.linalg.solve(matrix + 2 * torch.eye(6).double(), target))
+
+
+@pytest.mark.parametrize("solver", [outer.CG(5), outer.Neumann(5), outer.Direct()], ids=str)
+def test_a_solved_system_stays_solved(solver):
+    """A zero target, and one that the first step solves exactly, under vmap beside one that is neither."""
+    targets = torch.stack([torch.zeros(6), torch.eye(6)[0], torch.ones(6)]).double()
+    x, residual = vmap(lambda target: solver(lambda v: v, target))(targets)
+    assert torch.equal(x, targets)
+    assert not residual.any()
+
+
+@pytest.mark.parametrize(
+    ("build", "error", "message"),
+    [
+        (lambda: outer.CG(0), ValueError, "CG's num_steps must be at least 1; got 0"),
+        (lambda: outer.CG(5, damping=-1.0), ValueError, "CG's damping must be at least 0; got -1.0. Write CG(5, dam"),
+        (lambda: outer.Neumann(2.5), TypeError, "Neumann's num_steps must be an int"),
+        (lambda: outer.Implicit(0.0), ValueError, "strength must be positive and finite; got 0.0. The paper's is"),
+        (lambda: outer.Implicit(1.0, outer.CG), TypeError, "Write Implicit(2.0, outer.CG(num_steps=5))."),
+        (lambda: outer.Implicit(1.0, proximal="last"), ValueError, "Did you mean 'last_step'?"),
+        (lambda: outer.Implicit(1.0, system_strength=-1.0), ValueError, "system_strength must be positive"),
+    ],
+)
+def test_refuses(build, error, message):
+    with pytest.raises(error) as raised:
+        build()
+    assert message in str(raised.value)
