@@ -15,7 +15,18 @@ from metalearn._modules import below, call_model
 from metalearn._tree import tree_map
 from metalearn.types import Batch, Episode, Params
 
-__all__ = ["ModelLoss", "OnQuery", "OnSupport", "accuracy", "derive_key", "draw_keys", "normal", "safe_sqrt", "uniform"]
+__all__ = [
+    "ModelLoss",
+    "ModuleLoss",
+    "OnQuery",
+    "OnSupport",
+    "accuracy",
+    "derive_key",
+    "draw_keys",
+    "normal",
+    "safe_sqrt",
+    "uniform",
+]
 
 _WORD = 0xFFFFFFFF
 _DIGITS = {torch.float64: 32, torch.float32: 23, torch.float16: 10, torch.bfloat16: 7}
@@ -163,6 +174,23 @@ class ModelLoss:
     def model_tensors(self, params: Params, shared: Params) -> Params:
         """Return what replaces the model's own parameters."""
         return {**params, **below("model", shared)}
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleLoss:
+    """A module called as a loss of `Problem`, with its parameters taken from `shared`.
+
+    Attributes:
+        module: Called as `(params, shared, episode, step)` or `(params, shared, episode)`.
+        name: Its parameters are `<name>.<parameter>` in `shared`.
+    """
+
+    module: nn.Module
+    name: str
+
+    def __call__(self, params: Params, shared: Params, *rest: Any) -> Tensor:
+        """Return the loss at `params` and `shared`, a scalar."""
+        return functional_call(self.module, below(self.name, shared), (params, shared, *rest))
 
 
 @dataclass(frozen=True, eq=False)

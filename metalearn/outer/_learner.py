@@ -12,7 +12,7 @@ from metalearn._checks import check_count
 from metalearn._modules import TensorTree, get_tensor, set_tensor, tie
 from metalearn._tasks import map_in_chunks, map_tasks, over_chunks, take
 from metalearn._tree import over_first_axes, tree_detach, tree_leaves, tree_map
-from metalearn.functional import ModelLoss, OnQuery, OnSupport
+from metalearn.functional import ModelLoss, ModuleLoss, OnQuery, OnSupport
 from metalearn.inner import UpdateRule
 from metalearn.outer._attach import attach
 from metalearn.outer._base import MetaGradient
@@ -29,9 +29,9 @@ class MetaLearner(nn.Module):
     """A model that learns to learn: calling it on episodes gives their mean query loss after adaptation.
 
     It is an ordinary module: `loss.backward()` puts the estimator's meta-gradient into the `.grad` of everything that
-    is learned, for any optimizer to use. Its parameters are named `model.<name>`, `criterion.<name>`,
-    `support_criterion.<name>` and `rule.<path>`. Parameters that do not require grad at construction stay constants;
-    buffers are read and never written.
+    is learned, for any optimizer to use. Its parameters are named `model.<name>`, `criterion.<name>` (so for
+    `support_criterion`, `support_loss` and `query_loss`) and `rule.<path>`. Parameters that do not require grad at
+    construction stay constants; buffers are read and never written.
 
     Args:
         model: Any module. It is wrapped, not copied.
@@ -43,7 +43,8 @@ class MetaLearner(nn.Module):
             names, or a list of patterns. The others are shared by all tasks.
         learn_init: Which fast parameters have a learned start; the start of the others becomes a buffer.
         support_criterion: The inner loss, if it differs from `criterion`.
-        support_loss: `(params, shared, episode, step) -> scalar`, in place of model and criterion in the inner loop.
+        support_loss: `(params, shared, episode, step) -> scalar`, in place of model and criterion in the inner loop: a
+            function, or a module whose parameters are learned too.
         query_loss: `(params, shared, episode) -> scalar`, likewise in the outer loss.
         support_batches: Number of parts that the support set is dealt into; step t sees part `t % support_batches`.
         batching: "vmap" over tasks, or "loop" for models that cannot be vmapped.
@@ -98,9 +99,10 @@ class MetaLearner(nn.Module):
         self.chunk_size = 1 if batching == "loop" else chunk_size
         self.support_batches = support_batches or 1
         in_support = "criterion" if support_criterion is None else "support_criterion"
+        self.support_loss, self.query_loss = support_loss, query_loss
         self.problem = Problem(
-            support_loss=support_loss or OnSupport(self._model_loss(in_support, support_batches)),
-            query_loss=query_loss or OnQuery(self._model_loss("criterion")),
+            support_loss=self._given("support_loss") or OnSupport(self._model_loss(in_support, support_batches)),
+            query_loss=self._given("query_loss") or OnQuery(self._model_loss("criterion")),
             rule=rule,
             num_steps=num_steps,
         )
@@ -265,11 +267,17 @@ class MetaLearner(nn.Module):
     def _model_loss(self, name: str, num_batches: int | None = None) -> ModelLoss:
         return ModelLoss(self.model, getattr(self, name), name, num_batches or 1)
 
+    def _given(self, name: str) -> Callable[..., Tensor] | None:
+        loss = getattr(self, name)
+        return ModuleLoss(loss, name) if isinstance(loss, nn.Module) else loss
+
     def _shared_names(self) -> list[str]:
         names = [f"model.{name}" for name in trainable(self.model) if name not in self._fast]
-        for part in ("criterion", "support_criterion"):
-            if isinstance(getattr(self, part), nn.Module):
-                names += [f"{part}.{name}" for name in trainable(getattr(self, part))]
+        of_model = {id(param) for param in self.model.parameters()}
+        for part in ("criterion", "support_criterion", "support_loss", "query_loss"):
+            if isinstance(module := getattr(self, part), nn.Module):
+                learned = [name for name in trainable(module) if id(get_tensor(module, name)) not in of_model]
+                names += [f"{part}.{name}" for name in learned]
         return names
 
     def _apply(self, *args: Any, **kwargs: Any) -> "MetaLearner":

@@ -14,7 +14,7 @@ from metalearn._checks import check_positive, invalid
 from metalearn._modules import get_tensor, set_tensor
 from metalearn._tasks import map_tasks, take
 from metalearn._tree import over_first_axes, tree_detach, tree_leaves, tree_map
-from metalearn.functional import OnQuery, OnSupport, draw_keys
+from metalearn.functional import ModuleLoss, OnQuery, OnSupport, draw_keys
 from metalearn.outer._attach import attach
 from metalearn.outer._carry import Carry
 from metalearn.outer._compile import WholeStep
@@ -246,7 +246,7 @@ def _kind(function: Any) -> Any:
     """Return what tells one function from another: its type, if its own comparison would tell copies apart."""
     if isinstance(function, partial):
         return function.func, function.args, function.keywords
-    return type(function) if isinstance(function, nn.Module | OnSupport | OnQuery) else function
+    return type(function) if isinstance(function, nn.Module | ModuleLoss | OnSupport | OnQuery) else function
 
 
 def _hyperparameters(module: nn.Module) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from metalearn._checks import check_count, check_number, invalid
+from metalearn._checks import check_count, check_number, check_positive, invalid
 
 Product = Callable[[Tensor], Tensor]
 
@@ -70,31 +70,34 @@ class CG(Solver):
 
 @dataclass(frozen=True)
 class Neumann(Solver):
-    """The Neumann series x = sum_k (I - A)^k b, which converges if all eigenvalues of A are between 0 and 2.
+    """The Neumann series x = rate * sum_k (I - rate A)^k b, which converges if 0 < rate A < 2.
 
-    For an implicit gradient: if the support loss's curvature is below the strength.
+    For an implicit gradient with rate 1: if the support loss's curvature is below the strength.
 
     Args:
         num_steps: Number of terms, at least 1, with one product each; 1 ignores the curvature.
+        rate: Scale of the matrix, positive; below 2 / (1 + curvature / strength).
 
     Raises:
         TypeError: If `num_steps` is no int.
-        ValueError: If it is below 1.
+        ValueError: If a number is out of its range.
 
     References:
         Lorraine et al., "Optimizing millions of hyperparameters by implicit differentiation", AISTATS 2020.
     """
 
     num_steps: int = 5
+    rate: float = 1.0
 
     def __post_init__(self) -> None:
         check_count("Neumann's num_steps", self.num_steps)
+        check_positive("Neumann's rate", self.rate)
 
     def __call__(self, product: Product, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sum of the first `num_steps` terms, and its residual."""
         x, residual = torch.zeros_like(target), target
         for _ in range(self.num_steps):
-            x = x + residual
+            x = x + self.rate * residual
             residual = target - product(x)
         return x, residual
 

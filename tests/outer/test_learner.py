@@ -10,7 +10,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from metalearn import functional, inner, models, outer
+from metalearn import functional, inner, models, outer, testing
 from metalearn._tree import tree_detach
 from metalearn.types import Batch, Episode
 from tests.cases import RandomMask, keys, relative_difference, sine_episodes, sine_learner, task
@@ -330,6 +330,31 @@ class TestProblems:
         own = outer.MAML(model, None, inner.SGD(0.01), num_steps=2, support_loss=support_loss, query_loss=query_loss)
         usual = outer.MAML(model, F.mse_loss, inner.SGD(0.01), num_steps=2)
         assert torch.equal(own(episodes), usual(episodes))
+
+    def test_a_loss_of_ones_own_may_be_a_module(self, model, episodes):
+        class Penalised(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.model = model  # its parameters are the learner's already
+                self.log_decay = nn.Parameter(torch.zeros(2, dtype=torch.float64))
+
+            def forward(self, params, shared, episode, step):
+                output = torch.func.functional_call(self.model, params, (episode.support.x,))
+                squares = torch.stack([params["4.weight"].square().sum(), params["4.bias"].square().sum()])
+                return F.mse_loss(output, episode.support.y) + (self.log_decay.exp() * squares).sum()
+
+        learner = outer.MAML(model, F.mse_loss, inner.SGD(0.01), num_steps=2, support_loss=Penalised())
+        assert list(learner.meta.shared) == ["support_loss.log_decay"]
+        direction = torch.tensor([1.0, -0.5], dtype=torch.float64)
+        gradient = learner.estimate(episodes).gradient.shared["support_loss.log_decay"]
+
+        def loss(value):
+            learner.support_loss.log_decay.data.copy_(value)
+            return learner(episodes).detach()
+
+        expected = testing.finite_difference(loss, torch.zeros(2, dtype=torch.float64), direction)
+        assert (gradient @ direction).item() == pytest.approx(expected.item(), rel=1e-6)
+        pickle.loads(pickle.dumps(learner.state_dict()))
 
     def test_support_batches_take_turns(self, model):
         episodes = sine_episodes(k_shot=6)

@@ -73,7 +73,9 @@ class TestHyperRepresentation:
             for _ in range(self.STEPS):
                 loss = F.mse_loss(F.linear(body(x), weight, bias), y)
                 grads = torch.autograd.grad(loss, (weight, bias), create_graph=True)
-                weight, bias = (p - self.RATE * (g.detach() if detach else g) for p, g in zip((weight, bias), grads))
+                if detach:
+                    grads = [grad.detach() for grad in grads]
+                weight, bias = weight - self.RATE * grads[0], bias - self.RATE * grads[1]
                 at, target = (x, y) if on_support else (query_x, query_y)
                 losses.append(F.mse_loss(F.linear(body(at), weight, bias), target))
             total = total + (sum(losses) / len(losses) if every_step else losses[-1])

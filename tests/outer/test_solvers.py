@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 from torch.func import vmap
@@ -33,12 +35,19 @@ def test_each_step_of_cg_halves_the_error():
     matrix, target = system(20, scale=4.0)
     solution = torch.linalg.solve(matrix, target)
     errors = [(outer.CG(n)(lambda v: matrix @ v, target)[0] - solution).norm() for n in (1, 3, 5, 7)]
-    assert all(later < 0.5 * earlier for earlier, later in zip(errors, errors[1:], strict=False))
+    assert all(later < 0.5 * earlier for earlier, later in pairwise(errors))
 
 
 def test_one_term_of_neumann_ignores_the_curvature():
     matrix, target = system()
     assert torch.equal(outer.Neumann(1)(lambda v: matrix @ v, target)[0], target)
+
+
+def test_a_lower_rate_makes_the_series_converge():
+    matrix, target = system(scale=5.0)
+    x, _ = outer.Neumann(300, rate=0.3)(lambda v: matrix @ v, target)
+    torch.testing.assert_close(x, torch.linalg.solve(matrix, target))
+    assert outer.Neumann(300)(lambda v: matrix @ v, target)[1].norm() > 1e6
 
 
 def test_damping_is_added_to_the_diagonal():
