@@ -1,8 +1,9 @@
 """Accuracy by training time on 5-way 1-shot Omniglot: `METALEARN_DATA=folder python -m benchmarks.omniglot`.
 
 The folder holds omniglot.npz. Conv-4 with 32 filters, 5 query images a class; every method trains for the same number
-of seconds, evaluations not counted, with Adam at 3e-3 and a meta-batch of 8. Accuracy is transductive: on 200 tasks of
-the validation characters while it trains, on 600 of the test characters at the end.
+of seconds, evaluations not counted, with a meta-batch of 4 and Adam, whose rate falls from 3e-3 to 0 as half a cosine
+wave over that time. Accuracy is transductive: on 200 tasks of the validation characters while it trains, on 600 of the
+test characters at the end.
 """
 
 import argparse
@@ -21,13 +22,20 @@ import torch.nn.functional as F
 
 from metalearn import data, evaluate, fit, functional, inner, models, outer
 
-AS_CODED = {"proximal": "last_step", "system_strength": 12.0, "solver": outer.CG(5, damping=1.0)}
+IN_FEW_STEPS = {  # the form of the paper's code
+    "rule": inner.SGD(0.2),
+    "num_steps": 6,
+    "strength": 1.0,
+    "proximal": "last_step",
+    "system_strength": 12.0,
+    "solver": outer.CG(2, damping=1.0),
+}
 HEAD = inner.LearnedRate(inner.SGD(0.1))
 JOINT = outer.Unrolled(order=1, multi_step=outer.MultiStep())
 METHODS: dict[str, tuple[Callable[..., outer.MetaLearner], bool]] = {  # and whether it sees training sets only
     "MAML": (partial(outer.MAML, rule=inner.SGD(0.4), num_steps=1), False),
     "iMAML": (partial(outer.IMAML, rule=inner.SGD(0.1), num_steps=16), False),
-    "iMAML as coded": (partial(outer.IMAML, rule=inner.SGD(0.1), num_steps=17, **AS_CODED), False),
+    "iMAML in few steps": (partial(outer.IMAML, **IN_FEW_STEPS), False),
     "bilevel": (partial(outer.HyperRepresentation, rule=HEAD, num_steps=5), False),
     "approximate": (
         partial(outer.HyperRepresentation, rule=HEAD, num_steps=5, estimator=outer.Unrolled(order=1)),
@@ -54,10 +62,11 @@ def run(method: str, arguments: argparse.Namespace, images: dict[str, data.Class
     optimizer = torch.optim.Adam(learner.parameters(), lr=3e-3)
     seconds, iterations, curve = 0.0, 0, []
     part = max(arguments.seconds / arguments.parts, 1e-9)
-    learner(train.sample(8, device=arguments.device))  # the checks of a first call
+    learner(train.sample(4, device=arguments.device))  # the checks of a first call
     while seconds < arguments.seconds:
+        optimizer.param_groups[0]["lr"] = 3e-3 * (0.5 + 0.5 * math.cos(math.pi * seconds / arguments.seconds))
         start = time.perf_counter()
-        fit(learner, train, optimizer, arguments.every, meta_batch_size=8, progress=False)
+        fit(learner, train, optimizer, arguments.every, meta_batch_size=4, progress=False)
         seconds += time.perf_counter() - start
         iterations += arguments.every
         if math.floor(seconds / part) > len(curve):
@@ -71,7 +80,7 @@ def run(method: str, arguments: argparse.Namespace, images: dict[str, data.Class
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--methods", default="*", help="pattern of the methods to run, such as '*MAML*'")
-    parser.add_argument("--seconds", type=float, default=300, help="of training (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=900, help="of training (%(default)s)")
     parser.add_argument("--parts", type=int, default=10, help="validations (%(default)s)")
     parser.add_argument("--every", type=int, default=20, help="iterations between looks at the clock (%(default)s)")
     parser.add_argument("--tasks", type=int, default=600, help="test tasks (%(default)s)")
