@@ -8,9 +8,14 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+LONGEST = 300
+"""Number of characters that a message shows of a value."""
+
 
 def invalid(what: str, condition: str, got: Any, fix: str = "") -> str:
     """Return the text of an error in the library's one form."""
+    text = str(got)
+    got = text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
     return f"{what} must {condition}; got {got}." + (f" {fix}" if fix else "")
 
 

@@ -29,7 +29,13 @@ def map_tasks(function: Callable[..., Any], per_task: tuple[Any, ...], batching:
     """
     count = num_tasks(per_task)
     if batching == "vmap" and count > 1:
-        return vmap(function, randomness="different")(*per_task)
+        try:
+            return vmap(function, randomness="different")(*per_task)
+        except RuntimeError as error:
+            error.add_note(
+                'A learner with batching="loop" can have models and losses that cannot be vmapped over tasks.'
+            )
+            raise
     results = [function(*take(per_task, index)) for index in range(count)]
     return tree_map(lambda *leaves: torch.stack(leaves), *results)
 

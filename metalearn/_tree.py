@@ -1,19 +1,12 @@
-"""Pytrees: PyTorch's own functions under one name, and the arithmetic that the engine needs."""
+"""Pytrees: PyTorch's own functions, faster where they are hot, and the arithmetic that the engine needs."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import (
-    MappingKey,
-    SequenceKey,
-    tree_flatten,
-    tree_leaves,
-    tree_leaves_with_path,
-    tree_map,
-    tree_unflatten,
-)
+from torch.utils import _pytree
+from torch.utils._pytree import MappingKey, SequenceKey, tree_flatten, tree_leaves_with_path, tree_unflatten
 
 __all__ = [
     "tree_flatten",
@@ -28,6 +21,29 @@ __all__ = [
     "tree_zeros_like",
     "over_first_axes",
 ]
+
+
+def tree_map(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
+    """Apply a function to every leaf, and to the leaves of other trees of the same structure."""
+    # PyTorch's goes by way of a list and a structure: a quarter of an eager meta-step's time.
+    if isinstance(tree, Tensor):
+        return function(tree, *rest)
+    if type(tree) is dict and all(type(other) is dict and other.keys() == tree.keys() for other in rest):
+        return {key: tree_map(function, value, *[other[key] for other in rest]) for key, value in tree.items()}
+    if isinstance(tree, tuple) and all(type(other) is type(tree) and len(other) == len(tree) for other in rest):
+        mapped = [tree_map(function, *children) for children in zip(tree, *rest, strict=True)]
+        return type(tree)(*mapped) if hasattr(tree, "_fields") else tuple(mapped)
+    return _pytree.tree_map(function, tree, *rest)
+
+
+def tree_leaves(tree: Any) -> list[Any]:
+    """Return all leaves, dicts in the order of their keys' insertion."""
+    if isinstance(tree, Tensor):
+        return [tree]
+    if type(tree) is dict or isinstance(tree, tuple):
+        children = tree.values() if isinstance(tree, dict) else tree
+        return [leaf for child in children for leaf in tree_leaves(child)]
+    return _pytree.tree_leaves(tree)
 
 
 def tree_add(left: Any, right: Any) -> Any:

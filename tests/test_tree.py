@@ -1,3 +1,6 @@
+from collections import OrderedDict
+
+import pytest
 import torch
 
 from metalearn import _tree
@@ -17,6 +20,20 @@ def test_arithmetic_keeps_the_structure():
     assert total.y["y"].tolist() == [2, 2, 2]
     assert _tree.tree_zeros_like(batch).x.tolist() == [0, 0]
     assert not _tree.tree_detach([torch.ones(1, requires_grad=True)])[0].requires_grad
+
+
+def test_maps_every_kind_of_node():
+    tree = Batch({"a": [torch.ones(1), (torch.ones(2),)]}, OrderedDict(b=torch.ones(3)))
+    doubled = _tree.tree_map(lambda leaf, other: leaf + other, tree, tree)
+    kinds = [type(node) for node in (doubled, doubled.x["a"], doubled.x["a"][1], doubled.y)]
+    assert kinds == [Batch, list, tuple, OrderedDict]
+    assert [leaf.tolist() for leaf in _tree.tree_leaves(doubled)] == [[2], [2, 2], [2, 2, 2]]
+
+
+@pytest.mark.parametrize("other", [{"b": torch.ones(1)}, {}, (torch.ones(1),)], ids=["key", "missing", "kind"])
+def test_trees_of_another_structure_are_refused(other):
+    with pytest.raises(ValueError, match="mismatch|expected"):
+        _tree.tree_add({"a": torch.ones(1)}, other)
 
 
 def test_values_of_the_first_axes_broadcast_over_the_others():

@@ -41,9 +41,9 @@ class Adam(Rated):
             check_decay("Adam's betas", beta)
 
     def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
-        """Return means of zero and the decays' powers of zero."""
-        one = next(iter(params.values())).new_ones(())
-        return {"mean": tree_zeros_like(params), "square": tree_zeros_like(params), "powers": (one, one)}
+        """Return means of nothing, and the weights of what is in them."""
+        zero = next(iter(params.values())).new_zeros(())
+        return {"mean": tree_zeros_like(params), "square": tree_zeros_like(params), "weights": (zero, zero)}
 
     def update(
         self, meta: PyTree, grads: Params, state: PyTree, params: Params, loss: Tensor, step: int
@@ -52,10 +52,10 @@ class Adam(Rated):
         beta1, beta2 = self.betas
         mean = {name: beta1 * state["mean"][name] + (1 - beta1) * grad for name, grad in grads.items()}
         square = {name: beta2 * state["square"][name] + (1 - beta2) * grad**2 for name, grad in grads.items()}
-        # Kept as state, not taken from the step's number, so that a state may outlive its task (as Reptile's does).
-        power1, power2 = state["powers"][0] * beta1, state["powers"][1] * beta2
+        # Kept as state, not taken from the step's number, so that a state may outlive its task (as Reptile's does);
+        # and as means of ones, since 1 - beta**n loses its digits in low precision.
+        weight1, weight2 = (b * weight + (1 - b) for b, weight in zip(self.betas, state["weights"], strict=True))
         updates = {
-            name: -self.lr * (mean[name] / (1 - power1)) / (safe_sqrt(square[name] / (1 - power2)) + self.eps)
-            for name in grads
+            name: -self.lr * (mean[name] / weight1) / (safe_sqrt(square[name] / weight2) + self.eps) for name in grads
         }
-        return updates, {"mean": mean, "square": square, "powers": (power1, power2)}
+        return updates, {"mean": mean, "square": square, "weights": (weight1, weight2)}

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
-from torch.func import vjp
 
 from metalearn._checks import check_positive, invalid
+from metalearn._derivatives import vjp
 from metalearn._tree import tree_leaves, tree_map, tree_zeros_like
 from metalearn.inner._wrapper import Wrapper
 from metalearn.types import Params, PyTree
@@ -80,6 +80,6 @@ class SelfAdapting(Wrapper):
         def updates(xi: PyTree) -> Params:
             return self.rule.update(xi, last["grads"], last["state"], last["params"], last["loss"], step - 1)[0]
 
-        _, pull = vjp(updates, state["xi"])  # type: ignore[misc]
+        _, pull = vjp(updates, state["xi"])
         (gradient,) = pull(grads)
         return tree_map(lambda value, slope: value - self.lr * slope, state["xi"], gradient)

@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 from torch import Tensor
-from torch.func import grad_and_value
 
+from metalearn._derivatives import grad_and_value
 from metalearn._tree import tree_add, tree_detach
 from metalearn.types import Adapted, Episode, Meta, Params, Problem, PyTree
 

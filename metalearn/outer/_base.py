@@ -28,6 +28,11 @@ class MetaGradient(ABC):
         return False
 
     @property
+    def differentiates(self) -> frozenset[str]:
+        """Which losses, of "support" and "query", must have derivatives."""
+        return frozenset({"support", "query"})
+
+    @property
     def serial(self) -> bool:
         """Whether what it carries belongs to one task, so that a meta-step takes a single one."""
         return False

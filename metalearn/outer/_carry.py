@@ -5,8 +5,9 @@ from typing import Any
 import torch.nn as nn
 from torch import Tensor
 
+from metalearn._checks import invalid
 from metalearn._modules import TensorTree
-from metalearn._tree import tree_leaves, tree_map
+from metalearn._tree import tree_leaves, tree_map, tree_names
 from metalearn.types import PyTree
 
 
@@ -22,8 +23,18 @@ class Carry(nn.Module):
         self.tree: TensorTree | None = None
         self._loaded: dict[str, Tensor] = {}
 
+    @property
+    def value(self) -> PyTree:
+        """What the last training step left; None before the first one."""
+        return None if self.tree is None else self.tree()
+
     def forward(self, start: PyTree) -> PyTree:
-        """Return what is carried."""
+        """Return what is carried.
+
+        Raises:
+            ValueError: If it is not named and shaped as the start.
+        """
+        _check_fits(start, dict(self.tree.named_buffers()) if self.tree else self._loaded)
         if self.tree is None and self._loaded:
             tree = TensorTree(start, learned=False)
             tree.load_state_dict(self._loaded)
@@ -56,3 +67,14 @@ class Carry(nn.Module):
         self._loaded = {
             name.removeprefix(inside): tensor.clone() for name, tensor in state_dict.items() if name.startswith(inside)
         }
+
+
+def _check_fits(start: PyTree, carried: dict[str, Tensor]) -> None:
+    """Raise if what is carried, if anything is, is another estimator's or rule's."""
+    wanted = {
+        name or "value": tuple(leaf.shape) for name, leaf in zip(tree_names(start), tree_leaves(start), strict=True)
+    }
+    got = {name: tuple(tensor.shape) for name, tensor in carried.items()}
+    if got and got != wanted:
+        fix = "Load what the same estimator and rule have saved, or start anew: learner.carry.reset()."
+        raise ValueError(invalid("learner's carry", f"be shaped as {wanted or 'nothing'}", got, fix))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from metalearn._checks import check_choice, check_positive, invalid
-from metalearn._tree import tree_map
+from metalearn._tree import tree_leaves, tree_map
 from metalearn.outer._base import MetaGradient
 from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Problem, PyTree
 
@@ -49,13 +49,21 @@ class ClipPerTask(MetaGradient):
         return self.estimator.repeats_losses
 
     @property
+    def differentiates(self) -> frozenset[str]:
+        """Which losses the wrapped estimator differentiates."""
+        return self.estimator.differentiates
+
+    @property
     def serial(self) -> bool:
         """Whether the wrapped estimator takes one task at a time."""
         return self.estimator.serial
 
     def check(self, problem: Problem, meta: Meta) -> None:
-        """Raise as the wrapped estimator does."""
+        """Raise as the wrapped estimator does, or if there is nothing to clip."""
         self.estimator.check(problem, meta)
+        if not tree_leaves(getattr(meta, self.on)):
+            fix = f"Choose on= among {[field for field in meta._fields if tree_leaves(getattr(meta, field))]}."
+            raise ValueError(invalid("ClipPerTask's on", "be a field of Meta that is learned", repr(self.on), fix))
 
     def doubts(self, diagnostics: dict[str, Tensor]) -> list[str]:
         """Doubt as the wrapped estimator does."""

@@ -21,9 +21,9 @@ class EvolutionStrategies(MetaGradient):
     """The gradient of the query loss smoothed by Gaussian noise, from its values at antithetic pairs of points.
 
     With F the query loss after adaptation, it is the mean of (F(m + std e) - F(m - std e)) / (2 std) e over directions
-    e from N(0, I), which come from the task's key. Nothing is differentiated through the inner loop, so it may be
-    anything; with `inner=True` nothing is differentiated inside it either: the rule gets gradients of the support loss
-    that are estimated likewise, in training, `adapt` and `evaluate`.
+    e from N(0, I), which come from the task's key. The query loss and the inner loop need no derivative; with
+    `inner=True` the support loss needs none either: the rule gets gradients of it that are estimated likewise, in
+    training, `adapt` and `evaluate`. Both losses are vmapped over the points, so memory is that of 2 `num_pairs` tasks.
 
     Args:
         num_pairs: Number of pairs of points, at least 1. The variance falls with its inverse and grows with the number
@@ -43,6 +43,11 @@ class EvolutionStrategies(MetaGradient):
     num_pairs: int = 32
     std: float = 0.01
     inner: bool = False
+
+    @property
+    def differentiates(self) -> frozenset[str]:
+        """The support loss, unless its gradient is estimated too."""
+        return frozenset() if self.inner else frozenset({"support"})
 
     def __post_init__(self) -> None:
         check_count("EvolutionStrategies' num_pairs", self.num_pairs)

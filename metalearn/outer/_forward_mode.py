@@ -35,8 +35,9 @@ class ForwardMode(MetaGradient):
     """The exact gradient by forward mode, for a few hyperparameters and any number of steps.
 
     Every learned number is a direction in which the fast parameters' derivative is carried along, with one
-    Hessian-vector product a step. Memory is directions x (parameters + rule state), whatever the number of steps; time
-    is directions x steps. For hyperparameters: rates, momentum, strengths of regularisation.
+    Hessian-vector product a step, vmapped over directions. Memory is directions x (parameters + rule state +
+    activations), whatever the number of steps; time is directions x steps. For hyperparameters: rates, momentum,
+    strengths of regularisation.
 
     Args:
         max_directions: Number of learned numbers above which the estimator refuses, at least 1.
@@ -60,9 +61,10 @@ class ForwardMode(MetaGradient):
         """Raise for more learned numbers than the estimator is made for."""
         count = sum(leaf.numel() for leaf in tree_leaves(_learned(problem, meta)))
         if count > self.max_directions:
+            start = "learn_init=False, " if _learned(problem, meta).init else ""
             fix = (
                 f"Each costs a Hessian-vector product a step and a copy of the fast parameters: use outer.Stepwise(), "
-                f"learn_init=False, or max_directions={count} if you mean it."
+                f"{start}or max_directions={count} if you mean it."
             )
             condition = f"be at most {self.max_directions} for forward mode"
             raise ValueError(invalid("learned numbers", condition, count, fix))
@@ -79,7 +81,7 @@ class ForwardMode(MetaGradient):
             progress = _step(problem, meta, directions, episode, progress, step)
         at_end, loss = grad_and_value(problem.query_loss, argnums=(0, 1))(progress.params, meta.shared, episode)
         dots = (progress.params_dot, directions.shared)
-        products = tree_map(lambda bar, dot: (dot * bar).flatten(1).sum(1), at_end, dots)
+        products = tree_map(lambda bar, dot: (dot * bar).reshape(len(dot), -1).sum(1), at_end, dots)
         slopes = torch.stack(tree_leaves(products)).sum(0)
         gradient = tree_map(lambda dot: torch.tensordot(slopes, dot, 1), directions)
         return Estimate(gradient, loss, progress, {})
@@ -90,8 +92,11 @@ class OnlineForwardMode(ForwardMode):
     """Forward mode that goes on where the last meta-step stopped: hyperparameters are updated during one inner run.
 
     After every `num_steps` inner steps the gradient of the query loss there updates the hyperparameters, while
-    parameters, rule state and their derivatives are carried on. For one task, and for rules that do not depend on the
-    step's number, which starts anew. `learner.carry.reset()` starts the run anew; `adapt` starts at the initialisation.
+    parameters, rule state and their derivatives are carried on. Every call in training mode, with gradients enabled,
+    goes on by `num_steps`; `learner.carry.value.params` are the parameters that it has come to, and
+    `learner.carry.reset()` starts anew. `adapt` starts at the initialisation. For one task, which every call is given,
+    as by `fit(learner, [episode], ...)`, and for rules that do not depend on the step's number, which starts at 0 in
+    every call.
 
     References:
         Franceschi et al., "Forward and reverse gradient-based hyperparameter optimization", ICML 2017, section 3.3.
@@ -129,7 +134,7 @@ def _start(problem: Problem, meta: Meta, key: Tensor) -> Progress:
 
     directions = _directions(problem, meta)
     state = start(meta.init, meta.rule)
-    state_dot = ()
+    state_dot = state  # without leaves it is its own derivative
     if tree_leaves(state):
         state_dot = vmap(_pushforward(start, (meta.init, meta.rule)))(directions.init, directions.rule)
     return Progress(meta.init, state, directions.init, state_dot)

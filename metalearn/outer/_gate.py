@@ -33,19 +33,19 @@ class Gate:
         """Raise for what is wrong with the episodes or their losses, and return the keys."""
         num_tasks = check_episodes(episodes)
         self.data(learner, episodes, episodes.support)
-        self._once("losses", learner, lambda: _check_losses(learner, episodes))
+        self.once("losses", learner, lambda: _check_losses(learner, episodes))
         return self._keys(learner, num_tasks, keys)
 
     def support(self, learner: "MetaLearner", support: Batch, keys: Tensor | None) -> Tensor:
         """Raise for what is wrong with the support sets or their loss, and return the keys."""
         num_tasks = check_task_axis({"support": support})
         self.data(learner, support, support)
-        self._once("support", learner, lambda: _check_losses(learner, Episode(support, Batch(()))))
+        self.once("support", learner, lambda: _check_losses(learner, Episode(support, Batch(()))))
         return self._keys(learner, num_tasks, keys)
 
     def gradient(self, learner: "MetaLearner", meta: Meta, episode: Episode, key: Tensor) -> None:
         """Raise for what is wrong with one task's meta-gradient."""
-        self._once("gradient", learner, lambda: _check_gradient(learner, meta, episode, key))
+        self.once("gradient", learner, lambda: _check_gradient(learner, meta, episode, key))
 
     def data(self, learner: "MetaLearner", data: Any, support: Batch) -> None:
         """Raise unless data and learner agree on the device, and the support set on its number of parts."""
@@ -59,9 +59,10 @@ class Gate:
         check_keys(keys, num_tasks)
         return keys.to(learner.device)
 
-    def _once(self, what: str, learner: "MetaLearner", check: Callable[[], None]) -> None:
+    def once(self, what: str, learner: "MetaLearner", check: Callable[[], Any]) -> None:
         """Run a check that costs a pass through the model, once for every mode that the modules are in."""
-        mode = (what, tuple(module.training for module in learner.modules()))
+        modules = (module for name, module in learner.named_modules() if not name.startswith("carry"))
+        mode = (what, tuple(module.training for module in modules))
         if mode not in self._passed:
             # Not for an outer torch.compile(learner) to trace. As a decorator it would import dynamo with the package.
             torch.compiler.disable(check)()

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import grad, grad_and_value, vjp
 
 from metalearn import inner
 from metalearn._checks import check_choice, check_positive, invalid
+from metalearn._derivatives import grad_and_value, vjp
 from metalearn._tree import tree_map, tree_ravel, tree_zeros_like
 from metalearn.functional import OnSupport
 from metalearn.outer._base import MetaGradient
@@ -54,14 +54,14 @@ class Implicit(MetaGradient):
     with the number of steps. What a rule learns has no influence on the solution, so it gets no gradient.
 
     Its diagnostics say how far from exact the estimate is: "inner_gradient", the norm of the inner problem's gradient
-    at phi relative to those of its two terms (0 at the solution, 1 at the start), and "residual", what the solver
-    leaves of dquery/dphi, relative to it. A learner warns at its first call if either is above 0.5.
+    at phi relative to that at the start, and "residual", what the solver leaves of dquery/dphi, relative to it. Both
+    are 0 at a solution and above 1 where things diverge. A learner warns at its first call if one is above 0.5.
 
     Args:
         strength: Weight lambda of the squared distance, positive.
         solver: `CG(num_steps)`, `Neumann(num_steps)` or `Direct()`.
-        proximal: "every_step" as in the paper, or "last_step" as in its code: all steps but the last descend the
-            support loss, and the last one the squared distance.
+        proximal: "every_step" as in the paper, or "last_step" as in its code: all steps but the last, at least one,
+            descend the support loss, and the last one the squared distance. Its solution is not that of the paper.
         system_strength: lambda in the linear system, positive; `strength` if None. The code adds 10.
 
     Raises:
@@ -81,7 +81,8 @@ class Implicit(MetaGradient):
     repeats_losses = True
 
     def __post_init__(self) -> None:
-        check_positive("Implicit's strength", self.strength, fix="The paper's is Implicit(strength=2.0).")
+        fix = "The paper's is Implicit(2.0); beside a regulariser of your own a small one does: Implicit(1e-3, CG(20))."
+        check_positive("Implicit's strength", self.strength, fix=fix)
         if self.system_strength is not None:
             check_positive("Implicit's system_strength", self.system_strength, fix="None takes strength.")
         check_choice("Implicit's proximal", self.proximal, ["every_step", "last_step"])
@@ -89,17 +90,23 @@ class Implicit(MetaGradient):
             fix = "Write Implicit(2.0, outer.CG(num_steps=5))."
             raise TypeError(invalid("Implicit's solver", "be a solver", repr(self.solver), fix))
 
+    def check(self, problem: Problem, meta: Meta) -> None:
+        """Raise if no step descends the support loss."""
+        if self.proximal == "last_step" and problem.num_steps == 1:
+            fix = "The last one only returns towards the start: the paper's code takes num_steps=17."
+            raise ValueError(invalid('num_steps with proximal="last_step"', "be at least 2", 1, fix))
+
     def __call__(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree) -> Estimate:
         """Estimate one task's meta-gradient."""
-        support_loss, last = _whole(problem.support_loss), problem.num_steps
+        support_loss, last = _whole(problem.support_loss), problem.num_steps - 1
         params = inner.adapt(self._inner_problem(problem, meta.init), meta, episode, key).params
         at_end, query_loss = grad_and_value(problem.query_loss, argnums=(0, 1))(params, meta.shared, episode)
         target, unravel = tree_ravel(at_end[0])
 
         def gradient(params: Params, shared: Params) -> Params:
-            return grad(support_loss)(params, shared, episode, last)
+            return grad_and_value(support_loss)(params, shared, episode, last)[0]
 
-        grads, pull = vjp(lambda params: gradient(params, meta.shared), params)  # type: ignore[misc]
+        grads, pull = vjp(lambda params: gradient(params, meta.shared), params)
         strength = self.system_strength or self.strength
 
         def product(vector: Tensor) -> Tensor:
@@ -108,12 +115,15 @@ class Implicit(MetaGradient):
         solution, residual = self.solver(product, target)
         init_bar, shared_bar = unravel(solution), at_end[1]
         if meta.shared:
-            _, pull_mixed = vjp(lambda shared: gradient(params, shared), meta.shared)  # type: ignore[misc]
+            _, pull_mixed = vjp(lambda shared: gradient(params, shared), meta.shared)
             through = pull_mixed(init_bar)[0]
             shared_bar = tree_map(lambda direct, part: direct - part / strength, shared_bar, through)
+        inner_gradient = tree_map(
+            lambda slope, param, start: slope + self.strength * (param - start), grads, params, meta.init
+        )
         diagnostics = {
-            "inner_gradient": _imbalance(grads, params, meta.init, self.strength),
-            "residual": residual.norm() / target.norm().clamp(min=torch.finfo(target.dtype).tiny),
+            "inner_gradient": _relative(tree_ravel(inner_gradient)[0], tree_ravel(gradient(meta.init, meta.shared))[0]),
+            "residual": _relative(residual, target),
         }
         return Estimate(Meta(init_bar, shared_bar, tree_zeros_like(meta.rule)), query_loss, carry, diagnostics)
 
@@ -124,15 +134,22 @@ class Implicit(MetaGradient):
 
     def doubts(self, diagnostics: dict[str, Tensor]) -> list[str]:
         """Doubt an inner problem that is far from solved, and a linear system that is."""
-        fixes = {
-            "inner_gradient": "Take more inner steps, a larger rate, or a larger strength.",
-            "residual": "Give the solver more steps, or take a larger strength.",
+        fixes = {  # where it is slow, and where it diverges
+            "inner_gradient": ("Take more inner steps, a larger rate, or a larger strength.", "Take a smaller rate."),
+            "residual": (
+                "Give the solver more steps, or take a larger strength.",
+                "Take a larger strength, CG(damping=...), or Neumann with a smaller rate.",
+            ),
         }
-        return [
-            f"{self} has {name} = {diagnostics[name].item():.2g} at its first call, where 0 is exact. {fix}"
-            for name, fix in fixes.items()
-            if diagnostics[name].item() > TRUSTED
-        ]
+        if self.proximal == "last_step":
+            del fixes["inner_gradient"]
+        doubts = []
+        for name, (slow, diverging) in fixes.items():
+            value = diagnostics[name].item()
+            if not value <= TRUSTED:  # NaN too
+                fix = slow if value <= 1 else diverging
+                doubts.append(f"{self} has {name} = {value:.2g} at its first call, where 0 is exact. {fix}")
+        return doubts
 
     def _inner_problem(self, problem: Problem, init: Params) -> Problem:
         alone_at = problem.num_steps - 1 if self.proximal == "last_step" else None
@@ -144,9 +161,6 @@ def _whole(support_loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return support_loss.whole() if isinstance(support_loss, OnSupport) else support_loss
 
 
-def _imbalance(grads: Params, params: Params, init: Params, strength: float) -> Tensor:
-    """Return |a + b| / (|a| + |b|) for the support loss's gradient a and the squared distance's b."""
-    pull = tree_map(lambda param, start: strength * (param - start), params, init)
-    loss, distance = tree_ravel(grads)[0], tree_ravel(pull)[0]
-    total = loss.norm() + distance.norm()
-    return (loss + distance).norm() / total.clamp(min=torch.finfo(total.dtype).tiny)
+def _relative(left: Tensor, whole: Tensor) -> Tensor:
+    """Return the norm of what is left relative to that of the whole."""
+    return left.norm() / whole.norm().clamp(min=torch.finfo(whole.dtype).tiny)

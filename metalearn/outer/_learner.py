@@ -19,7 +19,14 @@ from metalearn.outer._base import MetaGradient
 from metalearn.outer._carry import Carry
 from metalearn.outer._compile import WholeStep
 from metalearn.outer._gate import Gate
-from metalearn.outer._learner_checks import check_arguments, check_fast, check_parameters, check_reaches, check_serial
+from metalearn.outer._learner_checks import (
+    check_arguments,
+    check_estimator,
+    check_fast,
+    check_parameters,
+    check_reaches,
+    check_serial,
+)
 from metalearn.outer._select import Selection, select, trainable
 from metalearn.outer._unrolled import Unrolled
 from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Params, Problem, PyTree
@@ -88,14 +95,13 @@ class MetaLearner(nn.Module):
             losses=(support_loss, query_loss),
             rule=rule,
             num_steps=num_steps,
-            estimator=estimator,
             support_batches=support_batches,
             batching=batching,
             chunk_size=chunk_size,
             compile=compile,
         )
         self.model, self.criterion, self.support_criterion = model, criterion, support_criterion
-        self.estimator, self.batching, self.compile_options = estimator, batching, compile
+        self.batching, self.compile_options = batching, compile
         self.chunk_size = 1 if batching == "loop" else chunk_size
         self.support_batches = support_batches or 1
         in_support = "criterion" if support_criterion is None else "support_criterion"
@@ -113,16 +119,31 @@ class MetaLearner(nn.Module):
         learned = select("learn_init", learn_init or False, {name: names[name] for name in self._fast})
         self._shared = self._shared_names()
         self.rule = TensorTree(rule.init_meta({name: get_tensor(model, name).detach() for name in self._fast}))
-        rule_names = [f"rule.{name}" for name, _ in self.rule.named_parameters()]
-        check_reaches(estimator, rule, {"init": learned, "shared": self._shared, "rule": rule_names})
         fixed = [name for name in self._fast if name not in learned]
         self.problem = self.problem._replace(constant=frozenset(fixed))
-        estimator.check(self.problem, tree_detach(self.meta))
+        self.carry = Carry()
+        self.estimator = estimator
         for name in fixed:
             set_tensor(model, name, get_tensor(model, name).detach())
         self._tied = [names[name] for name in fixed if len(names[name]) > 1]
-        self.carry, self._gate = Carry(), Gate()
         self._run = WholeStep(MetaLearner._estimate_chunk, compile)
+
+    @property
+    def estimator(self) -> MetaGradient:
+        """How the meta-gradient is estimated; another one may be assigned, and is checked like the first."""
+        return self._estimator
+
+    @estimator.setter
+    def estimator(self, estimator: MetaGradient) -> None:
+        check_estimator(estimator)
+        learned = {
+            "init": [f"model.{name}" for name in self._fast if name not in self.problem.constant],
+            "shared": self._shared,
+            "rule": [f"rule.{name}" for name, _ in self.rule.named_parameters()],
+        }
+        check_reaches(estimator, self.problem.rule, learned)
+        estimator.check(self.problem, tree_detach(self.meta))
+        self._estimator, self._gate = estimator, Gate()
 
     @property
     def num_steps(self) -> int:
@@ -273,10 +294,10 @@ class MetaLearner(nn.Module):
 
     def _shared_names(self) -> list[str]:
         names = [f"model.{name}" for name in trainable(self.model) if name not in self._fast]
-        of_model = {id(param) for param in self.model.parameters()}
+        fast = {id(get_tensor(self.model, name)) for name in self._fast}
         for part in ("criterion", "support_criterion", "support_loss", "query_loss"):
             if isinstance(module := getattr(self, part), nn.Module):
-                learned = [name for name in trainable(module) if id(get_tensor(module, name)) not in of_model]
+                learned = [name for name in trainable(module) if id(get_tensor(module, name)) not in fast]
                 names += [f"{part}.{name}" for name in learned]
         return names
 

@@ -23,21 +23,14 @@ def check_arguments(
     losses: tuple[Any, Any],
     rule: Any,
     num_steps: Any,
-    estimator: Any,
     support_batches: Any,
     batching: Any,
     chunk_size: Any,
     compile: Any,
 ) -> None:
     """Raise unless a learner can be built from the arguments."""
-    kinds = {
-        "model": (model, nn.Module, "an nn.Module", "Pass the module itself: models.mlp(1, [40, 40], 1)."),
-        "rule": (rule, UpdateRule, "an update rule", "Pass one: inner.SGD(lr=0.01)."),
-        "estimator": (estimator, MetaGradient, "an estimator", "Pass one: outer.Unrolled()."),
-    }
-    for what, (value, kind, expected, fix) in kinds.items():
-        if not isinstance(value, kind):
-            raise TypeError(invalid(what, f"be {expected}", repr(value), fix))
+    _check_kind("model", model, nn.Module, "an nn.Module", "the module itself: models.mlp(1, [40, 40], 1)")
+    _check_kind("rule", rule, UpdateRule, "an update rule", "one: inner.SGD(lr=0.01)")
     check_criteria(*criteria, *losses, support_batches)
     check_count("num_steps", num_steps, fix="Write num_steps=5, say.")
     for name, value in (("support_batches", support_batches), ("chunk_size", chunk_size)):
@@ -50,6 +43,18 @@ def check_arguments(
     if norms := running_statistics(model):
         fix = "Wrap the model: models.use_batch_statistics(model)."
         raise ValueError(invalid("model", "keep no running statistics", f"them in {norms}", fix))
+
+
+def check_estimator(estimator: Any) -> None:
+    """Raise unless this is an estimator."""
+    _check_kind("estimator", estimator, MetaGradient, "an estimator", "one: outer.Unrolled()")
+
+
+def _check_kind(what: str, value: Any, kind: type, expected: str, example: str) -> None:
+    if not isinstance(value, kind):
+        is_class = isinstance(value, type) and issubclass(value, kind)
+        fix = f"Write {value.__name__}(...)." if is_class else f"Pass {example}."
+        raise TypeError(invalid(what, f"be {expected}", repr(value), fix))
 
 
 def check_criteria(
@@ -96,8 +101,8 @@ def check_reaches(estimator: MetaGradient, rule: UpdateRule, learned: dict[str, 
         if names and field not in estimator.reaches:
             reached = ", ".join(sorted(estimator.reaches))
             of_rule = f" of {rule}" if field == "rule" else ""
-            instead = "a rule without meta-parameters" if field == "rule" else ".requires_grad_(False) on these"
-            fix = f"Use estimator=outer.Unrolled(), or {instead}."
+            instead = {"init": "learn_init=False", "shared": ".requires_grad_(False) on these"}
+            fix = f"Use estimator=outer.Unrolled(), or {instead.get(field, 'a rule without meta-parameters')}."
             condition = f"reach all that is learned, {names}{of_rule} too"
             raise ValueError(invalid(f"estimator {estimator}", condition, f"one that reaches {reached} only", fix))
 
@@ -105,7 +110,7 @@ def check_reaches(estimator: MetaGradient, rule: UpdateRule, learned: dict[str, 
 def check_serial(estimator: MetaGradient, num_tasks: int) -> None:
     """Raise if an estimator that carries one task's progress is given several tasks."""
     if estimator.serial and num_tasks != 1:
-        fix = "Pass tasks.sample(1)."
+        fix = "Pass the same one at every call: fit(learner, [episode], ...)."
         raise ValueError(invalid(f"tasks for {estimator}", "come one at a time", num_tasks, fix))
 
 

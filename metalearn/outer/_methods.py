@@ -1,40 +1,25 @@
 """The papers' methods: `MetaLearner` with their choices filled in."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, Required, TypedDict
+from collections.abc import Callable
 
 import torch.nn as nn
 from torch import Tensor
 from typing_extensions import Unpack
 
 from metalearn._checks import invalid
-from metalearn._modules import get_tensor
 from metalearn.inner import Masked, UpdateRule, Wrapper
 from metalearn.inner._t_net import transforms
 from metalearn.outer._base import MetaGradient
 from metalearn.outer._implicit import Implicit
 from metalearn.outer._learner import MetaLearner
+from metalearn.outer._options import Options, method
 from metalearn.outer._parameter_difference import ParameterDifference
-from metalearn.outer._select import Selection, select, trainable
+from metalearn.outer._select import select, trainable
 from metalearn.outer._solvers import CG, Solver
 from metalearn.outer._unrolled import Unrolled
 
 
-class Options(TypedDict, total=False):
-    """The arguments of `MetaLearner` that every method leaves to its user."""
-
-    num_steps: Required[int]
-    fast: Selection
-    learn_init: Selection
-    support_criterion: Callable[..., Tensor] | None
-    support_loss: Callable[..., Tensor] | None
-    query_loss: Callable[..., Tensor] | None
-    support_batches: int | None
-    batching: str
-    chunk_size: int | None
-    compile: bool | Mapping[str, Any]
-
-
+@method
 def MAML(  # noqa: N802
     model: nn.Module,
     criterion: Callable[..., Tensor] | None,
@@ -58,6 +43,7 @@ def MAML(  # noqa: N802
     return MetaLearner(model, criterion, rule, estimator=estimator, **options)
 
 
+@method
 def FOMAML(  # noqa: N802
     model: nn.Module, criterion: Callable[..., Tensor] | None, rule: UpdateRule, **options: Unpack[Options]
 ) -> MetaLearner:
@@ -69,6 +55,7 @@ def FOMAML(  # noqa: N802
     return MetaLearner(model, criterion, rule, estimator=Unrolled(order=1), **options)
 
 
+@method
 def ANIL(  # noqa: N802
     model: nn.Module,
     criterion: Callable[..., Tensor] | None,
@@ -87,11 +74,12 @@ def ANIL(  # noqa: N802
     References:
         Raghu et al., "Rapid learning or feature reuse? Towards understanding the effectiveness of MAML", ICLR 2020.
     """
-    if isinstance(model, nn.Module):
-        options.setdefault("fast", _last_module(model))
+    if isinstance(model, nn.Module) and "fast" not in options:
+        options["fast"] = _last_module(model, "ANIL")
     return MetaLearner(model, criterion, rule, estimator=estimator, **options)
 
 
+@method
 def HyperRepresentation(  # noqa: N802
     model: nn.Module,
     criterion: Callable[..., Tensor] | None,
@@ -113,14 +101,16 @@ def HyperRepresentation(  # noqa: N802
     References:
         Franceschi et al., "A bridge between hyperparameter optimization and learning-to-learn", 2017.
     """
-    if isinstance(model, nn.Module):
-        options.setdefault("fast", _last_module(model))
-        for name in select("fast", options["fast"], trainable(model)):
-            nn.init.zeros_(get_tensor(model, name))
+    if isinstance(model, nn.Module) and "fast" not in options:
+        options["fast"] = _last_module(model, "HyperRepresentation")
     options.setdefault("learn_init", False)
-    return MetaLearner(model, criterion, rule, estimator=estimator, **options)
+    learner = MetaLearner(model, criterion, rule, estimator=estimator, **options)
+    for start in learner.meta.init.values():
+        nn.init.zeros_(start)
+    return learner
 
 
+@method
 def IMAML(  # noqa: N802
     model: nn.Module,
     criterion: Callable[..., Tensor] | None,
@@ -144,6 +134,7 @@ def IMAML(  # noqa: N802
     return MetaLearner(model, criterion, rule, estimator=estimator, **options)
 
 
+@method
 def Reptile(  # noqa: N802
     model: nn.Module,
     criterion: Callable[..., Tensor] | None,
@@ -163,6 +154,7 @@ def Reptile(  # noqa: N802
     return MetaLearner(model, criterion, rule, estimator=ParameterDifference(keep_state), **options)
 
 
+@method
 def TNet(  # noqa: N802
     model: nn.Module,
     criterion: Callable[..., Tensor] | None,
@@ -191,6 +183,7 @@ def TNet(  # noqa: N802
     return MetaLearner(model, criterion, rule, estimator=estimator, **options)
 
 
+@method
 def MTNet(  # noqa: N802
     model: nn.Module,
     criterion: Callable[..., Tensor] | None,
@@ -215,10 +208,11 @@ def _has_mask(rule: UpdateRule) -> bool:
     return isinstance(rule, Masked) or (isinstance(rule, Wrapper) and _has_mask(rule.rule))
 
 
-def _last_module(model: nn.Module) -> str:
+def _last_module(model: nn.Module, method: str) -> str:
     names = list(trainable(model))
     head = names[-1].rpartition(".")[0] if names else ""
     if not head and len({name.partition(".")[0] for name in names}) > 1:
-        fix = "Name it: ANIL(..., fast='head.*')."
-        raise ValueError(invalid("ANIL's head", "be a module of its own", f"parameters {names[-2:]} of the model", fix))
+        fix = f"Name what adapts: {method}(..., fast=[{names[-1]!r}])."
+        got = f"parameters {names[-2:]} of the model"
+        raise ValueError(invalid(f"{method}'s head", "be a module of its own", got, fix))
     return head or "*"

@@ -54,7 +54,7 @@ def check_gradient(
         raise ValueError(invalid("constants of the learner", "not require grad", unlearned, fix))
     with _same_random_numbers(key.device):
         check_rule(problem, meta, key)
-        unused = _unused(problem, meta, episode)
+        unused = _unused(problem, estimator, meta, episode)
         before = _generator_states(key.device)
         estimate = _estimate(problem, estimator, meta, episode, key)
         drew = any(not torch.equal(a, b) for a, b in zip(before, _generator_states(key.device), strict=True))
@@ -64,20 +64,25 @@ def check_gradient(
         fix = "Use estimator=outer.Unrolled(), or switch dropout off with learner.eval()."
         got = "random draws in its forward pass"
         raise ValueError(invalid(f"model under {estimator}", "compute the same loss twice", got, fix))
-    in_query = unused["query"]
-    if nowhere := sorted(unused["support"] & in_query):
+    if nowhere := sorted(unused["support"] & unused["query"]):
         fix = "Call .requires_grad_(False) on them before building the learner, or use them in the model."
         raise ValueError(invalid("learned parameters", "get a gradient", f"none for {nowhere}", fix))
+    reverse = _reverse_mode(estimator)
+    if reverse is not None and (reverse.order == 1 or reverse.truncate is not None):
+        _check_limited(problem, reverse, estimate, unused["query"])
+
+
+def _check_limited(problem: Problem, estimator: ReverseMode, estimate: Estimate, not_in_query: set[str]) -> None:
+    """Raise if what is left of the inner loop's derivative is too little for what is learned."""
+    fix = f"Use outer.{type(estimator).__name__}(), of order 2 and not truncated."
     of_rule = tree_leaves(estimate.gradient.rule)
-    if of_rule and _is_truncated(estimator) and not any(leaf.any() for leaf in of_rule):
-        fix = "Use an estimator that is not truncated, or a rule without meta-parameters."
+    if of_rule and not any(leaf.any() for leaf in of_rule):
         got = "zero for all of its meta-parameters"
         raise ValueError(invalid(f"{estimator}", f"give {problem.rule} a gradient", got, fix))
     # One of them may be zero for good reasons, as the last bias of a learned loss is; all of them at once may not.
     gradients = _named(estimate.gradient)
-    if in_query and not any(gradients[name].any() for name in in_query):
-        fix = "Use an estimator of order 2."
-        got = f"none for {sorted(in_query)}, which act through the inner loop alone"
+    if not_in_query and not any(gradients[name].any() for name in not_in_query):
+        got = f"none for {sorted(not_in_query)}, which act through the inner loop alone"
         raise ValueError(invalid(f"{estimator}", "give all learned parameters a gradient", got, fix))
 
 
@@ -113,7 +118,8 @@ def _check_loss(name: str, problem: Problem, meta: Meta, episodes: Episode, batc
         loss = on(meta.init, meta.shared, take(episodes, 0), *([0] if name == "support" else []))
     except (RuntimeError, IndexError) as error:
         shapes = ", ".join(f"{tuple(leaf.shape)} of {leaf.dtype}" for leaf in tree_leaves(take(batch, 0)))
-        fix = f"The first task's {name} tensors are {shapes}; fit the model's input, output and dtype to them."
+        dtype = tree_leaves(meta.init)[0].dtype
+        fix = f"The first task's {name} tensors are {shapes}, the model's parameters of {dtype}: make them fit."
         raise ValueError(invalid(f"{name} loss", "be computable", f"{type(error).__name__}: {error}", fix)) from error
     _check_scalar(name, loss)
 
@@ -144,6 +150,9 @@ def _estimate(problem: Problem, estimator: MetaGradient, meta: Meta, episode: Ep
     try:
         return estimator(problem, meta, episode, key, estimator.init_carry(problem, meta, episode))
     except RuntimeError as error:
+        if "vmap" in str(error) or "Batching rule" in str(error):
+            fix = "Use an estimator that differentiates task by task, such as outer.Stepwise()."
+            raise ValueError(invalid(f"model under {estimator}", "be one that vmap can trace", error, fix)) from error
         if "is not implemented" not in str(error):
             raise
         fix = "Attention has one in `with torch.nn.attention.sdpa_kernel(SDPBackend.MATH):`, or use order 1."
@@ -189,10 +198,10 @@ def _check_labels(name: str, labels: Tensor, num_classes: int) -> None:
         raise ValueError(invalid(f"{name} labels", condition, got, "Give the model n_way outputs."))
 
 
-def _is_truncated(estimator: MetaGradient) -> bool:
+def _reverse_mode(estimator: MetaGradient) -> ReverseMode | None:
     if isinstance(estimator, ClipPerTask):
-        return _is_truncated(estimator.estimator)
-    return isinstance(estimator, ReverseMode) and estimator.truncate is not None
+        return _reverse_mode(estimator.estimator)
+    return estimator if isinstance(estimator, ReverseMode) else None
 
 
 def _is_one_of(criterion: Any, known: tuple[Any, ...]) -> bool:
@@ -203,24 +212,41 @@ def _named(meta: Meta) -> dict[str, Tensor]:
     return {**{f"model.{name}": leaf for name, leaf in meta.init.items()}, **meta.shared}
 
 
-def _unused(problem: Problem, meta: Meta, episode: Episode) -> dict[str, set[str]]:
-    """Return the learned parameters that the support loss, and those that the query loss, does not depend on."""
+def _unused(problem: Problem, estimator: MetaGradient, meta: Meta, episode: Episode) -> dict[str, set[str]]:
+    """Return the learned parameters that the support loss, and those that the query loss, does not depend on.
+
+    Of a loss that needs no derivative nothing is known.
+
+    Raises:
+        ValueError: If the support loss needs a derivative and has none.
+    """
     init = {name: leaf.detach().requires_grad_() for name, leaf in meta.init.items()}
     shared = {name: leaf.detach().requires_grad_() for name, leaf in meta.shared.items()}
     leaves = _named(Meta(init, shared, {}))
+    unused: dict[str, set[str]] = {"support": set(), "query": set()}
     with torch.enable_grad():
-        losses = {
-            "support": problem.support_loss(init, shared, episode, 0),
-            "query": problem.query_loss(init, shared, episode),
-        }
-        return {name: _unreached(loss, leaves) for name, loss in losses.items()}
+        if "support" in estimator.differentiates:
+            unused["support"] = _unreached(problem.support_loss(init, shared, episode, 0), leaves)
+            if unused["support"] >= {f"model.{name}" for name in init}:
+                fix = "Use the model's output in it, or estimator=outer.EvolutionStrategies(inner=True)."
+                got = "none for any parameter that adapts"
+                raise ValueError(invalid("support loss", "have a derivative", got, fix))
+        if "query" in estimator.differentiates:
+            unused["query"] = _unreached(problem.query_loss(init, shared, episode), leaves)
+    return unused
 
 
 def _unreached(loss: Tensor, leaves: dict[str, Tensor]) -> set[str]:
+    """Return the names that a loss has no gradient for, of tensors that go by no other name which it has one for."""
     if not loss.requires_grad:
         return set(leaves)
     grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-    return {name for name, grad in zip(leaves, grads, strict=True) if grad is None}
+    reached = {_place(leaf) for leaf, grad in zip(leaves.values(), grads, strict=True) if grad is not None}
+    return {name for name, leaf in leaves.items() if _place(leaf) not in reached}
+
+
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.data_ptr(), tensor.shape, tensor.stride()
 
 
 def _same_random_numbers(device: torch.device) -> AbstractContextManager[None]:

@@ -19,7 +19,7 @@ from metalearn.outer._attach import attach
 from metalearn.outer._carry import Carry
 from metalearn.outer._compile import WholeStep
 from metalearn.outer._learner import MetaLearner
-from metalearn.outer._learner_checks import check_episodes, check_keys
+from metalearn.outer._learner_checks import check_episodes, check_keys, check_serial
 from metalearn.types import Episode, Estimate, Meta, PyTree
 
 
@@ -54,7 +54,7 @@ class Replicas(nn.Module):
         learners = list(learners)
         self.learner = copy.deepcopy(learners[0])
         self.learner.carry = Carry()
-        self._count, self._checked = len(learners), set[Any]()
+        self._count = len(learners)
         for name in _learned_names(learners[0]):
             tensors = [get_tensor(learner, name) for learner in learners]
             _set_alike(self.learner, name, torch.stack([tensor.detach() for tensor in tensors]))
@@ -141,14 +141,12 @@ class Replicas(nn.Module):
         if num_tasks % len(self):
             fix = f"Write tasks.sample({len(self)} * meta_batch_size)."
             raise ValueError(invalid("tasks", f"be a multiple of the {len(self)} replicas", num_tasks, fix))
+        check_serial(self.learner.estimator, num_tasks // len(self))
         keys = draw_keys(num_tasks, device=self.device) if keys is None else keys
         check_keys(keys, num_tasks)
         dealt = tree_map(lambda leaf: leaf.reshape(len(self), -1, *leaf.shape[1:]), (episodes, keys.to(self.device)))
-        mode = tuple(module.training for module in self.modules())
-        if mode not in self._checked:
-            # The first replica checks, as a learner, what costs a pass through the model.
-            self[0].check(*take(dealt, 0))
-            self._checked.add(mode)
+        # The first replica checks, as a learner, what costs a pass through the model.
+        self.learner._gate.once("replicas", self.learner, lambda: self[0].check(*take(dealt, 0)))
         return dealt
 
     def _losses(self, meta: Meta, episodes: Episode, keys: Tensor) -> Tensor:

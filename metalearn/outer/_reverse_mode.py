@@ -60,4 +60,8 @@ class ReverseMode(MetaGradient):
         """Return the weight of the query loss after each step, None where it is not needed, and the next carry."""
         if self.multi_step is None:
             return [None] * (num_steps - 1) + [1.0], carry
-        return self.multi_step.weights(carry, num_steps).unbind(), carry + 1
+        weights = self.multi_step.weights(carry, num_steps)
+        if weights.shape != (num_steps,):
+            fix = "Return one weight for every step."
+            raise ValueError(invalid("multi-step weights", f"be of shape ({num_steps},)", tuple(weights.shape), fix))
+        return weights.unbind(), carry + 1

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import grad_and_value, vjp
 
 from metalearn import inner
+from metalearn._derivatives import grad_and_value, vjp
 from metalearn._tree import tree_add, tree_zeros_like
 from metalearn.outer._reverse_mode import ReverseMode
 from metalearn.types import Episode, Estimate, Meta, Params, Problem, PyTree
@@ -51,7 +51,7 @@ class Stepwise(ReverseMode):
         def start(rule: PyTree, init: Params) -> Any:  # torch.compile cannot evaluate a tuple[...] here
             return problem.rule.init_state(rule, init, key), init
 
-        (state, params), pull_start = vjp(start, meta.rule, meta.init)  # type: ignore[misc]
+        (state, params), pull_start = vjp(start, meta.rule, meta.init)
         weights, next_carry = self.weights(carry, problem.num_steps)
         records, losses = [], []
         shared_bar, passed_bar = tree_zeros_like(meta.shared), tree_zeros_like(meta.init)
@@ -109,10 +109,10 @@ def _pull_back(
     def gradient(params: Params, shared: Params) -> Any:
         return grad_and_value(problem.support_loss)(params, shared, episode, record.step)
 
-    _, pull_update = vjp(update, meta.rule, record.grads, record.state, record.params, record.loss)  # type: ignore[misc]
+    _, pull_update = vjp(update, meta.rule, record.grads, record.state, record.params, record.loss)
     rule_bar, grads_bar, state_bar, params_bar, loss_bar = pull_update((params_bar, state_bar))
     if order == 1:
         return params_bar, state_bar, tree_zeros_like(meta.shared), rule_bar
-    _, pull_gradient = vjp(gradient, record.params, meta.shared)  # type: ignore[misc]
+    _, pull_gradient = vjp(gradient, record.params, meta.shared)
     more_params_bar, shared_bar = pull_gradient((grads_bar, loss_bar))
     return tree_add(params_bar, more_params_bar), state_bar, shared_bar, rule_bar

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import grad_and_value
 
 from metalearn import inner
+from metalearn._derivatives import grad_and_value
 from metalearn._tree import tree_detach, tree_map
 from metalearn.outer._reverse_mode import ReverseMode
 from metalearn.types import Episode, Estimate, Meta, Problem, PyTree

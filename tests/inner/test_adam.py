@@ -20,6 +20,15 @@ def test_second_derivative_is_finite_at_zero_gradients(rule, episodes):
     assert_finite_at_dead_units(rule, episodes)
 
 
+def test_keeps_its_digits_in_low_precision():
+    weight = torch.ones(4, dtype=torch.bfloat16)
+    rule, grads = inner.Adam(0.1), {"w": torch.tensor([1.0, -2.0, 3e-3, 1e-3], dtype=torch.bfloat16)}
+    state = rule.init_state({}, {"w": weight}, torch.tensor(0))
+    for step in range(5):
+        updates, state = rule.update({}, grads, state, {"w": weight}, weight.new_zeros(()), step)
+        assert (updates["w"].abs() - 0.1).abs().max() < 0.01  # of a constant gradient Adam takes the sign
+
+
 BAD = [
     (lambda: inner.Adam(0.1, betas=0.9), TypeError, "betas=(0.9, 0.999)"),
     (lambda: inner.Adam(0.1, betas=(0.9, 1.0)), ValueError, "at least 0 and below 1"),

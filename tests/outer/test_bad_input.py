@@ -35,8 +35,8 @@ class LearnedLoss(nn.Module):
 
 AT_CONSTRUCTION = {
     "a model's class": (lambda: learner(nn.Linear), TypeError, "model must be an nn.Module"),
-    "a rule's class": (lambda: learner(rule=inner.SGD), TypeError, "inner.SGD(lr=0.01)"),
-    "an estimator's class": (lambda: learner(estimator=outer.Unrolled), TypeError, "outer.Unrolled()"),
+    "a rule's class": (lambda: learner(rule=inner.SGD), TypeError, "Write SGD(...)."),
+    "an estimator's class": (lambda: learner(estimator=outer.Unrolled), TypeError, "Write Unrolled(...)."),
     "a criterion's name": (
         lambda: learner(criterion="mse"),
         TypeError,
@@ -114,7 +114,7 @@ AT_CONSTRUCTION = {
     "ANIL without a head": (
         lambda: outer.ANIL(nn.Linear(1, 1), F.mse_loss, SGD, num_steps=1),
         ValueError,
-        "ANIL's head must be a module of its own; got parameters ['weight', 'bias'] of the model. Name it",
+        "ANIL's head must be a module of its own; got parameters ['weight', 'bias'] of the model. Name what adapts",
     ),
     "Reptile for a shared body": (
         lambda: learner(fast="2", estimator=outer.ParameterDifference()),
@@ -135,6 +135,16 @@ AT_CONSTRUCTION = {
         lambda: learner(rule=inner.MetaSGD(0.01), estimator=outer.Implicit(2.0)),
         ValueError,
         "Use estimator=outer.Unrolled(), or a rule without meta-parameters.",
+    ),
+    "clipping what is not learned": (
+        lambda: learner(estimator=outer.ClipPerTask(outer.Unrolled(), 1.0, on="rule")),
+        ValueError,
+        "ClipPerTask's on must be a field of Meta that is learned; got 'rule'. Choose on= among ['init'].",
+    ),
+    "a step away and back alone": (
+        lambda: learner(estimator=outer.Implicit(2.0, proximal="last_step"), num_steps=1),
+        ValueError,
+        "must be at least 2; got 1",
     ),
     "clipping no estimator": (
         lambda: outer.ClipPerTask(outer.Unrolled, 1.0),
@@ -221,7 +231,7 @@ AT_FIRST_CALL = {
     "a truncated estimator for what the rule's state holds": (
         lambda: learner(rule=inner.Masked(SGD), estimator=outer.Unrolled(truncate=1))(sine_episodes()),
         ValueError,
-        "Use an estimator that is not truncated",
+        "Use outer.Unrolled(), of order 2 and not truncated.",
     ),
     "a tuple": (lambda: learner()((X, X)), TypeError, "Pass tasks.sample(25)"),
     "an episode of tuples": (
@@ -330,7 +340,7 @@ AT_FIRST_CALL = {
     "inputs of another precision": (
         lambda: learner()(sine_episodes(dtype=torch.float32)),
         ValueError,
-        "The first task's support tensors are (5, 1) of torch.float32, (5, 1) of torch.float32; fit the model's input",
+        "The first task's support tensors are (5, 1) of torch.float32, (5, 1) of torch.float32, the model's",
     ),
     "inputs of another size": (lambda: learner()(changed(support_x=torch.cat([X, X], -1))), ValueError, "(5, 2)"),
     "half precision": (
@@ -347,12 +357,12 @@ AT_FIRST_CALL = {
     "a loss without gradient": (
         lambda: learner(criterion=lambda output, y: y.sum())(changed()),
         ValueError,
-        "learned parameters must get a gradient",
+        "support loss must have a derivative; got none for any parameter that adapts. Use the model's output in it",
     ),
     "a learned loss at order 1": (
         lambda: learner(support_criterion=LearnedLoss(), estimator=outer.Unrolled(order=1))(changed()),
         ValueError,
-        "got none for ['support_criterion.scale'], which act through the inner loop alone. Use an estimator of order 2",
+        "got none for ['support_criterion.scale'], which act through the inner loop alone. Use outer.Unrolled()",
     ),
     "dropout under Stepwise": (
         lambda: dropout(outer.Stepwise()),

@@ -77,6 +77,16 @@ def test_adapts_by_a_loss_without_a_gradient(episodes):
     assert losses[True] < 0.15 < losses[False]
 
 
+def test_learns_by_losses_without_a_gradient(episodes):
+    def hard(output, target):
+        return ((output - target).abs() > 0.5).double().mean()
+
+    estimator = outer.EvolutionStrategies(32, std=0.3, inner=True)
+    learner = outer.MAML(sine_learner().model, hard, inner.SGD(0.1), num_steps=2, estimator=estimator)
+    learner(episodes).backward()
+    assert any(param.grad.any() for param in learner.parameters())
+
+
 def test_keys_decide_the_directions():
     one, two = estimates(outer.EvolutionStrategies(2), 2).gradient.init["w"]
     again, _ = estimates(outer.EvolutionStrategies(2), 2).gradient.init["w"]

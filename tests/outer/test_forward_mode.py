@@ -12,10 +12,13 @@ from tests.cases import RandomMask, keys, relative_difference, sine_episodes, si
 RULES = [
     inner.SGD(0.01),
     inner.LearnedRate(inner.Momentum(0.01), num_steps=2),
-    inner.Learned(inner.RMSProp(0.01), ("lr", "alpha")),
+    inner.Learned(inner.RMSProp(0.01, eps=1e-3), ("lr", "alpha")),
     inner.LSTM(hidden_size=2, lr=0.01),
     inner.LearnedRate(inner.Turtle(("grad", "grad_history", "loss"), hidden=(3,), beta=0.5), per="tensor"),
     inner.SelfAdapting(inner.LearnedRate(inner.SGD(0.01)), lr=0.01),
+    inner.Turtle(hidden=(3,), lr=0.01),
+    inner.KroneckerNetwork(0.01),
+    inner.Masked(inner.Adam(0.01, eps=1e-3)),
     RandomMask(0.01),
 ]
 
@@ -26,9 +29,11 @@ class Decay(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.tensor([0.7, 0.2], dtype=torch.float64))
+        self.scale = torch.nn.Parameter(torch.tensor(1.1, dtype=torch.float64))
 
     def forward(self, output, target):
-        return self.weight[0] * F.mse_loss(output, target) + self.weight[1] * output.square().mean()
+        mean_square = output.square().mean()
+        return self.scale * (self.weight[0] * F.mse_loss(output, target) + self.weight[1] * mean_square)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
@@ -108,12 +113,36 @@ class TestOnline:
         assert first(one).item() == losses[0]
 
     def test_takes_one_task(self, episodes):
-        with pytest.raises(ValueError, match="must come one at a time; got 3. Pass tasks.sample"):
+        with pytest.raises(ValueError, match="must come one at a time; got 3. Pass the same one"):
             hyperparameters(outer.OnlineForwardMode(), 2)(episodes)
 
     def test_does_not_learn_a_start(self):
-        with pytest.raises(ValueError, match="reaches rule, shared only"):
+        with pytest.raises(ValueError, match="reaches rule, shared only. Use .* or learn_init=False"):
             sine_learner(estimator=outer.OnlineForwardMode())
+
+    def test_a_penalty_may_start_without_a_slope(self):
+        """The start is zero, so that the first step's derivative by the penalty is zero."""
+
+        class Penalised(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.log_decay = torch.nn.Parameter(torch.tensor(-1.0, dtype=torch.float64))
+
+            def forward(self, params, shared, episode, step):
+                squares = (episode.support.x @ params["weight"].T - episode.support.y).square().mean()
+                return squares + self.log_decay.exp() * params["weight"].square().sum()
+
+        model = torch.nn.Linear(1, 1, bias=False).double()
+        torch.nn.init.zeros_(model.weight)
+        options = {"num_steps": 1, "learn_init": False, "estimator": outer.OnlineForwardMode()}
+        learner = outer.MetaLearner(model, F.mse_loss, inner.SGD(0.01), support_loss=Penalised(), **options)
+        one, slopes = task(sine_episodes(), slice(0, 1)), []
+        for _ in range(2):
+            learner.zero_grad()
+            learner(one).backward()
+            slopes.append(learner.support_loss.log_decay.grad.item())
+        assert slopes[0] == 0 != slopes[1]
+        assert learner.carry.value.params["weight"].any()
 
 
 def test_compiles_whole(episodes):

@@ -156,6 +156,28 @@ def test_warns_once_of_an_inner_problem_that_is_not_solved(episodes):
         learner(episodes)
 
 
+@pytest.mark.parametrize("rate", [1.0, 1e6])
+def test_warns_of_an_inner_loop_that_diverges(rate, episodes):
+    learner = sine_learner(inner.SGD(rate), estimator=outer.Implicit(2.0), num_steps=16)
+    with pytest.warns(UserWarning) as warned:
+        learner(episodes)
+    assert "inner_gradient" in str(warned[0].message)
+    assert "Take a smaller rate." in str(warned[0].message)
+
+
+@pytest.mark.filterwarnings("ignore:Implicit")
+def test_losses_see_steps_of_the_inner_loop_alone(episodes):
+    seen = []
+
+    def support_loss(params, shared, episode, step):
+        seen.append(step)
+        return ((episode.support.x[step] * params["0.weight"]).sum() - episode.support.y[step]).square().sum()
+
+    learner = sine_learner(support_loss=support_loss, estimator=outer.Implicit(50.0), num_steps=3)
+    learner.estimate(episodes)
+    assert set(seen) == {0, 1, 2}
+
+
 def test_warns_of_a_system_that_is_not_solved(episodes):
     learner = sine_learner(estimator=outer.Implicit(0.5, outer.CG(1)), num_steps=200)
     with pytest.warns(UserWarning, match="residual"):

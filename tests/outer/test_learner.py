@@ -356,6 +356,24 @@ class TestProblems:
         assert (gradient @ direction).item() == pytest.approx(expected.item(), rel=1e-6)
         pickle.loads(pickle.dumps(learner.state_dict()))
 
+    def test_a_loss_may_use_shared_parameters_of_the_model(self, model, episodes):
+        class Penalised(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.body = model[0]
+
+            def forward(self, output, target):
+                return F.mse_loss(output, target) + 0.5 * self.body.weight.square().sum()
+
+        plain = outer.ANIL(model, F.mse_loss, inner.SGD(0.01), num_steps=2)
+        learner = outer.ANIL(model, Penalised(), inner.SGD(0.01), num_steps=2, support_criterion=F.mse_loss)
+        gradients = []
+        for each in (plain, learner):
+            each.zero_grad()
+            each(episodes).backward()
+            gradients.append(model[0].weight.grad.clone())
+        torch.testing.assert_close(gradients[1] - gradients[0], model[0].weight.detach())
+
     def test_support_batches_take_turns(self, model):
         episodes = sine_episodes(k_shot=6)
         learner = outer.MAML(model, F.mse_loss, inner.SGD(0.01), num_steps=4, support_batches=3)
@@ -471,6 +489,32 @@ class TestAdapt:
         assert sine_learner().adapt(support).params["0.weight"].shape == (3, 6, 1)
 
 
+class TestEstimator:
+    """Another estimator may be assigned, and is checked like the first."""
+
+    def test_of_another_kind_is_refused(self):
+        learner = sine_learner()
+        with pytest.raises(TypeError, match=r"estimator must be an estimator; got 'unrolled'. Pass one"):
+            learner.estimator = "unrolled"
+        with pytest.raises(TypeError, match=r"Write Implicit\(...\)"):
+            learner.estimator = outer.Implicit
+        assert learner.estimator == outer.Unrolled()
+
+    def test_must_reach_all_that_is_learned(self, episodes):
+        learner = sine_learner(inner.LearnedRate(inner.SGD(0.01)))
+        learner(episodes)
+        with pytest.raises(ValueError, match="must reach all that is learned"):
+            learner.estimator = outer.Implicit(2.0)
+
+    def test_is_checked_at_the_first_call_again(self, episodes):
+        model = nn.Sequential(nn.Linear(1, 6), nn.Dropout(), nn.Linear(6, 1)).double()
+        learner = outer.MAML(model, F.mse_loss, inner.SGD(0.01), num_steps=1)
+        learner(episodes)
+        learner.estimator = outer.Stepwise()
+        with pytest.raises(ValueError, match="compute the same loss twice"):
+            learner(episodes)
+
+
 class TestCarry:
     """A carry lives on from one training step to the next, in copies and in the state_dict."""
 
@@ -515,6 +559,18 @@ class TestCarry:
         other(episodes, keys=ones)
         assert other.carry.tree.steps == 1
         assert pickle.loads(pickle.dumps(learner)).carry.tree.steps == 1
+
+    def test_of_another_estimator_is_refused(self, episodes):
+        learner, other = sine_learner(estimator=self.Counting()), sine_learner()
+        learner(episodes)
+        other.load_state_dict(learner.state_dict())
+        with pytest.raises(ValueError, match=r"carry must be shaped as nothing; got .* learner.carry.reset\(\)"):
+            other(episodes)
+        other.carry.reset()
+        other(episodes)
+        learner.estimator = outer.Unrolled(multi_step=outer.MultiStep(10))
+        with pytest.raises(ValueError, match=r"carry must be shaped as {'value': \(\)}; got {'steps': \(\)}"):
+            learner(episodes)
 
     def test_most_learners_have_none(self, episodes):
         learner = sine_learner()

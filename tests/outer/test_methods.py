@@ -23,7 +23,7 @@ def build(method, **options):
         (outer.ANIL, outer.Unrolled(), 2),
         (outer.Reptile, outer.ParameterDifference(), 6),
         (partial(outer.Reptile, keep_state=True), outer.ParameterDifference(keep_state=True), 6),
-        (partial(outer.IMAML, strength=30.0, solver=outer.Direct()), outer.Implicit(30.0, outer.Direct()), 6),
+        (partial(outer.IMAML, strength=60.0, solver=outer.Direct()), outer.Implicit(60.0, outer.Direct()), 6),
     ],
 )
 def test_choices(method, estimator, fast):
@@ -44,6 +44,24 @@ def test_the_head_is_the_last_that_can_be_learned():
     model = models.mlp(1, [4, 4], 1).double()
     model[4].requires_grad_(False)
     assert list(outer.ANIL(model, F.mse_loss, SGD, num_steps=1).meta.init) == ["2.weight", "2.bias"]
+
+
+def test_a_head_may_be_the_whole_model():
+    head = nn.Linear(1, 1)
+    with pytest.raises(ValueError, match="HyperRepresentation's head must be a module of its own"):
+        outer.HyperRepresentation(head, F.mse_loss, SGD, num_steps=1)
+    assert head.weight.any()
+    outer.HyperRepresentation(head, F.mse_loss, inner.MetaSGD(0.1), num_steps=1, fast="*")
+    assert not head.weight.any()
+
+
+def test_misspelt_arguments():
+    with pytest.raises(
+        TypeError, match="arguments of IMAML must be among .*; got 'strenght'. Did you mean 'strength'?"
+    ):
+        outer.IMAML(nn.Linear(1, 1), F.mse_loss, SGD, num_steps=1, strenght=2.0)
+    with pytest.raises(TypeError, match=r"num_steps must be given; got none. Write MAML\(..., num_steps=5\)"):
+        outer.MAML(nn.Linear(1, 1), F.mse_loss, SGD)
 
 
 def test_reptile_trains_on_parts_of_the_support_set():

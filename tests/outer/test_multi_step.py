@@ -87,6 +87,15 @@ class TestWeights:
         torch.testing.assert_close(ours.loss, sum(each) / 2, rtol=1e-12, atol=0)
 
 
+def test_refuses_another_number_of_weights(episodes):
+    class TooFew(outer.MultiStep):
+        def weights(self, iteration, num_steps):
+            return torch.ones(2, dtype=iteration.dtype)
+
+    with pytest.raises(ValueError, match=r"multi-step weights must be of shape \(3,\); got \(2,\)"):
+        estimate(episodes, outer.Unrolled(multi_step=TooFew()), 3)
+
+
 @pytest.mark.parametrize(
     ("build", "error", "message"),
     [

@@ -1,0 +1,48 @@
+"""What all methods leave to their users, and errors that name the method when an argument is misspelt."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, Required, TypedDict, TypeVar
+
+from torch import Tensor
+
+from metalearn._checks import did_you_mean, invalid
+from metalearn.outer._select import Selection
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Options(TypedDict, total=False):
+    """The arguments of `MetaLearner` that every method leaves to its user."""
+
+    num_steps: Required[int]
+    fast: Selection
+    learn_init: Selection
+    support_criterion: Callable[..., Tensor] | None
+    support_loss: Callable[..., Tensor] | None
+    query_loss: Callable[..., Tensor] | None
+    support_batches: int | None
+    batching: str
+    chunk_size: int | None
+    compile: bool | Mapping[str, Any]
+
+
+def method(build: Callable[P, T]) -> Callable[P, T]:
+    """Make a function that takes `Options` raise errors of its own for arguments that it does not take, or misses."""
+    parameters = inspect.signature(build).parameters.values()
+    own = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
+    taken, name = [*own, *Options.__annotations__], getattr(build, "__name__", "method")
+
+    @functools.wraps(build)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+        for argument in kwargs:
+            if argument not in taken:
+                fix = did_you_mean(argument, taken)
+                raise TypeError(invalid(f"arguments of {name}", f"be among {', '.join(taken)}", repr(argument), fix))
+        if "num_steps" not in kwargs:
+            raise TypeError(invalid("num_steps", "be given", "none", f"Write {name}(..., num_steps=5)."))
+        return build(*args, **kwargs)
+
+    return checked

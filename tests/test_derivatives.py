@@ -1,0 +1,88 @@
+import pytest
+import torch
+
+from metalearn._derivatives import grad_and_value, vjp
+
+
+def cubic(point, scale):
+    return scale * (point["a"] ** 3).sum() + (point["b"][0] * point["a"]).sum()
+
+
+POINT = {"a": torch.tensor([1.0, -2.0]).double(), "b": (torch.tensor([3.0, 4.0]).double(),)}
+
+
+@pytest.fixture(params=[torch.no_grad, torch.enable_grad], ids=["outermost", "inside"])
+def mode(request):
+    with request.param():
+        yield
+
+
+def test_gradient_is_that_of_torch_func(mode):
+    scale = torch.tensor(2.0).double()
+    for argnums in (0, 1, (0, 1)):
+        ours, value = grad_and_value(cubic, argnums)(POINT, scale)
+        theirs, same = torch.func.grad_and_value(cubic, argnums)(POINT, scale)
+        torch.testing.assert_close(ours, theirs)
+        torch.testing.assert_close(value, same)
+
+
+def test_an_unreached_input_has_a_gradient_of_zero(mode):
+    (first, second), _ = grad_and_value(lambda x, y: x.sum(), (0, 1))(torch.ones(2), torch.ones(3))
+    assert first.tolist() == [1, 1]
+    assert second.tolist() == [0, 0, 0]
+    (nothing,), _ = grad_and_value(lambda *at: torch.ones(()), (0,))(torch.ones(2))
+    assert nothing.tolist() == [0, 0]
+
+
+def test_pullback_can_be_used_twice(mode):
+    outputs, pull = vjp(lambda x, y: {"product": x * y, "constant": torch.ones(1)}, torch.ones(2), 2 * torch.ones(2))
+    assert outputs["product"].tolist() == [2, 2]
+    for factor in (1.0, 3.0):
+        x_bar, y_bar = pull({"product": factor * torch.ones(2), "constant": torch.ones(1)})
+        assert x_bar.tolist() == [2 * factor] * 2
+        assert y_bar.tolist() == [factor] * 2
+
+
+def test_nested_derivatives_are_those_of_torch_func():
+    def outer(transform, pullback):
+        def inside(x):
+            # The constant is the same tensor as the variable: only the variable is differentiated inside.
+            slope, _ = transform(lambda variable: (variable**2 * x).sum())(x)
+            _, pull = pullback(lambda variable: variable**3 * x, x)
+            return (slope**2).sum() + pull(x)[0].sum()
+
+        return transform(inside)
+
+    x = torch.tensor([1.0, -2.0]).double()
+    with torch.no_grad():
+        ours = outer(grad_and_value, vjp)(x)
+    torch.testing.assert_close(ours, outer(torch.func.grad_and_value, torch.func.vjp)(x))
+    assert not ours[0].requires_grad
+    assert not ours[1].requires_grad
+
+
+def test_inside_vmap_and_outside_of_it():
+    slope = torch.func.vmap(lambda x: grad_and_value(lambda y: (y**3).sum())(x)[0])
+    assert slope(torch.tensor([[1.0], [2.0]])).tolist() == [[3], [12]]
+    with torch.no_grad():
+        _, pull = vjp(lambda y: y**3, torch.tensor([2.0]))
+    assert torch.func.vmap(pull)(torch.tensor([[1.0], [2.0]]))[0].tolist() == [[12], [24]]
+
+
+def test_differentiates_what_torch_func_cannot():
+    class Square(torch.autograd.Function):
+        @staticmethod
+        def forward(context, x):  # without setup_context: torch.func refuses it
+            context.save_for_backward(x)
+            return x**2
+
+        @staticmethod
+        def backward(context, bar):
+            (x,) = context.saved_tensors
+            return 2 * x * bar
+
+    with torch.no_grad():
+        gradient, _ = grad_and_value(lambda x: grad_and_value(lambda y: Square.apply(y).sum())(x)[0].sum())(
+            torch.ones(2)
+        )
+    assert gradient.tolist() == [2, 2]
