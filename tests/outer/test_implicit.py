@@ -159,7 +159,7 @@ def test_warns_once_of_an_inner_problem_that_is_not_solved(episodes):
 @pytest.mark.parametrize("rate", [1.0, 1e6])
 def test_warns_of_an_inner_loop_that_diverges(rate, episodes):
     learner = sine_learner(inner.SGD(rate), estimator=outer.Implicit(2.0), num_steps=16)
-    with pytest.warns(UserWarning) as warned:
+    with pytest.warns(UserWarning, match="inner_gradient|residual") as warned:
         learner(episodes)
     assert "inner_gradient" in str(warned[0].message)
     assert "Take a smaller rate." in str(warned[0].message)
