@@ -18,10 +18,11 @@ def grad_and_value(function: Callable[..., Tensor], argnums: int | tuple[int, ..
     """Return a function that returns gradient and value, as `torch.func.grad_and_value` does.
 
     Args:
-        function: Returns a scalar, of tensors that are among its arguments or require no grad.
+        function: Returns a scalar, of tensors that are among its arguments or require no grad. Outside of transforms
+            it may return one scalar for each of independent tasks, whose sum is differentiated.
         argnums: Which of its arguments, pytrees of tensors, it is differentiated with respect to.
     """
-    if _in_transform():
+    if in_transform():
         return torch.func.grad_and_value(function, argnums=argnums)
 
     def gradient(*args: Any) -> tuple[Any, Tensor]:
@@ -44,7 +45,7 @@ def vjp(function: Callable[..., Any], *at: Any) -> tuple[Any, Callable[[Any], An
         function: Returns a pytree of tensors, of tensors that are its arguments or require no grad.
         at: Its arguments, pytrees of tensors.
     """
-    if _in_transform():
+    if in_transform():
         return torch.func.vjp(function, *at)  # type: ignore[return-value]
     nested = _requires_grad(at)
     inputs = _inputs(at, nested)
@@ -57,7 +58,8 @@ def vjp(function: Callable[..., Any], *at: Any) -> tuple[Any, Callable[[Any], An
     return (outputs if nested else tree_detach(outputs)), pull
 
 
-def _in_transform() -> bool:
+def in_transform() -> bool:
+    """Return whether this code runs under a transform of `torch.func`, or is being compiled."""
     return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 

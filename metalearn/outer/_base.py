@@ -33,6 +33,14 @@ class MetaGradient(ABC):
         return frozenset({"support", "query"})
 
     @property
+    def leafwise(self) -> bool:
+        """Whether it can be given all tasks at once: tensors with a leading task axis, losses of shape `[num_tasks]`.
+
+        It then must not mix elements of a tensor, but by the problem's losses and rule, and runs without `vmap`.
+        """
+        return False
+
+    @property
     def serial(self) -> bool:
         """Whether what it carries belongs to one task, so that a meta-step takes a single one."""
         return False

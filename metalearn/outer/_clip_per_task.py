@@ -54,6 +54,11 @@ class ClipPerTask(MetaGradient):
         return self.estimator.differentiates
 
     @property
+    def leafwise(self) -> bool:
+        """Whether the wrapped estimator can be given all tasks at once."""
+        return self.estimator.leafwise
+
+    @property
     def serial(self) -> bool:
         """Whether the wrapped estimator takes one task at a time."""
         return self.estimator.serial

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metalearn._checks import check_count
 from metalearn._modules import TensorTree, get_tensor, set_tensor, tie
-from metalearn._tasks import map_in_chunks, map_tasks, over_chunks, take
+from metalearn._tasks import map_in_chunks, over_chunks, take
 from metalearn._tree import over_first_axes, tree_detach, tree_leaves, tree_map
 from metalearn.functional import ModelLoss, ModuleLoss, OnQuery, OnSupport
 from metalearn.inner import UpdateRule
@@ -18,6 +18,7 @@ from metalearn.outer._attach import attach
 from metalearn.outer._base import MetaGradient
 from metalearn.outer._carry import Carry
 from metalearn.outer._compile import WholeStep
+from metalearn.outer._each_task import adapt_each, estimate_each
 from metalearn.outer._gate import Gate
 from metalearn.outer._learner_checks import (
     check_arguments,
@@ -250,11 +251,11 @@ class MetaLearner(nn.Module):
         with torch.no_grad():
             meta = tree_map(torch.clone, tree_detach(self.meta))
 
-            def adapt(support: Batch, key: Tensor) -> Any:
-                adapted = self.estimator.adapt(self.problem, meta, support, key, num_steps)
-                return adapted.params, adapted.state
+            def adapt(support: Batch, keys: Tensor) -> Any:
+                adapted = adapt_each(self.estimator, self.problem, meta, support, keys, num_steps, self.batching)
+                return (), (adapted.params, adapted.state)
 
-            params, state = map_in_chunks(adapt, (support, keys), self.batching, self.chunk_size)
+            _, (params, state) = over_chunks(adapt, (support, keys), self.chunk_size)
         calling = (self.model, self.problem.query_loss, self.batching, self.chunk_size)
         return Adapted(params, meta.shared, state, support, *calling)
 
@@ -271,10 +272,7 @@ class MetaLearner(nn.Module):
         return self.problem.query_loss(adapted.params, adapted.shared, episode)
 
     def _estimate_chunk(self, meta: Meta, carry: PyTree, episodes: Episode, keys: Tensor) -> Any:
-        def estimate(episode: Episode, key: Tensor) -> Estimate:
-            return self.estimator(self.problem, meta, episode, key, carry)
-
-        each = map_tasks(estimate, (episodes, keys), self.batching)
+        each = estimate_each(self.estimator, self.problem, meta, episodes, keys, carry, self.batching)
         # A sum is finite only if all terms are, and one reduction a tensor is cheaper than testing each element.
         sums = [leaf.reshape(len(keys), -1).sum(1) for leaf in [*tree_leaves(each.gradient), each.loss]]
         finite = torch.stack(sums).sum(0).isfinite()

@@ -41,10 +41,11 @@ class MultiStep:
         check_between("MultiStep's floor", self.floor, 0, 1)
 
     def weights(self, iteration: Tensor, num_steps: int) -> Tensor:
-        """Return the weight of the loss after every step, `[num_steps]`.
+        """Return the weight of the loss after every step, `[num_steps, ...]`.
 
         Args:
-            iteration: Number of meta-iterations so far, a floating scalar, so that nothing recompiles as it grows.
+            iteration: Number of meta-iterations so far, `[...]`: a floating scalar, so that nothing recompiles as it
+                grows, or the same for every task.
             num_steps: Number of inner steps, at least 1.
         """
         passed = iteration / self.num_iterations if self.num_iterations else torch.zeros_like(iteration)

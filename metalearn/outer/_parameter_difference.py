@@ -43,6 +43,11 @@ class ParameterDifference(MetaGradient):
         key = tree_leaves(meta.init)[0].new_zeros((), dtype=torch.int64)
         return problem.rule.init_state(meta.rule, meta.init, key) if self.keep_state else ()
 
+    @property
+    def leafwise(self) -> bool:
+        """Yes, but nothing is known of subclasses."""
+        return type(self) is ParameterDifference
+
     def __call__(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree) -> Estimate:
         """Estimate one task's meta-gradient."""
         adapted = inner.adapt(problem, meta, episode, key, state=carry if self.keep_state else None)

@@ -61,7 +61,6 @@ class ReverseMode(MetaGradient):
         if self.multi_step is None:
             return [None] * (num_steps - 1) + [1.0], carry
         weights = self.multi_step.weights(carry, num_steps)
-        if weights.shape != (num_steps,):
-            fix = "Return one weight for every step."
-            raise ValueError(invalid("multi-step weights", f"be of shape ({num_steps},)", tuple(weights.shape), fix))
+        if len(weights) != num_steps:
+            raise ValueError(invalid("multi-step weights", f"be {num_steps}, one for every step", len(weights)))
         return weights.unbind(), carry + 1

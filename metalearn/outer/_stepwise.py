@@ -44,6 +44,11 @@ class Stepwise(ReverseMode):
 
     repeats_losses = True
 
+    @property
+    def leafwise(self) -> bool:
+        """Yes, but nothing is known of subclasses."""
+        return type(self) is Stepwise
+
     def __call__(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree) -> Estimate:
         """Estimate one task's meta-gradient."""
         cut = self.num_constant(problem.num_steps)
@@ -79,7 +84,7 @@ class Stepwise(ReverseMode):
             state_bar = tree_zeros_like(state_bar)
         start_rule_bar, init_bar = pull_start((state_bar, tree_add(params_bar, passed_bar)))
         gradient = Meta(init_bar, shared_bar, tree_add(rule_bar, start_rule_bar))
-        return Estimate(gradient, torch.stack(losses).sum(), next_carry, {})
+        return Estimate(gradient, torch.stack(losses).sum(0), next_carry, {})
 
 
 def _weighted(problem: Problem, weight: Tensor | float, params: Params, shared: Params, episode: Episode) -> Any:

@@ -28,6 +28,11 @@ class Unrolled(ReverseMode):
         Finn et al., "Model-agnostic meta-learning for fast adaptation of deep networks", ICML 2017.
     """
 
+    @property
+    def leafwise(self) -> bool:
+        """Yes, but nothing is known of subclasses."""
+        return type(self) is Unrolled
+
     def __call__(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree) -> Estimate:
         """Estimate one task's meta-gradient."""
         cut = self.num_constant(problem.num_steps)
@@ -42,7 +47,7 @@ class Unrolled(ReverseMode):
                     params, state = _pass_to_init(params, meta.init), tree_detach(state)
                 if weight is not None:
                     losses.append(weight * problem.query_loss(params, meta.shared, episode))
-            return torch.stack(losses).sum()
+            return torch.stack(losses).sum(0)
 
         gradient, loss = grad_and_value(objective)(meta)
         return Estimate(gradient, loss, next_carry, {})
