@@ -1,0 +1,98 @@
+"""All tasks at once give what vmap over tasks gives."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from metalearn import inner, outer
+from metalearn._tree import tree_map
+from tests.cases import RandomMask, keys, relative_difference, sine_episodes, sine_learner
+
+
+@dataclass(frozen=True)
+class Vmapped(outer.Unrolled):
+    """A subclass, of which nothing is known."""
+
+
+@dataclass(frozen=True)
+class VmappedStepwise(outer.Stepwise):
+    """Likewise."""
+
+
+@dataclass(frozen=True)
+class VmappedDifference(outer.ParameterDifference):
+    """Likewise."""
+
+
+REVERSE = [(outer.Unrolled, Vmapped), (outer.Stepwise, VmappedStepwise)]
+RULES = [
+    inner.SGD(0.01),
+    inner.LearnedRate(inner.Momentum(0.01), "parameter", 2),
+    inner.LSTM(hidden_size=2, lr=0.01),
+    inner.Turtle(("grad", "grad_history", "loss", "step"), hidden=(3,), beta=0.5, lr=0.01),
+    inner.SelfAdapting(inner.KroneckerLinear(0.01), lr=0.01),
+    inner.Masked(inner.Adam(0.01, eps=1e-3)),
+    RandomMask(0.01),
+]
+
+
+@pytest.mark.parametrize("options", [{}, {"order": 1}, {"multi_step": outer.MultiStep(5)}], ids=str)
+@pytest.mark.parametrize("kinds", REVERSE, ids=["whole", "step"])
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_reverse_mode(rule, kinds, options, episodes):
+    at_once, vmapped = (sine_learner(rule, estimator=kind(**options)).estimate(episodes, keys()) for kind in kinds)
+    assert at_once.gradient.init["0.weight"].any()
+    assert relative_difference(at_once[:3], vmapped[:3]) < 1e-9
+
+
+@pytest.mark.parametrize("kinds", REVERSE, ids=["whole", "step"])
+@pytest.mark.parametrize("truncate", [0, 1])
+def test_truncated(kinds, truncate, episodes):
+    estimators = [kind(truncate=truncate) for kind in kinds]
+    learners = [sine_learner(inner.Momentum(0.01), estimator=estimator) for estimator in estimators]
+    at_once, vmapped = (learner.estimate(episodes, keys()) for learner in learners)
+    assert relative_difference(at_once[:3], vmapped[:3]) < 1e-10
+
+
+@pytest.mark.parametrize("keep_state", [False, True])
+def test_parameter_difference(keep_state, episodes):
+    rule = inner.Adam(0.01)
+    kinds = (outer.ParameterDifference, VmappedDifference)
+    at_once, vmapped = (sine_learner(rule, estimator=kind(keep_state)).estimate(episodes, keys()) for kind in kinds)
+    assert relative_difference(at_once[:3], vmapped[:3]) < 1e-10
+
+
+def test_every_task_is_clipped_for_itself(episodes):
+    estimators = (outer.ClipPerTask(kind(), 0.5) for kind in (outer.Unrolled, Vmapped))
+    at_once, vmapped = (sine_learner(estimator=estimator).estimate(episodes, keys()) for estimator in estimators)
+    assert relative_difference(at_once.gradient, vmapped.gradient) < 1e-10
+
+
+def test_diverged_tasks_are_found(episodes):
+    episodes.support.y[1] = torch.nan
+    finite = sine_learner().estimate(episodes, keys()).diagnostics["finite"]
+    assert finite.tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("fast", ["*", "4"])
+@pytest.mark.parametrize("num_steps", [0, 1, 4])
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_adapt(rule, num_steps, fast, episodes):
+    at_once, vmapped = (
+        sine_learner(rule, fast=fast, estimator=kind()).adapt(episodes.support, num_steps, keys=keys())
+        for kind in (outer.Unrolled, Vmapped)
+    )
+    for name, param in at_once.params.items():
+        torch.testing.assert_close(param, vmapped.params[name], rtol=1e-10, atol=1e-12)
+    tree_map(torch.testing.assert_close, at_once.state, vmapped.state)
+
+
+def test_tasks_draw_numbers_of_their_own():
+    model = nn.Sequential(nn.Linear(1, 64), nn.Dropout(), nn.Linear(64, 1)).double()
+    one = sine_episodes(1)
+    twice = tree_map(lambda leaf: leaf.expand(2, *leaf.shape[1:]), one)
+    losses = outer.MAML(model, F.mse_loss, inner.SGD(0.01), num_steps=1).estimate(twice).loss
+    assert losses[0] != losses[1]
