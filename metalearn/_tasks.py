@@ -29,15 +29,18 @@ def map_tasks(function: Callable[..., Any], per_task: tuple[Any, ...], batching:
     """
     count = num_tasks(per_task)
     if batching == "vmap" and count > 1:
-        try:
-            return vmap(function, randomness="different")(*per_task)
-        except RuntimeError as error:
-            error.add_note(
-                'A learner with batching="loop" can have models and losses that cannot be vmapped over tasks.'
-            )
-            raise
+        return vmap_tasks(function, *per_task)
     results = [function(*take(per_task, index)) for index in range(count)]
     return tree_map(lambda *leaves: torch.stack(leaves), *results)
+
+
+def vmap_tasks(function: Callable[..., Any], *per_task: Any) -> Any:
+    """Return `vmap(function)(*per_task)`, with random numbers for every task; an error says what to do."""
+    try:
+        return vmap(function, randomness="different")(*per_task)
+    except RuntimeError as error:
+        error.add_note('Models and losses that cannot be vmapped over tasks need a learner with batching="loop".')
+        raise
 
 
 def map_in_chunks(

@@ -14,6 +14,12 @@ def test_vmap_and_loop_agree(count):
     assert torch.equal(by_vmap[1]["scaled"], x * torch.arange(count)[:, None])
 
 
+def test_what_cannot_be_vmapped_is_told_of_the_loop():
+    with pytest.raises(RuntimeError, match="vmap") as raised:
+        _tasks.map_tasks(lambda x: torch.ones(()) if x.sum().item() else x, (torch.ones(3, 2),))
+    assert 'batching="loop"' in raised.value.__notes__[0]
+
+
 @pytest.mark.parametrize("chunk_size", [None, 1, 2, 4, 5, 9])
 def test_chunks_add_up(chunk_size):
     x, sizes = torch.arange(5.0), []

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
-from torch.func import vmap
 
 from metalearn._derivatives import in_transform
-from metalearn._tasks import map_tasks
+from metalearn._tasks import map_tasks, vmap_tasks
 from metalearn._tree import tree_leaves, tree_map
 from metalearn.inner import UpdateRule
 from metalearn.outer._base import MetaGradient
@@ -100,7 +99,7 @@ def _over_tasks(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _vmap(function: Callable[..., Any], *args: Any) -> Any:
-    """Return `vmap(function)(*args)`, at half the cost: it is given a flat list of tensors and returns one."""
+    """Return `vmap_tasks(function, *args)`, whose cost is lower for a flat list of tensors."""
     results = []
 
     def flat(*leaves: Tensor) -> list[Tensor]:
@@ -108,7 +107,7 @@ def _vmap(function: Callable[..., Any], *args: Any) -> Any:
         results.append(function(*tree_map(lambda _: next(rest), args)))
         return tree_leaves(results[0])
 
-    mapped = iter(vmap(flat, randomness="different")(*tree_leaves(args)))
+    mapped = iter(vmap_tasks(flat, *tree_leaves(args)))
     return tree_map(lambda _: next(mapped), results[0])
 
 

@@ -90,6 +90,18 @@ def test_adapt(rule, num_steps, fast, episodes):
     tree_map(torch.testing.assert_close, at_once.state, vmapped.state)
 
 
+def test_a_model_that_cannot_be_vmapped_is_told_of_the_loop():
+    class Branching(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) * (2 if x.sum() > 0 else 1)
+
+    learner = outer.MAML(Branching(1, 1).double(), F.mse_loss, inner.SGD(0.01), num_steps=1)
+    with pytest.raises(RuntimeError, match="vmap") as raised:
+        learner(sine_episodes())
+    assert 'batching="loop"' in raised.value.__notes__[0]
+    outer.MAML(learner.model, F.mse_loss, inner.SGD(0.01), num_steps=1, batching="loop")(sine_episodes()).backward()
+
+
 def test_tasks_draw_numbers_of_their_own():
     model = nn.Sequential(nn.Linear(1, 64), nn.Dropout(), nn.Linear(64, 1)).double()
     one = sine_episodes(1)
