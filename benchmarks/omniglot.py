@@ -20,7 +20,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from metalearn import data, evaluate, fit, functional, inner, models, outer
+from metalearn import data, evaluate, fit, functional, inner, keep_large_blocks, models, outer
 
 IN_FEW_STEPS = {  # the form of the paper's code
     "rule": inner.SGD(0.2),
@@ -103,4 +103,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    keep_large_blocks()
     main()

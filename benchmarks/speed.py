@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call
 
-from metalearn import data, inner, models, outer
+from metalearn import data, inner, keep_large_blocks, models, outer
 from metalearn.types import Episode
 
 
@@ -95,4 +95,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    keep_large_blocks()
     main()

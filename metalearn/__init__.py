@@ -1,6 +1,7 @@
 """Gradient-based meta-learning for PyTorch as one small algebra."""
 
 from metalearn import data, functional, inner, models, outer, testing, types
+from metalearn._allocator import keep_large_blocks
 from metalearn.evaluation import Evaluation, Summary, evaluate
 from metalearn.training import History, fit
 
@@ -19,4 +20,5 @@ __all__ = [
     "evaluate",
     "Evaluation",
     "Summary",
+    "keep_large_blocks",
 ]

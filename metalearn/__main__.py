@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from metalearn import data, evaluate, fit, functional, inner, models, outer
+from metalearn import data, evaluate, fit, functional, inner, keep_large_blocks, models, outer
 
 
 def demo(arguments: argparse.Namespace) -> None:
@@ -141,4 +141,5 @@ def main(words: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    keep_large_blocks()
     sys.exit(main())

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.tables._experiment import Experiment, Settings, Table, interval, mark
+from metalearn import keep_large_blocks
 
 NAMES = ["sine_turtle", "turtle_inputs", "sine_mtnet", "sine_rates", "polynomial", "linear"]
 
@@ -96,4 +97,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    keep_large_blocks()
     main()
