@@ -36,7 +36,8 @@ class MetaGradient(ABC):
     def leafwise(self) -> bool:
         """Whether it can be given all tasks at once: tensors with a leading task axis, losses of shape `[num_tasks]`.
 
-        It then must not mix elements of a tensor, but by the problem's losses and rule, and runs without `vmap`.
+        It then must not mix elements of a tensor, but by the problem's losses and rule, and runs without `vmap`. What
+        is shared has no task axis, and its gradient is the sum over tasks.
         """
         return False
 

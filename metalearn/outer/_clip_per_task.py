@@ -55,8 +55,8 @@ class ClipPerTask(MetaGradient):
 
     @property
     def leafwise(self) -> bool:
-        """Whether the wrapped estimator can be given all tasks at once."""
-        return self.estimator.leafwise
+        """Whether the wrapped estimator can be given all tasks at once; not of gradients that come summed then."""
+        return self.estimator.leafwise and self.on != "shared"
 
     @property
     def serial(self) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from metalearn._derivatives import in_transform
@@ -23,7 +24,10 @@ def estimate_each(
     carry: PyTree,
     batching: str,
 ) -> Estimate:
-    """Return every task's estimate, stacked.
+    """Return the sum of all tasks' gradients, and loss, carry and diagnostics of every task, stacked.
+
+    The diagnostic "finite" says which tasks' losses and gradients are. Of all tasks at once, the gradients to what is
+    shared come as a sum; if that alone is not finite, no task is.
 
     Args:
         estimator: How the gradients are estimated.
@@ -34,15 +38,24 @@ def estimate_each(
         carry: What outlived the last meta-step.
         batching: "vmap" or "loop".
     """
-    # Shared parameters would be expanded too, and a model's cost is far lower where all tasks have the same.
-    if _at_once(estimator, len(keys), batching) and not meta.shared:
-        meta, carry = (tree_map(lambda leaf: leaf.expand(len(keys), *leaf.shape), tree) for tree in (meta, carry))
-        return estimator(_of_all_tasks(problem), meta, episodes, keys, carry)
 
     def estimate(episode: Episode, key: Tensor) -> Estimate:
         return estimator(problem, meta, episode, key, carry)
 
-    return map_tasks(estimate, (episodes, keys), batching)
+    if not _at_once(estimator, len(keys), batching):
+        each = map_tasks(estimate, (episodes, keys), batching)
+        total = tree_map(lambda leaf: leaf.sum(0), each.gradient)
+        return each._replace(gradient=total, diagnostics={**each.diagnostics, "finite": _finite(each, each.gradient)})
+
+    carries = _expand(carry, len(keys))
+    each = estimator(_of_all_tasks(problem), _expand_own(meta, len(keys)), episodes, keys, carries)
+    own, shared = each.gradient._replace(shared={}), each.gradient.shared
+    finite = _finite(each, own)
+    if shared:
+        together = torch.stack([leaf.sum() for leaf in tree_leaves(shared)]).sum().isfinite()
+        finite = finite & (together | ~finite.all())
+    total = tree_map(lambda leaf: leaf.sum(0), own)._replace(shared=shared)
+    return each._replace(gradient=total, diagnostics={**each.diagnostics, "finite": finite})
 
 
 def adapt_each(
@@ -66,9 +79,7 @@ def adapt_each(
         batching: "vmap" or "loop".
     """
     if _at_once(estimator, len(keys), batching):
-        own = meta._replace(shared={})
-        own = tree_map(lambda leaf: leaf.expand(len(keys), *leaf.shape), own)._replace(shared=meta.shared)
-        return estimator.adapt(_of_all_tasks(problem), own, support, keys, num_steps)
+        return estimator.adapt(_of_all_tasks(problem), _expand_own(meta, len(keys)), support, keys, num_steps)
 
     def adapt(support: Batch, key: Tensor) -> Any:
         adapted = estimator.adapt(problem, meta, support, key, num_steps)
@@ -80,6 +91,22 @@ def adapt_each(
 
 def _at_once(estimator: MetaGradient, num_tasks: int, batching: str) -> bool:
     return estimator.leafwise and batching == "vmap" and num_tasks > 1 and not in_transform()
+
+
+def _finite(each: Estimate, gradient: Meta) -> Tensor:
+    """Return which tasks' losses and parts of a gradient are finite."""
+    # A sum is finite only if all terms are, and one reduction a tensor is cheaper than testing each element.
+    sums = [leaf.reshape(len(each.loss), -1).sum(1) for leaf in [*tree_leaves(gradient), each.loss]]
+    return torch.stack(sums).sum(0).isfinite()
+
+
+def _expand(tree: Any, num_tasks: int) -> Any:
+    return tree_map(lambda leaf: leaf.expand(num_tasks, *leaf.shape), tree)
+
+
+def _expand_own(meta: Meta, num_tasks: int) -> Meta:
+    """Give a task axis to what every task has of its own; a model costs less where its parameters have none."""
+    return Meta(_expand(meta.init, num_tasks), meta.shared, _expand(meta.rule, num_tasks))
 
 
 def _of_all_tasks(problem: Problem) -> Problem:

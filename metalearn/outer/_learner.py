@@ -273,15 +273,12 @@ class MetaLearner(nn.Module):
 
     def _estimate_chunk(self, meta: Meta, carry: PyTree, episodes: Episode, keys: Tensor) -> Any:
         each = estimate_each(self.estimator, self.problem, meta, episodes, keys, carry, self.batching)
-        # A sum is finite only if all terms are, and one reduction a tensor is cheaper than testing each element.
-        sums = [leaf.reshape(len(keys), -1).sum(1) for leaf in [*tree_leaves(each.gradient), each.loss]]
-        finite = torch.stack(sums).sum(0).isfinite()
+        finite = each.diagnostics["finite"]
         # A task that diverges leaves no trace in what is carried.
         carries = tree_map(
             lambda new, old: torch.where(over_first_axes(finite, new), new, old.to(new.dtype)), each.carry, carry
         )
-        totals = tree_map(lambda leaf: leaf.sum(0), (each.gradient, carries))
-        return totals, (each.loss, {**each.diagnostics, "finite": finite})
+        return (each.gradient, tree_map(lambda leaf: leaf.sum(0), carries)), (each.loss, each.diagnostics)
 
     def _model_loss(self, name: str, num_batches: int | None = None) -> ModelLoss:
         return ModelLoss(self.model, getattr(self, name), name, num_batches or 1)

@@ -71,6 +71,42 @@ def test_every_task_is_clipped_for_itself(episodes):
     assert relative_difference(at_once.gradient, vmapped.gradient) < 1e-10
 
 
+@pytest.mark.parametrize("on", ["init", "shared"])
+def test_every_tasks_gradient_to_what_is_shared_is_clipped_for_itself(on, episodes):
+    estimators = (outer.ClipPerTask(kind(), 0.05, on=on) for kind in (outer.Unrolled, Vmapped))
+    learners = [sine_learner(fast="4", estimator=estimator) for estimator in estimators]
+    at_once, vmapped = (learner.estimate(episodes, keys()) for learner in learners)
+    assert relative_difference(at_once.gradient, vmapped.gradient) < 1e-10
+
+
+@pytest.mark.parametrize("kinds", REVERSE, ids=["whole", "step"])
+@pytest.mark.parametrize("order", [1, 2])
+def test_gradients_to_what_is_shared(order, kinds, episodes):
+    estimators = [kind(order=order) for kind in kinds]
+    learners = [sine_learner(inner.MetaSGD(0.01), fast="4", estimator=estimator) for estimator in estimators]
+    at_once, vmapped = (learner.estimate(episodes, keys()) for learner in learners)
+    assert at_once.gradient.shared["model.0.weight"].any()
+    assert relative_difference(at_once[:3], vmapped[:3]) < 1e-10
+
+
+def test_a_shared_gradient_that_diverges_marks_all_tasks(episodes):
+    """Where the gradient alone is infinite no task can be named."""
+
+    class Root(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+        def forward(self, output, target):
+            return F.mse_loss(output, target) + self.scale.sqrt()
+
+    model = sine_learner().model
+    learner = outer.MAML(model, Root(), inner.SGD(0.01), num_steps=1, support_criterion=F.mse_loss)
+    estimate = learner.estimate(episodes)
+    assert estimate.loss.isfinite().all()
+    assert not estimate.diagnostics["finite"].any()
+
+
 def test_diverged_tasks_are_found(episodes):
     episodes.support.y[1] = torch.nan
     finite = sine_learner().estimate(episodes, keys()).diagnostics["finite"]

@@ -10,7 +10,8 @@ from metalearn._tree import tree_leaves
 from metalearn.types import Batch, Episode, Meta
 from tests.cases import keys, sine_learner, task
 
-EPISODE = Episode(*(Batch(torch.randn(5, 3, dtype=torch.float64), torch.randn(5, dtype=torch.float64)) for _ in "sq"))
+DRAWN = torch.randn(2, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+EPISODE = Episode(*(Batch(part[:, :3], part[:, 3]) for part in DRAWN))
 META = Meta({"w": torch.tensor([0.3, -1.0, 0.5], dtype=torch.float64)}, {"b": torch.tensor([0.2]).double()}, {})
 
 
