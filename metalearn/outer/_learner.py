@@ -101,6 +101,7 @@ class MetaLearner(nn.Module):
             chunk_size=chunk_size,
             compile=compile,
         )
+        check_estimator(estimator)  # a module would not even reach the setter below
         self.model, self.criterion, self.support_criterion = model, criterion, support_criterion
         self.batching, self.compile_options = batching, compile
         self.chunk_size = 1 if batching == "loop" else chunk_size

@@ -37,6 +37,7 @@ AT_CONSTRUCTION = {
     "a model's class": (lambda: learner(nn.Linear), TypeError, "model must be an nn.Module"),
     "a rule's class": (lambda: learner(rule=inner.SGD), TypeError, "Write SGD(...)."),
     "an estimator's class": (lambda: learner(estimator=outer.Unrolled), TypeError, "Write Unrolled(...)."),
+    "a module as estimator": (lambda: learner(estimator=nn.Linear(1, 1)), TypeError, "Pass one: outer.Unrolled()."),
     "a criterion's name": (
         lambda: learner(criterion="mse"),
         TypeError,
