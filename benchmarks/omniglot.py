@@ -30,19 +30,16 @@ IN_FEW_STEPS = {  # the form of the paper's code
     "system_strength": 12.0,
     "solver": outer.CG(2, damping=1.0),
 }
-HEAD = inner.LearnedRate(inner.SGD(0.1))
+REPRESENTATION = partial(outer.HyperRepresentation, rule=inner.LearnedRate(inner.SGD(0.1)), num_steps=5)
 JOINT = outer.Unrolled(order=1, multi_step=outer.MultiStep())
 METHODS: dict[str, tuple[Callable[..., outer.MetaLearner], bool]] = {  # and whether it sees training sets only
     "MAML": (partial(outer.MAML, rule=inner.SGD(0.4), num_steps=1), False),
     "iMAML": (partial(outer.IMAML, rule=inner.SGD(0.1), num_steps=16), False),
     "iMAML in few steps": (partial(outer.IMAML, **IN_FEW_STEPS), False),
-    "bilevel": (partial(outer.HyperRepresentation, rule=HEAD, num_steps=5), False),
-    "approximate": (
-        partial(outer.HyperRepresentation, rule=HEAD, num_steps=5, estimator=outer.Unrolled(order=1)),
-        False,
-    ),
-    "bilevel, training sets": (partial(outer.HyperRepresentation, rule=HEAD, num_steps=5), True),
-    "joint, training sets": (partial(outer.HyperRepresentation, rule=HEAD, num_steps=5, estimator=JOINT), True),
+    "bilevel": (REPRESENTATION, False),
+    "approximate": (partial(REPRESENTATION, estimator=outer.Unrolled(order=1)), False),
+    "bilevel, training sets": (REPRESENTATION, True),
+    "joint, training sets": (partial(REPRESENTATION, estimator=JOINT), True),
 }
 
 

@@ -34,7 +34,8 @@ class Carry(nn.Module):
         Raises:
             ValueError: If it is not named and shaped as the start.
         """
-        _check_fits(start, dict(self.tree.named_buffers()) if self.tree else self._loaded)
+        if carried := dict(self.tree.named_buffers()) if self.tree else self._loaded:
+            _check_fits(start, carried)
         if self.tree is None and self._loaded:
             tree = TensorTree(start, learned=False)
             tree.load_state_dict(self._loaded)
@@ -70,11 +71,11 @@ class Carry(nn.Module):
 
 
 def _check_fits(start: PyTree, carried: dict[str, Tensor]) -> None:
-    """Raise if what is carried, if anything is, is another estimator's or rule's."""
+    """Raise if what is carried is another estimator's or rule's."""
     wanted = {
         name or "value": tuple(leaf.shape) for name, leaf in zip(tree_names(start), tree_leaves(start), strict=True)
     }
     got = {name: tuple(tensor.shape) for name, tensor in carried.items()}
-    if got and got != wanted:
+    if got != wanted:
         fix = "Load what the same estimator and rule have saved, or start anew: learner.carry.reset()."
         raise ValueError(invalid("learner's carry", f"be shaped as {wanted or 'nothing'}", got, fix))

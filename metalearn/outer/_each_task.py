@@ -42,19 +42,17 @@ def estimate_each(
     def estimate(episode: Episode, key: Tensor) -> Estimate:
         return estimator(problem, meta, episode, key, carry)
 
-    if not _at_once(estimator, len(keys), batching):
+    summed: Params = {}
+    if _at_once(estimator, len(keys), batching):
+        carries = _expand(carry, len(keys))
+        each = estimator(_of_all_tasks(problem), _expand_own(meta, len(keys)), episodes, keys, carries)
+        summed, each = each.gradient.shared, each._replace(gradient=each.gradient._replace(shared={}))
+    else:
         each = map_tasks(estimate, (episodes, keys), batching)
-        total = tree_map(lambda leaf: leaf.sum(0), each.gradient)
-        return each._replace(gradient=total, diagnostics={**each.diagnostics, "finite": _finite(each, each.gradient)})
-
-    carries = _expand(carry, len(keys))
-    each = estimator(_of_all_tasks(problem), _expand_own(meta, len(keys)), episodes, keys, carries)
-    own, shared = each.gradient._replace(shared={}), each.gradient.shared
-    finite = _finite(each, own)
-    if shared:
-        together = torch.stack([leaf.sum() for leaf in tree_leaves(shared)]).sum().isfinite()
-        finite = finite & (together | ~finite.all())
-    total = tree_map(lambda leaf: leaf.sum(0), own)._replace(shared=shared)
+    total, finite = tree_map(lambda leaf: leaf.sum(0), each.gradient), _finite(each)
+    if summed:
+        together = torch.stack([leaf.sum() for leaf in tree_leaves(summed)]).sum().isfinite()
+        total, finite = total._replace(shared=summed), finite & (together | ~finite.all())
     return each._replace(gradient=total, diagnostics={**each.diagnostics, "finite": finite})
 
 
@@ -93,10 +91,10 @@ def _at_once(estimator: MetaGradient, num_tasks: int, batching: str) -> bool:
     return estimator.leafwise and batching == "vmap" and num_tasks > 1 and not in_transform()
 
 
-def _finite(each: Estimate, gradient: Meta) -> Tensor:
-    """Return which tasks' losses and parts of a gradient are finite."""
+def _finite(each: Estimate) -> Tensor:
+    """Return which tasks' losses and gradients are finite."""
     # A sum is finite only if all terms are, and one reduction a tensor is cheaper than testing each element.
-    sums = [leaf.reshape(len(each.loss), -1).sum(1) for leaf in [*tree_leaves(gradient), each.loss]]
+    sums = [leaf.reshape(len(each.loss), -1).sum(1) for leaf in [*tree_leaves(each.gradient), each.loss]]
     return torch.stack(sums).sum(0).isfinite()
 
 
