@@ -1,10 +1,7 @@
 """Contract suites that any update rule and any estimator can be run through, a user's own included."""
 
 import pickle
-from collections.abc import Callable, Collection
-from typing import Any
-
-import torch
+from collections.abc import Collection
 
 from metalearn import inner, outer
 from metalearn._contract import (
@@ -17,6 +14,7 @@ from metalearn._contract import (
     finite_difference,
     require,
 )
+from metalearn._memory import peak_live_bytes
 
 __all__ = ["check_update_rule", "check_meta_gradient", "finite_difference", "peak_live_bytes"]
 
@@ -82,23 +80,3 @@ def check_meta_gradient(estimator: outer.MetaGradient, *, order: int | None = 2,
     if compile:
         compiled = {"estimator": estimator, "compile": {"backend": "eager"}}
         check_close(rule, CASES[0], {"estimator": estimator}, compiled)
-
-
-def peak_live_bytes(function: Callable[[], Any]) -> int:
-    """Return how many bytes of CPU tensors a call has alive at its peak, beyond those alive before it.
-
-    Counted in PyTorch's allocator, so that the fragmentation of the process's memory does not show.
-
-    >>> peak_live_bytes(lambda: torch.zeros(1000).sum().item())
-    4004
-    """
-    cpu = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=cpu, profile_memory=True, acc_events=True) as profile:
-        function()
-    events = profile.profiler.kineto_results.events()
-    changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
-    live = peak = 0
-    for _, change in changes:
-        live += change
-        peak = max(peak, live)
-    return peak

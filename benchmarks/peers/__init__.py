@@ -1,0 +1,1 @@
+"""Systems to compare with: a script for each, with its pinned dependencies in its head."""

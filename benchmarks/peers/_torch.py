@@ -1,0 +1,79 @@
+"""What the systems on PyTorch share: the networks, and a step that leaves its gradient in `.grad`."""
+
+import runpy
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from _worker import PACKAGE, System
+from _workload import Arrays, Workload
+
+
+class Tasks(NamedTuple):
+    """A batch of episodes, with a leading task axis."""
+
+    support_x: torch.Tensor
+    support_y: torch.Tensor
+    query_x: torch.Tensor
+    query_y: torch.Tensor
+
+
+def network(workload: Workload, arrays: Arrays, device: str) -> nn.Sequential:
+    """Return the workload's network with its initial parameters."""
+    blocks: list[nn.Module] = []
+    if workload.num_filters:
+        filters = workload.num_filters
+        for channels in (1, filters, filters, filters):
+            convolution = nn.Conv2d(channels, filters, 3, stride=2, padding=1)
+            blocks += [convolution, nn.BatchNorm2d(filters, track_running_stats=False), nn.ReLU()]
+        blocks += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(filters, 5)]
+    else:
+        blocks = [nn.Linear(1, 40), nn.ReLU(), nn.Linear(40, 40), nn.ReLU(), nn.Linear(40, 1)]
+    return load(nn.Sequential(*blocks), arrays).to(device)
+
+
+def load(model: nn.Module, arrays: Arrays) -> Any:
+    """Give a model the initial parameters and return it."""
+    with torch.no_grad():
+        for index, param in enumerate(model.parameters()):
+            param.copy_(torch.from_numpy(arrays[str(index)]))
+    return model
+
+
+def tasks(arrays: Arrays, device: str) -> Tasks:
+    """Return the workload's episodes."""
+    return Tasks(*(torch.from_numpy(arrays[name]).to(device) for name in Tasks._fields))
+
+
+def criterion(workload: Workload) -> Callable[..., torch.Tensor]:
+    """Return the workload's loss."""
+    return F.cross_entropy if workload.num_filters else F.mse_loss
+
+
+def system(meta_step: Callable[[], Any], params: Iterable[torch.Tensor], device: str) -> System:
+    """Return a system from a function that leaves the meta-gradient in the `.grad` of params."""
+    params = list(params)
+
+    def step() -> None:
+        for param in params:
+            param.grad = None
+        meta_step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    def gradient() -> list[np.ndarray]:
+        step()
+        return [param.grad.cpu().numpy() for param in params]
+
+    def peak() -> int:
+        if device == "cpu":
+            return runpy.run_path(str(PACKAGE / "_memory.py"))["peak_live_bytes"](step)
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        return torch.cuda.max_memory_allocated() - before
+
+    return System(step, gradient, peak)

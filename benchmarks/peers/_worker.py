@@ -1,0 +1,73 @@
+"""The process of one system: it builds a workload and times it whenever the driver asks, one JSON line each."""
+
+import json
+import os
+import runpy
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from _workload import Arrays, Workload
+
+PACKAGE = Path(__file__).parents[2] / "metalearn"
+
+
+class System(NamedTuple):
+    """A built workload.
+
+    Attributes:
+        step: One meta-iteration, waited for.
+        gradient: The meta-gradient that a step leaves, in the order of the parameters.
+        peak: Bytes alive at the peak of one step.
+    """
+
+    step: Callable[[], Any]
+    gradient: Callable[[], list[np.ndarray]]
+    peak: Callable[[], int]
+
+
+def serve(build: Callable[[Workload, Arrays, str, str], System]) -> None:
+    """Answer the driver until it closes the pipe.
+
+    Args:
+        build: Called with workload, arrays, the variant that the command line names, and the device.
+    """
+    pipe = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints goes to standard error
+    variant, device, large_blocks = sys.argv[1:4]
+    if large_blocks == "True":
+        runpy.run_path(str(PACKAGE / "_allocator.py"))["keep_large_blocks"]()
+    system: System | None = None
+    for line in sys.stdin:
+        order = json.loads(line)
+        try:
+            if order["do"] == "build":
+                workload = Workload(**order["workload"])
+                system = build(workload, dict(np.load(order["arrays"])), variant, device)
+                system.step()
+                answer: Any = True
+            elif order["do"] == "time":
+                answer = _seconds(system.step, order["at_least"])
+            elif order["do"] == "gradient":
+                np.savez(order["to"], *system.gradient())
+                answer = True
+            else:
+                answer = system.peak()
+        except Exception as error:
+            traceback.print_exc()
+            print(json.dumps({"error": f"{type(error).__name__}: {error}"}), file=pipe, flush=True)
+        else:
+            print(json.dumps({"answer": answer}), file=pipe, flush=True)
+
+
+def _seconds(step: Callable[[], Any], at_least: float) -> float:
+    """Return the mean time of as many steps as take `at_least` seconds together."""
+    calls, start = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - start) < at_least or not calls:
+        step()
+        calls += 1
+    return elapsed / calls

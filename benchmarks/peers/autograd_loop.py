@@ -1,0 +1,82 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["torch==2.15.0", "numpy"]
+# ///
+"""The loop over tasks with `torch.autograd.grad` that everybody writes first, and the floor of its arithmetic.
+
+The floor takes the examples of all tasks as one task's: as many multiplications, but no weights of a task's own.
+"""
+
+import copy
+import random
+from typing import Any
+
+import torch
+import torch.nn as nn
+from _torch import Tasks, criterion, network, system, tasks
+from _worker import System, serve
+from _workload import Arrays, Workload
+from torch.func import functional_call
+
+
+def build(workload: Workload, arrays: Arrays, variant: str, device: str) -> System:
+    if workload.method == "sample":
+        return System(sampler(workload), list, int)
+    episodes, model = tasks(arrays, device), network(workload, arrays, device)
+    if variant == "floor":
+        episodes = Tasks(*(tensor.flatten(0, 1)[None] for tensor in episodes))
+    meta_step = second_order if workload.method == "maml" else first_order
+    return system(lambda: meta_step(workload, model, episodes), model.parameters(), device)
+
+
+def second_order(workload: Workload, model: nn.Module, episodes: Tasks) -> None:
+    loss_of, total = criterion(workload), torch.zeros((), device=episodes.query_x.device)
+    for support_x, support_y, query_x, query_y in zip(*episodes, strict=True):
+        fast = dict(model.named_parameters())
+        for _ in range(workload.num_steps):
+            loss = loss_of(functional_call(model, fast, support_x), support_y)
+            grads = torch.autograd.grad(loss, list(fast.values()), create_graph=True)
+            steps = zip(fast.items(), grads, strict=True)
+            fast = {name: param - workload.lr * grad for (name, param), grad in steps}
+        total = total + loss_of(functional_call(model, fast, query_x), query_y)
+    (total / len(episodes.query_x)).backward()
+
+
+def first_order(workload: Workload, model: nn.Module, episodes: Tasks) -> None:
+    """Take the query loss' gradient after adaptation, or Reptile's difference, for that of the start."""
+    loss_of, start, totals = criterion(workload), list(model.parameters()), []
+    for support_x, support_y, query_x, query_y in zip(*episodes, strict=True):
+        fast = copy.deepcopy(model)
+        params = list(fast.parameters())
+        for _ in range(workload.num_steps):
+            grads = torch.autograd.grad(loss_of(fast(support_x), support_y), params)
+            with torch.no_grad():
+                torch._foreach_add_(params, grads, alpha=-workload.lr)
+        if workload.method == "reptile":
+            totals.append([before.detach() - after.detach() for before, after in zip(start, params, strict=True)])
+        else:
+            totals.append(torch.autograd.grad(loss_of(fast(query_x), query_y), params))
+    for param, *grads in zip(start, *totals, strict=True):
+        param.grad = torch.stack(grads).mean(0)
+
+
+def sampler(workload: Workload) -> Any:
+    """Return a function that draws 5-way 1-shot episodes image by image."""
+    images = torch.randint(0, 256, (1000, 20, 28, 28), dtype=torch.uint8)
+
+    def draw() -> list[torch.Tensor]:
+        episodes = []
+        for _ in range(workload.num_tasks):
+            parts: list[list[torch.Tensor]] = [[], []]
+            for label in random.sample(range(1000), 5):
+                chosen = random.sample(range(20), 1 + workload.query // 5)
+                parts[0].append(images[label, chosen[0]].float()[None] / 255)
+                parts[1] += [images[label, index].float()[None] / 255 for index in chosen[1:]]
+            episodes.append([torch.stack(part) for part in parts])
+        return [torch.stack(part) for part in zip(*episodes, strict=True)]
+
+    return draw
+
+
+if __name__ == "__main__":
+    serve(build)

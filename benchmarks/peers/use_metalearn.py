@@ -1,0 +1,75 @@
+"""This library, from the environment that the driver runs in."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from _torch import criterion, load, system, tasks
+from _worker import System, serve
+from _workload import Arrays, Workload
+
+from metalearn import data, inner, models, outer
+from metalearn.types import Batch, Episode
+
+RULES = {"sgd": inner.SGD, "lstm": inner.LSTM, "turtle": inner.Turtle}
+
+
+def build(workload: Workload, arrays: Arrays, variant: str, device: str) -> System:
+    if workload.method == "sample":
+        images = torch.randint(0, 256, (1000, 20, 28, 28), dtype=torch.uint8)
+        distribution = data.EpisodeSampler(data.ClassImages(images).to(device), 5, 1, workload.query // 5)
+        return System(lambda: distribution.sample(workload.num_tasks, device=device), list, int)
+    episodes = tasks(arrays, device)
+    given = Episode(Batch(episodes.support_x, episodes.support_y), Batch(episodes.query_x, episodes.query_y))
+    model = models.conv4(1, 5, num_filters=workload.num_filters) if workload.num_filters else models.mlp(1, [40, 40], 1)
+    load(model, arrays).to(device)
+    torch.manual_seed(0)
+    rule = inner.SGD(workload.lr) if workload.rule == "sgd" else RULES[workload.rule]()
+    learner = outer.MetaLearner(
+        model,
+        criterion(workload),
+        rule,
+        num_steps=workload.num_steps,
+        estimator=estimator(workload, variant),
+        batching="loop" if "loop" in variant else "vmap",
+        compile="compiled" in variant,
+    ).to(device)
+    if variant == "rule in a plain loop":
+        return system(plain_loop(workload, learner, given), learner.parameters(), device)
+    return system(lambda: learner(given).backward(), learner.parameters(), device)
+
+
+def estimator(workload: Workload, variant: str) -> Any:
+    if workload.method == "reptile":
+        return outer.ParameterDifference()
+    kind = outer.Stepwise if "Stepwise" in variant else outer.Unrolled
+    return kind(order=2 if workload.method == "maml" else 1)
+
+
+def plain_loop(workload: Workload, learner: outer.MetaLearner, episodes: Episode) -> Callable[[], None]:
+    """Return a meta-step by a hand-written loop over tasks, which calls the rule's own functions."""
+    loss_of, rule, model = criterion(workload), learner.problem.rule, learner.model
+
+    def meta_step() -> None:
+        total: Any = 0.0
+        meta = learner.meta
+        for (x, y, _), (query_x, query_y, _) in zip(_each(episodes.support), _each(episodes.query), strict=True):
+            params, state = meta.init, rule.init_state(meta.rule, meta.init, torch.zeros((), dtype=torch.int64))
+            for step in range(workload.num_steps):
+                loss = loss_of(torch.func.functional_call(model, params, x), y)
+                grads = torch.autograd.grad(loss, list(params.values()), create_graph=True)
+                grads = dict(zip(params, grads, strict=True))
+                updates, state = rule.update(meta.rule, grads, state, params, loss, step)
+                params = {name: param + updates[name] for name, param in params.items()}
+            total = total + loss_of(torch.func.functional_call(model, params, query_x), query_y)
+        (total / len(episodes.query.x)).backward()
+
+    return meta_step
+
+
+def _each(batch: Batch) -> list[Batch]:
+    return [Batch(x, y) for x, y in zip(batch.x, batch.y, strict=True)]
+
+
+if __name__ == "__main__":
+    serve(build)

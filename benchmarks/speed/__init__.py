@@ -1,0 +1,1 @@
+"""Meta-iterations side by side with what else there is."""

@@ -1,0 +1,112 @@
+"""Meta-iterations side by side with other libraries: `python -m benchmarks.speed`.
+
+Every system runs in a process of its own, in the environment that its script names (made by uv at the first run), on
+the same arrays and with the same allocator. Processes take turns, so that only one works at a time; the medians of
+several rounds are compared. A system that does not install, run, or agree on the gradient is shown as such.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.peers._workload import Workload, arrays
+from benchmarks.speed._cases import CASES, SCRIPTS
+from benchmarks.speed._process import Process
+from benchmarks.speed._report import plot, table
+
+
+class Contest:
+    """Systems on one workload; one that fails drops out, with its error in its record.
+
+    Args:
+        workload: What they compute.
+        systems: Their names.
+        arguments: The command line.
+    """
+
+    def __init__(self, workload: Workload, systems: tuple[str, ...], arguments: argparse.Namespace) -> None:
+        self.folder, self.workload = arguments.out.resolve(), workload
+        options = (arguments.device, arguments.large_blocks, arguments.threads)
+        self.records: dict[str, dict[str, Any]] = {name: {"system": name, "seconds": []} for name in systems}
+        self.processes = {name: Process(*SCRIPTS[name], *options, self.folder / f"{name}.log") for name in systems}
+
+    def ask(self, name: str, do: str, **order: Any) -> Any:
+        """Return a system's answer; None if it has failed."""
+        if "error" in self.records[name]:
+            return None
+        try:
+            return self.processes[name].ask(do, **order)
+        except RuntimeError as error:
+            self.records[name]["error"] = str(error)
+            return print(f"{self.workload.name}, {name}: {error}", flush=True)
+
+    def build(self) -> None:
+        """Let every system build the workload, and compare their gradients."""
+        given, gradient, reference = self.folder / "arrays.npz", self.folder / "gradient.npz", None
+        np.savez(given, **arrays(self.workload))
+        for name, record in self.records.items():
+            if not self.ask(name, "build", workload=self.workload.as_dict(), arrays=str(given)):
+                continue
+            record["peak_bytes"] = self.ask(name, "peak")
+            if name != "floor" and self.ask(name, "gradient", to=str(gradient)):
+                got = list(np.load(gradient).values())
+                reference = got if reference is None else reference
+                record["deviation"] = deviation(got, reference)
+
+    def time(self, rounds: int, at_least: float) -> None:
+        """Let the systems take turns; the first round warms up."""
+        for round_ in range(rounds + 1):
+            for name, record in self.records.items():
+                seconds = self.ask(name, "time", at_least=at_least)
+                if round_ > 0 and seconds is not None:
+                    record["seconds"].append(seconds)
+        for process in self.processes.values():
+            process.close()
+        for record in self.records.values():
+            record["median"] = statistics.median(record["seconds"]) if record["seconds"] else None
+
+
+def deviation(gradient: list[np.ndarray], reference: list[np.ndarray]) -> float:
+    """Return the relative distance of two gradients."""
+    ours, theirs = (np.concatenate([leaf.ravel() for leaf in leaves] or [[0]]) for leaves in (gradient, reference))
+    return float(np.linalg.norm(ours - theirs) / max(np.linalg.norm(theirs), 1e-30))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
+    parser.add_argument("--workloads", default="*", help="pattern, such as 'W1*'")
+    parser.add_argument("--systems", default="*", help="pattern, such as '*compiled'")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=0.1, help="that one measurement takes at least (%(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of a process (%(default)s)")
+    parser.add_argument("--large-blocks", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, default=Path("runs/speed"))
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    path = arguments.out / "speed.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    settings = {name: getattr(arguments, name) for name in ("rounds", "seconds", "threads", "large_blocks", "device")}
+    print(f"torch {torch.__version__}, {platform.processor() or platform.machine()}, {settings}", flush=True)
+    for workload, systems in CASES:
+        chosen = tuple(name for name in systems if fnmatch(name, arguments.systems))
+        if fnmatch(workload.name, arguments.workloads) and chosen:
+            contest = Contest(workload, chosen, arguments)
+            contest.build()
+            contest.time(arguments.rounds, arguments.seconds)
+            records = list(contest.records.values())
+            known[workload.name] = {"workload": workload.as_dict(), "settings": settings, "systems": records}
+            path.write_text(json.dumps(known, indent=1))
+            print(table(workload.name, records), flush=True)
+    plot(known, arguments.out / "speed.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Which systems compute which workloads."""
+
+from benchmarks.peers._workload import Workload
+
+SCRIPTS = {  # the system's name, its script in benchmarks/peers, and the variant of it
+    "floor": ("autograd_loop", "floor"),
+    "autograd.grad loop": ("autograd_loop", "loop"),
+    "higher": ("use_higher", ""),
+    "TorchOpt": ("use_torchopt", ""),
+    "parallel-metalearn": ("use_parallel_metalearn", ""),
+    "JAX, jit and vmap": ("use_jax", "vmap"),
+    "JAX, jit and map": ("use_jax", "map"),
+    "Unrolled": ("use_metalearn", "Unrolled"),
+    "Stepwise": ("use_metalearn", "Stepwise"),
+    "Unrolled, loop": ("use_metalearn", "Unrolled, loop"),
+    "Unrolled, compiled": ("use_metalearn", "Unrolled, compiled"),
+    "Stepwise, compiled": ("use_metalearn", "Stepwise, compiled"),
+    "ParameterDifference": ("use_metalearn", "ParameterDifference"),
+    "ParameterDifference, compiled": ("use_metalearn", "ParameterDifference, compiled"),
+    "EpisodeSampler": ("use_metalearn", ""),
+    "rule in a plain loop": ("use_metalearn", "rule in a plain loop"),
+}
+PYTORCH_PEERS = {"autograd.grad loop", "higher", "TorchOpt", "parallel-metalearn"}
+PEERS = ("autograd.grad loop", "higher", "TorchOpt", "parallel-metalearn", "JAX, jit and vmap")
+EAGER, COMPILED = ("Unrolled", "Stepwise"), ("Unrolled, compiled", "Stepwise, compiled")
+FIRST_ORDER = ("autograd.grad loop", "parallel-metalearn", "JAX, jit and vmap")
+CONV4 = {"support": 5, "query": 75, "num_filters": 64, "lr": 0.4}
+LONG = {"num_tasks": 4, "support": 25, "query": 75, "num_filters": 32}
+
+CASES: list[tuple[Workload, tuple[str, ...]]] = [
+    *((Workload(f"W1 sine, {n} tasks", n, 5), (*PEERS, *EAGER, *COMPILED)) for n in (1, 25, 100)),
+    *(
+        (
+            Workload(f"W2 Conv-4, T = {steps}", 8, steps, **CONV4),
+            ("floor", *PEERS, "JAX, jit and map", *EAGER, "Unrolled, loop", *COMPILED),
+        )
+        for steps in (1, 5)
+    ),
+    *(
+        (
+            Workload(f"W3 Conv-4, T = {steps}", num_steps=steps, **LONG),
+            (*PEERS[:4], "JAX, jit and map", *EAGER, *(COMPILED if steps <= 5 else ())),
+        )
+        for steps in (1, 5, 10, 20, 40)
+    ),
+    *(
+        (Workload(f"W4 {rule}, {n} tasks", n, 5, rule=rule), ("rule in a plain loop", *EAGER, *COMPILED))
+        for rule in ("lstm", "turtle")
+        for n in (25,)
+    ),
+    (Workload("W5 first-order MAML, 25 tasks", 25, 5, method="fomaml"), (*FIRST_ORDER, "Unrolled", COMPILED[0])),
+    (
+        Workload("W5 Reptile, 25 tasks", 25, 5, method="reptile"),
+        (*FIRST_ORDER, "ParameterDifference", "ParameterDifference, compiled"),
+    ),
+    (Workload("W6 sampling, 8 tasks", 8, 0, 5, 75, 64, method="sample"), ("autograd.grad loop", "EpisodeSampler")),
+]

@@ -1,0 +1,88 @@
+"""A system in a process of its own, in an environment of its own where it is not this library."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import IO, Any, cast
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 900
+"""After which a system that does not answer is given up."""
+
+
+class Process:
+    """Starts a script of `benchmarks/peers` and talks to it; raises RuntimeError with what it says went wrong.
+
+    Args:
+        script: Name of the script.
+        variant: What it is asked to be.
+        device: "cpu" or "cuda".
+        large_blocks: Whether its allocator keeps large blocks.
+        threads: Number of threads, and of cores that it may use.
+        log: File for its standard error.
+    """
+
+    def __init__(self, script: str, variant: str, device: str, large_blocks: bool, threads: int, log: Path) -> None:
+        path = ROOT / "benchmarks" / "peers" / f"{script}.py"
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "KINETO_LOG_LEVEL": "5"}
+        if script == "use_metalearn":
+            command, environment["PYTHONPATH"] = [sys.executable], str(ROOT)
+        else:
+            environment.pop("PYTHONPATH", None)  # parallel-metalearn imports under our name
+            command = [_uv(), "run", "--quiet", "--no-project", "--script"]
+        cores = sorted(os.sched_getaffinity(0))[:threads] if hasattr(os, "sched_getaffinity") else []
+        self._log = log
+        with log.open("w") as errors:
+            self._process = subprocess.Popen(
+                [*command, str(path), variant, device, str(large_blocks)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                cwd=log.parent,
+                env=environment,
+                preexec_fn=(lambda: os.sched_setaffinity(0, cores)) if cores else None,
+            )
+
+    def ask(self, do: str, **arguments: Any) -> Any:
+        """Return the answer to one order."""
+        orders, answers = cast(IO[str], self._process.stdin), cast(IO[str], self._process.stdout)
+        timer = threading.Timer(SECONDS, self._process.kill)
+        timer.start()
+        try:
+            orders.write(json.dumps({"do": do, **arguments}) + "\n")
+            orders.flush()
+            line = answers.readline()
+        except BrokenPipeError:
+            line = ""
+        finally:
+            timer.cancel()
+        if not line:
+            self._process.wait()
+            last = [text.strip() for text in self._log.read_text().splitlines() if text.strip()][-3:]
+            raise RuntimeError(f"died with status {self._process.returncode}: {' '.join(last)}")
+        reply = json.loads(line)
+        if "error" in reply:
+            raise RuntimeError(reply["error"])
+        return reply["answer"]
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process.stdin:
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+
+def _uv() -> str:
+    beside = Path(sys.executable).parent / "uv"
+    uv = str(beside) if beside.exists() else shutil.which("uv")
+    if not uv:
+        raise SystemExit("uv is needed to make the peers' environments: pip install uv")
+    return uv

@@ -1,0 +1,77 @@
+"""What `benchmarks.speed` runs: every system computes the same gradient, in the order of the parameters."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.peers._workload import Workload, arrays
+from benchmarks.speed._cases import CASES, SCRIPTS
+from benchmarks.speed._report import plot, table
+
+PEERS = Path(__file__).parents[1] / "benchmarks" / "peers"
+SMALL_CONV4 = {"support": 5, "query": 5, "num_filters": 4}
+
+
+@pytest.fixture
+def systems(monkeypatch):
+    """The scripts that need nothing but this library's environment."""
+    monkeypatch.syspath_prepend(str(PEERS))
+    for name in list(sys.modules):
+        if name in ("_workload", "_worker", "_torch", "autograd_loop", "use_metalearn"):
+            monkeypatch.delitem(sys.modules, name)
+    return {name: importlib.import_module(name).build for name in ("autograd_loop", "use_metalearn")}
+
+
+@pytest.mark.parametrize(
+    ("workload", "names"),
+    [
+        (Workload("sine", 3, 2), ("autograd.grad loop", "Unrolled", "Stepwise", "Unrolled, loop")),
+        (Workload("first-order", 3, 2, method="fomaml"), ("autograd.grad loop", "Unrolled")),
+        (Workload("Reptile", 3, 2, method="reptile"), ("autograd.grad loop", "ParameterDifference")),
+        (Workload("images", 2, 1, **SMALL_CONV4), ("autograd.grad loop", "Unrolled", "Stepwise")),
+        (Workload("LSTM", 2, 2, rule="lstm"), ("rule in a plain loop", "Unrolled", "Stepwise")),
+        (Workload("TURTLE", 2, 2, rule="turtle"), ("rule in a plain loop", "Unrolled")),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_systems_agree(workload, names, systems):
+    given = arrays(workload)
+    gradients = []
+    for name in names:
+        script, variant = SCRIPTS[name]
+        system = systems[script](workload, given, variant, "cpu")
+        gradients.append(np.concatenate([leaf.ravel() for leaf in system.gradient()]))
+        assert system.peak() > 0
+    for gradient in gradients[1:]:
+        np.testing.assert_allclose(gradient, gradients[0], rtol=1e-3, atol=1e-6)
+
+
+def test_the_floor_and_samplers_run(systems):
+    conv4, sampling = Workload("images", 2, 1, **SMALL_CONV4), Workload("sampling", 2, 0, 5, 10, 4, method="sample")
+    systems["autograd_loop"](conv4, arrays(conv4), "floor", "cpu").step()
+    (support, query) = systems["autograd_loop"](sampling, {}, "loop", "cpu").step()
+    assert support.shape == (2, 5, 1, 28, 28)
+    assert query.shape == (2, 10, 1, 28, 28)
+    assert systems["use_metalearn"](sampling, {}, "", "cpu").step().query.x.shape == (2, 10, 1, 28, 28)
+
+
+def test_every_case_names_systems_that_are_there():
+    assert all(name in SCRIPTS for _, names in CASES for name in names)
+    assert all((PEERS / f"{script}.py").exists() for script, _ in SCRIPTS.values())
+
+
+def test_report(tmp_path):
+    records = [
+        {"system": "higher", "median": 0.2, "deviation": 1e-7, "peak_bytes": 2_000_000},
+        {"system": "Unrolled", "median": 0.1, "deviation": 2e-7, "peak_bytes": 1_000_000},
+        {"system": "TorchOpt", "median": None, "error": "does not install"},
+    ]
+    lines = table("W1", records).splitlines()
+    assert "| higher | 200.00 ms | 1.00 | 1e-07 | 2.0 MB |" in lines
+    assert "| Unrolled | 100.00 ms | 2.00 | 2e-07 | 1.0 MB |" in lines
+    assert any("does not install" in line for line in lines)
+    plot({"W1": {"systems": records}}, tmp_path / "speed.png")
+    assert (tmp_path / "speed.png").exists()
