@@ -6,14 +6,19 @@ from typing import Any
 import torch
 
 
-def peak_live_bytes(function: Callable[[], Any]) -> int:
-    """Return how many bytes of CPU tensors a call has alive at its peak, beyond those alive before it.
+def peak_live_bytes(function: Callable[[], Any], device: torch.device | str = "cpu") -> int:
+    """Return how many bytes of a device's tensors a call has alive at its peak, beyond those alive before it.
 
     Counted in PyTorch's allocator, so that the fragmentation of the process's memory does not show.
 
     >>> peak_live_bytes(lambda: torch.zeros(1000).sum().item())
     4004
     """
+    if torch.device(device).type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        function()
+        return torch.cuda.max_memory_allocated(device) - before
     cpu = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=cpu, profile_memory=True, acc_events=True) as profile:
         function()

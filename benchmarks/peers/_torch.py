@@ -69,11 +69,6 @@ def system(meta_step: Callable[[], Any], params: Iterable[torch.Tensor], device:
         return [param.grad.cpu().numpy() for param in params]
 
     def peak() -> int:
-        if device == "cpu":
-            return runpy.run_path(str(PACKAGE / "_memory.py"))["peak_live_bytes"](step)
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        step()
-        return torch.cuda.max_memory_allocated() - before
+        return runpy.run_path(str(PACKAGE / "_memory.py"))["peak_live_bytes"](step, device)
 
     return System(step, gradient, peak)

@@ -2,6 +2,7 @@
 
 from metalearn.outer._base import MetaGradient, meta_gradient
 from metalearn.outer._clip_per_task import ClipPerTask
+from metalearn.outer._compare_batching import BatchingTable, BatchingTime, compare_batching
 from metalearn.outer._evolution_strategies import EvolutionStrategies
 from metalearn.outer._forward_mode import ForwardMode, OnlineForwardMode
 from metalearn.outer._implicit import Implicit
@@ -32,6 +33,9 @@ __all__ = [
     "ClipPerTask",
     "MetaLearner",
     "Replicas",
+    "compare_batching",
+    "BatchingTable",
+    "BatchingTime",
     "MAML",
     "FOMAML",
     "ANIL",

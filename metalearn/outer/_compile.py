@@ -9,6 +9,11 @@ import torch
 from metalearn._tree import tree_leaves
 from metalearn.types import Episode
 
+NOTE = (
+    "torch.compile cannot compile this learner's meta-step as one graph; the user code named above is the part that it"
+    " stops at. Run it without: learner.set_batching(compile=False)."
+)
+
 
 class WholeStep:
     """A plain function of `(owner, meta, carry, episodes, keys)`, compiled as one graph for every shape of episodes.
@@ -36,7 +41,18 @@ class WholeStep:
         function: Any = self._function
         own = FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
         options = {} if isinstance(self._options, bool) else dict(self._options)
-        return torch.compile(own, **{"fullgraph": True, "dynamic": False, **options})
+        compiled = torch.compile(own, **{"fullgraph": True, "dynamic": False, **options})
+
+        def run(*args: Any) -> Any:
+            try:
+                return compiled(*args)
+            except RuntimeError as error:
+                # By name, since importing torch._dynamo takes seconds.
+                if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                    error.add_note(NOTE)
+                raise
+
+        return run
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_compiled": {}}

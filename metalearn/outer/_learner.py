@@ -22,6 +22,7 @@ from metalearn.outer._each_task import adapt_each, estimate_each
 from metalearn.outer._gate import Gate
 from metalearn.outer._learner_checks import (
     check_arguments,
+    check_batching,
     check_estimator,
     check_fast,
     check_parameters,
@@ -97,14 +98,10 @@ class MetaLearner(nn.Module):
             rule=rule,
             num_steps=num_steps,
             support_batches=support_batches,
-            batching=batching,
-            chunk_size=chunk_size,
-            compile=compile,
         )
         check_estimator(estimator)  # a module would not even reach the setter below
         self.model, self.criterion, self.support_criterion = model, criterion, support_criterion
-        self.batching, self.compile_options = batching, compile
-        self.chunk_size = 1 if batching == "loop" else chunk_size
+        self.set_batching(batching, chunk_size, compile)
         self.support_batches = support_batches or 1
         in_support = "criterion" if support_criterion is None else "support_criterion"
         self.support_loss, self.query_loss = support_loss, query_loss
@@ -128,7 +125,6 @@ class MetaLearner(nn.Module):
         for name in fixed:
             set_tensor(model, name, get_tensor(model, name).detach())
         self._tied = [names[name] for name in fixed if len(names[name]) > 1]
-        self._run = WholeStep(MetaLearner._estimate_chunk, compile)
 
     @property
     def estimator(self) -> MetaGradient:
@@ -146,6 +142,25 @@ class MetaLearner(nn.Module):
         check_reaches(estimator, self.problem.rule, learned)
         estimator.check(self.problem, tree_detach(self.meta))
         self._estimator, self._gate = estimator, Gate()
+
+    def set_batching(
+        self, batching: str = "vmap", chunk_size: int | None = None, compile: bool | Mapping[str, Any] = False
+    ) -> None:
+        """Choose how tasks are batched; `outer.compare_batching` says which choice is fastest.
+
+        Args:
+            batching: "vmap" over tasks, or "loop".
+            chunk_size: Number of tasks computed at once, at least 1; None for all.
+            compile: Whether `torch.compile` compiles the whole meta-step; a dict is passed on as its options.
+
+        Raises:
+            TypeError: If an argument is of the wrong kind.
+            ValueError: If `batching` is unknown or `chunk_size` below 1.
+        """
+        check_batching(batching, chunk_size, compile)
+        self.batching, self.compile_options = batching, compile
+        self.chunk_size = 1 if batching == "loop" else chunk_size
+        self._run = WholeStep(MetaLearner._estimate_chunk, compile)
 
     @property
     def num_steps(self) -> int:

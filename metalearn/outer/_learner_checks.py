@@ -24,25 +24,27 @@ def check_arguments(
     rule: Any,
     num_steps: Any,
     support_batches: Any,
-    batching: Any,
-    chunk_size: Any,
-    compile: Any,
 ) -> None:
     """Raise unless a learner can be built from the arguments."""
     _check_kind("model", model, nn.Module, "an nn.Module", "the module itself: models.mlp(1, [40, 40], 1)")
     _check_kind("rule", rule, UpdateRule, "an update rule", "one: inner.SGD(lr=0.01)")
     check_criteria(*criteria, *losses, support_batches)
     check_count("num_steps", num_steps, fix="Write num_steps=5, say.")
-    for name, value in (("support_batches", support_batches), ("chunk_size", chunk_size)):
-        if value is not None:
-            check_count(name, value, fix="Leave it out for all at once.")
-    check_choice("batching", batching, ["vmap", "loop"])
-    if not isinstance(compile, bool | Mapping):
-        fix = f'Write compile={{"backend": {compile!r}}}.'.replace("'", '"')
-        raise TypeError(invalid("compile", "be a bool or torch.compile's options", repr(compile), fix))
+    if support_batches is not None:
+        check_count("support_batches", support_batches, fix="Leave it out for all at once.")
     if norms := running_statistics(model):
         fix = "Wrap the model: models.use_batch_statistics(model)."
         raise ValueError(invalid("model", "keep no running statistics", f"them in {norms}", fix))
+
+
+def check_batching(batching: Any, chunk_size: Any, compile: Any) -> None:
+    """Raise unless a learner can batch tasks like this."""
+    check_choice("batching", batching, ["vmap", "loop"])
+    if chunk_size is not None:
+        check_count("chunk_size", chunk_size, fix="Leave it out for all at once.")
+    if not isinstance(compile, bool | Mapping):
+        fix = f'Write compile={{"backend": {compile!r}}}.'.replace("'", '"')
+        raise TypeError(invalid("compile", "be a bool or torch.compile's options", repr(compile), fix))
 
 
 def check_estimator(estimator: Any) -> None:

@@ -1,0 +1,159 @@
+"""Which way of batching tasks is the fastest, measured on the user's own model, episodes and device."""
+
+import copy
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch.utils.benchmark import Timer
+
+from metalearn._checks import check_count, invalid
+from metalearn._memory import peak_live_bytes
+from metalearn.functional import draw_keys
+from metalearn.outer._learner import MetaLearner
+from metalearn.outer._learner_checks import check_episodes
+from metalearn.types import Episode
+
+
+@dataclass(frozen=True)
+class BatchingTime:
+    """What one meta-gradient costs with one choice of batching.
+
+    Attributes:
+        settings: Arguments of `MetaLearner` and `MetaLearner.set_batching`.
+        seconds: Median time; infinite if it failed.
+        peak_bytes: Peak of live bytes on the learner's device.
+        error: Why it failed, or "".
+    """
+
+    settings: dict[str, Any]
+    seconds: float = float("inf")
+    peak_bytes: int = 0
+    error: str = ""
+
+    def __str__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in self.settings.items() if value) or "all at once"
+        if self.error:
+            return f"{settings:<50} failed: {self.error.splitlines()[0]}"
+        return f"{settings:<50} {1e3 * self.seconds:10.2f} ms {self.peak_bytes / 1e6:10.1f} MB"
+
+
+@dataclass(frozen=True)
+class BatchingTable:
+    """The result of `compare_batching`, which prints as a table.
+
+    Attributes:
+        times: What each choice costs.
+    """
+
+    times: Sequence[BatchingTime]
+
+    def fastest(self, max_bytes: float = float("inf")) -> dict[str, Any]:
+        """Return the settings of the fastest choice that fits: `learner.set_batching(**table.fastest())`.
+
+        Args:
+            max_bytes: Largest peak of live bytes allowed.
+
+        Raises:
+            ValueError: If no choice fits.
+        """
+        fitting = [time for time in self.times if not time.error and time.peak_bytes <= max_bytes]
+        if not fitting:
+            peaks = [time.peak_bytes for time in self.times if not time.error]
+            fix = "Estimate with outer.Stepwise(), which needs the least memory."
+            raise ValueError(invalid("max_bytes", "allow one of the choices", f"{max_bytes} for {peaks}", fix))
+        return min(fitting, key=lambda time: time.seconds).settings
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.times))
+
+
+def compare_batching(
+    learner: MetaLearner,
+    episodes: Episode,
+    *,
+    chunk_sizes: Iterable[int] | None = None,
+    compile: bool | Mapping[str, Any] = True,
+    rounds: int = 5,
+) -> BatchingTable:
+    """Time a learner's meta-gradient with its tasks vmapped, in chunks and in a loop, eager and compiled.
+
+    The choices take turns, on copies of the learner; one that fails, such as by lack of memory, says why.
+
+    Args:
+        learner: The learner; it is left as it is.
+        episodes: Tasks, with a leading task axis, as many as a meta-batch is to have.
+        chunk_sizes: Sizes of the chunks to try; a half, a quarter and an eighth of the tasks if not given.
+        compile: Whether to measure compiled steps too, which takes up to a minute each; a dict is passed on to
+            `torch.compile` as options.
+        rounds: Number of measurements whose median is taken, at least 1.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If a chunk is larger than the number of tasks, or as `learner(episodes)`.
+
+    >>> import torch.nn.functional as F
+    >>> from metalearn import data, inner, models, outer
+    >>> learner = outer.MAML(models.mlp(1, [8], 1), F.mse_loss, inner.SGD(0.01), num_steps=1)
+    >>> table = compare_batching(learner, data.Sinusoid(5, 5).sample(4), compile=False)
+    >>> learner.set_batching(**table.fastest())
+    >>> [time.settings["chunk_size"] for time in table.times]
+    [None, 2, 1]
+    """
+    if not isinstance(learner, MetaLearner):
+        fix = "Take one of replicas: replicas[0]." if hasattr(learner, "learner") else "Pass outer.MAML(...), say."
+        raise TypeError(invalid("learner", "be a MetaLearner", type(learner).__name__, fix))
+    num_tasks = check_episodes(episodes)
+    check_count("rounds", rounds)
+    sizes = _sizes(num_tasks, chunk_sizes)
+    keys = learner.check(episodes, draw_keys(num_tasks, device=learner.device))
+    batchings: list[dict[str, Any]] = [{"batching": "vmap", "chunk_size": size} for size in (None, *sizes)]
+    batchings.append({"batching": "loop", "chunk_size": 1})
+    hows = [False, compile] if compile else [False]
+    timers = [_Timed(learner, {**batching, "compile": how}, episodes, keys) for how in hows for batching in batchings]
+    for _ in range(rounds):
+        for timer in timers:
+            timer.measure()
+    return BatchingTable([timer.result() for timer in timers])
+
+
+def _sizes(num_tasks: int, chunk_sizes: Any) -> list[int]:
+    if chunk_sizes is None:
+        return sorted({num_tasks // parts for parts in (2, 4, 8)} - {0, 1}, reverse=True)
+    sizes = list(chunk_sizes)
+    for size in sizes:
+        check_count("chunk_sizes", size, minimum=2, fix="Chunks of 1 are the loop, which is measured anyway.")
+        if size > num_tasks:
+            raise ValueError(invalid("chunk_sizes", f"be at most the {num_tasks} tasks", size))
+    return sizes
+
+
+class _Timed:
+    """One choice: a copy of the learner, built and warmed up, and its times so far."""
+
+    def __init__(self, learner: MetaLearner, settings: dict[str, Any], episodes: Episode, keys: torch.Tensor) -> None:
+        self._settings, self._peak, self._error = settings, 0, ""
+        self._times: list[float] = []
+        own = copy.deepcopy(learner)
+        own.set_batching(**settings)
+        estimate = partial(own.estimate, episodes, keys)
+        self._timer = Timer("estimate()", globals={"estimate": estimate}, num_threads=torch.get_num_threads())
+        try:
+            estimate()
+            self._peak = peak_live_bytes(estimate, learner.device)
+            self._calls = max(1, round(0.05 / self._timer.timeit(1).mean))
+        except RuntimeError as error:  # out of memory, or not to be vmapped or compiled
+            self._error = f"{type(error).__name__}: {error}"
+
+    def measure(self) -> None:
+        """Take one measurement."""
+        if not self._error:
+            self._times.append(self._timer.timeit(self._calls).mean)
+
+    def result(self) -> BatchingTime:
+        """Return the median."""
+        seconds = statistics.median(self._times) if self._times else float("inf")
+        return BatchingTime(self._settings, seconds, self._peak, self._error)
