@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from metalearn._checks import check_count, invalid
 from metalearn._tasks import num_tasks as count_tasks
 from metalearn._tasks import take
+from metalearn._tree import tree_map
 from metalearn.data import TaskDistribution
 from metalearn.functional import draw_keys
 from metalearn.models import uses_batch_statistics
@@ -134,6 +135,22 @@ def evaluate(
                 values[name].append(_per_task(name, metric, outputs, batch.query.y))
     summaries = {name: Summary(torch.cat(parts).cpu()) for name, parts in values.items()}
     return Evaluation(summaries, num_tasks, num_steps, uses_batch_statistics(learner.model))
+
+
+def mean_losses(
+    replicas: Replicas, tasks: TaskDistribution, num_tasks: int, generator: torch.Generator | None
+) -> Tensor:
+    """Return every replica's mean query loss, `[R]`, on the very tasks that `evaluate` would draw for it."""
+    count, total = len(replicas), torch.zeros(len(replicas), dtype=replicas.learner.dtype, device=replicas.device)
+    at_once = max(TASKS_AT_ONCE // count, 1)
+    for batch in _batches(tasks, num_tasks, generator, replicas.device):
+        keys = draw_keys(count_tasks(batch), generator=generator, device=replicas.device)
+        for start in range(0, len(keys), at_once):
+            part = take((batch, keys), slice(start, start + at_once))
+            episodes, part_keys = tree_map(lambda leaf: leaf.repeat(count, *(1 for _ in leaf.shape[1:])), part)
+            with torch.no_grad():
+                total += replicas(episodes, keys=part_keys) * len(part[1])
+    return total.cpu() / num_tasks
 
 
 def _check_metrics(metrics: Any) -> None:

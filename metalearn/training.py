@@ -14,7 +14,7 @@ from metalearn._checks import check_count, check_positive, invalid
 from metalearn._history import History
 from metalearn._tasks import num_tasks
 from metalearn.data import TaskDistribution
-from metalearn.evaluation import as_iterable, bare, evaluate
+from metalearn.evaluation import as_iterable, bare, evaluate, mean_losses
 from metalearn.functional import draw_keys
 from metalearn.outer import MetaLearner, Replicas
 from metalearn.outer._learner_checks import check_episodes
@@ -173,6 +173,8 @@ def _scores(learner: MetaLearner | Replicas, validate: Any, num_validation_tasks
     was_training = learner.training
     learner.eval()
     try:
+        if isinstance(learner, Replicas) and isinstance(validate, TaskDistribution):
+            return mean_losses(learner, validate, num_validation_tasks, _same_tasks()).double()
         if isinstance(learner, Replicas):
             each = [_score(learner[index], validate, num_validation_tasks) for index in range(len(learner))]
             return torch.tensor(each, dtype=torch.float64)
@@ -183,9 +185,13 @@ def _scores(learner: MetaLearner | Replicas, validate: Any, num_validation_tasks
 
 def _score(learner: MetaLearner, validate: Any, num_validation_tasks: int) -> float:
     if isinstance(validate, TaskDistribution):
-        same_tasks = torch.Generator().manual_seed(0)
-        return evaluate(learner, validate, num_tasks=num_validation_tasks, generator=same_tasks)["loss"].mean
+        return evaluate(learner, validate, num_tasks=num_validation_tasks, generator=_same_tasks())["loss"].mean
     return float(validate(learner))
+
+
+def _same_tasks() -> torch.Generator:
+    """Return a source of the same tasks at every validation."""
+    return torch.Generator().manual_seed(0)
 
 
 def _check_optimizer(learner: MetaLearner | Replicas, optimizer: Any) -> None:

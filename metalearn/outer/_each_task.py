@@ -9,7 +9,7 @@ from torch import Tensor
 
 from metalearn._derivatives import in_transform
 from metalearn._tasks import map_tasks, vmap_tasks
-from metalearn._tree import tree_leaves, tree_map
+from metalearn._tree import over_first_axes, tree_leaves, tree_map
 from metalearn.inner import UpdateRule
 from metalearn.outer._base import MetaGradient
 from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Params, Problem, PyTree
@@ -43,9 +43,9 @@ def estimate_each(
         return estimator(problem, meta, episode, key, carry)
 
     summed: Params = {}
-    if _at_once(estimator, len(keys), batching):
+    if at_once(estimator, len(keys), batching):
         carries = _expand(carry, len(keys))
-        each = estimator(_of_all_tasks(problem), _expand_own(meta, len(keys)), episodes, keys, carries)
+        each = estimator(_of_all_tasks(problem, False), _expand_own(meta, len(keys)), episodes, keys, carries)
         summed, each = each.gradient.shared, each._replace(gradient=each.gradient._replace(shared={}))
     else:
         each = map_tasks(estimate, (episodes, keys), batching)
@@ -54,6 +54,32 @@ def estimate_each(
         together = torch.stack([leaf.sum() for leaf in tree_leaves(summed)]).sum().isfinite()
         total, finite = total._replace(shared=summed), finite & (together | ~finite.all())
     return each._replace(gradient=total, diagnostics={**each.diagnostics, "finite": finite})
+
+
+def estimate_own(
+    estimator: MetaGradient, problem: Problem, metas: Meta, episodes: Episode, keys: Tensor, carries: PyTree
+) -> Estimate:
+    """Return every task's estimate, stacked, if each has a meta and a carry of its own: all have a leading task axis.
+
+    The estimator must be one that takes all tasks at once.
+    """
+    each = estimator(_of_all_tasks(problem, True), metas, episodes, keys, carries)
+    return each._replace(diagnostics={**each.diagnostics, "finite": _finite(each)})
+
+
+def losses_own(estimator: MetaGradient, problem: Problem, metas: Meta, episodes: Episode, keys: Tensor) -> Tensor:
+    """Return every task's query loss after adaptation, if each has a meta of its own, as for `estimate_own`."""
+    of_all = _of_all_tasks(problem, True)
+    adapted = estimator.adapt(of_all, metas, episodes.support, keys, problem.num_steps)
+    return of_all.query_loss(adapted.params, metas.shared, episodes)
+
+
+def keep_finite(each: Estimate, carry: PyTree) -> PyTree:
+    """Return what every task leaves in the carry: nothing, if it has diverged."""
+    finite = each.diagnostics["finite"]
+    return tree_map(
+        lambda new, old: torch.where(over_first_axes(finite, new), new, old.to(new.dtype)), each.carry, carry
+    )
 
 
 def adapt_each(
@@ -76,8 +102,8 @@ def adapt_each(
         num_steps: Number of inner steps.
         batching: "vmap" or "loop".
     """
-    if _at_once(estimator, len(keys), batching):
-        return estimator.adapt(_of_all_tasks(problem), _expand_own(meta, len(keys)), support, keys, num_steps)
+    if at_once(estimator, len(keys), batching):
+        return estimator.adapt(_of_all_tasks(problem, False), _expand_own(meta, len(keys)), support, keys, num_steps)
 
     def adapt(support: Batch, key: Tensor) -> Any:
         adapted = estimator.adapt(problem, meta, support, key, num_steps)
@@ -87,7 +113,8 @@ def adapt_each(
     return Adapted(params, meta.shared, state)
 
 
-def _at_once(estimator: MetaGradient, num_tasks: int, batching: str) -> bool:
+def at_once(estimator: MetaGradient, num_tasks: int, batching: str) -> bool:
+    """Return whether the estimator is given all tasks at once."""
     return estimator.leafwise and batching == "vmap" and num_tasks > 1 and not in_transform()
 
 
@@ -107,17 +134,19 @@ def _expand_own(meta: Meta, num_tasks: int) -> Meta:
     return Meta(_expand(meta.init, num_tasks), meta.shared, _expand(meta.rule, num_tasks))
 
 
-def _of_all_tasks(problem: Problem) -> Problem:
-    """Return a problem whose parameters, episodes and losses have a leading task axis; what is shared has none."""
+def _of_all_tasks(problem: Problem, shared_too: bool) -> Problem:
+    """Return a problem whose parameters, episodes and losses have a leading task axis; what is shared may have one."""
     return problem._replace(
-        support_loss=_over_tasks(problem.support_loss),
-        query_loss=_over_tasks(problem.query_loss),
+        support_loss=_over_tasks(problem.support_loss, shared_too),
+        query_loss=_over_tasks(problem.query_loss, shared_too),
         rule=_OverTasks(problem.rule),
     )
 
 
-def _over_tasks(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _over_tasks(loss: Callable[..., Tensor], shared_too: bool) -> Callable[..., Tensor]:
     def losses(params: Params, shared: Params, episodes: Episode, *step: int) -> Any:
+        if shared_too:
+            return _vmap(lambda params, shared, episode: loss(params, shared, episode, *step), params, shared, episodes)
         return _vmap(lambda params, episode: loss(params, shared, episode, *step), params, episodes)
 
     return losses

@@ -11,14 +11,14 @@ from torch import Tensor
 from metalearn._checks import check_count
 from metalearn._modules import TensorTree, get_tensor, set_tensor, tie
 from metalearn._tasks import map_in_chunks, over_chunks, take
-from metalearn._tree import over_first_axes, tree_detach, tree_leaves, tree_map
+from metalearn._tree import tree_detach, tree_leaves, tree_map
 from metalearn.functional import ModelLoss, ModuleLoss, OnQuery, OnSupport
 from metalearn.inner import UpdateRule
 from metalearn.outer._attach import attach
 from metalearn.outer._base import MetaGradient
 from metalearn.outer._carry import Carry
 from metalearn.outer._compile import WholeStep
-from metalearn.outer._each_task import adapt_each, estimate_each
+from metalearn.outer._each_task import adapt_each, estimate_each, keep_finite
 from metalearn.outer._gate import Gate
 from metalearn.outer._learner_checks import (
     check_arguments,
@@ -289,12 +289,8 @@ class MetaLearner(nn.Module):
 
     def _estimate_chunk(self, meta: Meta, carry: PyTree, episodes: Episode, keys: Tensor) -> Any:
         each = estimate_each(self.estimator, self.problem, meta, episodes, keys, carry, self.batching)
-        finite = each.diagnostics["finite"]
-        # A task that diverges leaves no trace in what is carried.
-        carries = tree_map(
-            lambda new, old: torch.where(over_first_axes(finite, new), new, old.to(new.dtype)), each.carry, carry
-        )
-        return (each.gradient, tree_map(lambda leaf: leaf.sum(0), carries)), (each.loss, each.diagnostics)
+        kept = tree_map(lambda leaf: leaf.sum(0), keep_finite(each, carry))
+        return (each.gradient, kept), (each.loss, each.diagnostics)
 
     def _model_loss(self, name: str, num_batches: int | None = None) -> ModelLoss:
         return ModelLoss(self.model, getattr(self, name), name, num_batches or 1)

@@ -18,6 +18,7 @@ from metalearn.functional import ModuleLoss, OnQuery, OnSupport, draw_keys
 from metalearn.outer._attach import attach
 from metalearn.outer._carry import Carry
 from metalearn.outer._compile import WholeStep
+from metalearn.outer._each_task import at_once, estimate_own, keep_finite, losses_own
 from metalearn.outer._learner import MetaLearner
 from metalearn.outer._learner_checks import check_episodes, check_keys, check_serial
 from metalearn.types import Episode, Estimate, Meta, PyTree
@@ -116,6 +117,7 @@ class Replicas(nn.Module):
             ValueError: As `forward`.
         """
         dealt = self._deal(episodes, keys)
+        check_serial(self.learner.estimator, dealt[1].shape[1])
         with torch.no_grad():
             meta = tree_detach(self.learner.meta)
             first_tasks = tree_map(lambda leaf: leaf[:, 0], dealt[0])
@@ -141,7 +143,6 @@ class Replicas(nn.Module):
         if num_tasks % len(self):
             fix = f"Write tasks.sample({len(self)} * meta_batch_size)."
             raise ValueError(invalid("tasks", f"be a multiple of the {len(self)} replicas", num_tasks, fix))
-        check_serial(self.learner.estimator, num_tasks // len(self))
         keys = draw_keys(num_tasks, device=self.device) if keys is None else keys
         check_keys(keys, num_tasks)
         dealt = tree_map(lambda leaf: leaf.reshape(len(self), -1, *leaf.shape[1:]), (episodes, keys.to(self.device)))
@@ -151,6 +152,12 @@ class Replicas(nn.Module):
 
     def _losses(self, meta: Meta, episodes: Episode, keys: Tensor) -> Tensor:
         """Return every task's query loss after adaptation, `[R, tasks]`."""
+        learner = self.learner
+        if at_once(learner.estimator, keys.numel(), learner.batching):
+            metas = _for_each_task(tree_detach(meta), keys)
+            flat_episodes, flat_keys = tree_map(lambda leaf: leaf.flatten(0, 1), (episodes, keys))
+            of_all = losses_own(learner.estimator, learner.problem, metas, flat_episodes, flat_keys)
+            return of_all.unflatten(0, keys.shape)
 
         def losses(meta: Meta, episodes: Episode, keys: Tensor) -> Tensor:
             return map_tasks(partial(self.learner._loss, meta), (episodes, keys))
@@ -159,12 +166,25 @@ class Replicas(nn.Module):
 
 
 def _estimate_replicas(learner: MetaLearner, meta: Meta, carry: PyTree, episodes: Episode, keys: Tensor) -> Estimate:
+    if at_once(learner.estimator, keys.numel(), learner.batching):
+        metas, carries = _for_each_task((meta, carry), keys)
+        flat_episodes, flat_keys = tree_map(lambda leaf: leaf.flatten(0, 1), (episodes, keys))
+        each = estimate_own(learner.estimator, learner.problem, metas, flat_episodes, flat_keys, carries)
+        each = tree_map(lambda leaf: leaf.unflatten(0, keys.shape), each._replace(carry=keep_finite(each, carries)))
+        gradient, carry = tree_map(lambda leaf: leaf.mean(1), (each.gradient, each.carry))
+        return Estimate(gradient, each.loss, carry, each.diagnostics)
+
     def estimate(meta: Meta, carry: PyTree, episodes: Episode, keys: Tensor) -> Any:
         (gradient, carry), (loss, diagnostics) = learner._estimate_chunk(meta, carry, episodes, keys)
         return tree_map(lambda total: total / len(keys), (gradient, carry)), (loss, diagnostics)
 
     (gradient, carry), (loss, diagnostics) = _vmap(estimate)(meta, carry, episodes, keys)
     return Estimate(gradient, loss, carry, diagnostics)
+
+
+def _for_each_task(tree: Any, keys: Tensor) -> Any:
+    """Give what replicas have to each of their tasks."""
+    return tree_map(lambda leaf: leaf[:, None].expand(*keys.shape, *(-1 for _ in leaf.shape[1:])).flatten(0, 1), tree)
 
 
 def _vmap(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -274,3 +274,19 @@ def test_bad_input(call, error, message):
     with pytest.raises(error) as raised:
         call()
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"fast": "4"}, {"estimator": outer.Implicit(5.0, outer.Direct()), "num_steps": 3}],
+    ids=["all", "shared", "implicit"],
+)
+def test_validation_equals_evaluating_each(options):
+    learners = [build(seed, **options).float() for seed in range(R)]
+    tasks = Sinusoid(5, 5)
+    scores = []
+    for learner in (outer.Replicas(learners), *learners):
+        optimizer = torch.optim.SGD(learner.parameters(), lr=0.0)
+        settings = {"validate": tasks, "num_validation_tasks": 40, "progress": False}
+        scores.append(fit(learner, tasks, optimizer, 1, meta_batch_size=2, **settings).scores[1])
+    torch.testing.assert_close(scores[0], scores[1:], rtol=1e-5, atol=0)
