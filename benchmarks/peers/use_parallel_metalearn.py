@@ -17,7 +17,6 @@ from metalearn.algorithms.Reptile import Reptile
 from metalearn.inner_optimizers.optimizers import InnerSGD
 from metalearn.loss.base import BaseLoss
 from metalearn.model_wrappers.MAMLWrapper import MAML_Model
-from metalearn.nn_models.pytorch2metalearn import ModelTranslator
 
 
 class Ignoring(nn.Module):
@@ -45,7 +44,7 @@ class Loss(BaseLoss):
 
 def build(workload: Workload, arrays: Arrays, variant: str, device: str) -> System:
     episodes = tasks(arrays, device)
-    layers = list(ModelTranslator.convert_to_functional(network(workload, arrays, device)))
+    layers = list(network(workload, arrays, device))  # its own converter fails on batch norm
     model = MAML_Model(Ignoring(nn.Sequential(*layers[:-1])), Ignoring(layers[-1]))
     inner = InnerSGD(
         model.get_fast_weights(),

@@ -82,7 +82,7 @@ def deviation(gradient: list[np.ndarray], reference: list[np.ndarray]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
     parser.add_argument("--workloads", default="*", help="pattern, such as 'W1*'")
-    parser.add_argument("--systems", default="*", help="pattern, such as '*compiled'")
+    parser.add_argument("--systems", nargs="+", default=["*"], help="patterns, such as '*compiled' Unrolled")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=0.1, help="that one measurement takes at least (%(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="threads of a process (%(default)s)")
@@ -96,7 +96,7 @@ def main() -> None:
     settings = {name: getattr(arguments, name) for name in ("rounds", "seconds", "threads", "large_blocks", "device")}
     print(f"torch {torch.__version__}, {platform.processor() or platform.machine()}, {settings}", flush=True)
     for workload, systems in CASES:
-        chosen = tuple(name for name in systems if fnmatch(name, arguments.systems))
+        chosen = tuple(name for name in systems if any(fnmatch(name, p) for p in arguments.systems))
         if fnmatch(workload.name, arguments.workloads) and chosen:
             contest = Contest(workload, chosen, arguments)
             contest.build()

@@ -1,12 +1,15 @@
 """Reverse mode one inner step at a time: the gradient of `Unrolled` without its memory."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from metalearn import inner
+from metalearn._checks import check_count
 from metalearn._derivatives import grad_and_value, vjp
 from metalearn._tree import tree_add, tree_zeros_like
 from metalearn.outer._reverse_mode import ReverseMode
@@ -21,7 +24,6 @@ class _Record(NamedTuple):
     state: PyTree
     grads: Params
     loss: Tensor
-    query_bar: Params | None
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,27 @@ class Stepwise(ReverseMode):
         truncate: Number of last steps to differentiate, at least 0; the gradient before them is passed to `init`
             unchanged. None for all.
         multi_step: Weights of the query losses after each step, `MultiStep()`; None for the last one alone.
+        segment: Number of steps, at least 1, of which only the start is kept until the backward pass computes them
+            again: memory grows with num_steps / segment + 2 segment copies of the parameters, in place of 2 num_steps.
+            None keeps all.
+
+    Raises:
+        TypeError: If `segment` is no int, and as `Unrolled`.
+        ValueError: If `segment` is below 1, and as `Unrolled`.
 
     References:
         Franceschi et al., "Forward and reverse gradient-based hyperparameter optimization", ICML 2017 (eqs. 6-7).
+        Chen et al., "Training deep nets with sublinear memory cost", arXiv 2016 (segments).
     """
 
+    segment: int | None = None
+
     repeats_losses = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.segment is not None:
+            check_count("segment", self.segment, fix="None keeps all steps.")
 
     @property
     def leafwise(self) -> bool:
@@ -51,35 +68,39 @@ class Stepwise(ReverseMode):
 
     def __call__(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree) -> Estimate:
         """Estimate one task's meta-gradient."""
-        cut = self.num_constant(problem.num_steps)
 
         def start(rule: PyTree, init: Params) -> Any:  # torch.compile cannot evaluate a tuple[...] here
             return problem.rule.init_state(rule, init, key), init
 
         (state, params), pull_start = vjp(start, meta.rule, meta.init)
         weights, next_carry = self.weights(carry, problem.num_steps)
-        records, losses = [], []
+        cut = self.num_constant(problem.num_steps)
+        run = partial(_run, problem, meta, episode)
+        judge = partial(_judge, problem, weights, meta.shared, episode)
+        losses: list[Tensor] = []
         shared_bar, passed_bar = tree_zeros_like(meta.shared), tree_zeros_like(meta.init)
-        for step, weight in enumerate(weights):
-            before, query_bar = (params, state), None
-            params, state, grads, loss = inner.step(problem, meta, params, state, episode, step)
-            if weight is not None:
-                (query_bar, more_shared), value = _weighted(problem, weight, params, meta.shared, episode)
-                losses.append(value)
-                shared_bar = tree_add(shared_bar, more_shared)
-            if step >= cut:
-                records.append(_Record(step, *before, grads, loss, query_bar))
-            elif query_bar is not None:
-                passed_bar = tree_add(passed_bar, query_bar)
+
+        for step in range(cut):
+            _, params, state = run(params, state, [step])
+            passed_bar, shared_bar = judge(step, params, (passed_bar, shared_bar), losses)
+        records: list[_Record] = []
+        kept, size = [], self.segment or problem.num_steps
+        for first in range(cut, problem.num_steps, size):
+            steps = range(first, min(first + size, problem.num_steps))
+            kept.append((params, state, steps))
+            records.clear()  # before the next are made
+            records, params, state = run(params, state, steps)
 
         params_bar, state_bar, rule_bar = (tree_zeros_like(tree) for tree in (params, state, meta.rule))
-        while records:
-            record = records.pop()
-            if record.query_bar is not None:
-                params_bar = tree_add(params_bar, record.query_bar)
-            pulled = _pull_back(problem, meta, episode, record, params_bar, state_bar, self.order)
-            params_bar, state_bar, more_shared, more_rule = pulled
-            shared_bar, rule_bar = tree_add(shared_bar, more_shared), tree_add(rule_bar, more_rule)
+        while kept:
+            while records:
+                record = records.pop()
+                params_bar, shared_bar = judge(record.step, params, (params_bar, shared_bar), losses)
+                pulled = _pull_back(problem, meta, episode, record, params_bar, state_bar, self.order)
+                params, (params_bar, state_bar, more_shared, more_rule) = record.params, pulled
+                shared_bar, rule_bar = tree_add(shared_bar, more_shared), tree_add(rule_bar, more_rule)
+            kept.pop()
+            records = run(*kept[-1])[0] if kept else []
         if cut:
             state_bar = tree_zeros_like(state_bar)
         start_rule_bar, init_bar = pull_start((state_bar, tree_add(params_bar, passed_bar)))
@@ -87,13 +108,39 @@ class Stepwise(ReverseMode):
         return Estimate(gradient, torch.stack(losses).sum(0), next_carry, {})
 
 
-def _weighted(problem: Problem, weight: Tensor | float, params: Params, shared: Params, episode: Episode) -> Any:
-    """Return gradients to params and shared, and value, of the query loss times its weight."""
+def _run(
+    problem: Problem, meta: Meta, episode: Episode, params: Params, state: PyTree, steps: Iterable[int]
+) -> tuple[list[_Record], Params, PyTree]:
+    """Take inner steps, and return their records beside the parameters and the state after them."""
+    records = []
+    for step in steps:
+        before = params, state
+        params, state, grads, loss = inner.step(problem, meta, params, state, episode, step)
+        records.append(_Record(step, *before, grads, loss))
+    return records, params, state
+
+
+def _judge(
+    problem: Problem,
+    weights: Sequence[Tensor | float | None],
+    shared: Params,
+    episode: Episode,
+    step: int,
+    params: Params,
+    bars: tuple[Params, Params],
+    losses: list[Tensor],
+) -> tuple[Params, Params]:
+    """Return gradients to params and shared with those of the query loss after a step added, and append its value."""
+    weight = weights[step]
+    if weight is None:
+        return bars
 
     def loss(params: Params, shared: Params) -> Tensor:
         return weight * problem.query_loss(params, shared, episode)
 
-    return grad_and_value(loss, argnums=(0, 1))(params, shared)
+    more, value = grad_and_value(loss, argnums=(0, 1))(params, shared)
+    losses.append(value)
+    return tree_add(bars, more)
 
 
 def _pull_back(
