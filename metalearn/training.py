@@ -20,6 +20,9 @@ from metalearn.outer import MetaLearner, Replicas
 from metalearn.outer._learner_checks import check_episodes
 from metalearn.types import Episode
 
+NOT_ELEMENTWISE = {"LBFGS", "Adafactor", "Muon", "Shampoo", "SOAP", "LAMB", "LARS"}
+"""Optimizers, of PyTorch and others, that mix the elements of a tensor."""
+
 REFRESH_SECONDS = 0.5
 """How often the progress bar reads the loss, which waits for a GPU."""
 
@@ -61,7 +64,7 @@ def fit(
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If a count is below 1, or the optimizer does not hold all that is learned.
+        ValueError: If a count is below 1, the optimizer does not hold all that is learned, or it would mix replicas.
 
     Warns:
         RuntimeWarning: Once, if losses were not finite.
@@ -198,6 +201,9 @@ def _check_optimizer(learner: MetaLearner | Replicas, optimizer: Any) -> None:
     fix = "Write torch.optim.Adam(learner.parameters(), lr=1e-3), say."
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(invalid("optimizer", "be a torch.optim.Optimizer", repr(optimizer), fix))
+    if isinstance(learner, Replicas) and type(optimizer).__name__ in NOT_ELEMENTWISE:
+        condition = "work on each element by itself, or replicas would influence one another"
+        raise ValueError(invalid("optimizer of replicas", condition, type(optimizer).__name__, fix))
     held = {id(param) for group in optimizer.param_groups for param in group["params"]}
     learned = [name for name, param in learner.named_parameters() if param.requires_grad]
     if left_out := [name for name in learned if id(learner.get_parameter(name)) not in held]:

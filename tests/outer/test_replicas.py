@@ -290,3 +290,10 @@ def test_validation_equals_evaluating_each(options):
         settings = {"validate": tasks, "num_validation_tasks": 40, "progress": False}
         scores.append(fit(learner, tasks, optimizer, 1, meta_batch_size=2, **settings).scores[1])
     torch.testing.assert_close(scores[0], scores[1:], rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.LBFGS, torch.optim.Adafactor])
+def test_optimizers_that_mix_replicas_are_refused(kind):
+    replicas = outer.Replicas([build(seed) for seed in range(R)])
+    with pytest.raises(ValueError, match=f"on each element by itself.*got {kind.__name__}.*Adam"):
+        fit(replicas, Sinusoid(5, 5), kind(replicas.parameters()), 1, meta_batch_size=1)
