@@ -21,23 +21,22 @@ class _Attach(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, loss_bar: Tensor) -> tuple[Tensor | None, ...]:
         gradients = ctx.saved_tensors
-        pairs = zip(gradients, ctx.leaves, strict=True)
-        bars = (_Once.apply(over_first_axes(loss_bar, gradient) * gradient, leaf) for gradient, leaf in pairs)
-        return (None, *bars, *[None] * len(gradients))
+        return (None, *_Once.apply(loss_bar, *ctx.leaves, *gradients), *[None] * len(gradients))
 
 
 class _Once(torch.autograd.Function):
-    """A gradient that depends on the leaf which it belongs to, by a derivative that nobody has computed.
+    """Gradients that depend on the leaves which they belong to, by a derivative that nobody has computed.
 
     `torch.autograd.function.once_differentiable` would only refuse where the incoming gradient requires grad.
     """
 
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor, leaf: Tensor) -> Tensor:
-        return gradient.clone()
+    def forward(ctx: Any, loss_bar: Tensor, *leaves_then_gradients: Tensor) -> tuple[Tensor, ...]:
+        gradients = leaves_then_gradients[len(leaves_then_gradients) // 2 :]
+        return tuple(over_first_axes(loss_bar, gradient) * gradient for gradient in gradients)
 
     @staticmethod
-    def backward(ctx: Any, bar: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *bars: Tensor) -> tuple[Tensor | None, ...]:
         message = "trying to differentiate twice a function that was marked with @once_differentiable"
         raise RuntimeError(f"{message}: a meta-gradient is computed in the forward pass and has no graph.")
 
