@@ -9,15 +9,12 @@ thread, medians of several rounds, all estimators in turn.
 
 import argparse
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("KINETO_LOG_LEVEL", "5")
 
 import torch
 import torch.nn.functional as F

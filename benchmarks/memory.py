@@ -6,11 +6,8 @@ Counted in PyTorch's CPU allocator.
 
 import argparse
 import json
-import os
 from functools import partial
 from pathlib import Path
-
-os.environ.setdefault("KINETO_LOG_LEVEL", "5")
 
 import torch
 import torch.nn.functional as F

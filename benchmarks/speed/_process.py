@@ -28,7 +28,7 @@ class Process:
 
     def __init__(self, script: str, variant: str, device: str, large_blocks: bool, threads: int, log: Path) -> None:
         path = ROOT / "benchmarks" / "peers" / f"{script}.py"
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "KINETO_LOG_LEVEL": "5"}
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         if script == "use_metalearn":
             command, environment["PYTHONPATH"] = [sys.executable], str(ROOT)
         else:
