@@ -28,7 +28,10 @@ CONV4 = {"support": 5, "query": 75, "num_filters": 64, "lr": 0.4}
 LONG = {"num_tasks": 4, "support": 25, "query": 75, "num_filters": 32}
 
 CASES: list[tuple[Workload, tuple[str, ...]]] = [
-    *((Workload(f"W1 sine, {n} tasks", n, 5), (*PEERS, *EAGER, *COMPILED)) for n in (1, 25, 100)),
+    *(
+        (Workload(f"W1 sine, {n} {'task' if n == 1 else 'tasks'}", n, 5), (*PEERS, *EAGER, *COMPILED))
+        for n in (1, 25, 100)
+    ),
     *(
         (
             Workload(f"W2 Conv-4, T = {steps}", 8, steps, **CONV4),
