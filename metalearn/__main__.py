@@ -13,6 +13,7 @@ from metalearn import data, evaluate, fit, functional, inner, keep_large_blocks,
 
 def demo(arguments: argparse.Namespace) -> None:
     """Meta-train MAML on sine waves, print errors on unseen ones and draw some of them."""
+    torch.set_num_threads(1)  # more do not help tensors this small, and wait for one another on a busy machine
     tasks = data.Sinusoid(k_shot=10, num_query=10)
     learner = outer.MAML(models.mlp(1, [40, 40], 1), F.mse_loss, inner.SGD(lr=0.01), num_steps=5)
     print(f"Meta-training MAML on 10-shot sine regression: {arguments.iterations} steps of 25 tasks.")
