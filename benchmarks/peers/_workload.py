@@ -1,8 +1,7 @@
 """What is timed, as plain data and NumPy arrays, so that every system computes the same."""
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -35,9 +34,6 @@ class Workload:
     method: str = "maml"
     lr: float = 0.01
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def shapes(workload: Workload) -> list[tuple[int, ...]]:
     """Return the shapes of the network's parameters in their order."""
@@ -54,7 +50,7 @@ def arrays(workload: Workload, seed: int = 0) -> Arrays:
     random = np.random.default_rng(seed)
     result: Arrays = {}
     for index, shape in enumerate(shapes(workload)):
-        bound = 1 / math.sqrt(math.prod(shape[1:]) or shape[0])
+        bound = 1 / math.sqrt(math.prod(shape[1:]))
         is_norm_weight = workload.num_filters and index % 4 == 2 and index < 16
         value = np.ones(shape) if is_norm_weight else random.uniform(-bound, bound, shape)
         result[str(index)] = value.astype(np.float32)

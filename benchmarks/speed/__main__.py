@@ -9,6 +9,7 @@ import argparse
 import json
 import platform
 import statistics
+from dataclasses import asdict
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ class Contest:
         given, gradient, reference = self.folder / "arrays.npz", self.folder / "gradient.npz", None
         np.savez(given, **arrays(self.workload))
         for name, record in self.records.items():
-            if not self.ask(name, "build", workload=self.workload.as_dict(), arrays=str(given)):
+            if not self.ask(name, "build", workload=asdict(self.workload), arrays=str(given)):
                 continue
             record["peak_bytes"] = self.ask(name, "peak")
             if name != "floor" and self.ask(name, "gradient", to=str(gradient)):
@@ -102,7 +103,7 @@ def main() -> None:
             contest.build()
             contest.time(arguments.rounds, arguments.seconds)
             records = list(contest.records.values())
-            known[workload.name] = {"workload": workload.as_dict(), "settings": settings, "systems": records}
+            known[workload.name] = {"workload": asdict(workload), "settings": settings, "systems": records}
             path.write_text(json.dumps(known, indent=1))
             print(table(workload.name, records), flush=True)
     plot(known, arguments.out / "speed.png")

@@ -47,9 +47,8 @@ CASES: list[tuple[Workload, tuple[str, ...]]] = [
         for steps in (1, 5, 10, 20, 40)
     ),
     *(
-        (Workload(f"W4 {rule}, {n} tasks", n, 5, rule=rule), ("rule in a plain loop", *EAGER, *COMPILED))
+        (Workload(f"W4 {rule}, 25 tasks", 25, 5, rule=rule), ("rule in a plain loop", *EAGER, *COMPILED))
         for rule in ("lstm", "turtle")
-        for n in (25,)
     ),
     (Workload("W5 first-order MAML, 25 tasks", 25, 5, method="fomaml"), (*FIRST_ORDER, "Unrolled", COMPILED[0])),
     (

@@ -35,7 +35,7 @@ class BatchingTime:
     error: str = ""
 
     def __str__(self) -> str:
-        settings = ", ".join(f"{name}={value!r}" for name, value in self.settings.items() if value) or "all at once"
+        settings = ", ".join(f"{name}={value!r}" for name, value in self.settings.items() if value)
         if self.error:
             return f"{settings:<50} failed: {self.error.splitlines()[0]}"
         return f"{settings:<50} {1e3 * self.seconds:10.2f} ms {self.peak_bytes / 1e6:10.1f} MB"

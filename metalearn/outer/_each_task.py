@@ -57,7 +57,7 @@ def estimate_each(
 
 
 def estimate_own(
-    estimator: MetaGradient, problem: Problem, metas: Meta, episodes: Episode, keys: Tensor, carries: PyTree
+    estimator: MetaGradient, problem: Problem, metas: Meta, carries: PyTree, episodes: Episode, keys: Tensor
 ) -> Estimate:
     """Return every task's estimate, stacked, if each has a meta and a carry of its own: all have a leading task axis.
 

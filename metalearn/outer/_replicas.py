@@ -154,10 +154,8 @@ class Replicas(nn.Module):
         """Return every task's query loss after adaptation, `[R, tasks]`."""
         learner = self.learner
         if at_once(learner.estimator, keys.numel(), learner.batching):
-            metas = _for_each_task(tree_detach(meta), keys)
-            flat_episodes, flat_keys = tree_map(lambda leaf: leaf.flatten(0, 1), (episodes, keys))
-            of_all = losses_own(learner.estimator, learner.problem, metas, flat_episodes, flat_keys)
-            return of_all.unflatten(0, keys.shape)
+            metas, row, row_keys = _in_one_row(tree_detach(meta), episodes, keys)
+            return losses_own(learner.estimator, learner.problem, metas, row, row_keys).unflatten(0, keys.shape)
 
         def losses(meta: Meta, episodes: Episode, keys: Tensor) -> Tensor:
             return map_tasks(partial(self.learner._loss, meta), (episodes, keys))
@@ -167,9 +165,8 @@ class Replicas(nn.Module):
 
 def _estimate_replicas(learner: MetaLearner, meta: Meta, carry: PyTree, episodes: Episode, keys: Tensor) -> Estimate:
     if at_once(learner.estimator, keys.numel(), learner.batching):
-        metas, carries = _for_each_task((meta, carry), keys)
-        flat_episodes, flat_keys = tree_map(lambda leaf: leaf.flatten(0, 1), (episodes, keys))
-        each = estimate_own(learner.estimator, learner.problem, metas, flat_episodes, flat_keys, carries)
+        (metas, carries), row, row_keys = _in_one_row((meta, carry), episodes, keys)
+        each = estimate_own(learner.estimator, learner.problem, metas, carries, row, row_keys)
         each = tree_map(lambda leaf: leaf.unflatten(0, keys.shape), each._replace(carry=keep_finite(each, carries)))
         gradient, carry = tree_map(lambda leaf: leaf.mean(1), (each.gradient, each.carry))
         return Estimate(gradient, each.loss, carry, each.diagnostics)
@@ -182,9 +179,11 @@ def _estimate_replicas(learner: MetaLearner, meta: Meta, carry: PyTree, episodes
     return Estimate(gradient, loss, carry, diagnostics)
 
 
-def _for_each_task(tree: Any, keys: Tensor) -> Any:
-    """Give what replicas have to each of their tasks."""
-    return tree_map(lambda leaf: leaf[:, None].expand(*keys.shape, *(-1 for _ in leaf.shape[1:])).flatten(0, 1), tree)
+def _in_one_row(tree: Any, episodes: Episode, keys: Tensor) -> tuple[Any, Episode, Tensor]:
+    """Return what the replicas have, for each of their tasks, and all tasks, with one leading axis of R times tasks."""
+    spread = tree_map(lambda leaf: leaf[:, None].expand(*keys.shape, *(-1 for _ in leaf.shape[1:])), tree)
+    row: tuple[Any, Episode, Tensor] = tree_map(lambda leaf: leaf.flatten(0, 1), (spread, episodes, keys))
+    return row
 
 
 def _vmap(function: Callable[..., Any]) -> Callable[..., Any]:

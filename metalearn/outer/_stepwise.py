@@ -1,6 +1,6 @@
 """Reverse mode one inner step at a time: the gradient of `Unrolled` without its memory."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -76,13 +76,13 @@ class Stepwise(ReverseMode):
         weights, next_carry = self.weights(carry, problem.num_steps)
         cut = self.num_constant(problem.num_steps)
         run = partial(_run, problem, meta, episode)
-        judge = partial(_judge, problem, weights, meta.shared, episode)
+        judge = partial(_judge, problem, meta.shared, episode)
         losses: list[Tensor] = []
         shared_bar, passed_bar = tree_zeros_like(meta.shared), tree_zeros_like(meta.init)
 
         for step in range(cut):
             _, params, state = run(params, state, [step])
-            passed_bar, shared_bar = judge(step, params, (passed_bar, shared_bar), losses)
+            passed_bar, shared_bar = judge(weights[step], params, (passed_bar, shared_bar), losses)
         records: list[_Record] = []
         kept, size = [], self.segment or problem.num_steps
         for first in range(cut, problem.num_steps, size):
@@ -93,14 +93,14 @@ class Stepwise(ReverseMode):
 
         params_bar, state_bar, rule_bar = (tree_zeros_like(tree) for tree in (params, state, meta.rule))
         while kept:
+            at = kept.pop()
+            records = records or run(*at)[0]
             while records:
                 record = records.pop()
-                params_bar, shared_bar = judge(record.step, params, (params_bar, shared_bar), losses)
+                params_bar, shared_bar = judge(weights[record.step], params, (params_bar, shared_bar), losses)
                 pulled = _pull_back(problem, meta, episode, record, params_bar, state_bar, self.order)
                 params, (params_bar, state_bar, more_shared, more_rule) = record.params, pulled
                 shared_bar, rule_bar = tree_add(shared_bar, more_shared), tree_add(rule_bar, more_rule)
-            kept.pop()
-            records = run(*kept[-1])[0] if kept else []
         if cut:
             state_bar = tree_zeros_like(state_bar)
         start_rule_bar, init_bar = pull_start((state_bar, tree_add(params_bar, passed_bar)))
@@ -122,16 +122,14 @@ def _run(
 
 def _judge(
     problem: Problem,
-    weights: Sequence[Tensor | float | None],
     shared: Params,
     episode: Episode,
-    step: int,
+    weight: Tensor | float | None,
     params: Params,
     bars: tuple[Params, Params],
     losses: list[Tensor],
 ) -> tuple[Params, Params]:
-    """Return gradients to params and shared with those of the query loss after a step added, and append its value."""
-    weight = weights[step]
+    """Return gradients to params and shared with those of the weighted query loss added, and append its value."""
     if weight is None:
         return bars
 
