@@ -3,12 +3,14 @@
 import functools
 from typing import Any
 
+import torch
 import torch.nn as nn
 from torch import Tensor
 from torch.func import functional_call
 
 from metalearn._checks import invalid
-from metalearn._tree import tree_flatten, tree_map, tree_names, tree_unflatten
+from metalearn._tree import tree_flatten, tree_leaves, tree_map, tree_names, tree_unflatten
+from metalearn.models._batch_norm import Norms
 
 
 def call_model(model: nn.Module, tensors: dict[str, Tensor], x: Any) -> Any:
@@ -16,6 +18,18 @@ def call_model(model: nn.Module, tensors: dict[str, Tensor], x: Any) -> Any:
     if isinstance(x, dict):
         return functional_call(model, tensors, (), x)
     return functional_call(model, tensors, (x,))
+
+
+def predict(model: nn.Module, tensors: dict[str, Tensor], norms: Norms, query: Any, support: Any) -> Any:
+    """Return the outputs for a query `Batch`; layers that normalise by the support set see its `Batch` too."""
+    if not norms.by_support:
+        return call_model(model, {**tensors, **norms.told(model, query.weight)}, query.x)
+    first, second = tree_leaves(support.x)[0], tree_leaves(query.x)[0]
+    weight = support.weight if isinstance(support.weight, Tensor) else torch.ones(len(first), device=first.device)
+    weight = torch.cat([weight, weight.new_zeros(len(second))])
+    both = tree_map(lambda *leaves: torch.cat(leaves), support.x, query.x)
+    outputs = call_model(model, {**tensors, **norms.told(model, weight)}, both)
+    return tree_map(lambda leaf: leaf[len(first) :], outputs)
 
 
 def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from metalearn._tasks import take
 from metalearn._tree import tree_map
 from metalearn.data import TaskDistribution
 from metalearn.functional import draw_keys
-from metalearn.models import uses_batch_statistics
+from metalearn.models import batch_statistics
 from metalearn.outer import MetaLearner, Replicas
 from metalearn.outer._learner_checks import check_episodes
 from metalearn.types import Episode
@@ -61,13 +61,19 @@ class Evaluation(Mapping[str, Summary]):
         summaries: The mapping.
         num_tasks: Number of tasks.
         num_steps: Number of adaptation steps.
-        transductive: Whether the statistics of a query batch were used to predict its examples.
+        batch_statistics: Where batch normalisation took its statistics for query examples from, as
+            `models.batch_statistics` says: "transductive", "support", "per_step", "frozen" or "none".
     """
 
     summaries: dict[str, Summary]
     num_tasks: int
     num_steps: int
-    transductive: bool
+    batch_statistics: str
+
+    @property
+    def transductive(self) -> bool:
+        """Whether the statistics of a query batch were used to predict its examples."""
+        return "transductive" in self.batch_statistics
 
     def __getitem__(self, name: str) -> Summary:
         return self.summaries[name]
@@ -80,8 +86,7 @@ class Evaluation(Mapping[str, Summary]):
 
     def __str__(self) -> str:
         numbers = ", ".join(f"{name} {summary}" for name, summary in self.items())
-        statistics = "with" if self.transductive else "without"
-        return f"{numbers} ({self.num_tasks} tasks, {self.num_steps} steps, {statistics} query batch statistics)"
+        return f"{numbers} ({self.num_tasks} tasks, {self.num_steps} steps, batch statistics: {self.batch_statistics})"
 
 
 def evaluate(
@@ -103,7 +108,7 @@ def evaluate(
         num_tasks: Number of tasks, at least 1.
         num_steps: Number of adaptation steps, at least 0; as in training if not given.
         metrics: Functions `(output, target) -> number` of one task's query set, by name, such as
-            `{"accuracy": functional.accuracy}`.
+            `{"accuracy": functional.accuracy}`; `(output, target, weight)` where examples have weights.
         generator: Source of the tasks' randomness and keys; PyTorch's if not given.
 
     Returns:
@@ -117,8 +122,8 @@ def evaluate(
     >>> from metalearn import data, inner, models, outer
     >>> learner = outer.MAML(models.mlp(1, [8], 1), F.mse_loss, inner.SGD(lr=0.01), num_steps=2)
     >>> evaluation = evaluate(learner, data.Sinusoid(k_shot=5, num_query=5), num_tasks=50, num_steps=10)
-    >>> evaluation["loss"].values.shape, evaluation.transductive
-    (torch.Size([50]), False)
+    >>> evaluation["loss"].values.shape, evaluation.batch_statistics
+    (torch.Size([50]), 'none')
     """
     learner = bare(learner, MetaLearner)
     check_count("num_tasks", num_tasks, fix="Write num_tasks=600, say.")
@@ -130,11 +135,15 @@ def evaluate(
         adapted = learner.adapt(batch.support, num_steps, keys=keys)
         values["loss"].append(_precise(adapted.loss(batch.query)))
         if metrics:
-            outputs = adapted(batch.query.x)
+            judged = (
+                adapted(batch.query),
+                batch.query.y,
+                *(part for part in [batch.query.weight] if isinstance(part, Tensor)),
+            )
             for name, metric in metrics.items():
-                values[name].append(_per_task(name, metric, outputs, batch.query.y))
+                values[name].append(_per_task(name, metric, judged))
     summaries = {name: Summary(torch.cat(parts).cpu()) for name, parts in values.items()}
-    return Evaluation(summaries, num_tasks, num_steps, uses_batch_statistics(learner.model))
+    return Evaluation(summaries, num_tasks, num_steps, batch_statistics(learner.model))
 
 
 def mean_losses(
@@ -162,10 +171,10 @@ def _check_metrics(metrics: Any) -> None:
             raise TypeError(invalid(f"metric {name!r}", "be a function with a name other than 'loss'", metric, fix))
 
 
-def _per_task(name: str, metric: Callable[..., Any], outputs: Any, targets: Any) -> Tensor:
+def _per_task(name: str, metric: Callable[..., Any], judged: tuple[Any, ...]) -> Tensor:
     """Return one metric of every task, `[num_tasks]`."""
     # A loop, so that a metric may be any function, of NumPy or scikit-learn too.
-    each = [torch.as_tensor(metric(*take((outputs, targets), task))) for task in range(count_tasks(outputs))]
+    each = [torch.as_tensor(metric(*take(judged, task))) for task in range(count_tasks(judged))]
     if each[0].dim() != 0:
         fix = "Average it: .mean()."
         raise ValueError(invalid(f"metric {name!r}", "be a scalar", f"shape {tuple(each[0].shape)}", fix))

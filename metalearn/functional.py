@@ -2,17 +2,19 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
 from metalearn._checks import check_choice, check_count, invalid
-from metalearn._modules import below, call_model
+from metalearn._modules import below, call_model, predict
 from metalearn._tree import tree_map
+from metalearn.models._batch_norm import Norms
 from metalearn.types import Batch, Episode, Params
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "OnQuery",
     "OnSupport",
     "accuracy",
+    "cross_entropy",
     "derive_key",
     "draw_keys",
     "normal",
@@ -127,17 +130,52 @@ def safe_sqrt(x: Tensor) -> Tensor:
     return torch.where(positive, torch.where(positive, x, 1.0).sqrt(), 0.0)
 
 
-def accuracy(output: Tensor, target: Tensor) -> Tensor:
+def cross_entropy(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Return the mean cross-entropy of a task's examples, a scalar: a criterion for tasks that are padded.
+
+    Args:
+        output: Logits `[num_examples, num_classes]`.
+        target: Class indices `[num_examples]`.
+        weight: Weights `[num_examples]`, zero for padding. Classes without a weighted example are no part of the task:
+            their logits do not count. None weighs all alike and takes all classes.
+
+    >>> logits = torch.tensor([[2.0, 1.0, 9.0], [0.0, 3.0, 9.0], [0.0, 0.0, 0.0]])
+    >>> loss = cross_entropy(logits, torch.tensor([0, 1, 2]), torch.tensor([1.0, 1.0, 0.0]))
+    >>> bool(loss == F.cross_entropy(logits[:2, :2], torch.tensor([0, 1])))
+    True
+    """
+    if weight is None:
+        return F.cross_entropy(output, target)
+    hot = _one_hot(output, target)
+    losses = -(hot * F.log_softmax(_without_absent(output, hot, weight), -1)).sum(-1)
+    return (weight * losses).sum() / weight.sum()
+
+
+def accuracy(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Return the fraction of examples whose largest logit is at the target, a scalar.
 
     Args:
         output: Logits `[num_examples, num_classes]`.
         target: Class indices `[num_examples]`.
+        weight: As for `cross_entropy`.
 
     >>> accuracy(torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([0, 0]))
     tensor(0.5000)
     """
-    return (output.argmax(-1) == target).float().mean()
+    if weight is None:
+        return (output.argmax(-1) == target).float().mean()
+    right = _without_absent(output, _one_hot(output, target), weight).argmax(-1) == target
+    return (weight * right).sum() / weight.sum()
+
+
+def _one_hot(output: Tensor, target: Tensor) -> Tensor:
+    return target[..., None] == torch.arange(output.shape[-1], device=output.device)
+
+
+def _without_absent(output: Tensor, hot: Tensor, weight: Tensor) -> Tensor:
+    """Return logits of which those of classes without a weighted example are next to minus infinity."""
+    present = (hot & (weight > 0)[..., None]).any(-2, keepdim=True)
+    return output.masked_fill(~present, torch.finfo(output.dtype).min / 2)  # finite, since it meets weights of zero
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +183,7 @@ class ModelLoss:
     """The loss of a module on a batch as a function of its parameters.
 
     Calling it as `(params, shared, batch)` gives `criterion(model(batch.x), batch.y)`, with `batch.weight` as a further
-    argument where the batch has weights.
+    argument where the batch has weights. Weights reach `models.BatchNorm` layers too.
 
     Attributes:
         model: Any module; `params` replaces its parameters of the same names.
@@ -160,12 +198,27 @@ class ModelLoss:
     criterion: Callable[..., Any]
     name: str = "criterion"
     num_batches: int = 1
+    norms: Norms = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "norms", Norms.of(self.model))
 
     def __call__(self, params: Params, shared: Params, batch: Batch, step: int = 0) -> Tensor:
         """Return the loss at `params` and `shared`, a scalar."""
         if self.num_batches > 1:
             batch = _part(batch, step % self.num_batches, self.num_batches)
-        output = call_model(self.model, self.model_tensors(params, shared), batch.x)
+        told = self.norms.told(self.model, batch.weight, step)
+        output = call_model(self.model, {**self.model_tensors(params, shared), **told}, batch.x)
+        return self.judge(shared, output, batch)
+
+    def on_query(self, params: Params, shared: Params, episode: Episode) -> Tensor:
+        """Return the loss on the query set, which the support set may help to normalise."""
+        tensors = self.model_tensors(params, shared)
+        output = predict(self.model, tensors, self.norms, episode.query, episode.support)
+        return self.judge(shared, output, episode.query)
+
+    def judge(self, shared: Params, output: Any, batch: Batch) -> Tensor:
+        """Return the criterion of what the model has made of a batch."""
         targets = [target for target in (batch.y, batch.weight) if not isinstance(target, tuple) or target]
         if isinstance(self.criterion, nn.Module):
             return functional_call(self.criterion, below(self.name, shared), (output, *targets))
@@ -216,7 +269,7 @@ class OnQuery:
 
     def __call__(self, params: Params, shared: Params, episode: Episode) -> Tensor:
         """Return the loss on the query set."""
-        return self.loss(params, shared, episode.query)
+        return self.loss.on_query(params, shared, episode)
 
 
 def _part(batch: Batch, index: int, num_parts: int) -> Batch:

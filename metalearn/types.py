@@ -10,9 +10,11 @@ import torch.nn as nn
 from torch import Tensor
 
 from metalearn._checks import invalid
-from metalearn._modules import below, call_model, set_tensor
+from metalearn._modules import below, call_model, predict, set_tensor
 from metalearn._tasks import map_in_chunks, num_tasks, take
 from metalearn._tree import tree_leaves, tree_map
+from metalearn.models._batch_norm import Norms
+from metalearn.models._batch_statistics import freeze_at_support
 
 Params: TypeAlias = dict[str, Tensor]
 T = TypeVar("T")
@@ -137,7 +139,7 @@ class Adapted:
         """Return each task's adapted model applied to its inputs.
 
         Args:
-            x: Inputs `[num_tasks, num_examples, ...]`.
+            x: Inputs `[num_tasks, num_examples, ...]`, or a `Batch` of them if they have weights.
 
         Returns:
             Outputs `[num_tasks, num_examples, ...]`.
@@ -147,11 +149,12 @@ class Adapted:
             ValueError: If the inputs are not of as many tasks.
         """
         model, shared = self._of_learner(self.model), below("model", self.shared)
+        norms, query = Norms.of(model), x if isinstance(x, Batch) else Batch(x)
 
-        def call(params: Params, x: PyTree) -> Any:
-            return call_model(model, {**params, **shared}, x)
+        def call(params: Params, support: Batch, query: Batch) -> Any:
+            return predict(model, {**params, **shared}, norms, query, support)
 
-        return self._map(call, "inputs", x, (self.params, x))
+        return self._map(call, "inputs", x, (self.params, self.support, query))
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the query loss of each task's adapted model on its batch, `[num_tasks]`.
@@ -188,13 +191,16 @@ class Adapted:
     def __getitem__(self, index: int) -> nn.Module:
         """Return one task's adapted model as a plain module of its own, ready to train or save.
 
+        Layers that normalise by the support set are frozen at its statistics.
+
         Raises:
             TypeError: If the index is no int, or this does not come from a learner.
             IndexError: If there is no such task.
         """
         if not isinstance(index, int):
             raise TypeError(invalid("index", "be an int", repr(index), "Write [adapted[i] for i in range(3)]."))
-        model = copy.deepcopy(self._of_learner(self.model))
+        model, support = copy.deepcopy(self._of_learner(self.model)), take(self._of_learner(self.support), index)
         for name, tensor in {**below("model", self.shared), **take(self.params, index)}.items():
             set_tensor(model, name, nn.Parameter(tensor.detach().clone()))
-        return model
+        told = Norms.of(model).told(model, support.weight)
+        return freeze_at_support(model, lambda: call_model(model, told, support.x))

@@ -1,10 +1,7 @@
 """Models of the papers, and what makes a module of your own fit for meta-learning."""
 
-from metalearn.models._batch_statistics import (
-    running_statistics,
-    use_batch_statistics,
-    uses_batch_statistics,
-)
+from metalearn.models._batch_norm import BatchNorm, FrozenNorm, PerStepNorm, SupportNorm
+from metalearn.models._batch_statistics import batch_statistics, running_statistics, use_batch_statistics
 from metalearn.models._conv4 import conv4
 from metalearn.models._mlp import linear_network, mlp
 
@@ -13,6 +10,10 @@ __all__ = [
     "linear_network",
     "conv4",
     "use_batch_statistics",
-    "uses_batch_statistics",
+    "batch_statistics",
     "running_statistics",
+    "BatchNorm",
+    "SupportNorm",
+    "PerStepNorm",
+    "FrozenNorm",
 ]

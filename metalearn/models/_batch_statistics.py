@@ -1,7 +1,17 @@
-"""Batch normalisation by the statistics of the batch, which is what per-task models can use."""
+"""Where batch normalisation takes its statistics from, and models made to say so."""
 
+from collections.abc import Callable
+from typing import Any
+
+import torch
 import torch.nn as nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+
+from metalearn._checks import check_choice, check_count, invalid
+from metalearn.models._batch_norm import BatchNorm, FrozenNorm, PerStepNorm, SupportNorm, moments
+
+BATCH_STATISTICS = ("transductive", "support", "per_step", "frozen")
 
 
 def _norms(model: nn.Module) -> list[tuple[str, _NormBase]]:
@@ -10,26 +20,124 @@ def _norms(model: nn.Module) -> list[tuple[str, _NormBase]]:
 
 
 def running_statistics(model: nn.Module) -> list[str]:
-    """Return the names of the normalisation layers that keep running statistics."""
+    """Return the names of the normalisation layers that keep running statistics of PyTorch's kind."""
     return [name for name, norm in _norms(model) if norm.running_mean is not None]
 
 
-def uses_batch_statistics(model: nn.Module) -> bool:
-    """Return whether an example's output depends on the other examples of its batch through batch normalisation."""
-    batch_norms = [norm for _, norm in _norms(model) if not isinstance(norm, nn.modules.instancenorm._InstanceNorm)]
-    return any(norm.training or norm.running_mean is None for norm in batch_norms)
+def batch_statistics(model: nn.Module) -> str:
+    """Return where the model's batch normalisation takes the statistics of query examples from.
+
+    Returns:
+        "transductive" (the query batch), "support", "per_step" (running ones), "frozen" or "none"; several with commas.
+
+    >>> batch_statistics(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3, track_running_stats=False)))
+    'transductive'
+    """
+    return ", ".join(sorted({_source(norm) for _, norm in _norms(model) if isinstance(norm, _BatchNorm)})) or "none"
 
 
-def use_batch_statistics(model: nn.Module) -> nn.Module:
-    """Make every normalisation layer of `model` normalise by its batch, in training and evaluation, and return it.
+def _source(norm: _BatchNorm) -> str:
+    if isinstance(norm, PerStepNorm):
+        return "transductive" if norm.training else norm.statistics
+    if isinstance(norm, BatchNorm):
+        return norm.statistics
+    return "transductive" if norm.training or norm.running_mean is None else "frozen"
 
-    Running statistics are updated in place by every forward pass, which is undefined for many tasks at once. Without
-    them a query set is normalised by its own statistics (the transductive habit of the MAML papers).
+
+def use_batch_statistics(model: nn.Module, source: str = "transductive", *, num_steps: int | None = None) -> nn.Module:
+    """Make every batch normalisation layer of `model` take its statistics from one source, and return the model.
+
+    PyTorch's running statistics are updated in place by every forward pass, which is undefined for many tasks at once.
+    The layers are replaced in place by ones with the same affine parameters.
+
+    Args:
+        model: Any module; a normalisation layer itself is returned as a new one.
+        source: What normalises a query example. "transductive": its query batch, the habit of the MAML papers, which
+            lets test examples help one another. "support": the support set. "per_step": in training the query batch, in
+            evaluation running statistics of each inner step, which has affine parameters of its own too (MAML++).
+            "frozen": the statistics that the layers have now, for pretrained models.
+        num_steps: Number of inner steps, at least 1; needed for "per_step" alone.
+
+    Raises:
+        TypeError: If `num_steps` is missing or no int.
+        ValueError: If the source is unknown, or "frozen" and a layer has no statistics.
+
+    References:
+        Antoniou et al., "How to train your MAML", ICLR 2019 (per_step).
+        Nichol et al., "On first-order meta-learning algorithms", 2018 (transductive and not).
 
     >>> use_batch_statistics(nn.BatchNorm2d(3)).running_mean is None
     True
     """
-    for _, norm in _norms(model):
+    check_choice("source", source, BATCH_STATISTICS)
+    if source == "per_step":
+        check_count("num_steps", num_steps, fix="Write use_batch_statistics(model, 'per_step', num_steps=5), say.")
+    return _replace(model, {name: _replacement(name, norm, source, num_steps or 0) for name, norm in _norms(model)})
+
+
+def _replace(model: nn.Module, layers: dict[str, nn.Module]) -> nn.Module:
+    """Put layers into the places of those of these names, and return the model, or the layer that is all of it."""
+    for name, layer in layers.items():
+        if name:
+            owner, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(owner), attribute, layer)
+    return layers.get("", model)
+
+
+def _replacement(name: str, norm: _NormBase, source: str, num_steps: int) -> nn.Module:
+    if not isinstance(norm, _BatchNorm):
         norm.track_running_stats = False
         norm.running_mean = norm.running_var = norm.num_batches_tracked = None
-    return model
+        return norm
+    if isinstance(norm, PerStepNorm):
+        fix = "Build the model anew."
+        raise ValueError(invalid(f"layer {name!r}", "have one row of affine parameters", "one for every step", fix))
+    if isinstance(norm, FrozenNorm) and source == "frozen":
+        return norm
+    kinds: dict[str, Callable[..., BatchNorm]] = {
+        "transductive": BatchNorm,
+        "support": SupportNorm,
+        "frozen": FrozenNorm,
+        "per_step": lambda *given: PerStepNorm(given[0], num_steps, *given[1:]),
+    }
+    new = kinds[source](norm.num_features, norm.eps, norm.affine)
+    if norm.affine:
+        new.weight, new.bias = _affine(norm, num_steps + 1 if source == "per_step" else 0)
+    if isinstance(new, FrozenNorm):
+        if norm.running_mean is None or norm.running_var is None:
+            fix = "Choose 'transductive' or 'support', or load a pretrained model."
+            raise ValueError(invalid(f"layer {name!r}", "have statistics to be frozen", "none", fix))
+        new.mean, new.var = norm.running_mean.clone(), norm.running_var.clone()
+    return new.train(norm.training).to(norm.weight if norm.affine else torch.empty(0))
+
+
+def _affine(norm: _BatchNorm, rows: int) -> tuple[nn.Parameter, nn.Parameter]:
+    """Return the layer's own parameters, or new ones with that many copies of them."""
+    if not rows:
+        return norm.weight, norm.bias
+    weight, bias = (
+        nn.Parameter(param.detach().repeat(rows, 1), requires_grad=param.requires_grad)
+        for param in (norm.weight, norm.bias)
+    )
+    return weight, bias
+
+
+def freeze_at_support(model: nn.Module, call: Callable[[], Any]) -> nn.Module:
+    """Return the model with every layer that needs a support set frozen at the statistics of one.
+
+    Args:
+        model: A module; it is changed in place.
+        call: Calls it on the support set.
+    """
+    norms = {name: norm for name, norm in model.named_modules() if isinstance(norm, SupportNorm)}
+
+    def remember(norm: SupportNorm, inputs: tuple[Tensor]) -> None:
+        (x,) = inputs
+        norm.running_mean, norm.running_var = moments(x, norm.weights(x))
+
+    hooks = [norm.register_forward_pre_hook(remember) for norm in norms.values()]
+    with torch.no_grad():
+        call()
+    for hook in hooks:
+        hook.remove()
+    return _replace(model, {name: _replacement(name, norm, "frozen", 0) for name, norm in norms.items()})

@@ -3,6 +3,7 @@
 import torch.nn as nn
 
 from metalearn._checks import check_choice, check_count, invalid
+from metalearn.models._batch_statistics import BATCH_STATISTICS, use_batch_statistics
 
 
 def conv4(
@@ -14,6 +15,7 @@ def conv4(
     image_size: int = 28,
     downsample: str = "stride",
     batch_statistics: str = "transductive",
+    num_steps: int | None = None,
 ) -> nn.Sequential:
     """Return the few-shot papers' network: up to 4 blocks of 3x3 convolution, batch norm and ReLU, and a linear head.
 
@@ -24,8 +26,11 @@ def conv4(
         num_layers: Number of blocks, 1 to 4.
         image_size: Height and width of an image in pixels; every block halves it.
         downsample: "stride", convolutions of stride 2 and a spatial mean before the head (Finn et al. on Omniglot), or
-            "max_pool", 2x2 pooling after each ReLU and all that is left of the image before the head (Vinyals et al.).
-        batch_statistics: "transductive": every batch, query sets included, is normalised by its own statistics.
+            "max_pool", pooling after each ReLU and all that is left of the image before the head (Vinyals et al.):
+            2x2, with two blocks 4x4 and with one 8x8, so that the head stays small.
+        batch_statistics: What normalises a query example, as in `use_batch_statistics`: "transductive", "support",
+            "per_step" or "frozen".
+        num_steps: Number of inner steps, needed for "per_step" alone.
 
     Returns:
         A module from images `[num_examples, in_channels, image_size, image_size]` to logits
@@ -38,6 +43,7 @@ def conv4(
     References:
         Vinyals et al., "Matching networks for one shot learning", NeurIPS 2016 (max_pool).
         Finn et al., "Model-agnostic meta-learning for fast adaptation of deep networks", ICML 2017 (stride).
+        Arnold et al., "Decoupling adaptation from modeling with meta-optimizers", 2019 (fewer blocks).
 
     >>> import torch
     >>> conv4(1, 5)(torch.zeros(10, 1, 28, 28)).shape
@@ -50,30 +56,31 @@ def conv4(
         check_count(f"conv4's {name}", count)
     check_choice("conv4's num_layers", num_layers, range(1, 5))
     check_choice("conv4's downsample", downsample, ["stride", "max_pool"])
-    check_choice("conv4's batch_statistics", batch_statistics, ["transductive"])
+    check_choice("conv4's batch_statistics", batch_statistics, BATCH_STATISTICS)
 
     blocks: list[nn.Module] = []
-    size = image_size
+    size, pool = image_size, 2 * (4 // num_layers)
     for index in range(num_layers):
-        blocks += _block(in_channels if index == 0 else num_filters, num_filters, downsample)
-        size = (size + 1) // 2 if downsample == "stride" else size // 2
+        blocks += _block(in_channels if index == 0 else num_filters, num_filters, downsample, pool)
+        size = (size + 1) // 2 if downsample == "stride" else size // pool
     if size < 1:
-        fix = f"Use fewer blocks: conv4(..., num_layers={image_size.bit_length() - 1})."
-        raise ValueError(invalid("conv4's image_size", f"survive {num_layers} halvings", image_size, fix))
+        fix = "Use larger images, or downsample='stride'."
+        raise ValueError(invalid("conv4's image_size", f"be at least {pool**num_layers}", image_size, fix))
 
     if downsample == "stride":
         blocks.append(nn.AdaptiveAvgPool2d(size := 1))
     network = nn.Sequential()
     network.add_module("features", nn.Sequential(*blocks, nn.Flatten()))
     network.add_module("head", nn.Linear(num_filters * size * size, num_classes))
+    use_batch_statistics(network, batch_statistics, num_steps=num_steps)
     return network
 
 
-def _block(in_channels: int, out_channels: int, downsample: str) -> list[nn.Module]:
+def _block(in_channels: int, out_channels: int, downsample: str, pool: int) -> list[nn.Module]:
     stride = 2 if downsample == "stride" else 1
     return [
         nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1),
-        nn.BatchNorm2d(out_channels, track_running_stats=False),
+        nn.BatchNorm2d(out_channels),
         nn.ReLU(),
-        *([nn.MaxPool2d(2)] if downsample == "max_pool" else []),
+        *([nn.MaxPool2d(pool)] if downsample == "max_pool" else []),
     ]

@@ -12,8 +12,9 @@ from metalearn._checks import check_count
 from metalearn._modules import TensorTree, get_tensor, set_tensor, tie
 from metalearn._tasks import map_in_chunks, over_chunks, take
 from metalearn._tree import tree_detach, tree_leaves, tree_map
-from metalearn.functional import ModelLoss, ModuleLoss, OnQuery, OnSupport
+from metalearn.functional import ModelLoss, ModuleLoss, OnQuery, OnSupport, draw_keys
 from metalearn.inner import UpdateRule
+from metalearn.models._batch_norm import has_running_rows, tracking
 from metalearn.outer._attach import attach
 from metalearn.outer._base import MetaGradient
 from metalearn.outer._carry import Carry
@@ -201,6 +202,8 @@ class MetaLearner(nn.Module):
         estimate = self.estimate(episodes, keys)
         if self.training:
             self.carry.keep(estimate.carry)
+            if has_running_rows(self.model):
+                torch.compiler.disable(self._track)(episodes, keys)
         return attach(estimate.loss.mean(), meta, estimate.gradient)
 
     def estimate(self, episodes: Episode, keys: Tensor | None = None) -> Estimate:
@@ -281,6 +284,12 @@ class MetaLearner(nn.Module):
         with torch.no_grad():
             loss = partial(self._loss, tree_detach(self.meta))
             return map_in_chunks(loss, (episodes, keys), self.batching, self.chunk_size)
+
+    def _track(self, episodes: Episode, keys: Tensor | None) -> None:
+        """Let the running statistics of the inner steps follow the first task."""
+        keys = draw_keys(1, device=self.device) if keys is None else keys.to(self.device)
+        with torch.no_grad(), tracking(self.model):
+            self._loss(tree_detach(self.meta), *take((episodes, keys), 0))
 
     def _loss(self, meta: Meta, episode: Episode, key: Tensor) -> Tensor:
         """Return one task's query loss after adaptation."""

@@ -1,0 +1,215 @@
+"""Batch normalisation that says where its statistics come from."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class BatchNorm(_BatchNorm):
+    """Batch normalisation by the batch's own statistics, in training and evaluation, for inputs `[n, C, ...]`.
+
+    What a call has to tell its layers are buffers that `functional_call` replaces, so that the outputs depend on
+    arguments alone: under `vmap`, `torch.compile` and in every derivative.
+
+    Args:
+        num_features: Number of channels C.
+        eps: Added to the variance.
+        affine: Whether the result is scaled and shifted by learned parameters.
+
+    Attributes:
+        example_weight: Weights `[n]` of the examples in the statistics; empty where all count the same.
+    """
+
+    statistics: ClassVar[str] = "transductive"
+    example_weight: Tensor
+
+    def __init__(self, num_features: int, eps: float = 1e-5, affine: bool = True) -> None:
+        super().__init__(num_features, eps, affine=affine, track_running_stats=False)
+        self.register_buffer("example_weight", torch.empty(0), persistent=False)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        return
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalised inputs."""
+        if not self.example_weight.numel():
+            return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
+        return self.scaled(x, *moments(x, self.example_weight), self.weight, self.bias)
+
+    def weights(self, x: Tensor) -> Tensor:
+        """Return the weights `[n]` of the examples."""
+        return self.example_weight if self.example_weight.numel() else x.new_ones(len(x))
+
+    def scaled(self, x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        """Return inputs normalised by the given statistics `[C]`, with derivatives to these."""
+        axes = (-1, *(1 for _ in x.shape[2:]))
+        scale = (var + self.eps).rsqrt()
+        scale = scale if weight is None else scale * weight
+        result = (x - mean.reshape(axes)) * scale.reshape(axes)
+        return (result if bias is None else result + bias.reshape(axes)).to(x.dtype)
+
+
+class SupportNorm(BatchNorm):
+    """Batch normalisation of query examples by the support set's statistics.
+
+    A learner's query loss runs the model on support and query examples together, with weights of zero for the latter.
+    """
+
+    statistics: ClassVar[str] = "support"
+
+
+class FrozenNorm(BatchNorm):
+    """Batch normalisation by statistics that nothing changes, such as those of a pretrained model.
+
+    Attributes:
+        mean: Mean `[C]`.
+        var: Variance `[C]`.
+    """
+
+    statistics: ClassVar[str] = "frozen"
+    mean: Tensor
+    var: Tensor
+
+    def __init__(self, num_features: int, eps: float = 1e-5, affine: bool = True) -> None:
+        super().__init__(num_features, eps, affine)
+        self.register_buffer("mean", torch.zeros(num_features))
+        self.register_buffer("var", torch.ones(num_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalised inputs."""
+        return self.scaled(x, self.mean, self.var, self.weight, self.bias)
+
+
+class PerStepNorm(BatchNorm):
+    """Batch normalisation with affine parameters and running statistics of its own for every inner step.
+
+    In training mode the batch's statistics count, and a learner's training steps update the running ones. In evaluation
+    mode the running ones count. Row t belongs to the network before step t, the last one to the adapted network.
+
+    Args:
+        num_features: Number of channels C.
+        num_steps: Number of inner steps; further ones use the last row.
+        eps: Added to the variance.
+        affine: Whether there are affine parameters, `[num_steps + 1, C]`.
+        momentum: Share of a batch in the running statistics.
+
+    Attributes:
+        mean: Running means `[num_steps + 1, C]`.
+        var: Running variances `[num_steps + 1, C]`.
+        at_step: The row to use, as a vector `[num_steps + 1]` of zeros and a one.
+        tracking: Whether a call updates the running statistics.
+
+    References:
+        Antoniou et al., "How to train your MAML", ICLR 2019.
+    """
+
+    statistics: ClassVar[str] = "per_step"
+    mean: Tensor
+    var: Tensor
+    at_step: Tensor
+
+    def __init__(
+        self, num_features: int, num_steps: int, eps: float = 1e-5, affine: bool = True, momentum: float = 0.1
+    ) -> None:
+        super().__init__(num_features, eps, affine)
+        rows, self.momentum, self.tracking = num_steps + 1, momentum, False
+        if affine:
+            self.weight = nn.Parameter(torch.ones(rows, num_features))
+            self.bias = nn.Parameter(torch.zeros(rows, num_features))
+        self.register_buffer("mean", torch.zeros(rows, num_features))
+        self.register_buffer("var", torch.ones(rows, num_features))
+        self.register_buffer("at_step", torch.eye(rows)[-1].clone(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalised inputs."""
+        weight, bias = (None if rows is None else self._row(rows) for rows in (self.weight, self.bias))
+        if not self.training:
+            return self.scaled(x, self._row(self.mean), self._row(self.var), weight, bias)
+        if self.tracking:
+            self._track(x.detach())
+        if not self.example_weight.numel():
+            return F.batch_norm(x, None, None, weight, bias, training=True, eps=self.eps)
+        return self.scaled(x, *moments(x, self.example_weight), weight, bias)
+
+    def _row(self, rows: Tensor) -> Tensor:
+        # A product instead of an index: it compiles, and vmaps, without a look at the number.
+        return (self.at_step[:, None] * rows).sum(0)
+
+    @torch.no_grad()
+    def _track(self, x: Tensor) -> None:
+        """Move the row's running statistics towards those of the batch, its variance taken without bias."""
+        mean, var = moments(x, self.weights(x))
+        count = x[:, 0].numel()
+        share = (self.momentum or 0.0) * self.at_step[:, None]
+        self.mean += share * (mean - self.mean)
+        self.var += share * (var * count / max(count - 1, 1) - self.var)
+
+
+def has_running_rows(model: nn.Module) -> bool:
+    """Return whether the model keeps running statistics of its inner steps."""
+    return any(isinstance(module, PerStepNorm) for module in model.modules())
+
+
+@contextmanager
+def tracking(model: nn.Module) -> Iterator[None]:
+    """Let calls of the model in training mode update the running statistics of its inner steps."""
+    norms = [module for module in model.modules() if isinstance(module, PerStepNorm)]
+    for norm in norms:
+        norm.tracking = True
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.tracking = False
+
+
+def moments(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and variance `[C]` of inputs `[n, C, ...]` with weights `[n]` of the examples, in float32 or more."""
+    weight = weight.to(torch.promote_types(x.dtype, torch.float32))
+    share = (weight / weight.sum())[:, None]
+
+    def average(x: Tensor) -> Tensor:
+        return (share * (x.flatten(2).mean(2) if x.dim() > 2 else x)).sum(0)
+
+    mean = average(x)
+    return mean, average((x - mean.reshape(-1, *(1 for _ in x.shape[2:]))) ** 2)
+
+
+@dataclass(frozen=True)
+class Norms:
+    """What a call of a model has to tell its normalisation layers.
+
+    Attributes:
+        rows: The layers' names, each with its number of rows for inner steps, 0 if it has none.
+        by_support: Whether one of them normalises query examples by the support set.
+    """
+
+    rows: tuple[tuple[str, int], ...]
+    by_support: bool
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "Norms":
+        """Find a model's layers."""
+        norms = [(name, norm) for name, norm in model.named_modules() if isinstance(norm, BatchNorm)]
+        rows = tuple((name, len(norm.at_step) if isinstance(norm, PerStepNorm) else 0) for name, norm in norms)
+        return cls(rows, any(isinstance(norm, SupportNorm) for _, norm in norms))
+
+    def told(self, model: nn.Module, weight: Tensor | tuple[()] = (), step: int | None = None) -> dict[str, Tensor]:
+        """Return the buffers that tell the layers the examples' weights `[n]` and the number of the inner step."""
+        buffers = {}
+        for name, rows in self.rows:
+            prefix = f"{name}." if name else ""
+            if isinstance(weight, Tensor):
+                buffers[f"{prefix}example_weight"] = weight
+            if rows and step is not None:
+                at_step: Any = model.get_submodule(name).at_step
+                row = torch.arange(rows, device=at_step.device) == min(step, rows - 1)
+                buffers[f"{prefix}at_step"] = row.to(at_step.dtype)
+        return buffers

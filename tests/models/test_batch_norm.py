@@ -1,0 +1,194 @@
+"""Where batch normalisation takes its statistics from, through the learner: the models are small Conv-4s."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from metalearn import data, evaluate, fit, functional, inner, models, outer
+from metalearn._tree import tree_leaves
+from metalearn.models import BatchNorm
+from metalearn.types import Batch, Episode
+
+SOURCES = ["transductive", "support", "per_step", "frozen"]
+IMAGES = data.ClassImages(torch.randint(256, (8, 12, 8, 8), generator=torch.manual_seed(0)).byte())
+TASKS = data.EpisodeSampler(IMAGES, n_way=3, k_shot=2, num_query=3)
+
+
+def model_of(source):
+    torch.manual_seed(0)
+    model = models.conv4(1, 3, num_filters=4, num_layers=2, batch_statistics=source, num_steps=2).double()
+    with torch.no_grad():
+        for param in model.parameters():
+            param.add_(0.1 * torch.randn_like(param))
+    return model
+
+
+def learner_of(source, **options):
+    options = {"criterion": functional.cross_entropy, "rule": inner.SGD(0.3), "num_steps": 2, **options}
+    return outer.MAML(model_of(source), **options)
+
+
+def episodes_of(num_tasks=2):
+    episodes = TASKS.sample(num_tasks, generator=torch.Generator().manual_seed(1))
+    support, query = (batch._replace(x=batch.x.double()) for batch in episodes)
+    return Episode(support, query)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_whether_a_prediction_depends_on_the_other_queries(source):
+    learner = learner_of(source)
+    episodes = episodes_of()
+    for _ in range(3):  # so that running statistics are not the initial ones
+        learner(episodes)
+    learner.eval()
+    adapted = learner.adapt(episodes.support)
+    whole, alone = adapted(episodes.query.x), adapted(episodes.query.x[:, :1])
+    assert torch.allclose(whole[:, :1], alone, rtol=1e-12) == (source != "transductive")
+    assert models.batch_statistics(learner.model) == source
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_one_adapted_model_predicts_as_all_do(source):
+    learner = learner_of(source).eval()
+    episodes = episodes_of()
+    adapted = learner.adapt(episodes.support)
+    expected, module = adapted(episodes.query.x), adapted[1]
+    assert torch.allclose(module(episodes.query.x[1]), expected[1], rtol=1e-10)
+    if source == "support":
+        assert models.batch_statistics(module) == "frozen"
+        assert models.batch_statistics(learner.model) == "support"
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_vmap_loop_and_compile_agree(source):
+    episodes, keys = episodes_of(), torch.tensor([1, 2])
+    expected = learner_of(source, batching="loop").estimate(episodes, keys)
+    others = [{}, {"estimator": outer.Stepwise()}]
+    others += [{"compile": {"backend": "aot_eager"}}] * (source in ("support", "per_step"))
+    for options in others:
+        estimate = learner_of(source, **options).estimate(episodes, keys)
+        for ours, theirs in zip(tree_leaves(estimate.gradient), tree_leaves(expected.gradient), strict=True):
+            assert torch.allclose(ours, theirs, rtol=1e-8, atol=1e-11)
+
+
+def test_support_statistics_by_hand():
+    model = models.use_batch_statistics(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), "support").double()
+    learner = outer.MAML(model, F.mse_loss, inner.SGD(0.1), num_steps=1)
+    x, y = torch.randn(1, 5, 3).double(), torch.randn(1, 5, 4).double()
+    adapted = learner.adapt(Batch(x, y), 0)
+    hidden, queries = model[0](x[0]), torch.randn(1, 7, 3).double()
+    expected = (model[0](queries[0]) - hidden.mean(0)) / (hidden.var(0, correction=0) + 1e-5).sqrt()
+    assert torch.allclose(adapted(queries)[0], expected, rtol=1e-12)
+    assert torch.equal(model(x[0]), nn.functional.batch_norm(hidden, None, None, training=True))
+
+
+def test_running_statistics_are_those_of_their_step():
+    learner = learner_of("per_step")
+    norm, episodes = learner.model.features[1], episodes_of(1)
+    conv = copy.deepcopy(learner.model.features[0])
+    with torch.no_grad():
+        before = conv(episodes.support.x[0])
+    learner(episodes)
+    rows, momentum = norm.mean, norm.momentum
+    assert rows.shape == (3, 4)
+    assert torch.allclose(rows[0], momentum * before.mean((0, 2, 3)))
+    unbiased = before.transpose(0, 1).flatten(1).var(1)
+    assert torch.allclose(norm.var[0], 1 - momentum + momentum * unbiased)
+    after = learner.adapt(episodes.support)
+    with torch.no_grad():
+        conv.weight.copy_(after.params["features.0.weight"][0])
+        conv.bias.copy_(after.params["features.0.bias"][0])
+        expected = conv(episodes.query.x[0]).mean((0, 2, 3))
+    assert torch.allclose(rows[2], momentum * expected)
+
+
+def test_running_statistics_rest_outside_of_training():
+    learner, episodes = learner_of("per_step"), episodes_of()
+    before = copy.deepcopy(learner.state_dict())
+    learner.estimate(episodes)
+    evaluate(learner, [episodes], num_tasks=2)
+    learner.eval()(episodes).backward()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in learner.state_dict().items())
+    assert not any("at_step" in name or "example_weight" in name for name in before)
+
+
+def test_steps_beyond_those_of_training_use_the_last_row():
+    learner, episodes = learner_of("per_step").eval(), episodes_of()
+    assert learner.adapt(episodes.support, 5).loss(episodes.query).isfinite().all()
+
+
+def test_affine_parameters_of_each_step_learn():
+    learner = learner_of("per_step", fast="head")
+    learner(episodes_of()).backward()
+    gradient = learner.model.features[1].weight.grad
+    assert gradient.shape == (3, 4)
+    assert all(row.any() for row in gradient)
+
+
+def test_fit_and_evaluate_say_what_normalised():
+    learner = learner_of("per_step").float()
+    fit(learner, TASKS, torch.optim.Adam(learner.parameters()), 2, meta_batch_size=2, validate=TASKS, progress=False)
+    assert evaluate(learner, TASKS, num_tasks=2).transductive
+    assert evaluate(learner.eval(), TASKS, num_tasks=2).batch_statistics == "per_step"
+
+
+@pytest.mark.parametrize("source", ["transductive", "support"])
+def test_weights_of_zero_take_an_example_away(source):
+    episodes = episodes_of(1)
+    part = Episode(*(Batch(batch.x[:, :4], batch.y[:, :4]) for batch in episodes))
+    weighted = Episode(*(batch._replace(weight=torch.ones(batch.y.shape).double()) for batch in episodes))
+    for batch in weighted:
+        batch.weight[:, 4:] = 0
+    learner = learner_of(source, criterion=functional.cross_entropy)
+    keys = torch.tensor([1])
+    # Support and query both hold labels 0 and 1 in their first four examples, so label 2 is no part of the task.
+    ours = learner.estimate(weighted, keys)
+    head = learner_of(
+        source, criterion=lambda output, y: F.cross_entropy(output[:, : int(y.max()) + 1], y), batching="loop"
+    )
+    theirs = head.estimate(part, keys)
+    for a, b in zip(tree_leaves(ours.gradient), tree_leaves(theirs.gradient), strict=True):
+        assert torch.allclose(a, b, rtol=1e-8, atol=1e-12)
+
+
+def test_a_layer_of_its_own():
+    x = torch.randn(6, 3, 4)
+    norm = models.use_batch_statistics(nn.BatchNorm1d(3))
+    assert isinstance(norm, BatchNorm)
+    assert torch.equal(norm(x), norm.eval()(x))
+
+
+def test_a_pretrained_layer_is_frozen_as_it_is():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)).double()
+    x = torch.randn(9, 1, 6, 6).double()
+    model(x)
+    expected = model.eval()(x)
+    frozen = models.use_batch_statistics(copy.deepcopy(model), "frozen")
+    assert torch.allclose(frozen.train()(x), expected, rtol=1e-12)
+    assert models.running_statistics(frozen) == []
+    assert models.use_batch_statistics(frozen, "frozen") is frozen
+    again = models.use_batch_statistics(frozen)
+    assert models.batch_statistics(again) == "transductive"
+
+
+BAD = [
+    (lambda: models.use_batch_statistics(nn.BatchNorm1d(2), "suport"), ValueError, "Did you mean 'support'?"),
+    (lambda: models.use_batch_statistics(nn.BatchNorm1d(2), "per_step"), TypeError, "num_steps=5"),
+    (
+        lambda: models.use_batch_statistics(models.conv4(1, 2), "frozen"),
+        ValueError,
+        "layer 'features.1' must have statistics to be frozen",
+    ),
+    (lambda: models.use_batch_statistics(model_of("per_step")), ValueError, "Build the model anew"),
+    (lambda: outer.Replicas([learner_of("per_step")]), ValueError, "keep no statistics"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), BAD)
+def test_bad_input(call, error, message):
+    with pytest.raises(error) as raised:
+        call()
+    assert message in str(raised.value)
