@@ -1,6 +1,6 @@
 """Gradient-based meta-learning for PyTorch as one small algebra."""
 
-from metalearn import data, functional, inner, models, outer, testing, types
+from metalearn import baselines, data, functional, inner, models, outer, testing, types
 from metalearn._allocator import keep_large_blocks
 from metalearn.evaluation import Evaluation, Summary, evaluate
 from metalearn.training import History, fit
@@ -12,6 +12,7 @@ __all__ = [
     "inner",
     "outer",
     "models",
+    "baselines",
     "functional",
     "types",
     "testing",

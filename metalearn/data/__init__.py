@@ -1,8 +1,10 @@
 """Where episodes come from: synthetic task distributions, and images grouped by class."""
 
+from metalearn.data._augmentations import Augmentation, Compose, Normalize, RandomCrop, RandomFlip
 from metalearn.data._class_images import ClassImages
 from metalearn.data._episodes import TaskDistribution
 from metalearn.data._linear_classification import LinearClassification
+from metalearn.data._mini_batches import MiniBatches
 from metalearn.data._omniglot import omniglot
 from metalearn.data._polynomial import Polynomial
 from metalearn.data._sampler import EpisodeSampler
@@ -17,5 +19,11 @@ __all__ = [
     "SupportAsQuery",
     "ClassImages",
     "EpisodeSampler",
+    "MiniBatches",
+    "Augmentation",
+    "RandomFlip",
+    "RandomCrop",
+    "Normalize",
+    "Compose",
     "omniglot",
 ]

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from metalearn._checks import check_count, invalid
+from metalearn.data._augmentations import apply
 from metalearn.data._class_images import ClassImages
 from metalearn.data._episodes import TaskDistribution
 from metalearn.types import Batch, Episode
@@ -21,21 +23,26 @@ class EpisodeSampler(TaskDistribution):
     n = n_way * k_shot in the support set and n = n_way * num_query in the query set. Both are class after
     class: example `label * k_shot + shot` of the support set is image `shot` of the class with that label.
 
+    With ranges of ways and shots every task draws its own; smaller tasks are padded with further images of weight 0
+    in `Batch.weight`. The criterion `functional.cross_entropy`, the metric `functional.accuracy` and `models.BatchNorm`
+    layers then give what the tasks without padding have.
+
     Images are gathered as bytes on their own device and converted where the episodes go. With
     `classes.to("cuda")`, whole batches of episodes are made on the GPU.
 
     Args:
         classes: The images.
-        n_way: Number of classes in a task, at least 1.
-        k_shot: Number of support images of each class, at least 1.
+        n_way: Number of classes in a task, at least 1; or a range of it, (fewest, most).
+        k_shot: Number of support images of each class, at least 1; or a range of it.
         num_query: Number of query images of each class, at least 1.
         transform: Maps images `[tasks, n, C, H, W]` to images of the same tasks and n, such as
             `torchvision.transforms.v2.Normalize(mean, std)`. Called once, with the support images of a task
-            before its query images, on the device where the episodes go.
+            before its query images, on the device where the episodes go. An `Augmentation` draws from the
+            sampler's generator.
 
     Raises:
         TypeError: If `classes` is not a `ClassImages`, a count not an int, or `transform` not callable.
-        ValueError: If a count is below 1, or there are too few classes or images for an episode.
+        ValueError: If a count is below 1, a range descends, or there are too few classes or images for an episode.
 
     References:
         Vinyals, Blundell, Lillicrap, Kavukcuoglu and Wierstra, "Matching networks for one shot learning",
@@ -50,8 +57,8 @@ class EpisodeSampler(TaskDistribution):
     """
 
     classes: ClassImages
-    n_way: int
-    k_shot: int
+    n_way: int | tuple[int, int]
+    k_shot: int | tuple[int, int]
     num_query: int
     transform: Callable[[Tensor], Tensor] | None = None
 
@@ -59,9 +66,10 @@ class EpisodeSampler(TaskDistribution):
         if not isinstance(self.classes, ClassImages):
             fix = "Pass EpisodeSampler(ClassImages(images), ...)."
             raise TypeError(invalid("classes", "be a ClassImages", type(self.classes), fix))
-        for name in ("n_way", "k_shot", "num_query"):
-            fix = "Pass EpisodeSampler(classes, n_way=5, k_shot=1, num_query=15)."
-            check_count(name, getattr(self, name), fix=fix)
+        fix = "Pass EpisodeSampler(classes, n_way=5, k_shot=1, num_query=15)."
+        _check_counts("n_way", self.n_way, fix)
+        _check_counts("k_shot", self.k_shot, fix)
+        check_count("num_query", self.num_query, fix=fix)
         if not (self.transform is None or callable(self.transform)):
             raise TypeError(invalid("transform", "be a function of images, or None", repr(self.transform)))
         self._check_enough_classes()
@@ -73,13 +81,32 @@ class EpisodeSampler(TaskDistribution):
         device = device or home
         chosen = self._draw_indices(num_tasks, generator).to(home)
         pixels = self.classes.pixels.index_select(0, chosen.flatten()).unflatten(0, chosen.shape)
-        images = self._transformed(pixels.to(device).to(torch.get_default_dtype()).div_(255))
-        support, query = images.split([self.n_way * self.k_shot, self.n_way * self.num_query], dim=1)
+        images = self._transformed(pixels.to(device).to(torch.get_default_dtype()).div_(255), generator)
+        n_way, k_shot = _most(self.n_way), _most(self.k_shot)
+        support, query = images.split([n_way * k_shot, n_way * self.num_query], dim=1)
 
         def labels(num_images: int) -> Tensor:
-            return torch.arange(self.n_way, device=device).repeat_interleave(num_images).repeat(num_tasks, 1)
+            return torch.arange(n_way, device=device).repeat_interleave(num_images).repeat(num_tasks, 1)
 
-        return Episode(Batch(support, labels(self.k_shot)), Batch(query, labels(self.num_query)))
+        weights = self._draw_weights(num_tasks, generator, device)
+        return Episode(Batch(support, labels(k_shot), weights[0]), Batch(query, labels(self.num_query), weights[1]))
+
+    def _draw_weights(self, num_tasks: int, generator: torch.Generator | None, device: torch.device) -> Any:
+        """Draw every task's size, as weights `[tasks, n]` of the support and the query set; none if all are alike."""
+        if isinstance(self.n_way, int) and isinstance(self.k_shot, int):
+            return (), ()
+        source = self.classes.device if generator is None else generator.device
+
+        def counted(bounds: int | tuple[int, int]) -> Tensor:
+            low, high = (bounds, bounds) if isinstance(bounds, int) else bounds
+            drawn = torch.randint(low, high + 1, (num_tasks, 1), generator=generator, device=source)
+            return torch.arange(high, device=source) < drawn
+
+        has_class, has_shot = counted(self.n_way), counted(self.k_shot)
+        support = (has_class[:, :, None] & has_shot[:, None, :]).flatten(1)
+        query = has_class.repeat_interleave(self.num_query, 1)
+        dtype = torch.get_default_dtype()
+        return support.to(device, dtype), query.to(device, dtype)
 
     def _draw_indices(self, num_tasks: int, generator: torch.Generator | None) -> Tensor:
         """Draw the images of each task, support before query, as indices `[tasks, n]` into the pixels."""
@@ -90,18 +117,19 @@ class EpisodeSampler(TaskDistribution):
             return torch.rand(shape, generator=generator, device=device, dtype=torch.float32)
 
         # The k largest of independent uniform keys are a random subset; sorted by key, in random order.
-        labels = keys(num_tasks, len(counts)).topk(self.n_way).indices
+        k_shot = _most(self.k_shot)
+        labels = keys(num_tasks, len(counts)).topk(_most(self.n_way)).indices
         slots = torch.arange(max(self.classes.num_images), device=device)
         empty = slots >= counts[labels].unsqueeze(-1)
-        shots = keys(*empty.shape).masked_fill(empty, -1).topk(self.k_shot + self.num_query).indices
+        shots = keys(*empty.shape).masked_fill(empty, -1).topk(k_shot + self.num_query).indices
         indices = starts[labels].unsqueeze(-1) + shots
-        support, query = indices.split([self.k_shot, self.num_query], dim=-1)
+        support, query = indices.split([k_shot, self.num_query], dim=-1)
         return torch.cat([support.flatten(1), query.flatten(1)], dim=1)
 
-    def _transformed(self, images: Tensor) -> Tensor:
+    def _transformed(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
         if self.transform is None:
             return images
-        result = self.transform(images)
+        result = apply(self.transform, images, generator)
         if not isinstance(result, Tensor):
             raise TypeError(invalid("transform", "return a tensor", type(result)))
         if result.shape[:2] != images.shape[:2]:
@@ -110,12 +138,13 @@ class EpisodeSampler(TaskDistribution):
         return result
 
     def _check_enough_classes(self) -> None:
-        if self.n_way > len(self.classes):
+        if _most(self.n_way) > len(self.classes):
             condition = f"be at most {len(self.classes)}, the number of classes"
             raise ValueError(invalid("n_way", condition, self.n_way, self._call(n_way=len(self.classes))))
 
     def _check_enough_images(self) -> None:
-        needed, num_images = self.k_shot + self.num_query, self.classes.num_images
+        k_shot, num_images = _most(self.k_shot), self.classes.num_images
+        needed = k_shot + self.num_query
         fewest = min(num_images)
         if needed <= fewest:
             return
@@ -124,11 +153,29 @@ class EpisodeSampler(TaskDistribution):
         condition = f"be at most {num_images[label]}, the number of images of class {name!r}"
         fix = "Pass classes.select(names) with classes of at least 2 images."
         if fewest >= 2:
-            k_shot = min(self.k_shot, fewest - 1)
-            fix = self._call(k_shot=k_shot, num_query=min(self.num_query, fewest - k_shot))
-        got = f"{self.k_shot} + {self.num_query} = {needed}"
+            shots = min(k_shot, fewest - 1)
+            fix = self._call(k_shot=shots, num_query=min(self.num_query, fewest - shots))
+        got = f"{k_shot} + {self.num_query} = {needed}"
         raise ValueError(invalid("k_shot + num_query", condition, got, fix))
 
     def _call(self, **changes: int) -> str:
         counts = {name: getattr(self, name) for name in ("n_way", "k_shot", "num_query")} | changes
         return f"Pass EpisodeSampler(classes, {', '.join(f'{name}={n}' for name, n in counts.items())})."
+
+
+def _most(count: int | tuple[int, int]) -> int:
+    """Return a count, or the largest of a range."""
+    return count if isinstance(count, int) else count[1]
+
+
+def _check_counts(name: str, counts: Any, fix: str) -> None:
+    """Raise unless this is a count of at least 1, or an ascending pair of them."""
+    if not isinstance(counts, tuple):
+        check_count(name, counts, fix=fix)
+        return
+    if len(counts) != 2:
+        raise TypeError(invalid(name, "be a number or a pair (fewest, most)", counts, fix))
+    for count in counts:
+        check_count(name, count, fix=fix)
+    if counts[0] > counts[1]:
+        raise ValueError(invalid(name, "be a pair (fewest, most)", counts, f"Pass {name}={counts[::-1]}."))

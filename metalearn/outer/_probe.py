@@ -10,12 +10,14 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from metalearn._checks import invalid
 from metalearn._modules import call_model
 from metalearn._tasks import take
 from metalearn._tree import tree_flatten, tree_leaves
-from metalearn.functional import ModelLoss, OnQuery, OnSupport
+from metalearn.functional import ModelLoss, OnQuery, OnSupport, cross_entropy
+from metalearn.models import BatchNorm
 from metalearn.outer._base import MetaGradient
 from metalearn.outer._clip_per_task import ClipPerTask
 from metalearn.outer._reverse_mode import ReverseMode
@@ -114,6 +116,7 @@ def _check_loss(name: str, problem: Problem, meta: Meta, episodes: Episode, batc
     on = getattr(problem, f"{name}_loss")
     try:
         if isinstance(on, OnSupport | OnQuery):
+            _check_weights(on.loss, batch)
             _check_targets(name, on.loss, meta, batch)
         loss = on(meta.init, meta.shared, take(episodes, 0), *([0] if name == "support" else []))
     except (RuntimeError, IndexError) as error:
@@ -168,16 +171,29 @@ def _check_scalar(name: str, loss: Any) -> None:
         raise ValueError(invalid(f"{name} loss", "be a scalar", f"shape {tuple(loss.shape)}", fix))
 
 
-def _check_targets(name: str, loss: ModelLoss, meta: Meta, batch: Batch) -> None:
-    """Raise if targets do not fit the model's output: a label without a logit kills a process that uses a GPU."""
-    criterion, target = loss.criterion, batch.y
+def _check_weights(loss: ModelLoss, batch: Batch) -> None:
+    """Raise if weights of examples would not reach a batch normalisation layer, or the criterion."""
+    if not tree_leaves(batch.weight):
+        return
+    layers = [name for name, module in loss.model.named_modules() if isinstance(module, _BatchNorm)]
+    if deaf := [name for name in layers if not isinstance(loss.model.get_submodule(name), BatchNorm)]:
+        fix = "Wrap the model: models.use_batch_statistics(model)."
+        raise ValueError(invalid("batch normalisation", "weigh examples as their batch does", f"plain {deaf}", fix))
+    if _is_one_of(_bare(loss.criterion), CLASS_INDICES + ELEMENTWISE):
+        fix = "Write a criterion (output, target, weight) -> scalar, such as functional.cross_entropy."
+        raise TypeError(invalid("criterion", "take a weight for every example", loss.criterion, fix))
+
+
+def _bare(criterion: Any) -> Any:
     while isinstance(criterion, partial):
         criterion = criterion.func
-    known = _is_one_of(criterion, CLASS_INDICES + ELEMENTWISE)
-    if known and tree_leaves(batch.weight):
-        fix = "Write a criterion (output, target, weight) -> scalar."
-        raise TypeError(invalid("criterion", "take a weight for every example", criterion, fix))
-    if not known or not isinstance(target, Tensor):
+    return criterion
+
+
+def _check_targets(name: str, loss: ModelLoss, meta: Meta, batch: Batch) -> None:
+    """Raise if targets do not fit the model's output: a label without a logit kills a process that uses a GPU."""
+    criterion, target = _bare(loss.criterion), batch.y
+    if not (_is_one_of(criterion, (*CLASS_INDICES, *ELEMENTWISE, cross_entropy)) and isinstance(target, Tensor)):
         return
     output = call_model(loss.model, loss.model_tensors(meta.init, meta.shared), take(batch.x, 0))
     if _is_one_of(criterion, ELEMENTWISE):

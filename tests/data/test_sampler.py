@@ -203,3 +203,42 @@ def test_real_episodes_can_be_told_apart():
     centroids = support.x.flatten(2).unflatten(1, (5, 5)).mean(dim=2)
     nearest = torch.cdist(query.x.flatten(2), centroids).argmin(dim=-1)
     assert (nearest == query.y).float().mean() > 0.6
+
+
+class TestRanges:
+    """Tasks of different sizes, padded to the largest."""
+
+    sampler = EpisodeSampler(numbered([9] * 8), n_way=(2, 5), k_shot=(1, 3), num_query=4)
+
+    def test_weights_are_those_of_a_smaller_task(self):
+        support, query = self.sampler.sample(200, generator=generator())
+        assert support.x.shape[:2] == support.y.shape == support.weight.shape == (200, 15)
+        shots = support.weight.unflatten(1, (5, 3)).sum(2)
+        ways = (shots > 0).sum(1)
+        assert set(ways.tolist()) == {2, 3, 4, 5}
+        assert set(shots.max(1).values.tolist()) == {1, 2, 3}
+        for task in range(200):
+            assert (shots[task, : ways[task]] == shots[task].max()).all()  # the first classes, all with as many shots
+            assert not shots[task, ways[task] :].any()
+        assert torch.equal(query.weight.unflatten(1, (5, 4)), (shots > 0)[:, :, None].expand(-1, -1, 4).float())
+
+    def test_numbers_in_place_of_ranges_change_nothing(self):
+        fixed = EpisodeSampler(numbered([9] * 8), n_way=5, k_shot=3, num_query=4).sample(3, generator=generator())
+        ranged = self.sampler.sample(3, generator=generator())
+        assert torch.equal(fixed.support.x, ranged.support.x)
+        assert fixed.support.weight == ()
+
+    @pytest.mark.parametrize(
+        ("counts", "error", "message"),
+        [
+            ({"n_way": (5, 2)}, ValueError, "Pass n_way=(2, 5)."),
+            ({"n_way": (0, 2)}, ValueError, "n_way must be at least 1"),
+            ({"k_shot": (1, 2, 3)}, TypeError, "(fewest, most)"),
+            ({"n_way": (2, 9)}, ValueError, "n_way must be at most 8"),
+            ({"k_shot": (1, 9)}, ValueError, "k_shot + num_query"),
+        ],
+    )
+    def test_bad_ranges(self, counts, error, message):
+        with pytest.raises(error) as raised:
+            EpisodeSampler(numbered([9] * 8), **{"n_way": 2, "k_shot": 1, "num_query": 1, **counts})
+        assert message in str(raised.value)

@@ -8,7 +8,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from metalearn import data, evaluate, fit, functional, inner, models, outer
-from metalearn._tree import tree_leaves
+from metalearn._tree import tree_leaves, tree_map
 from metalearn.models import BatchNorm
 from metalearn.types import Batch, Episode
 
@@ -136,22 +136,39 @@ def test_fit_and_evaluate_say_what_normalised():
 
 
 @pytest.mark.parametrize("source", ["transductive", "support"])
-def test_weights_of_zero_take_an_example_away(source):
-    episodes = episodes_of(1)
-    part = Episode(*(Batch(batch.x[:, :4], batch.y[:, :4]) for batch in episodes))
-    weighted = Episode(*(batch._replace(weight=torch.ones(batch.y.shape).double()) for batch in episodes))
-    for batch in weighted:
-        batch.weight[:, 4:] = 0
-    learner = learner_of(source, criterion=functional.cross_entropy)
-    keys = torch.tensor([1])
-    # Support and query both hold labels 0 and 1 in their first four examples, so label 2 is no part of the task.
-    ours = learner.estimate(weighted, keys)
-    head = learner_of(
-        source, criterion=lambda output, y: F.cross_entropy(output[:, : int(y.max()) + 1], y), batching="loop"
-    )
-    theirs = head.estimate(part, keys)
-    for a, b in zip(tree_leaves(ours.gradient), tree_leaves(theirs.gradient), strict=True):
+def test_padded_tasks_equal_those_without_padding(source):
+    sampler = data.EpisodeSampler(IMAGES, n_way=(2, 3), k_shot=(1, 3), num_query=2)
+    padded = sampler.sample(6, generator=torch.Generator().manual_seed(1))
+    padded = Episode(*(Batch(batch.x.double(), batch.y, batch.weight.double()) for batch in padded))
+    keys, metrics = torch.arange(6), {"accuracy": functional.accuracy}
+    learner = learner_of(source)
+    ours = learner.estimate(padded, keys)
+    measured = evaluate(learner, padded, num_tasks=6, metrics=metrics)
+    sizes = set()
+    gradients = []
+    for task in range(6):
+        support, query = (Batch(*(leaf[task][b.weight[task] > 0][None] for leaf in b[:2])) for b in padded)
+        n_way = int(support.y.max()) + 1
+        sizes.add((n_way, support.y.numel()))
+        plain = learner_of(source, criterion=lambda output, y, n=n_way: F.cross_entropy(output[:, :n], y))
+        theirs = plain.estimate(Episode(support, query), keys[task : task + 1])
+        gradients.append(theirs.gradient)
+        assert torch.allclose(ours.loss[task], theirs.loss[0], rtol=1e-10)
+        metric = {"accuracy": lambda output, y, n=n_way: functional.accuracy(output[:, :n], y)}
+        alone = evaluate(plain, Episode(support, query), num_tasks=1, metrics=metric)
+        assert measured["accuracy"].values[task].item() == pytest.approx(alone["accuracy"].mean)
+    assert len(sizes) > 2
+    mean = tree_map(lambda *leaves: torch.stack(leaves).mean(0), *gradients)
+    for a, b in zip(tree_leaves(ours.gradient), tree_leaves(mean), strict=True):
         assert torch.allclose(a, b, rtol=1e-8, atol=1e-12)
+
+
+def test_weights_that_would_not_reach_a_layer_are_refused():
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2, track_running_stats=False))
+    learner = outer.MAML(model, functional.cross_entropy, inner.SGD(0.1), num_steps=1)
+    batch = Batch(torch.randn(1, 4, 3), torch.tensor([[0, 1, 0, 1]]), torch.ones(1, 4))
+    with pytest.raises(ValueError, match="models.use_batch_statistics"):
+        learner(Episode(batch, batch))
 
 
 def test_a_layer_of_its_own():

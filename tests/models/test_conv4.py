@@ -21,6 +21,7 @@ def test_conv4_shapes(downsample, num_layers, image_size):
         ((3, 10), {"num_filters": 32, "image_size": 32}, 29_226),
         ((3, 10), {"num_filters": 32, "image_size": 32, "num_layers": 2}, 10_602),
         ((3, 10), {"num_filters": 32, "image_size": 84, "downsample": "max_pool"}, 36_906),
+        ((3, 10), {"num_filters": 32, "image_size": 84, "downsample": "max_pool", "num_layers": 2}, 18_282),
     ],
 )
 def test_conv4_has_the_papers_parameter_counts(arguments, options, count):
@@ -30,8 +31,17 @@ def test_conv4_has_the_papers_parameter_counts(arguments, options, count):
 BAD = [
     (lambda: models.conv4(1, 5, num_layers=5), ValueError, "num_layers must be one of [1, 2, 3, 4]; got 5"),
     (lambda: models.conv4(1, 5, downsample="strides"), ValueError, "Did you mean 'stride'?"),
-    (lambda: models.conv4(1, 5, image_size=8, downsample="max_pool"), ValueError, "num_layers=3"),
-    (lambda: models.conv4(1, 5, batch_statistics="running"), ValueError, "['transductive']"),
+    (
+        lambda: models.conv4(1, 5, image_size=8, downsample="max_pool"),
+        ValueError,
+        "image_size must be at least 16; got 8",
+    ),
+    (
+        lambda: models.conv4(1, 5, batch_statistics="running"),
+        ValueError,
+        "['transductive', 'support', 'per_step', 'frozen']",
+    ),
+    (lambda: models.conv4(1, 5, batch_statistics="per_step"), TypeError, "num_steps=5"),
     (lambda: models.conv4(0, 5), ValueError, "conv4's in_channels"),
 ]
 

@@ -311,7 +311,7 @@ AT_FIRST_CALL = {
     "weights for a criterion that takes none": (
         lambda: learner()(weighted(changed())),
         TypeError,
-        "Write a criterion (output, target, weight) -> scalar.",
+        "Write a criterion (output, target, weight) -> scalar, such as functional.cross_entropy.",
     ),
     "statistics written by hand": (
         lambda: learner(Counting(), batching="loop")(changed()),

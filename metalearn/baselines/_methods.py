@@ -1,0 +1,138 @@
+"""The transfer baselines: `MetaLearner` with their choices filled in."""
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable
+
+import torch.nn as nn
+from torch import Tensor
+
+from metalearn._checks import invalid
+from metalearn.baselines._cosine_head import CosineHead
+from metalearn.baselines._transfer import Transfer
+from metalearn.functional import cross_entropy
+from metalearn.inner import Adam, UpdateRule
+from metalearn.outer import MetaLearner
+
+Criterion = Callable[..., Tensor]
+
+
+def TrainFromScratch(  # noqa: N802
+    model: nn.Module,
+    criterion: Criterion = cross_entropy,
+    rule: UpdateRule = Adam(1e-3),
+    *,
+    num_steps: int = 100,
+    estimator: Transfer = Transfer(),
+) -> MetaLearner:
+    """Return a learner that starts every task at the model's own random start: there is nothing to `fit`.
+
+    On tasks with many support examples and steps it is the upper bound that Arnold et al. compare adaptation with.
+
+    Args:
+        model: Any module. Its start becomes a constant.
+        criterion: `(output, y) -> scalar`.
+        rule: How a task is trained.
+        num_steps: Number of steps, at least 1.
+        estimator: Size of the mini-batches, and when to look for the best parameters.
+
+    References:
+        Huisman, "Revisiting learned optimizers for meta-learning", 2021, table 2 and appendix A.1.
+        Arnold et al., "Decoupling adaptation from modeling with meta-optimizers", 2019, table 2 (upper bound).
+    """
+    return MetaLearner(model, criterion, rule, num_steps=num_steps, estimator=estimator, learn_init=False)
+
+
+def Pretraining(  # noqa: N802
+    model: nn.Module,
+    criterion: Criterion = cross_entropy,
+    rule: UpdateRule = Adam(1e-3),
+    *,
+    num_steps: int = 100,
+    estimator: Transfer = Transfer(),
+) -> MetaLearner:
+    """Return a learner without an inner loop: `fit` trains the model on `data.MiniBatches` of all classes.
+
+    Args:
+        model: Any module, with an output for every training class.
+        criterion: `(output, y) -> scalar`.
+        rule: How `adapt` would train the whole model further.
+        num_steps: Number of its steps, at least 1.
+        estimator: Size of its mini-batches, and when to look for the best parameters.
+
+    References:
+        Huisman, "Revisiting learned optimizers for meta-learning", 2021, algorithm 1.
+
+    >>> import torch
+    >>> from metalearn import data, fit, models
+    >>> images = data.ClassImages(torch.randint(256, (10, 20, 8, 8), dtype=torch.uint8))
+    >>> model = models.conv4(1, len(images), num_filters=4, num_layers=2)
+    >>> learner = Pretraining(model)
+    >>> batches, optimizer = data.MiniBatches(images, 16), torch.optim.Adam(learner.parameters(), lr=1e-3)
+    >>> _ = fit(learner, batches, optimizer, 3, meta_batch_size=1, progress=False)
+    >>> Finetuning(model.features, nn.Linear(4, 5)).num_steps
+    100
+    """
+    return MetaLearner(model, criterion, rule, num_steps=num_steps, estimator=estimator)
+
+
+def Finetuning(  # noqa: N802
+    body: nn.Module,
+    head: nn.Module,
+    criterion: Criterion = cross_entropy,
+    rule: UpdateRule = Adam(1e-3),
+    *,
+    num_steps: int = 100,
+    estimator: Transfer = Transfer(),
+) -> MetaLearner:
+    """Return a learner that trains a new head on frozen features in every task: there is nothing to `fit`.
+
+    Args:
+        body: The pretrained features; they are copied.
+        head: A fresh output layer, where every task starts.
+        criterion: `(output, y) -> scalar`.
+        rule: How a task is trained.
+        num_steps: Number of steps, at least 1.
+        estimator: Size of the mini-batches, and when to look for the best parameters.
+
+    Raises:
+        TypeError: If body or head is no module.
+
+    References:
+        Huisman, "Revisiting learned optimizers for meta-learning", 2021, section 2.2.1 and appendix A.1.
+    """
+    for what, part in (("body", body), ("head", head)):
+        if not isinstance(part, nn.Module):
+            fix = "Write Finetuning(model.features, nn.Linear(800, 5)), say."
+            raise TypeError(invalid(what, "be a module", repr(part), fix))
+    model = nn.Sequential(OrderedDict(body=copy.deepcopy(body).requires_grad_(False), head=head))
+    return MetaLearner(model, criterion, rule, num_steps=num_steps, estimator=estimator, fast="head", learn_init=False)
+
+
+def CentroidFinetuning(  # noqa: N802
+    body: nn.Module,
+    in_features: int,
+    num_classes: int,
+    criterion: Criterion = cross_entropy,
+    rule: UpdateRule = Adam(1e-3),
+    *,
+    num_steps: int = 100,
+    estimator: Transfer = Transfer(),
+) -> MetaLearner:
+    """Return `Finetuning` whose head compares directions: features that were pretrained under such a head suit it.
+
+    Args:
+        body: The pretrained features, of a model with a `CosineHead`; they are copied.
+        in_features: Size of the features, at least 1.
+        num_classes: Number of classes in a task, at least 1.
+        criterion: `(output, y) -> scalar`.
+        rule: How a task is trained.
+        num_steps: Number of steps, at least 1.
+        estimator: Size of the mini-batches, and when to look for the best parameters.
+
+    References:
+        Huisman, "Revisiting learned optimizers for meta-learning", 2021, section 2.2.2 and appendix A.1.
+        Chen et al., "A closer look at few-shot classification", ICLR 2019.
+    """
+    head = CosineHead(in_features, num_classes)
+    return Finetuning(body, head, criterion, rule, num_steps=num_steps, estimator=estimator)

@@ -1,0 +1,69 @@
+"""Prototypical networks, as one gradient step."""
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from metalearn._checks import check_count, invalid
+from metalearn.functional import cross_entropy
+from metalearn.inner import SGD
+from metalearn.outer import MetaLearner
+
+
+def ProtoNet(body: nn.Module, num_features: int, num_classes: int) -> MetaLearner:  # noqa: N802
+    """Return a prototypical network: an example is of the class whose mean support features are the closest.
+
+    It is a point of the algebra: prototypes start at zero, the inner loss is half the mean squared distance to the own
+    class's prototype, summed over classes, and one step of `SGD(1.0)` on it goes to the means. The body is shared.
+
+    Args:
+        body: Module from a batch of inputs to features `[n, num_features]`.
+        num_features: Size of the features, at least 1.
+        num_classes: Number of classes in a task, at least 1.
+
+    Raises:
+        TypeError: If the body is no module, or a size no int.
+        ValueError: If a size is below 1.
+
+    References:
+        Snell, Swersky and Zemel, "Prototypical networks for few-shot learning", NeurIPS 2017.
+
+    >>> from metalearn import data
+    >>> images = data.ClassImages(torch.randint(256, (10, 20, 8, 8), dtype=torch.uint8))
+    >>> learner = ProtoNet(nn.Sequential(nn.Flatten(), nn.Linear(64, 16)), 16, 5)
+    >>> learner(data.EpisodeSampler(images, 5, 1, 5).sample(4)).backward()
+    """
+    model = _Prototypes(body, num_features, num_classes)
+    return MetaLearner(
+        model,
+        cross_entropy,
+        SGD(1.0),
+        num_steps=1,
+        fast="prototypes",
+        learn_init=False,
+        support_criterion=_spread,
+    )
+
+
+class _Prototypes(nn.Module):
+    """Minus the squared distance of features to prototypes, up to what is the same for all classes."""
+
+    def __init__(self, body: nn.Module, num_features: int, num_classes: int) -> None:
+        super().__init__()
+        fix = "Write ProtoNet(models.conv4(3, 5).features, 64, 5), say."
+        if not isinstance(body, nn.Module):
+            raise TypeError(invalid("ProtoNet's body", "be a module", repr(body), fix))
+        check_count("ProtoNet's num_features", num_features, fix=fix)
+        check_count("ProtoNet's num_classes", num_classes, fix=fix)
+        self.body = body
+        self.prototypes = nn.Parameter(torch.zeros(num_classes, num_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * self.body(x) @ self.prototypes.T - self.prototypes.square().sum(1)
+
+
+def _spread(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Return half the mean squared distance to the own prototype, summed over classes, up to a constant."""
+    own = (target[:, None] == torch.arange(output.shape[1], device=output.device)).to(output.dtype)
+    own = own if weight is None else own * weight[:, None]
+    return -0.5 * (own * output / own.sum(0).clamp(min=torch.finfo(own.dtype).tiny)).sum()

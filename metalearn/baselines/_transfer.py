@@ -1,0 +1,79 @@
+"""Joint training of one model, which a new task then trains on in mini-batches."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metalearn import inner
+from metalearn._checks import check_count
+from metalearn._derivatives import grad_and_value
+from metalearn._tree import tree_leaves, tree_map, tree_zeros_like
+from metalearn.functional import uniform
+from metalearn.outer import MetaGradient
+from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Problem, PyTree
+
+
+@dataclass(frozen=True)
+class Transfer(MetaGradient):
+    """The gradient of joint training, without an inner loop; adaptation is training on mini-batches.
+
+    Of the parameters after every `select_every` steps, and after the last one, those with the lowest loss on the whole
+    support set are kept.
+
+    Args:
+        batch_size: Number of support examples in a mini-batch, drawn with replacement, at least 1.
+        select_every: Number of steps between looks at the whole support set, at least 1.
+
+    Raises:
+        TypeError: If a number is no int.
+        ValueError: If a number is below 1.
+
+    References:
+        Huisman, "Revisiting learned optimizers for meta-learning", 2021, algorithm 1 and appendix A.1.
+        Chen et al., "A closer look at few-shot classification", ICLR 2019.
+    """
+
+    batch_size: int = 4
+    select_every: int = 25
+
+    def __post_init__(self) -> None:
+        check_count("batch_size", self.batch_size, fix="Write Transfer(batch_size=4).")
+        check_count("select_every", self.select_every, fix="Write Transfer(select_every=25).")
+
+    @property
+    def reaches(self) -> frozenset[str]:
+        """What the model consists of."""
+        return frozenset({"init", "shared"})
+
+    @property
+    def differentiates(self) -> frozenset[str]:
+        """The query loss."""
+        return frozenset({"query"})
+
+    def __call__(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree) -> Estimate:
+        """Return the gradient of the query loss at the start."""
+        (init, shared), loss = grad_and_value(problem.query_loss, argnums=(0, 1))(meta.init, meta.shared, episode)
+        return Estimate(Meta(init, shared, tree_zeros_like(meta.rule)), loss, carry, {})
+
+    def adapt(self, problem: Problem, meta: Meta, support: Batch, key: Tensor, num_steps: int) -> Adapted:
+        """Train on mini-batches of the support set."""
+        params = best = meta.init
+        state, lowest = problem.rule.init_state(meta.rule, params, key), None
+        whole = Episode(support, Batch(()))
+        for step in range(num_steps):
+            part = Episode(self._draw(support, key, step), Batch(()))
+            params, state, *_ = inner.step(problem, meta, params, state, part, step)
+            if (step + 1) % self.select_every == 0 or step + 1 == num_steps:
+                loss = problem.support_loss(params, meta.shared, whole, step)
+                lowest = torch.full_like(loss, torch.inf) if lowest is None else lowest
+                is_better = loss < lowest
+                best = tree_map(lambda new, old, chosen=is_better: torch.where(chosen, new, old), params, best)
+                lowest = torch.where(is_better, loss, lowest)
+        return Adapted(best, meta.shared, state)
+
+    def _draw(self, support: Batch, key: Tensor, step: int) -> Batch:
+        """Draw a mini-batch of the support set with replacement."""
+        count = len(tree_leaves(support)[0])
+        chosen = (uniform(key, (self.batch_size,), stream=step, dtype=torch.float64) * count).long()
+        return tree_map(lambda leaf: leaf[chosen], support)

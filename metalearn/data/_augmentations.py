@@ -1,0 +1,154 @@
+"""Random changes of images, each image's its own, and their normalisation: vectorised, where the images are."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from metalearn._checks import check_count, check_number, invalid
+
+
+class Augmentation(ABC):
+    """A random change of images, for `EpisodeSampler(transform=)`.
+
+    >>> class Negative(Augmentation):
+    ...     def __call__(self, images, generator=None):
+    ...         chosen = uniform(images.shape[:2], images, generator) < 0.5
+    ...         return torch.where(chosen[:, :, None, None, None], 1 - images, images)
+    """
+
+    @abstractmethod
+    def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return changed images.
+
+        Args:
+            images: Images in [0, 1], `[tasks, n, C, H, W]`.
+            generator: The only source of randomness, on any device; None is the global one.
+        """
+
+
+@dataclass(frozen=True)
+class RandomFlip(Augmentation):
+    """Mirror every image left to right with a chance of one half.
+
+    >>> RandomFlip()(torch.zeros(2, 5, 3, 32, 32)).shape
+    torch.Size([2, 5, 3, 32, 32])
+    """
+
+    def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return images, about half of them mirrored."""
+        chosen = uniform(images.shape[:2], images, generator) < 0.5
+        return torch.where(chosen[:, :, None, None, None], images.flip(-1), images)
+
+
+@dataclass(frozen=True)
+class RandomCrop(Augmentation):
+    """Move every image by up to `padding` pixels in each direction; what comes in is black.
+
+    Args:
+        padding: Number of pixels, at least 1.
+
+    Raises:
+        TypeError: If `padding` is no int.
+        ValueError: If `padding` is below 1.
+    """
+
+    padding: int
+
+    def __post_init__(self) -> None:
+        check_count("RandomCrop's padding", self.padding, fix="Write RandomCrop(padding=4), say.")
+
+    def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return images moved at random."""
+        *leading, channels, height, width = images.shape
+        padded = F.pad(images.flatten(0, 1), [self.padding] * 4)
+        places = 2 * self.padding + 1
+        moves = (uniform((len(padded), 2), images, generator) * places).long()
+        rows = (moves[:, :1] + torch.arange(height, device=images.device))[:, None, :, None]
+        columns = (moves[:, 1:] + torch.arange(width, device=images.device))[:, None, None, :]
+        each = torch.arange(len(padded), device=images.device)[:, None, None, None]
+        of_image = torch.arange(channels, device=images.device)[None, :, None, None]
+        return padded[each, of_image, rows, columns].unflatten(0, leading)
+
+
+@dataclass(frozen=True)
+class Normalize:
+    """Subtract a mean from every channel and divide by a standard deviation.
+
+    Args:
+        mean: One number a channel, or one for all.
+        std: One positive number a channel, or one for all.
+
+    Raises:
+        TypeError: If they are no numbers.
+        ValueError: If they differ in length, or a standard deviation is not positive.
+
+    >>> Normalize(mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))(torch.full((1, 1, 3, 2, 2), 0.7)).mean().round(decimals=4)
+    tensor(1.)
+    """
+
+    mean: float | Sequence[float]
+    std: float | Sequence[float]
+
+    def __post_init__(self) -> None:
+        fix = "Write Normalize(mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2)), say."
+        means, stds = _numbers(self.mean), _numbers(self.std)
+        for name, numbers in (("mean", means), ("std", stds)):
+            for number in numbers:
+                check_number(f"Normalize's {name}", number, fix=fix)
+        if len(means) != len(stds) or min(stds) <= 0:
+            raise ValueError(invalid("Normalize's std", "be positive, one for each mean", self.std, fix))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return normalised images `[..., C, H, W]`."""
+        mean, std = (images.new_tensor(_numbers(numbers))[:, None, None] for numbers in (self.mean, self.std))
+        return (images - mean) / std
+
+
+@dataclass(frozen=True, init=False)
+class Compose(Augmentation):
+    """Apply transforms one after another, augmentations and plain functions of images alike.
+
+    Args:
+        transforms: At least one.
+
+    Raises:
+        TypeError: If one of them is no function.
+
+    >>> Compose(RandomCrop(4), RandomFlip(), Normalize(0.5, 0.25))(torch.rand(2, 5, 3, 32, 32)).shape
+    torch.Size([2, 5, 3, 32, 32])
+    """
+
+    transforms: tuple[Callable[..., Tensor], ...]
+
+    def __init__(self, *transforms: Callable[..., Tensor]) -> None:
+        object.__setattr__(self, "transforms", transforms)
+        for transform in transforms:
+            if not callable(transform) or isinstance(transform, type):
+                fix = "Write Compose(RandomFlip(), Normalize(0.5, 0.25)), say."
+                raise TypeError(invalid("Compose's transforms", "be functions of images", repr(transform), fix))
+
+    def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return images that went through all transforms."""
+        for transform in self.transforms:
+            images = apply(transform, images, generator)
+        return images
+
+
+def apply(transform: Callable[..., Any], images: Tensor, generator: torch.Generator | None) -> Any:
+    """Return transformed images; an augmentation draws from the generator."""
+    return transform(images, generator) if isinstance(transform, Augmentation) else transform(images)
+
+
+def uniform(shape: Sequence[int], images: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draw numbers from U[0, 1) on the generator's device, and move them to the images'."""
+    source = images.device if generator is None else generator.device
+    return torch.rand(tuple(shape), generator=generator, device=source, dtype=torch.float32).to(images.device)
+
+
+def _numbers(numbers: Any) -> tuple[Any, ...]:
+    return tuple(numbers) if isinstance(numbers, Sequence) and not isinstance(numbers, str) else (numbers,)
