@@ -2,7 +2,9 @@
 
 from metalearn import data, functional, inner, models, outer, testing, types
 from metalearn._allocator import keep_large_blocks
-from metalearn.evaluation import Evaluation, Summary, evaluate
+from metalearn._results import Evaluation, Summaries, Summary
+from metalearn._seeds import over_seeds
+from metalearn.evaluation import evaluate
 from metalearn.training import History, fit
 
 __version__ = "0.1.0"
@@ -20,5 +22,7 @@ __all__ = [
     "evaluate",
     "Evaluation",
     "Summary",
+    "Summaries",
+    "over_seeds",
     "keep_large_blocks",
 ]

@@ -165,7 +165,10 @@ class ModelLoss:
         """Return the loss at `params` and `shared`, a scalar."""
         if self.num_batches > 1:
             batch = _part(batch, step % self.num_batches, self.num_batches)
-        output = call_model(self.model, self.model_tensors(params, shared), batch.x)
+        return self.judge(call_model(self.model, self.model_tensors(params, shared), batch.x), batch, shared)
+
+    def judge(self, output: Any, batch: Batch, shared: Params) -> Tensor:
+        """Return the criterion of the model's output on a batch, a scalar."""
         targets = [target for target in (batch.y, batch.weight) if not isinstance(target, tuple) or target]
         if isinstance(self.criterion, nn.Module):
             return functional_call(self.criterion, below(self.name, shared), (output, *targets))
