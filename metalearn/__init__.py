@@ -1,6 +1,6 @@
 """Gradient-based meta-learning for PyTorch as one small algebra."""
 
-from metalearn import data, functional, inner, models, outer, testing, types
+from metalearn import analysis, data, functional, inner, models, outer, testing, types
 from metalearn._allocator import keep_large_blocks
 from metalearn._results import Evaluation, Summaries, Summary
 from metalearn._seeds import over_seeds
@@ -17,6 +17,7 @@ __all__ = [
     "functional",
     "types",
     "testing",
+    "analysis",
     "fit",
     "History",
     "evaluate",
