@@ -23,9 +23,10 @@ def main(num_iterations: int) -> None:
         print(f"{name:<20} {evaluation}")
         evaluation.save(folder / f"{name}.json")
 
-    # Another day: the files hold every task's number.
+    # Another day: the files hold every task's numbers.
     maml, meta_sgd = (Evaluation.load(folder / f"{name}.json") for name in ("MAML", "Meta-SGD"))
     print(f"{'MAML - Meta-SGD':<20} {maml.compare(meta_sgd)}")
+    print(f"saved in {folder}")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class Summary:
 
     @property
     def ci95(self) -> float:
-        """Half of the mean's 95 % confidence interval, 1.96 sd / sqrt(num_tasks); NaN for a single task."""
+        """Half of the mean's 95 % confidence interval, quantile * sd / sqrt(num_tasks); NaN for a single task."""
         count = len(self.values)
         return self.quantile * self.values.std().item() / math.sqrt(count) if count > 1 else math.nan
 

@@ -1,9 +1,11 @@
+import copy
+
 import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from metalearn import evaluate, inner, models, outer
+from metalearn import evaluate, fit, inner, models, outer
 from metalearn._ensemble import Ensemble
 from tests.cases import sine_episodes, sine_learner
 
@@ -36,6 +38,20 @@ def test_the_first_criterion_judges_with_weights(episodes, batching):
     square = (sum(outputs) / 2 - episodes.query.y).square().squeeze(-1)
     adapted = Ensemble(learners).adapt(episodes.support, 1, keys=torch.arange(3))
     torch.testing.assert_close(adapted.loss(episodes.query), 2 * (weight * square).mean(1))
+
+
+def test_the_best_checkpoints_of_a_run():
+    learner, members = sine_learner(), []
+    optimizer = torch.optim.Adam(learner.parameters())
+    scores = iter([3.0, 1.0, 2.0])
+    options = {"validate": lambda _: next(scores), "validate_every": 1, "keep_best": 2, "progress": False}
+    history = fit(learner, sine_episodes(), optimizer, 3, **options)
+    for state in history.best_states:
+        members.append(copy.deepcopy(learner))
+        members[-1].load_state_dict(state)
+    losses = [evaluate(each, sine_episodes(), num_tasks=3)["loss"].mean for each in (*members, members)]
+    assert len(set(losses)) == 3
+    assert losses[2] < max(losses[:2])  # the squared error is convex in the output
 
 
 def test_refuses_what_cannot_be_averaged():

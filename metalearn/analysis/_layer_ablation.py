@@ -120,7 +120,7 @@ def _named(layers: Any, learner: MetaLearner) -> dict[str, Selection]:
         fix = "Write layers=['features', 'head'], say."
         raise TypeError(invalid("layers", "be a list or a dict of patterns", repr(layers), fix))
     if not isinstance(layers, Mapping):
-        layers = {layer if isinstance(layer, str) else ", ".join(layer): layer for layer in layers}
+        layers = {", ".join(layer) if isinstance(layer, list | tuple) else str(layer): layer for layer in layers}
     if not layers:
         raise ValueError(invalid("layers", "be at least one", layers, "Leave it out for every module."))
     return dict(layers)

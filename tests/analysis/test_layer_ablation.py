@@ -66,6 +66,7 @@ def test_plots():
 BAD = [
     (["haed"], ValueError, "got 'haed'. Did you mean"),
     ("head", TypeError, "layers must be a list or a dict of patterns; got 'head'. Write layers=["),
+    ([3], TypeError, "layers must be a pattern, a predicate or a list of patterns"),
     (3, TypeError, "layers must be a list or a dict"),
     ([], ValueError, "layers must be at least one"),
 ]
