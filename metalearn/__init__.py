@@ -1,8 +1,10 @@
 """Gradient-based meta-learning for PyTorch as one small algebra."""
 
-from metalearn import baselines, data, functional, inner, models, outer, testing, types
+from metalearn import analysis, baselines, data, functional, inner, models, outer, testing, types
 from metalearn._allocator import keep_large_blocks
-from metalearn.evaluation import Evaluation, Summary, evaluate
+from metalearn._results import Evaluation, Summaries, Summary
+from metalearn._seeds import over_seeds
+from metalearn.evaluation import evaluate
 from metalearn.training import History, fit
 
 __version__ = "0.1.0"
@@ -16,10 +18,13 @@ __all__ = [
     "functional",
     "types",
     "testing",
+    "analysis",
     "fit",
     "History",
     "evaluate",
     "Evaluation",
     "Summary",
+    "Summaries",
+    "over_seeds",
     "keep_large_blocks",
 ]

@@ -19,15 +19,22 @@ class History:
     Attributes:
         loss: Meta-loss of every iteration `[num_iterations]`, on the CPU; NaN where a task diverged.
         scores: Validation scores, by the number of iterations before them.
-        best_state: The learner's `state_dict` at its lowest score, for `load_state_dict`, each replica's at its own;
-            None without a finite score.
+        best_states: The learner's `state_dict` at its `keep_best` lowest scores, the best first; fewer, if fewer scores
+            were finite.
         seconds: Wall time.
+        keep_best: Number of states that are kept.
     """
 
     loss: Tensor = field(default_factory=lambda: torch.empty(0))
     scores: dict[int, Any] = field(default_factory=dict)
-    best_state: dict[str, Tensor] | None = None
+    best_states: list[dict[str, Tensor]] = field(default_factory=list)
     seconds: float = 0.0
+    keep_best: int = 1
+
+    @property
+    def best_state(self) -> dict[str, Tensor] | None:
+        """The `state_dict` at the lowest score, each replica's at its own; None without a finite score."""
+        return self.best_states[0] if self.best_states else None
 
     @property
     def best_iteration(self) -> Any:
@@ -42,19 +49,17 @@ class History:
 
     def record(self, iteration: int, scores: Tensor, learner: MetaLearner | Replicas) -> None:
         """Add the scores after an iteration, a scalar or `[R]`, and keep the state of those that are the lowest."""
-        is_best = scores < (self._scores().amin(0) if self.scores else math.inf)
+        rank = (self._scores() <= scores).sum(0) if self.scores else torch.zeros_like(scores)
+        is_kept = (rank < self.keep_best) & (scores < math.inf)
         self.scores[iteration] = scores.tolist()
-        if not is_best.any():
+        if not is_kept.any():
             return
         state = {name: tensor.detach().clone() for name, tensor in learner.state_dict().items()}
-        old = self.best_state or state
-        constants = learner.constants if isinstance(learner, Replicas) else frozenset()
-        self.best_state = {
-            name: tensor
-            if name in constants
-            else torch.where(over_first_axes(is_best.to(tensor.device), tensor), tensor, old[name])
-            for name, tensor in state.items()
-        }
+        if isinstance(learner, Replicas):
+            self.best_states = [_replaced(self.best_state or state, state, is_kept, learner.constants)]
+        else:
+            self.best_states.insert(int(rank), state)
+            del self.best_states[self.keep_best :]
 
     def shown(self, losses: Sequence[Tensor]) -> dict[str, str]:
         """Return the progress bar's numbers: the mean of the last 100 losses, and the last score."""
@@ -65,4 +70,16 @@ class History:
 
     def _scores(self) -> Tensor:
         """Return all scores, `[validations]` or `[validations, R]`, infinite where they are NaN."""
-        return torch.tensor(list(self.scores.values()), dtype=torch.float64).nan_to_num(math.inf)
+        return torch.tensor(list(self.scores.values()), dtype=torch.float64).nan_to_num(math.inf, math.inf)
+
+
+def _replaced(
+    old: dict[str, Tensor], new: dict[str, Tensor], which: Tensor, constants: frozenset[str]
+) -> dict[str, Tensor]:
+    """Return the old state of replicas with the new one of those that `which`, `[R]`, says."""
+    return {
+        name: tensor
+        if name in constants
+        else torch.where(over_first_axes(which.to(tensor.device), tensor), tensor, old[name])
+        for name, tensor in new.items()
+    }

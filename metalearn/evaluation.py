@@ -1,8 +1,6 @@
 """Evaluation: adapt to many unseen tasks and summarise how well that went."""
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +8,9 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from metalearn._checks import check_count, invalid
+from metalearn._ensemble import Ensemble
+from metalearn._fingerprint import fingerprint
+from metalearn._results import Evaluation, Summary
 from metalearn._tasks import num_tasks as count_tasks
 from metalearn._tasks import take
 from metalearn._tree import tree_map
@@ -24,73 +25,8 @@ TASKS_AT_ONCE = 32
 """Tasks that are adapted to together: enough to fill a CPU, few enough for the memory of image models."""
 
 
-@dataclass(frozen=True, eq=False)
-class Summary:
-    """One number for every task.
-
-    Attributes:
-        values: The numbers `[num_tasks]`, on the CPU.
-    """
-
-    values: Tensor
-
-    @property
-    def mean(self) -> float:
-        """Mean over tasks."""
-        return self.values.mean().item()
-
-    @property
-    def median(self) -> float:
-        """Median over tasks, the mean of the middle two for an even number."""
-        return self.values.quantile(0.5).item()
-
-    @property
-    def ci95(self) -> float:
-        """Half of the mean's 95 % confidence interval, 1.96 sd / sqrt(num_tasks); NaN for a single task."""
-        return 1.96 * self.values.std().item() / math.sqrt(len(self.values)) if len(self.values) > 1 else math.nan
-
-    def __str__(self) -> str:
-        return f"{self.mean:.4g} +- {self.ci95:.2g}"
-
-
-@dataclass(frozen=True, eq=False)
-class Evaluation(Mapping[str, Summary]):
-    """The result of `evaluate`: a mapping from "loss" and the names of the metrics to summaries over tasks.
-
-    Attributes:
-        summaries: The mapping.
-        num_tasks: Number of tasks.
-        num_steps: Number of adaptation steps.
-        batch_statistics: Where batch normalisation took its statistics for query examples from, as
-            `models.batch_statistics` says: "transductive", "support", "per_step", "frozen" or "none".
-    """
-
-    summaries: dict[str, Summary]
-    num_tasks: int
-    num_steps: int
-    batch_statistics: str
-
-    @property
-    def transductive(self) -> bool:
-        """Whether the statistics of a query batch were used to predict its examples."""
-        return "transductive" in self.batch_statistics
-
-    def __getitem__(self, name: str) -> Summary:
-        return self.summaries[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.summaries)
-
-    def __len__(self) -> int:
-        return len(self.summaries)
-
-    def __str__(self) -> str:
-        numbers = ", ".join(f"{name} {summary}" for name, summary in self.items())
-        return f"{numbers} ({self.num_tasks} tasks, {self.num_steps} steps, batch statistics: {self.batch_statistics})"
-
-
 def evaluate(
-    learner: MetaLearner,
+    learner: MetaLearner | Sequence[MetaLearner],
     episodes: TaskDistribution | Iterable[Episode],
     *,
     num_tasks: int,
@@ -102,21 +38,29 @@ def evaluate(
 
     The learner is used in the mode it is in; call `learner.eval()` for a model with dropout.
 
+    A list of learners is an ensemble, such as the best checkpoints of one run, `fit(..., keep_best=5)`: each adapts by
+    itself, their outputs are averaged, and loss and metrics are those of the mean output, the loss by the first one's
+    criterion. Averaged logits are those of the geometric mean of the probabilities, normalised.
+
     Args:
-        learner: The learner.
+        learner: The learner, or a list of them on one device.
         episodes: Where the tasks come from: a distribution, or an iterable of batches of episodes.
         num_tasks: Number of tasks, at least 1.
         num_steps: Number of adaptation steps, at least 0; as in training if not given.
         metrics: Functions `(output, target) -> number` of one task's query set, by name, such as
             `{"accuracy": functional.accuracy}`; `(output, target, weight)` where examples have weights.
-        generator: Source of the tasks' randomness and keys; PyTorch's if not given.
+        generator: Source of the tasks' randomness and keys; PyTorch's if not given. Seeded alike, evaluations are of
+            the same tasks, and `compare` gives their paired differences.
 
     Returns:
         Query loss and metrics of every task.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If a count is too low, or the episodes end before `num_tasks`.
+        ValueError: If a count is too low, the episodes end before `num_tasks`, or learners cannot be averaged.
+
+    References:
+        Antoniou, Edwards and Storkey, "How to train your MAML", ICLR 2019 (the ensemble of the five best checkpoints).
 
     >>> import torch.nn.functional as F
     >>> from metalearn import data, inner, models, outer
@@ -125,25 +69,52 @@ def evaluate(
     >>> evaluation["loss"].values.shape, evaluation.batch_statistics
     (torch.Size([50]), 'none')
     """
-    learner = bare(learner, MetaLearner)
+    one = _one(learner)
+    num_steps = one.num_steps if num_steps is None else num_steps
+    return evaluate_each([(one, num_steps)], episodes, num_tasks=num_tasks, metrics=metrics, generator=generator)[0]
+
+
+def evaluate_each(
+    learners: Sequence[tuple[MetaLearner | Ensemble, int]],
+    episodes: TaskDistribution | Iterable[Episode],
+    *,
+    num_tasks: int,
+    metrics: Mapping[str, Callable[[Any, Any], Any]],
+    generator: torch.Generator | None,
+) -> list[Evaluation]:
+    """Evaluate every learner with its number of steps, all on the same tasks with the same keys."""
     check_count("num_tasks", num_tasks, fix="Write num_tasks=600, say.")
-    num_steps = learner.num_steps if num_steps is None else num_steps
-    _check_metrics(metrics)
-    values: dict[str, list[Tensor]] = {name: [] for name in ("loss", *metrics)}
-    for batch in _batches(episodes, num_tasks, generator, learner.device):
-        keys = draw_keys(count_tasks(batch), generator=generator, device=learner.device)
-        adapted = learner.adapt(batch.support, num_steps, keys=keys)
-        values["loss"].append(_precise(adapted.loss(batch.query)))
-        if metrics:
-            judged = (
-                adapted(batch.query),
-                batch.query.y,
-                *(part for part in [batch.query.weight] if isinstance(part, Tensor)),
-            )
-            for name, metric in metrics.items():
-                values[name].append(_per_task(name, metric, judged))
-    summaries = {name: Summary(torch.cat(parts).cpu()) for name, parts in values.items()}
-    return Evaluation(summaries, num_tasks, num_steps, batch_statistics(learner.model))
+    check_metrics(metrics)
+    parts: list[list[dict[str, Tensor]]] = [[] for _ in learners]
+    tasks = 0
+    for batch, keys in keyed_batches(episodes, num_tasks, generator, learners[0][0].device):
+        tasks = fingerprint(batch, tasks)
+        for part, (learner, num_steps) in zip(parts, learners, strict=True):
+            part.append(measure(learner, num_steps, batch, keys, metrics))
+    evaluations = []
+    for part, (learner, num_steps) in zip(parts, learners, strict=True):
+        summaries = {name: Summary(torch.cat([values[name] for values in part]).cpu()) for name in part[0]}
+        statistics = batch_statistics(learner.model)
+        evaluations.append(Evaluation(summaries, num_tasks, num_steps, statistics, tasks))
+    return evaluations
+
+
+def measure(
+    learner: MetaLearner | Ensemble,
+    num_steps: int,
+    batch: Episode,
+    keys: Tensor,
+    metrics: Mapping[str, Callable[[Any, Any], Any]],
+) -> dict[str, Tensor]:
+    """Adapt to a batch of tasks, and return loss and metrics of every task, `[num_tasks]`."""
+    adapted = learner.adapt(batch.support, num_steps, keys=keys)
+    values = {"loss": _precise(adapted.loss(batch.query))}
+    if metrics:
+        query = batch.query
+        judged = (adapted(query), query.y, *([query.weight] if isinstance(query.weight, Tensor) else []))
+        for name, metric in metrics.items():
+            values[name] = _per_task(name, metric, judged)
+    return values
 
 
 def mean_losses(
@@ -152,8 +123,7 @@ def mean_losses(
     """Return every replica's mean query loss, `[R]`, on the very tasks that `evaluate` would draw for it."""
     count, total = len(replicas), torch.zeros(len(replicas), dtype=replicas.learner.dtype, device=replicas.device)
     at_once = max(TASKS_AT_ONCE // count, 1)
-    for batch in _batches(tasks, num_tasks, generator, replicas.device):
-        keys = draw_keys(count_tasks(batch), generator=generator, device=replicas.device)
+    for batch, keys in keyed_batches(tasks, num_tasks, generator, replicas.device):
         for start in range(0, len(keys), at_once):
             part = take((batch, keys), slice(start, start + at_once))
             episodes, part_keys = tree_map(lambda leaf: leaf.repeat(count, *(1 for _ in leaf.shape[1:])), part)
@@ -162,7 +132,8 @@ def mean_losses(
     return total.cpu() / num_tasks
 
 
-def _check_metrics(metrics: Any) -> None:
+def check_metrics(metrics: Any) -> None:
+    """Raise unless `metrics` are functions by name."""
     fix = 'Write metrics={"accuracy": functional.accuracy}, say.'
     if not isinstance(metrics, Mapping):
         raise TypeError(invalid("metrics", "be a dict of functions", repr(metrics), fix))
@@ -197,6 +168,13 @@ def bare(learner: Any, kinds: Any = MetaLearner | Replicas) -> Any:
     raise TypeError(invalid("learner", "be a MetaLearner", type(learner).__name__, fix))
 
 
+def _one(learner: Any) -> MetaLearner | Ensemble:
+    """Return what adapts: a learner, or the ensemble of a list of them."""
+    if isinstance(learner, list | tuple):
+        return Ensemble([bare(member, MetaLearner) for member in learner])
+    return bare(learner, MetaLearner)
+
+
 def as_iterable(what: str, episodes: Any) -> Iterable[Episode]:
     """Return what is no task distribution as an iterable of batches of episodes; one batch is one of them."""
     if isinstance(episodes, Episode):
@@ -205,6 +183,17 @@ def as_iterable(what: str, episodes: Any) -> Iterable[Episode]:
         fix = "Pass data.Sinusoid(k_shot=10, num_query=10), say."
         raise TypeError(invalid(what, "be a task distribution or an iterable", repr(episodes), fix))
     return episodes
+
+
+def keyed_batches(
+    episodes: TaskDistribution | Iterable[Episode],
+    num_tasks: int,
+    generator: torch.Generator | None,
+    device: torch.device,
+) -> Iterator[tuple[Episode, Tensor]]:
+    """Yield episodes in batches until `num_tasks` have come, each with its tasks' keys."""
+    for batch in _batches(episodes, num_tasks, generator, device):
+        yield batch, draw_keys(count_tasks(batch), generator=generator, device=device)
 
 
 def _batches(

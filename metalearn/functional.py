@@ -209,15 +209,15 @@ class ModelLoss:
             batch = _part(batch, step % self.num_batches, self.num_batches)
         told = self.norms.told(self.model, batch.weight, step)
         output = call_model(self.model, {**self.model_tensors(params, shared), **told}, batch.x)
-        return self.judge(shared, output, batch)
+        return self.judge(output, batch, shared)
 
     def on_query(self, params: Params, shared: Params, episode: Episode) -> Tensor:
         """Return the loss on the query set, which the support set may help to normalise."""
         tensors = self.model_tensors(params, shared)
         output = predict(self.model, tensors, self.norms, episode.query, episode.support)
-        return self.judge(shared, output, episode.query)
+        return self.judge(output, episode.query, shared)
 
-    def judge(self, shared: Params, output: Any, batch: Batch) -> Tensor:
+    def judge(self, output: Any, batch: Batch, shared: Params) -> Tensor:
         """Return the criterion of what the model has made of a batch."""
         targets = [target for target in (batch.y, batch.weight) if not isinstance(target, tuple) or target]
         if isinstance(self.criterion, nn.Module):

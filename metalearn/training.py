@@ -39,6 +39,7 @@ def fit(
     validate: TaskDistribution | Callable[[MetaLearner], float] | None = None,
     validate_every: int = 1000,
     num_validation_tasks: int = 600,
+    keep_best: int = 1,
     generator: torch.Generator | None = None,
     progress: bool = True,
 ) -> History:
@@ -56,11 +57,13 @@ def fit(
             the learner that returns the score. Lower is better.
         validate_every: Number of iterations between validations, at least 1; the last iteration is always validated.
         num_validation_tasks: Number of tasks in a validation, at least 1.
+        keep_best: Number of states to keep, those of the lowest scores, at least 1; of replicas, 1. `evaluate` takes
+            the learners that load them as an ensemble.
         generator: Source of the tasks' randomness and keys; PyTorch's if not given.
         progress: Whether to show a progress bar with loss and speed on standard error.
 
     Returns:
-        The losses, the scores and the best state.
+        The losses, the scores and the best states.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -80,6 +83,7 @@ def fit(
     check_count("num_iterations", num_iterations, fix="Write num_iterations=10_000, say.")
     check_count("validate_every", validate_every)
     check_count("num_validation_tasks", num_validation_tasks)
+    _check_keep_best(keep_best, inside)
     if max_grad_norm is not None:
         check_positive("max_grad_norm", max_grad_norm)
     _check_optimizer(inside, optimizer)
@@ -89,7 +93,7 @@ def fit(
         check_count("meta_batch_size", meta_batch_size, fix="Write meta_batch_size=4, say.")
         meta_batch_size *= len(inside) if isinstance(inside, Replicas) else 1
     episodes = _endless(batches, meta_batch_size, generator, inside.device)
-    history, losses, start = History(), [], time.perf_counter()
+    history, losses, start = History(keep_best=keep_best), [], time.perf_counter()
     with tqdm(total=num_iterations, disable=not progress, mininterval=REFRESH_SECONDS) as bar:
         for iteration in range(1, num_iterations + 1):
             losses.append(_meta_step(learner, next(episodes), optimizer, max_grad_norm, generator))
@@ -216,6 +220,13 @@ def _check_validation(validate: Any) -> None:
         fix = "Pass validate=tasks, or a function: lambda learner: evaluate(learner, ...)['loss'].mean."
         condition = "be a task distribution or a function of the learner"
         raise TypeError(invalid("validate", condition, repr(validate), fix))
+
+
+def _check_keep_best(keep_best: Any, learner: MetaLearner | Replicas) -> None:
+    check_count("keep_best", keep_best, fix="Write keep_best=5, say.")
+    if keep_best > 1 and isinstance(learner, Replicas):
+        fix = "Leave it out; every replica's best state is kept."
+        raise ValueError(invalid("keep_best of replicas", "be 1", keep_best, fix))
 
 
 def _check_scheduler(scheduler: Any, validate: Any) -> None:

@@ -1,11 +1,10 @@
-import math
-
 import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from metalearn import Evaluation, Summary, data, evaluate, functional, inner, models, outer, testing
+from metalearn import data, evaluate, evaluation, functional, inner, models, outer, testing
+from metalearn._tasks import take
 from tests.cases import sine_episodes, sine_learner
 
 TASKS = data.Sinusoid(k_shot=5, num_query=5)
@@ -17,14 +16,6 @@ def sine():
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
-
-
-def test_summary_statistics():
-    summary = Summary(torch.tensor([1.0, 2.0, 3.0, 10.0]))
-    assert summary.mean == 4
-    assert summary.median == 2.5
-    assert summary.ci95 == pytest.approx(1.96 * torch.tensor([1.0, 2, 3, 10]).std().item() / 2)
-    assert math.isnan(Summary(torch.ones(1)).ci95)
 
 
 def test_values_are_those_of_adapt():
@@ -68,7 +59,7 @@ def test_accuracy_and_transduction():
     assert list(evaluation) == ["loss", "accuracy"]
     assert evaluation.transductive
     assert "accuracy" in str(evaluation)
-    assert "with query batch statistics" in str(evaluation)
+    assert "batch statistics: transductive" in str(evaluation)
     flat = outer.MAML(nn.Sequential(nn.Flatten(), nn.Linear(144, 3)), F.cross_entropy, inner.SGD(0.1), num_steps=1)
     assert not evaluate(flat, tasks, num_tasks=2, metrics=metrics).transductive
 
@@ -91,10 +82,34 @@ def test_takes_one_batch_of_episodes_and_counts_integers():
     assert evaluation["error"].values.shape == (4,)
 
 
-def test_prints_as_one_line():
-    evaluation = Evaluation({"loss": Summary(torch.tensor([1.0, 3.0]))}, 2, 5, False)
-    assert str(evaluation) == "loss 2 +- 2 (2 tasks, 5 steps, without query batch statistics)"
-    assert len(evaluation) == 1
+def test_an_ensemble_is_judged_by_its_mean_output():
+    episodes = TASKS.sample(4)
+    learners, metrics = [sine(), sine(), sine()], {"error": lambda output, y: (output - y).abs().mean()}
+    evaluation = evaluate(learners, episodes, num_tasks=4, num_steps=3, metrics=metrics)
+    output = sum(learner.adapt(episodes.support, 3)(episodes.query.x) for learner in learners) / 3
+    expected = (output - episodes.query.y).flatten(1)
+    torch.testing.assert_close(evaluation["loss"].values, expected.square().mean(1))
+    torch.testing.assert_close(evaluation["error"].values, expected.abs().mean(1))
+
+
+def test_same_tasks_have_one_fingerprint_however_they_are_batched():
+    whole = evaluate(sine(), TASKS, num_tasks=40, generator=seeded())
+    assert whole.fingerprint == evaluate(sine(), TASKS, num_tasks=40, num_steps=0, generator=seeded()).fingerprint
+    assert whole.fingerprint != evaluate(sine(), TASKS, num_tasks=40, generator=seeded(1)).fingerprint
+    episodes = TASKS.sample(9)
+    parts = [take(episodes, slice(0, 4)), take(episodes, slice(4, 9))]
+    one, two = (evaluate(sine(), batches, num_tasks=9).fingerprint for batches in (episodes, parts))
+    assert one == two
+
+
+def test_each_of_several_conditions_is_as_if_alone():
+    conditions = [(sine(), 0), (sine(), 3)]
+    options = {"num_tasks": 40, "metrics": {}}
+    together = evaluation.evaluate_each(conditions, TASKS, generator=seeded(), **options)
+    for (learner, num_steps), result in zip(conditions, together, strict=True):
+        alone = evaluate(learner, TASKS, num_steps=num_steps, generator=seeded(), **options)
+        assert torch.equal(result["loss"].values, alone["loss"].values)
+        assert (result.num_steps, result.fingerprint) == (num_steps, alone.fingerprint)
 
 
 BAD = [
@@ -113,6 +128,8 @@ BAD = [
     ({"episodes": [(1, 2)]}, TypeError, "an Episode of two Batches"),
     ({"episodes": 3}, TypeError, "be a task distribution or an iterable"),
     ({"learner": nn.Linear(1, 1)}, TypeError, "learner must be a MetaLearner"),
+    ({"learner": [nn.Linear(1, 1)]}, TypeError, "learner must be a MetaLearner"),
+    ({"learner": []}, ValueError, "learner must be at least one; got []. Pass [learner]."),
 ]
 
 

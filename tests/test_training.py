@@ -94,6 +94,29 @@ def test_keeps_the_best_state():
     learner.load_state_dict(history.best_state)
 
 
+def test_keeps_several_best_states():
+    learner, seen = sine(), []
+    scores = [3.0, 1.0, math.nan, 1.0, math.inf, 2.0, 0.5]
+
+    def validate(learner):
+        seen.append({name: tensor.clone() for name, tensor in learner.state_dict().items()})
+        return scores[len(seen) - 1]
+
+    options = {"validate": validate, "validate_every": 1, "keep_best": 3, "progress": False}
+    history = fit(learner, TASKS, adam(learner), 7, meta_batch_size=2, **options)
+    assert len(history.best_states) == 3
+    for kept, expected in zip(history.best_states, [seen[6], seen[1], seen[3]], strict=True):
+        assert all(torch.equal(kept[name], tensor) for name, tensor in expected.items())
+    assert history.best_state is history.best_states[0]
+
+
+def test_no_finite_score_has_no_best():
+    learner = sine()
+    options = {"validate": lambda _: math.inf, "validate_every": 1, "keep_best": 2, "progress": False}
+    history = fit(learner, TASKS, adam(learner), 2, meta_batch_size=2, **options)
+    assert (history.best_state, history.best_states, history.best_iteration) == (None, [], None)
+
+
 def test_validates_on_the_same_tasks_each_time():
     learner = sine()
     optimizer = torch.optim.SGD(learner.parameters(), lr=1e-30)
@@ -156,6 +179,8 @@ BAD = [
     ({"max_grad_norm": -1.0}, ValueError, "max_grad_norm must be positive"),
     ({"validate_every": 0}, ValueError, "validate_every must be at least 1"),
     ({"validate": 7}, TypeError, "validate must be"),
+    ({"keep_best": 0}, ValueError, "keep_best must be at least 1; got 0. Write keep_best=5, say."),
+    ({"learner": outer.Replicas([sine(), sine()]), "keep_best": 2}, ValueError, "keep_best of replicas must be 1"),
     ({"learner": nn.Linear(1, 1)}, TypeError, "learner must be a MetaLearner"),
 ]
 

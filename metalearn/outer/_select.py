@@ -49,7 +49,8 @@ def select(what: str, selection: Selection, names: dict[str, list[str]]) -> list
         hits = {name for name, aliases in names.items() if any(_matches(pattern, alias) for alias in aliases)}
         if not hits:
             everything = [alias for aliases in names.values() for alias in aliases]
-            fix = did_you_mean(pattern, everything) or f"{what}='*' takes all."
+            modules = [alias.rpartition(".")[0] for alias in everything]
+            fix = did_you_mean(pattern, everything + modules) or f"{what}='*' takes all."
             raise ValueError(invalid(what, f"match a trainable parameter of {everything}", repr(pattern), fix))
         matched |= hits
     return [name for name in names if name in matched]

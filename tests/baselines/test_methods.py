@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn as nn
 
-from metalearn import baselines, data, evaluate, fit, functional, models
+from metalearn import baselines, data, evaluate, fit, functional, inner, models
 from metalearn.baselines import Transfer
 
 IMAGES = data.ClassImages(torch.randint(256, (6, 12, 8, 8), generator=torch.manual_seed(0)).byte())
@@ -42,7 +42,11 @@ def test_a_pretrained_body_is_frozen_and_its_head_anew(centroids):
     history = fit(pretraining, data.MiniBatches(classes, 16), optimizer, 100, meta_batch_size=1, progress=False)
     assert history.loss[-10:].mean() < 0.7 * history.loss[:10].mean()
     before = copy.deepcopy(body.state_dict())
-    finetuning = baselines.CentroidFinetuning(body, 16, 3), baselines.Finetuning(body, nn.Linear(16, 3))
+    rule = inner.Adam(0.03)
+    finetuning = (
+        baselines.CentroidFinetuning(body, 16, 3, rule=rule),
+        baselines.Finetuning(body, nn.Linear(16, 3), rule=rule),
+    )
     learner, names = finetuning[not centroids], (["head.weight", "head.bias"], ["head.centroids"])[centroids]
     assert list(learner.meta.init) == names
     assert not any(param.requires_grad for param in learner.parameters())

@@ -1,0 +1,87 @@
+"""Several learners as one, whose output is the mean of theirs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from metalearn._checks import invalid
+from metalearn._tasks import map_in_chunks
+from metalearn._tree import tree_map
+from metalearn.functional import OnQuery
+from metalearn.outer import MetaLearner
+from metalearn.types import Adapted, Batch, PyTree
+
+
+class Ensemble:
+    """What `evaluate` needs of a learner, by several of them.
+
+    Args:
+        learners: At least one learner.
+
+    Raises:
+        ValueError: If there are none, they are on several devices, or a query loss is not of a model's outputs.
+    """
+
+    def __init__(self, learners: Sequence[MetaLearner]) -> None:
+        if not learners:
+            raise ValueError(invalid("learner", "be at least one", "[]", "Pass [learner]."))
+        if len(devices := {str(learner.device) for learner in learners}) > 1:
+            fix = "Write [learner.to('cpu') for learner in learners]."
+            raise ValueError(invalid("all learners", "be on one device", sorted(devices), fix))
+        for learner in learners:
+            if not isinstance(learner.problem.query_loss, OnQuery):
+                fix = "Build them with a criterion, or evaluate them one by one."
+                raise ValueError(invalid("learners of an ensemble", "be judged by a criterion", "a query_loss", fix))
+        self._learners = learners
+        self.device = learners[0].device
+
+    @property
+    def model(self) -> nn.Module:
+        """The first learner's model."""
+        return self._learners[0].model
+
+    @property
+    def num_steps(self) -> int:
+        """Number of inner steps in training, if it is the same."""
+        counts = {learner.num_steps for learner in self._learners}
+        if len(counts) > 1:
+            fix = "Write num_steps=5, say, for all of them."
+            raise ValueError(invalid("num_steps", "be given for learners that differ in it", sorted(counts), fix))
+        return counts.pop()
+
+    def adapt(self, support: Batch, num_steps: int, *, keys: Tensor) -> "AdaptedEnsemble":
+        """Adapt every learner to many tasks, all with the same keys."""
+        members = [learner.adapt(support, num_steps, keys=keys) for learner in self._learners]
+        return AdaptedEnsemble(self._learners[0], members)
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptedEnsemble:
+    """The adapted models of several learners.
+
+    Attributes:
+        first: The learner whose criterion judges.
+        members: What became of each.
+    """
+
+    first: MetaLearner
+    members: list[Adapted]
+
+    def __call__(self, x: PyTree | Batch) -> Any:
+        """Return the mean of the members' outputs `[num_tasks, num_examples, ...]`."""
+        outputs = [member(x) for member in self.members]
+        return tree_map(lambda *leaves: torch.stack(leaves).mean(0), *outputs)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the criterion of the mean outputs, `[num_tasks]`."""
+        adapted, query_loss = self.members[0], cast(OnQuery, self.first.problem.query_loss)
+
+        def judge(output: Any, batch: Batch) -> Tensor:
+            return query_loss.loss.judge(output, batch, adapted.shared)
+
+        with torch.no_grad():
+            return map_in_chunks(judge, (self(batch), batch), adapted.batching, adapted.chunk_size)

@@ -1,0 +1,171 @@
+"""What `evaluate` returns: one number for every task, kept so that runs can be compared task by task."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metalearn._checks import invalid
+
+FORMAT = "metalearn evaluation 1"
+"""The first entry of every file that `Evaluation.save` writes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Summary:
+    """One number for every task, or for every seed.
+
+    Attributes:
+        values: The numbers `[num_tasks]`, on the CPU.
+        quantile: Half of the 95 % interval in standard errors of the mean, 1.96 for many values.
+    """
+
+    values: Tensor
+    quantile: float = 1.96
+
+    @property
+    def mean(self) -> float:
+        """Mean over tasks."""
+        return self.values.mean().item()
+
+    @property
+    def median(self) -> float:
+        """Median over tasks, the mean of the middle two for an even number."""
+        return self.values.quantile(0.5).item()
+
+    @property
+    def ci95(self) -> float:
+        """Half of the mean's 95 % confidence interval, quantile * sd / sqrt(num_tasks); NaN for a single task."""
+        count = len(self.values)
+        return self.quantile * self.values.std().item() / math.sqrt(count) if count > 1 else math.nan
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4g} +- {self.ci95:.2g}"
+
+
+class Summaries(dict[str, Summary]):
+    """Summaries by name, which print as one line."""
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {summary}" for name, summary in self.items())
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation(Mapping[str, Summary]):
+    """The result of `evaluate`: a mapping from "loss" and the names of the metrics to summaries over tasks.
+
+    Attributes:
+        summaries: The mapping.
+        num_tasks: Number of tasks.
+        num_steps: Number of adaptation steps.
+        batch_statistics: Where batch normalisation took its statistics for query examples from, as
+            `models.batch_statistics` says: "transductive", "support", "per_step", "frozen" or "none".
+        fingerprint: A checksum of the tasks' data, equal for the same tasks; None if it is not known.
+    """
+
+    summaries: dict[str, Summary]
+    num_tasks: int
+    num_steps: int
+    batch_statistics: str
+    fingerprint: int | None = None
+
+    @property
+    def transductive(self) -> bool:
+        """Whether the statistics of a query batch were used to predict its examples."""
+        return "transductive" in self.batch_statistics
+
+    def __getitem__(self, name: str) -> Summary:
+        return self.summaries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.summaries)
+
+    def __len__(self) -> int:
+        return len(self.summaries)
+
+    def __str__(self) -> str:
+        tasks = f"{self.num_tasks} tasks, {self.num_steps} steps, batch statistics: {self.batch_statistics}"
+        return f"{Summaries(self.summaries)} ({tasks})"
+
+    def compare(self, other: "Evaluation") -> Summaries:
+        """Return this evaluation minus another one of the same tasks, task by task, of every metric they share.
+
+        The interval of paired differences is narrower than that of two means, because it is free of what makes some
+        tasks harder than others. A difference whose interval holds 0 may be chance.
+
+        Args:
+            other: What is subtracted.
+
+        Returns:
+            Summaries of the differences `[num_tasks]`, float64; means are above 0 where this evaluation's are larger.
+
+        Raises:
+            TypeError: If `other` is no evaluation.
+            ValueError: If the two are not of the same tasks.
+        """
+        if not isinstance(other, Evaluation):
+            raise TypeError(invalid("other", "be an Evaluation", type(other).__name__, "Pass evaluate(...)."))
+        if self.fingerprint is None or self.fingerprint != other.fingerprint:
+            got = f"fingerprints {self.fingerprint} and {other.fingerprint}"
+            fix = "Pass generator=torch.Generator().manual_seed(0) to both calls of evaluate."
+            raise ValueError(invalid("both evaluations", "be of the same tasks", got, fix))
+        shared = [name for name in self if name in other]
+        return Summaries({name: Summary(self[name].values.double() - other[name].values.double()) for name in shared})
+
+    def save(self, path: str | Path) -> None:
+        """Write this evaluation as JSON, every task's numbers included; a file is replaced only when all is written.
+
+        Args:
+            path: The file; its folder is made if need be.
+        """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        entries = {field.name: getattr(self, field.name) for field in fields(self)}
+        entries["summaries"] = {name: summary.values.tolist() for name, summary in self.items()}
+        part = path.with_name(path.name + ".part")
+        part.write_text(json.dumps({"format": FORMAT, **entries}) + "\n")
+        part.replace(path)
+
+    @staticmethod
+    def load(path: str | Path) -> "Evaluation":
+        """Read what `save` has written. The numbers are the very same ones, as float64.
+
+        Args:
+            path: The file.
+
+        Raises:
+            ValueError: If the file is another one.
+        """
+        entries = _read(Path(path))
+        summaries = {
+            name: Summary(torch.tensor(values, dtype=torch.float64))
+            for name, values in entries.pop("summaries").items()
+        }
+        return Evaluation(summaries, **entries)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the entries of a file that `Evaluation.save` has written; raise for any other."""
+    try:
+        entries = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(_not_saved(path, f"no JSON ({error})")) from error
+    if not isinstance(entries, dict) or entries.pop("format", None) != FORMAT:
+        raise ValueError(_not_saved(path, f"JSON without the entry 'format': {FORMAT!r}"))
+    expected = {field.name for field in fields(Evaluation)}
+    if entries.keys() != expected:
+        missing, unknown = sorted(expected - entries.keys()), sorted(entries.keys() - expected)
+        raise ValueError(_not_saved(path, f"entries {missing} missing and {unknown} unknown"))
+    lengths = {name: len(values) for name, values in entries["summaries"].items()}
+    if set(lengths.values()) != {entries["num_tasks"]}:
+        raise ValueError(_not_saved(path, f"{entries['num_tasks']} tasks with numbers of {lengths}"))
+    return entries
+
+
+def _not_saved(path: Path, got: str) -> str:
+    return invalid(str(path), "be a file of Evaluation.save", got, "Write evaluation.save(path).")

@@ -1,0 +1,53 @@
+"""A learner of which some fast parameters stay at their start."""
+
+import copy
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metalearn.inner import UpdateRule
+from metalearn.outer import MetaLearner
+from metalearn.outer._select import Selection, select
+from metalearn.types import Params, PyTree
+
+
+@dataclass(frozen=True)
+class Frozen(UpdateRule):
+    """A rule without updates of some parameters. It sees their gradients all the same.
+
+    It is made for learners that exist, whose meta-parameters are the wrapped rule's.
+    """
+
+    rule: UpdateRule
+    names: frozenset[str]
+
+    @property
+    def as_values(self) -> frozenset[str]:
+        """What the wrapped rule takes as values."""
+        return self.rule.as_values
+
+    def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
+        """Return the wrapped rule's state."""
+        return self.rule.init_state(meta, params, key)
+
+    def update(
+        self, meta: PyTree, grads: Params, state: PyTree, params: Params, loss: Tensor, step: int
+    ) -> tuple[Params, PyTree]:
+        """Return the wrapped rule's updates, zero for what is frozen."""
+        updates, state = self.rule.update(meta, grads, state, params, loss, step)
+        kept = {name: torch.zeros_like(update) if name in self.names else update for name, update in updates.items()}
+        return kept, state
+
+
+def frozen(learner: MetaLearner, names: Collection[str]) -> MetaLearner:
+    """Return the learner with some fast parameters that do not adapt: another one, of the very same tensors."""
+    other = copy.copy(learner)
+    other.problem = learner.problem._replace(rule=Frozen(learner.problem.rule, frozenset(names)))
+    return other
+
+
+def select_fast(what: str, selection: Selection, learner: MetaLearner) -> list[str]:
+    """Return the fast parameters that a selection chooses; raise if it matches none."""
+    return select(what, selection, {name: [name] for name in learner.meta.init})

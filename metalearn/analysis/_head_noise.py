@@ -1,0 +1,117 @@
+"""How much adaptation relies on the start of some layers, such as the head: noise is added to it."""
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from metalearn._checks import check_count, check_number, invalid
+from metalearn._modules import get_tensor
+from metalearn._results import Evaluation
+from metalearn.analysis._frozen import frozen as freeze
+from metalearn.analysis._frozen import select_fast
+from metalearn.analysis._plot import draw_curve
+from metalearn.data import TaskDistribution
+from metalearn.evaluation import bare, evaluate_each
+from metalearn.functional import normal
+from metalearn.outer import MetaLearner
+from metalearn.outer._select import Selection
+from metalearn.types import Episode
+
+
+@dataclass(frozen=True, eq=False)
+class HeadNoise:
+    """The result of `head_noise`.
+
+    Attributes:
+        evaluations: Evaluations of the same tasks, by standard deviation of the noise.
+    """
+
+    evaluations: dict[float, Evaluation]
+
+    def plot(self, ax: Any = None, *, score: str = "loss") -> Any:
+        """Draw the mean score and its 95 % interval over the noise, and return matplotlib's axes."""
+        return draw_curve(ax, self.evaluations, score, "standard deviation of the noise")
+
+    def __str__(self) -> str:
+        return "\n".join(f"std {std:g}: {evaluation}" for std, evaluation in self.evaluations.items())
+
+
+def head_noise(
+    learner: MetaLearner,
+    episodes: TaskDistribution | Iterable[Episode],
+    names: Selection,
+    stds: Iterable[float],
+    *,
+    num_tasks: int,
+    num_steps: int | None = None,
+    frozen: Selection = False,
+    metrics: Mapping[str, Callable[[Any, Any], Any]] = {},
+    generator: torch.Generator | None = None,
+    seed: int = 0,
+) -> HeadNoise:
+    """Evaluate a trained learner after Gaussian noise of several sizes is added to the start of its head.
+
+    It is one draw, scaled: only its size differs between the evaluations.
+
+    Args:
+        learner: The learner; it is left as it is.
+        episodes: As for `evaluate`.
+        names: Which fast parameters are perturbed: a pattern such as "head", or as `fast=` of a learner.
+        stds: Standard deviations of the noise, each at least 0.
+        num_tasks: Number of tasks, at least 1.
+        num_steps: Number of adaptation steps, at least 0; as in training if not given.
+        frozen: Which fast parameters do not adapt, likewise. In the paper these are the first three of four blocks.
+        metrics: As for `evaluate`.
+        generator: As for `evaluate`; it does not draw the noise.
+        seed: Selects the noise, at least 0.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If a pattern matches no fast parameter, a number is too low, or the episodes end before `num_tasks`.
+
+    References:
+        Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning", 2019 (Figure 2,
+            right).
+
+    >>> import torch.nn.functional as F
+    >>> from metalearn import data, inner, models, outer
+    >>> learner = outer.MAML(models.mlp(1, [8], 1), F.mse_loss, inner.SGD(lr=0.01), num_steps=2)
+    >>> noise = head_noise(learner, data.Sinusoid(5, 5), "2", [0, 0.1, 1], frozen="0", num_tasks=20)
+    >>> list(noise.evaluations)
+    [0, 0.1, 1]
+    """
+    learner = bare(learner, MetaLearner)
+    num_steps = learner.num_steps if num_steps is None else num_steps
+    check_count("num_steps", num_steps, minimum=0)
+    check_count("seed", seed, minimum=0)
+    sizes = _sizes(stds)
+    chosen = select_fast("names", names, learner)
+    fixed = freeze(learner, select_fast("frozen", frozen, learner))
+    conditions = [(_perturbed(fixed, chosen, std, seed), num_steps) for std in sizes]
+    options: Any = {"num_tasks": num_tasks, "metrics": metrics, "generator": generator}
+    return HeadNoise(dict(zip(sizes, evaluate_each(conditions, episodes, **options), strict=True)))
+
+
+def _perturbed(learner: MetaLearner, names: list[str], std: float, seed: int) -> MetaLearner:
+    """Return a copy of the learner with noise added to some of its parameters."""
+    other = copy.deepcopy(learner)
+    for stream, name in enumerate(names):
+        start = get_tensor(other.model, name)
+        key = torch.tensor(seed, device=start.device)
+        start.data.add_(std * normal(key, start.shape, stream, dtype=start.dtype))
+    return other
+
+
+def _sizes(stds: Any) -> list[float]:
+    fix = "Write stds=[0, 0.01, 0.1, 1], say."
+    sizes = list(stds) if isinstance(stds, Iterable) else [stds]
+    for std in sizes:
+        check_number("stds", std, fix=fix)
+        if std < 0:
+            raise ValueError(invalid("stds", "be at least 0", std, fix))
+    if not sizes:
+        raise ValueError(invalid("stds", "be at least one number", "[]", fix))
+    return sizes

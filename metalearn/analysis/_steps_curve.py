@@ -1,0 +1,94 @@
+"""The score after each number of adaptation steps."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from metalearn._checks import check_choice, check_count, invalid
+from metalearn._results import Evaluation
+from metalearn.analysis._plot import check_score, draw_curve
+from metalearn.data import TaskDistribution
+from metalearn.evaluation import bare, evaluate_each
+from metalearn.outer import MetaLearner
+from metalearn.types import Episode
+
+
+@dataclass(frozen=True, eq=False)
+class StepsCurve:
+    """The result of `steps_curve`.
+
+    Attributes:
+        evaluations: Evaluations of the same tasks, by number of steps.
+    """
+
+    evaluations: dict[int, Evaluation]
+
+    def best(self, score: str = "loss", *, mode: str | None = None) -> int:
+        """Return the number of steps with the best mean; on validation tasks, it is the one to test with.
+
+        Args:
+            score: "loss" or the name of a metric.
+            mode: "min" or "max", which is best; for the loss "min" if not given.
+
+        Raises:
+            ValueError: If there is no such score, or `mode` is neither, or not given for a metric.
+        """
+        check_score(score, self.evaluations)
+        if mode is None and score != "loss":
+            fix = f"Write curve.best({score!r}, mode='max')."
+            raise ValueError(invalid("mode", "be given for a metric", mode, fix))
+        check_choice("mode", mode or "min", ["min", "max"])
+        sign = -1 if mode == "max" else 1
+        means = {steps: sign * evaluation[score].mean for steps, evaluation in self.evaluations.items()}
+        return min(means, key=lambda steps: math.inf if math.isnan(means[steps]) else means[steps])
+
+    def plot(self, ax: Any = None, *, score: str = "loss") -> Any:
+        """Draw the mean score and its 95 % interval over steps, and return matplotlib's axes."""
+        return draw_curve(ax, self.evaluations, score, "adaptation steps")
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.evaluations.values()))
+
+
+def steps_curve(
+    learner: MetaLearner,
+    episodes: TaskDistribution | Iterable[Episode],
+    steps: Iterable[int] = range(11),
+    *,
+    num_tasks: int,
+    metrics: Mapping[str, Callable[[Any, Any], Any]] = {},
+    generator: torch.Generator | None = None,
+) -> StepsCurve:
+    """Evaluate a learner after several numbers of steps, on the same tasks.
+
+    Args:
+        learner: The learner.
+        episodes: As for `evaluate`.
+        steps: Numbers of steps, each at least 0.
+        num_tasks: Number of tasks, at least 1.
+        metrics: As for `evaluate`.
+        generator: As for `evaluate`.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If there are no numbers of steps, a count is too low, or the episodes end before `num_tasks`.
+
+    >>> import torch.nn.functional as F
+    >>> from metalearn import data, evaluate, inner, models, outer
+    >>> learner = outer.MAML(models.mlp(1, [8], 1), F.mse_loss, inner.SGD(lr=0.01), num_steps=2)
+    >>> tasks = data.Sinusoid(k_shot=5, num_query=5)
+    >>> curve = steps_curve(learner, tasks, steps=[0, 1, 5], num_tasks=50)
+    >>> evaluation = evaluate(learner, tasks, num_tasks=50, num_steps=curve.best())
+    """
+    learner = bare(learner, MetaLearner)
+    counts = list(steps) if isinstance(steps, Iterable) else [steps]
+    for count in counts:
+        check_count("steps", count, minimum=0, fix="Write steps=range(11), say.")
+    if not counts:
+        raise ValueError(invalid("steps", "be at least one number", "[]", "Write steps=range(11), say."))
+    conditions = [(learner, count) for count in counts]
+    options: Any = {"num_tasks": num_tasks, "metrics": metrics, "generator": generator}
+    return StepsCurve(dict(zip(counts, evaluate_each(conditions, episodes, **options), strict=True)))

@@ -1,0 +1,55 @@
+import pytest
+import torch
+import torch.nn as nn
+
+from metalearn.analysis import feature_distances
+from metalearn.types import Batch, Episode
+from tests.analysis.cases import learner, tasks
+from tests.cases import sine_episodes
+
+
+def test_distances_are_those_between_each_pair():
+    model, episodes = learner().model, tasks().sample(3)
+    result = feature_distances(model.features, episodes)
+    assert result.values.shape == result.same_class.shape == (3, 6, 6)
+    with torch.no_grad():
+        support, query = (model.features(part.x[1]) for part in episodes)
+    torch.testing.assert_close(result.values[1, 2, 5], (support[2] - query[5]).norm())
+    assert result.same_class[1].int().tolist() == torch.eye(3).repeat_interleave(2, 0).repeat_interleave(2, 1).tolist()
+    assert not (result.same_class & result.other_class).any()
+    assert (result.same_class | result.other_class).all()
+    assert not result.values.requires_grad
+
+
+def test_closest_and_farthest_are_of_one_class():
+    x = torch.tensor([[[0.0], [10.0], [11.0]]])
+    queries = torch.tensor([[[0.5], [3.0], [10.0], [99.0]]])
+    episodes = Episode(Batch(x, torch.tensor([[0, 1, 1]])), Batch(queries, torch.tensor([[1, 0, 1, 2]])))
+    result = feature_distances(nn.Identity(), episodes)
+    assert result.closest.tolist() == [[1, 2]]  # not the query of the other class at 0.5
+    assert result.farthest.tolist() == [[2, 0]]  # not the one at 99
+    assert feature_distances(lambda x: x.unsqueeze(-1).expand(-1, -1, 4), episodes).values[0, 0, 0] == 1
+
+
+def test_small_distances_keep_their_digits():
+    x = 1000 + torch.arange(30.0).reshape(1, 30, 1) / 64
+    batch = Batch(x, torch.zeros(1, 30, dtype=torch.int64))
+    assert feature_distances(nn.Identity(), Episode(batch, batch)).values[0, 0, 1] == 1 / 64
+
+
+def test_plots():
+    ax = feature_distances(learner().model.features, tasks().sample(2)).plot()
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["same class", "other class"]
+
+
+def test_bad_input():
+    with pytest.raises(TypeError, match="features must be a module or a function; got 3. Pass learner.model.features"):
+        feature_distances(3, tasks().sample(2))
+    with pytest.raises(ValueError, match="episodes must have labels .num_tasks, num_examples.; got .3, 5, 1."):
+        feature_distances(nn.Identity(), sine_episodes())
+    with pytest.raises(TypeError, match="an Episode of two Batches"):
+        feature_distances(nn.Identity(), tasks())
+    lonely = tasks().sample(3)
+    lonely.query.y[1] = 7
+    with pytest.raises(ValueError, match="support and query examples of one class; got tasks .1."):
+        feature_distances(nn.Identity(), lonely)
