@@ -1,5 +1,6 @@
 """Where episodes come from: synthetic task distributions, and images grouped by class."""
 
+from metalearn.data._cifar import cifar_fs, fc100
 from metalearn.data._class_images import ClassImages
 from metalearn.data._episodes import TaskDistribution
 from metalearn.data._linear_classification import LinearClassification
@@ -18,4 +19,6 @@ __all__ = [
     "ClassImages",
     "EpisodeSampler",
     "omniglot",
+    "cifar_fs",
+    "fc100",
 ]
