@@ -47,7 +47,6 @@ def test_plain_values_and_arrays(write, protocol):
     value = read_pickle(write(PLAIN, protocol), "be a pickle")
     np.testing.assert_equal(value, PLAIN)
     assert value["image_data"].dtype == np.uint8
-    assert value["big endian"].dtype == PLAIN["big endian"].dtype
 
 
 def test_pickles_of_python_2(write):
