@@ -71,11 +71,11 @@ def _listed(table: Path, images: Path) -> dict[str, list[Path]]:
     try:
         with table.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
-            rows = list(reader)
+            rows, columns = list(reader), reader.fieldnames or []
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(invalid(str(table), "be a csv file", error, "Download it again.")) from error
-    if not {"filename", "label"} <= set(reader.fieldnames or ()):
-        raise ValueError(invalid(str(table), CSV, f"the columns {reader.fieldnames}"))
+    if not {"filename", "label"} <= set(columns):
+        raise ValueError(invalid(str(table), CSV, f"the columns {columns}"))
     files: dict[str, list[Path]] = {}
     for row in rows:
         name, label = row["filename"], row["label"]
@@ -103,15 +103,14 @@ def _checked(file: Path, content: Any) -> tuple[np.ndarray, dict[str, np.ndarray
     """Return the images and the indices of each class that a pickle holds."""
     try:
         images, classes = content["image_data"], content["class_dict"]
-        indices = {str(name): np.asarray(classes[name]) for name in classes}
-        dtype, shape, each = images.dtype, images.shape, list(indices.values())
+        indices = {str(name): np.ravel(classes[name]) for name in classes}
+        dtype, shape = images.dtype, images.shape
     except Exception as error:  # Whatever a pickle may hold instead of a dict of these.
         raise ValueError(invalid(str(file), CACHE, f"{type(error).__name__}: {error}")) from error
     if dtype != np.uint8 or shape[1:] != (SIZE, SIZE, 3):
         raise ValueError(invalid(str(file), CACHE, f"images of {dtype} and shape {shape}"))
-    if not all(
-        index.dtype.kind in "iu" and index.ndim == 1 and np.isin(index, range(len(images))).all() for index in each
-    ):
+    valid = range(len(images))
+    if not all(index.dtype.kind in "iu" and np.isin(index, valid).all() for index in indices.values()):
         raise ValueError(invalid(str(file), CACHE, f"an index that is not one of {len(images)} images"))
     return images, indices
 
