@@ -18,7 +18,7 @@ import numpy as np
 from metalearn._checks import invalid
 from metalearn.data._decoding import Decoding, decode_classes
 
-FOLDER = "metalearn-cache"
+CACHE_FOLDER = "metalearn-cache"
 """Sub-folder of a data set's root that holds its caches."""
 
 
@@ -43,18 +43,22 @@ class Classes(NamedTuple):
         return (sum(self.num_images.values()), *self.image_shape)
 
 
-def read_files(files: Mapping[str, Sequence[Path]], decoding: Decoding, folder: Path | None, name: str) -> Flat:
-    """Decode the files of each class, or read the cache `name` in `folder` if it was made of the same files."""
+def read_files(
+    files: Mapping[str, Sequence[Path]], decoding: Decoding, folder: Path | None, name: str, *, required: bool = False
+) -> Flat:
+    """Decode the files of each class, or read the cache `name` that was made of them; arguments as in `cached`."""
     source = [[label, file.name, *_size_and_time(file)] for label in files for file in files[label]]
 
     def decoded() -> Classes:
         num_images = {label: len(files[label]) for label in files}
         return Classes(num_images, decoding.image_shape, decode_classes(decoding.decode, files.values()))
 
-    return cached(folder, f"{name}-{decoding}", source, decoded)
+    return cached(folder, f"{name}-{decoding}", source, decoded, required=required)
 
 
-def cached(folder: Path | None, name: str, source: Any, decode: Callable[[], Classes]) -> Flat:
+def cached(
+    folder: Path | None, name: str, source: Any, decode: Callable[[], Classes], *, required: bool = False
+) -> Flat:
     """Read a cache, after writing it unless it is whole and made of the same source.
 
     Args:
@@ -62,24 +66,24 @@ def cached(folder: Path | None, name: str, source: Any, decode: Callable[[], Cla
         name: Name of the cache, which says how images are decoded.
         source: What images are decoded from, as JSON can hold it.
         decode: Starts to decode them.
+        required: Whether a folder that cannot be written is an error; otherwise it is only read.
 
     Raises:
-        OSError: If the cache cannot be written.
+        OSError: If the cache is required and cannot be written, or the disk is full.
     """
     if folder is None:
         return _in_memory(decode())
     file = folder / f"{name}.npy"
     stamp = hashlib.sha256(json.dumps([name, source]).encode()).hexdigest()
     found = _read(file, stamp)
-    if found is None:
+    if found is None and (required or _writable(folder)):
         _write(file, stamp, decode())
         found = _read(file, stamp)
-    return found or _in_memory(decode())  # The last if another process has just written another cache of this name.
+    return found or _in_memory(decode())  # Also if another process has just written another cache of this name.
 
 
-def cache_folder(root: Path) -> Path | None:
-    """Return where the caches of a data set are; None if its root cannot be written."""
-    return root / FOLDER if os.access(root, os.W_OK) else None
+def _writable(folder: Path) -> bool:
+    return os.access(folder if folder.exists() else folder.parent, os.W_OK)
 
 
 def stamp_of(file: Path) -> list[Any]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from metalearn._checks import check_choice, invalid
-from metalearn.data._cache import cache_folder, read_files
+from metalearn.data._cache import CACHE_FOLDER, read_files
 from metalearn.data._class_images import ClassImages
 from metalearn.data._decoding import Decoding, class_files
 from metalearn.data._splits import SPLITS, Split
@@ -49,7 +49,7 @@ def cub(root: str | Path, split: Split, *, size: int | tuple[int, int] = 84) -> 
         condition = f"hold {NUM_CLASSES} classes with {NUM_IMAGES} images"
         raise ValueError(invalid(f"{root / 'CUB_200_2011'}", condition, f"{found[0]} with {found[1]}", fix))
     chosen = {name: files[name] for position, name in enumerate(files) if split_of(position) == split}
-    return ClassImages._from_flat(read_files(chosen, decoding, cache_folder(root), f"cub-{split}"))
+    return ClassImages._from_flat(read_files(chosen, decoding, root / CACHE_FOLDER, f"cub-{split}"))
 
 
 def split_of(position: int) -> str:

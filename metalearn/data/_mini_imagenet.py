@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from metalearn._checks import check_choice, invalid
-from metalearn.data._cache import cache_folder, read_files
+from metalearn.data._cache import CACHE_FOLDER, read_files
 from metalearn.data._class_images import ClassImages
 from metalearn.data._decoding import Decoding
 from metalearn.data._pickles import read_pickle
@@ -57,7 +57,7 @@ def mini_imagenet(root: str | Path, split: Split, *, size: int | tuple[int, int]
     if table.is_file():
         files = _listed(table, root / "images")
         _check_complete(table, split, {name: len(files[name]) for name in files})
-        flat = read_files(files, decoding, cache_folder(root), f"mini-imagenet-{split}")
+        flat = read_files(files, decoding, root / CACHE_FOLDER, f"mini-imagenet-{split}")
         return ClassImages._from_flat(flat)
     if pickled.is_file():
         return _unpickled(pickled, split, decoding)

@@ -7,7 +7,7 @@ from typing import Literal
 from PIL import Image
 
 from metalearn._checks import check_choice, invalid
-from metalearn.data._cache import cache_folder, read_files
+from metalearn.data._cache import CACHE_FOLDER, read_files
 from metalearn.data._class_images import ClassImages
 from metalearn.data._decoding import Decoding, image_files
 
@@ -69,7 +69,7 @@ def omniglot(
     }
     _check_complete(root, split, sum(map(len, files.values())))
     decoding = Decoding(SIZE, "L", Image.Resampling[resample.upper()])
-    paper = read_files(files, decoding, cache_folder(Path(root)), f"omniglot-{split}")
+    paper = read_files(files, decoding, Path(root) / CACHE_FOLDER, f"omniglot-{split}")
     if angles is None:
         angles = (0, 90, 180, 270) if split == "train" else (0,)
     return ClassImages._from_flat(paper._replace(pixels=255 - paper.pixels)).rotated(angles)

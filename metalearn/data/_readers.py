@@ -45,4 +45,4 @@ def read_folder(path: Path, size: int | tuple[int, int], mode: str, cache: Any) 
     files = class_files(path, ARRANGE)
     home = path.resolve()
     name = f"{home.name}-{zlib.crc32(str(home).encode()):08x}"  # Folders of one name can share a cache.
-    return read_files(files, decoding, None if cache is None else Path(cache), name)
+    return read_files(files, decoding, None if cache is None else Path(cache), name, required=True)

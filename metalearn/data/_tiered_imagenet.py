@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from metalearn._checks import check_choice, invalid
-from metalearn.data._cache import Classes, cache_folder, cached, read_files, stamp_of
+from metalearn.data._cache import CACHE_FOLDER, Classes, cached, read_files, stamp_of
 from metalearn.data._class_images import ClassImages
 from metalearn.data._decoding import Decoding, class_files, decode_classes
 from metalearn.data._pickles import read_pickle
@@ -58,7 +58,7 @@ def tiered_imagenet(root: str | Path, split: Split, *, size: int | tuple[int, in
     if (root / split).is_dir():
         files = class_files(root / split, "Arrange the images as root/split/class/image.jpg.")
         _check_complete(root / split, split, len(files))
-        return ClassImages._from_flat(read_files(files, decoding, cache_folder(root), name))
+        return ClassImages._from_flat(read_files(files, decoding, root / CACHE_FOLDER, name))
     images, labels = root / f"{split}_images_png.pkl", root / f"{split}_labels.pkl"
     if not (images.is_file() and labels.is_file()):
         condition = f"hold a folder {split}, or {images.name} and {labels.name}"
@@ -66,7 +66,7 @@ def tiered_imagenet(root: str | Path, split: Split, *, size: int | tuple[int, in
         raise FileNotFoundError(invalid("root", condition, f"no such files in {root}", fix))
     decoded = partial(_pickled, images, labels, split, decoding)
     source = [stamp_of(images), stamp_of(labels)]
-    return ClassImages._from_flat(cached(cache_folder(root), f"{name}-pkl-{decoding}", source, decoded))
+    return ClassImages._from_flat(cached(root / CACHE_FOLDER, f"{name}-pkl-{decoding}", source, decoded))
 
 
 def _pickled(images: Path, labels: Path, split: str, decoding: Decoding) -> Classes:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from metalearn.data import ClassImages, _cache
-from metalearn.data._cache import Classes, cached
+from metalearn.data._cache import Classes, cached, read_files
 from metalearn.data._decoding import Decoding
 
 MAPS = Path("/proc/self/maps")
@@ -243,7 +243,13 @@ def test_a_cache_that_is_no_folder(folder):
         ClassImages.from_folder(folder, 6, cache=True)
 
 
-def test_a_root_that_cannot_be_written_has_no_cache(tmp_path, monkeypatch):
-    assert _cache.cache_folder(tmp_path) == tmp_path / "metalearn-cache"
+def test_a_cache_that_cannot_be_written_is_only_read(folder, tmp_path, monkeypatch, decoded):
+    files = {"cat": sorted((folder / "cat").iterdir())}
+    expected = read_files(files, Decoding(6), tmp_path / "kept", "cats")
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    assert _cache.cache_folder(tmp_path) is None
+    decoded.clear()
+    assert np.array_equal(read_files(files, Decoding(6), tmp_path / "kept", "cats").pixels, expected.pixels)
+    assert decoded == []
+    assert np.array_equal(read_files(files, Decoding(6), tmp_path / "absent", "cats").pixels, expected.pixels)
+    assert len(decoded) == 3
+    assert not (tmp_path / "absent").exists()
