@@ -112,7 +112,8 @@ def _read(file: Path, stamp: str) -> Flat | None:
             return None
         # Copy on write: PyTorch wants arrays that can be written to, and the file stays as it is.
         pixels = np.lib.format.open_memmap(file, mode="c")
-        if list(pixels.shape) != about["shape"] or zlib.crc32(pixels.data) != about["crc32"]:
+        crc = about.pop("crc32")
+        if list(pixels.shape) != about["shape"] or zlib.crc32(pixels.data, _crc32(about)) != crc:
             return None
         return Flat(pixels, about["num_images"], about["class_names"])
     except Exception:  # Damage shows in errors of many types; whatever it is, images are decoded again.
@@ -122,18 +123,18 @@ def _read(file: Path, stamp: str) -> Flat | None:
 def _write(file: Path, stamp: str, classes: Classes) -> None:
     """Write a cache, class after class, so that memory never holds more than one class."""
     about = file.with_suffix(".json")
+    description = {
+        "stamp": stamp,
+        "shape": classes.shape,
+        "num_images": list(classes.num_images.values()),
+        "class_names": list(classes.num_images),
+    }
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=file.parent, suffix=".part") as name:
             part = Path(name)
-            description = {
-                "stamp": stamp,
-                "shape": classes.shape,
-                "crc32": _write_pixels(part / file.name, classes),
-                "num_images": list(classes.num_images.values()),
-                "class_names": list(classes.num_images),
-            }
-            (part / about.name).write_text(json.dumps(description))
+            crc = _write_pixels(part / file.name, classes, _crc32(description))
+            (part / about.name).write_text(json.dumps(description | {"crc32": crc}))
             (part / file.name).replace(file)
             (part / about.name).replace(about)
     except OSError as error:
@@ -141,12 +142,15 @@ def _write(file: Path, stamp: str, classes: Classes) -> None:
         raise OSError(invalid(f"cache {file}", "be written", error, fix)) from error
 
 
-def _write_pixels(file: Path, classes: Classes) -> int:
-    """Write an array and return the CRC-32 of its values.
+def _crc32(description: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(description).encode())
+
+
+def _write_pixels(file: Path, classes: Classes, crc: int) -> int:
+    """Write an array and return the CRC-32 of its values, which goes on from that of the description.
 
     Ordinary writes: a memory map would end the process, rather than raise, once the disk is full.
     """
-    crc = 0
     with file.open("wb") as stream:
         header = {"descr": "|u1", "fortran_order": False, "shape": classes.shape}
         np.lib.format.write_array_header_1_0(stream, header)

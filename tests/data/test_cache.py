@@ -122,6 +122,15 @@ def test_a_damaged_cache_is_written_again(folder, cache, decoded, damage, suffix
     assert len(decoded) == 15
 
 
+@pytest.mark.parametrize(("said", "damaged"), [('"cat"', '"cap"'), ("[3, 2]", "[2, 3]")])
+def test_a_damaged_description_is_not_accepted(folder, cache, said, damaged):
+    check(folder, cache)
+    file = pixel_file(cache).with_suffix(".json")
+    assert said in file.read_text()
+    file.write_text(file.read_text().replace(said, damaged))
+    check(folder, cache)
+
+
 def test_an_array_of_another_shape_is_not_accepted(folder, cache):
     check(folder, cache)
     np.save(pixel_file(cache), np.load(pixel_file(cache)).reshape(5, 3, 4, 9))
