@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from metalearn._checks import invalid
+from metalearn.data._cache import Flat
+from metalearn.data._dataset import read_dataset
 from metalearn.data._layout import Layout, flatten
-from metalearn.data._names import as_names, as_strings, label_of
-from metalearn.data._readers import read_dataset, read_folder, read_npz
+from metalearn.data._names import as_names, as_strings, check_known, label_of
+from metalearn.data._readers import read_folder, read_npz
 
 
 class ClassImages:
@@ -50,11 +52,22 @@ class ClassImages:
         *,
         layout: Layout | None = None,
     ) -> None:
-        self.pixels, num_images = flatten(images, layout)
+        pixels, num_images = flatten(images, layout)
+        self._fill(pixels, num_images, as_names(class_names, len(num_images)))
+
+    def _fill(self, pixels: Tensor, num_images: Sequence[int], class_names: Sequence[str]) -> None:
+        self.pixels = pixels
         self.num_images = tuple(num_images)
-        self.class_names = as_names(class_names, len(num_images))
-        self.counts = torch.tensor(num_images, device=self.pixels.device)
+        self.class_names = tuple(class_names)
+        self.counts = torch.tensor(num_images, device=pixels.device)
         self.starts = self.counts.cumsum(0) - self.counts
+
+    @classmethod
+    def _from_flat(cls, images: Flat) -> Self:
+        """Take images that are laid out and checked already, without a copy of a memory-mapped file."""
+        self = cls.__new__(cls)
+        self._fill(torch.from_numpy(images.pixels), images.num_images, images.class_names)
+        return self
 
     @classmethod
     def from_npz(cls, path: str | Path, split: str | None = None) -> Self:
@@ -76,44 +89,71 @@ class ClassImages:
             raise ValueError(f"In {path}, {error}") from error
 
     @classmethod
-    def from_folder(cls, path: str | Path, size: int | tuple[int, int], mode: str = "RGB") -> Self:
+    def from_folder(
+        cls,
+        path: str | Path,
+        size: int | tuple[int, int],
+        mode: str = "RGB",
+        *,
+        cache: str | Path | None = None,
+    ) -> Self:
         """Read a folder with one sub-folder for each class, sorted by name.
 
         Every image is decoded and resized once, here (Lanczos; the aspect ratio is not kept). Files are
         images if their extension says so: bmp, gif, jpeg, jpg, pgm, png, ppm, tif, tiff, webp. Others, and
         names that start with a dot, are left out; an image that cannot be read is an error.
 
+        With `cache`, pixels are written to a file that later calls map into memory, so that images may be larger
+        than memory. It is written again if images, their times or the arguments change, or if it is damaged.
+
         Args:
             path: The folder.
             size: (height, width) in pixels, or one number for both.
             mode: "L" (grey), "RGB" or "RGBA".
+            cache: Folder of the decoded pixels, made if need be; several calls can share it. None decodes into
+                memory.
 
         Raises:
             FileNotFoundError: If there is no such folder.
-            TypeError: If `size` does not hold ints, or `mode` is not a string.
+            OSError: If the cache cannot be written.
+            TypeError: If `size` does not hold ints, `mode` is not a string, or `cache` no path.
             ValueError: If a class or the folder is empty, an image unreadable, or `mode` or `size` not valid.
         """
-        images, class_names = read_folder(Path(path), size, mode)
-        return cls(images, class_names, layout="HW" if mode == "L" else "HWC")
+        return cls._from_flat(read_folder(Path(path), size, mode, cache))
 
     @classmethod
-    def from_dataset(cls, dataset: Any) -> Self:
-        """Read every item of a map-style data set of (image, label).
+    def from_dataset(
+        cls,
+        dataset: Any,
+        *,
+        columns: tuple[str, str] | None = None,
+        size: int | tuple[int, int] | None = None,
+    ) -> Self:
+        """Read every item of a map-style data set of (image, label), or of mappings with two such columns.
 
         Args:
-            dataset: Anything with `len(dataset)` and `dataset[i]`, such as `torchvision.datasets.CIFAR100`.
-                Images are PIL images, or uint8 tensors or arrays, all of one size; labels are ints. Classes
-                are the labels that occur, in ascending order, named by `dataset.classes` where it exists.
+            dataset: Anything with `len(dataset)` and `dataset[i]`, such as `torchvision.datasets.CIFAR100` or a
+                Hugging Face data set. Images are PIL images, or uint8 tensors or arrays, all of one size; labels
+                are ints. Classes are the labels that occur, in ascending order, named by `dataset.classes`, or
+                with columns by `dataset.features[label].names`, where it exists.
+            columns: Names of the image and the label of items that are mappings, such as ("image", "label").
+            size: (height, width) in pixels, or one number for both, to which PIL images are resized (Lanczos;
+                the aspect ratio is not kept). They become grey if all are grey, otherwise RGB: palettes are
+                resolved and alpha is dropped. None leaves images as they are.
 
         Raises:
-            TypeError: If the data set is not map-style or an item is not a pair of uint8 image and int label.
-            ValueError: If images differ in size, or `dataset.classes` does not reach every label.
+            TypeError: If the data set is not map-style, an item is not a pair of uint8 image and int label, or
+                `columns` not a pair of strings.
+            ValueError: If images differ in size and `size` is None, a column is missing, or the names do not
+                reach every label.
 
         >>> image = torch.zeros(3, 8, 8, dtype=torch.uint8)
         >>> ClassImages.from_dataset([(image, 7), (image, 2), (image, 7)]).num_images
         (1, 2)
+        >>> ClassImages.from_dataset([{"img": image, "fine": 4}], columns=("img", "fine")).class_names
+        ('4',)
         """
-        images, class_names = read_dataset(dataset)
+        images, class_names = read_dataset(dataset, columns, size)
         return cls(images, class_names, layout="CHW")
 
     def of_class(self, name: str) -> Tensor:
@@ -144,6 +184,7 @@ class ClassImages:
         names = (names,) if isinstance(names, str) else as_strings("names", names, fix)
         if not names:
             raise ValueError(invalid("names", "hold at least one name", "none", fix))
+        check_known(names, self.class_names)
         return type(self)([self.of_class(name) for name in names], names, layout="CHW")
 
     def rotated(self, angles: Sequence[int] = (0, 90, 180, 270)) -> Self:

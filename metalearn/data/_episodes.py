@@ -8,6 +8,7 @@ from typing import Any, final
 import torch
 
 from metalearn._checks import check_count, invalid
+from metalearn.data._workers import worker_batches
 from metalearn.types import Episode
 
 
@@ -80,26 +81,35 @@ class TaskDistribution(ABC):
         num_batches: int | None = None,
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
+        num_workers: int = 0,
     ) -> Iterator[Episode]:
-        """Iterate over batches of tasks, each drawn when it is asked for.
+        """Iterate over batches of tasks, each drawn when it is asked for, or ahead of that by workers.
+
+        Workers are processes that draw on the CPU and end with the iterator. Each batch has a seed of its own, drawn
+        in order, so that any number of workers gives the same batches, which are not those of none.
 
         Args:
             meta_batch_size: Number of tasks in a batch, at least 1.
             num_batches: Number of batches, at least 0; None never ends.
-            generator: As in `sample`.
+            generator: As in `sample`. With workers, one number is drawn from it, at the first batch.
             device: As in `sample`.
+            num_workers: Number of worker processes, at least 0. On Linux they are forked, and share images, those
+                of a memory-mapped cache too, with this process; elsewhere the distribution is pickled.
 
         Returns:
             Iterator over episodes with a leading axis of `meta_batch_size` on every tensor.
 
         Raises:
             TypeError: If a number is not an int, or `generator` not a `torch.Generator`.
-            ValueError: If `meta_batch_size` is below 1 or `num_batches` below 0.
+            ValueError: If `meta_batch_size` is below 1, or `num_batches` or `num_workers` below 0.
         """
         check_count("meta_batch_size", meta_batch_size, fix="Pass batches(meta_batch_size=4).")
         if num_batches is not None:
             check_count("num_batches", num_batches, minimum=0, fix="Pass num_batches=None for no end.")
+        check_count("num_workers", num_workers, minimum=0, fix="Pass num_workers=2.")
         _check_generator(generator)
+        if num_workers:
+            return worker_batches(self, meta_batch_size, num_batches, generator, device, num_workers)
         rounds = itertools.count() if num_batches is None else range(num_batches)
         return (self.sample(meta_batch_size, generator=generator, device=device) for _ in rounds)
 

@@ -1,9 +1,11 @@
 """The names of classes: distinct strings, in the order of the classes."""
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 from typing import Any
 
 from metalearn._checks import did_you_mean, invalid
+
+SEE = "See class_names for all of them."
 
 
 def as_names(names: Any, num_classes: int) -> tuple[str, ...]:
@@ -35,12 +37,18 @@ def as_strings(what: str, strings: Any, fix: str) -> tuple[str, ...]:
 
 def label_of(name: Any, names: tuple[str, ...]) -> int:
     """Return the position of `name` in `names`."""
-    see = "See class_names for all of them."
     if not isinstance(name, str):
-        raise TypeError(invalid("class name", "be a string", repr(name), see))
-    try:
-        return names.index(name)
-    except ValueError:
-        fix = did_you_mean(name, names) or see
-        message = invalid("class name", f"be one of the {len(names)} class_names", repr(name), fix)
-        raise ValueError(message) from None
+        raise TypeError(invalid("class name", "be a string", repr(name), SEE))
+    check_known((name,), names)
+    return names.index(name)
+
+
+def check_known(some: Sequence[str], names: Sequence[str]) -> None:
+    """Raise unless all of `some` are among `names`, naming those that are not."""
+    known = set(names)
+    unknown = [name for name in some if name not in known]
+    if unknown:
+        what, condition = ("class name", "be one") if len(unknown) == 1 else ("class names", "be some")
+        fix = did_you_mean(unknown[0], names) or SEE
+        got = ", ".join(map(repr, unknown))
+        raise ValueError(invalid(what, f"{condition} of the {len(names)} class_names", got, fix))

@@ -128,6 +128,11 @@ def test_it_copies_and_pickles(ragged):
             "names must be a sequence of strings; got 3 in",
         ),
         (lambda: ClassImages(ONE).of_class(0), TypeError, "class name must be a string; got 0"),
+        (
+            lambda: ClassImages(ONE, ["Greek"]).select(["Latin", "Greek", "Thai"]),
+            ValueError,
+            "class names must be some of the 1 class_names; got 'Latin', 'Thai'. See",
+        ),
         (lambda: ClassImages(ONE).select([]), ValueError, "names must hold at least one name"),
         (lambda: ClassImages(ONE).select(["0", "0"]), ValueError, "class_names must be distinct"),
         (lambda: ClassImages(ONE, ["Greek"]).select(["greek"]), ValueError, r"Did you mean 'Greek'\?"),

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from metalearn.data import _omniglot, omniglot
+from metalearn.data._decoding import Decoding
 from metalearn.data._omniglot import split_of
 
 CHARACTERS = {
@@ -83,6 +84,19 @@ def test_a_damaged_image_is_named(root):
     (root / "omniglot-py/images_background/Greek/character02/1.png").write_text("damaged")
     with pytest.raises(ValueError, match=r"Greek.character02.1\.png must be a readable image"):
         omniglot(root, "train")
+
+
+def test_the_second_reading_decodes_nothing(root, monkeypatch):
+    first = omniglot(root, "test")
+    assert list((root / "metalearn-cache").glob("omniglot-test-*.npy"))
+    monkeypatch.setattr(Decoding, "decode", lambda *_: pytest.fail("decoded again"))
+    assert torch.equal(omniglot(root, "test").pixels, first.pixels)
+
+
+def test_a_root_that_cannot_be_written_is_read_without_a_cache(root, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert omniglot(root, "test").class_names == SPLITS["test"]
+    assert not (root / "metalearn-cache").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,10 @@
-"""Reading `ClassImages` from archives, folders and data sets."""
+"""Reading `ClassImages` from archives and folders."""
 
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from metalearn.data import ClassImages
@@ -185,70 +184,3 @@ def test_folders_that_are_refused(tmp_path):
         ClassImages.from_folder(tmp_path, 4)
     with pytest.raises(ValueError, match=r"mode must be one of .*; got 'RGBX'\. Did you mean 'RGB"):
         ClassImages.from_folder(tmp_path, 4, mode="RGBX")
-
-
-# Data sets
-
-
-class Dataset(list):
-    """A list of items with the names of the classes, as torchvision has them."""
-
-    classes = ("apple", "bear", "camel")
-
-
-def test_dataset_groups_by_label():
-    array = random_image(5, 6, 7, 3)
-    labels = [2, 0, 2, np.int64(0), torch.tensor(2)]
-    classes = ClassImages.from_dataset(list(zip(array, labels, strict=True)))
-    assert classes.class_names == ("0", "2")
-    assert np.array_equal(classes.of_class("0"), array[[1, 3]].transpose(0, 3, 1, 2))
-    assert np.array_equal(classes.of_class("2"), array[[0, 2, 4]].transpose(0, 3, 1, 2))
-
-
-def test_dataset_names_classes():
-    items = [(random_image(6, 7), 2), (random_image(6, 7), 1)]
-    assert ClassImages.from_dataset(Dataset(items)).class_names == ("bear", "camel")
-
-
-@pytest.mark.parametrize(("mode", "shape"), [("L", (6, 5)), ("RGB", (6, 5, 3)), ("RGBA", (3, 3, 4))])
-def test_dataset_of_pillow_images(mode, shape):
-    array = random_image(*shape)
-    pixels = ClassImages.from_dataset([(Image.fromarray(array), 0)]).pixels[0]
-    assert Image.fromarray(array).mode == mode
-    assert np.array_equal(pixels, array[None] if mode == "L" else array.transpose(2, 0, 1))
-
-
-def test_dataset_of_tensors():
-    tensor = torch.from_numpy(random_image(3, 6, 5))
-    assert torch.equal(ClassImages.from_dataset([(tensor, 0)]).pixels[0], tensor)
-
-
-@pytest.mark.parametrize(
-    ("dataset", "error", "message"),
-    [
-        (iter([]), TypeError, r"dataset must have len\(dataset\) and dataset\[i\].*Pass list\(dataset\)"),
-        ([], ValueError, "images must hold at least one class"),
-        ([random_image(6, 5)], TypeError, r"dataset\[0\] must be a pair \(image, label\)"),
-        ([(random_image(6, 5), "cat")], TypeError, r"dataset\[0\] must have an int as its label; got 'cat'"),
-        ([(random_image(6, 5), 1.0)], TypeError, r"must have an int as its label; got 1\.0"),
-        (
-            [(torch.rand(3, 6, 5), 0)],
-            TypeError,
-            r"dataset\[0\]'s image must be .* of uint8; got torch\.float32",
-        ),
-        ([(Image.new("P", (6, 5)), 0)], ValueError, r"have a mode in .*; got 'P'\..*convert\('RGB'\)"),
-        (
-            [(random_image(n, 5), 0) for n in (6, 7)],
-            ValueError,
-            r"shape \(1, 6, 5\).* got \(1, 7, 5\)\. Pass",
-        ),
-        (
-            Dataset([(random_image(6, 5), 3)]),
-            ValueError,
-            "name every label; got labels from 3 to 3 and 3 names",
-        ),
-    ],
-)
-def test_datasets_that_are_refused(dataset, error, message):
-    with pytest.raises(error, match=message):
-        ClassImages.from_dataset(dataset)

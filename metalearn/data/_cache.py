@@ -1,0 +1,161 @@
+"""Images that are decoded once, into a file of pixels that is memory-mapped from then on.
+
+A cache is two files: `name.npy`, uint8 `[total, C, H, W]`, and `name.json`, which says what it was made of. Both are
+written under other names and renamed, the second one last, so that whoever is killed leaves nothing that is accepted.
+"""
+
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from metalearn._checks import invalid
+from metalearn.data._decoding import Decoding, decode_classes
+
+CACHE_FOLDER = "metalearn-cache"
+"""Sub-folder of a data set's root that holds its caches."""
+
+
+class Flat(NamedTuple):
+    """Images `[total, C, H, W]`, uint8, class after class."""
+
+    pixels: np.ndarray
+    num_images: list[int]
+    class_names: list[str]
+
+
+class Classes(NamedTuple):
+    """Images that are decoded one class after the other, as they are asked for."""
+
+    num_images: dict[str, int]
+    image_shape: tuple[int, int, int]
+    blocks: Iterator[np.ndarray]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape of all images together."""
+        return (sum(self.num_images.values()), *self.image_shape)
+
+
+def read_files(
+    files: Mapping[str, Sequence[Path]], decoding: Decoding, folder: Path | None, name: str, *, required: bool = False
+) -> Flat:
+    """Decode the files of each class, or read the cache `name` that was made of them; arguments as in `cached`."""
+    source = [[label, file.name, *_size_and_time(file)] for label in files for file in files[label]]
+
+    def decoded() -> Classes:
+        num_images = {label: len(files[label]) for label in files}
+        return Classes(num_images, decoding.image_shape, decode_classes(decoding.decode, files.values()))
+
+    return cached(folder, f"{name}-{decoding}", source, decoded, required=required)
+
+
+def cached(
+    folder: Path | None, name: str, source: Any, decode: Callable[[], Classes], *, required: bool = False
+) -> Flat:
+    """Read a cache, after writing it unless it is whole and made of the same source.
+
+    Args:
+        folder: Where the cache is; None decodes into memory.
+        name: Name of the cache, which says how images are decoded.
+        source: What images are decoded from, as JSON can hold it.
+        decode: Starts to decode them.
+        required: Whether a folder that cannot be written is an error; otherwise it is only read.
+
+    Raises:
+        OSError: If the cache is required and cannot be written, or the disk is full.
+    """
+    if folder is None:
+        return _in_memory(decode())
+    file = folder / f"{name}.npy"
+    stamp = hashlib.sha256(json.dumps([name, source]).encode()).hexdigest()
+    found = _read(file, stamp)
+    if found is None and (required or _writable(folder)):
+        _write(file, stamp, decode())
+        found = _read(file, stamp)
+    return found or _in_memory(decode())  # Also if another process has just written another cache of this name.
+
+
+def _writable(folder: Path) -> bool:
+    return os.access(folder if folder.exists() else folder.parent, os.W_OK)
+
+
+def stamp_of(file: Path) -> list[Any]:
+    """Return the name, size and time of a file, by which a change of it shows."""
+    return [file.name, *_size_and_time(file)]
+
+
+def _size_and_time(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _in_memory(classes: Classes) -> Flat:
+    pixels, start = np.empty(classes.shape, np.uint8), 0
+    for block in classes.blocks:
+        pixels[start : start + len(block)] = block
+        start += len(block)
+    return Flat(pixels, list(classes.num_images.values()), list(classes.num_images))
+
+
+def _read(file: Path, stamp: str) -> Flat | None:
+    """Return a cache, memory-mapped, or None if it is missing, damaged or of another source."""
+    try:
+        about = json.loads(file.with_suffix(".json").read_text())
+        if about["stamp"] != stamp:
+            return None
+        # Copy on write: PyTorch wants arrays that can be written to, and the file stays as it is.
+        pixels = np.lib.format.open_memmap(file, mode="c")
+        crc = about.pop("crc32")
+        if list(pixels.shape) != about["shape"] or zlib.crc32(pixels.data, _crc32(about)) != crc:
+            return None
+        return Flat(pixels, about["num_images"], about["class_names"])
+    except Exception:  # Damage shows in errors of many types; whatever it is, images are decoded again.
+        return None
+
+
+def _write(file: Path, stamp: str, classes: Classes) -> None:
+    """Write a cache, class after class, so that memory never holds more than one class."""
+    about = file.with_suffix(".json")
+    description = {
+        "stamp": stamp,
+        "shape": classes.shape,
+        "num_images": list(classes.num_images.values()),
+        "class_names": list(classes.num_images),
+    }
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=file.parent, suffix=".part") as name:
+            part = Path(name)
+            crc = _write_pixels(part / file.name, classes, _crc32(description))
+            (part / about.name).write_text(json.dumps(description | {"crc32": crc}))
+            (part / file.name).replace(file)
+            (part / about.name).replace(about)
+    except OSError as error:
+        fix = "Make room, or choose another folder."
+        raise OSError(invalid(f"cache {file}", "be written", error, fix)) from error
+
+
+def _crc32(description: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(description).encode())
+
+
+def _write_pixels(file: Path, classes: Classes, crc: int) -> int:
+    """Write an array and return the CRC-32 of its values, which goes on from that of the description.
+
+    Ordinary writes: a memory map would end the process, rather than raise, once the disk is full.
+    """
+    with file.open("wb") as stream:
+        header = {"descr": "|u1", "fortran_order": False, "shape": classes.shape}
+        np.lib.format.write_array_header_1_0(stream, header)
+        for block in classes.blocks:
+            values = np.ascontiguousarray(block)
+            stream.write(values.data)
+            crc = zlib.crc32(values.data, crc)
+    return crc

@@ -1,0 +1,82 @@
+"""CIFAR-FS and FC100: two splits of the classes of CIFAR-100."""
+
+from pathlib import Path
+
+import numpy as np
+
+from metalearn._checks import check_bool, invalid
+from metalearn.data._class_images import ClassImages
+from metalearn.data._names import check_known
+from metalearn.data._splits import Split, class_names_of
+
+ARCHIVE = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
+
+
+def cifar_fs(root: str | Path, split: Split, *, download: bool = False) -> ClassImages:
+    """Read CIFAR-FS: CIFAR-100 with 64, 16 and 20 of its classes, drawn at random, in a split.
+
+    Images are 3x32x32; a class has 600 of them, those of CIFAR-100's training and test set.
+
+    Args:
+        root: Folder that holds, or with `download` will hold, `cifar-100-python` in the layout of
+            `torchvision.datasets.CIFAR100`, which compares its files with their MD5 sums.
+        split: "train", "val" or "test".
+        download: Whether to download what is missing, through torchvision.
+
+    Returns:
+        Classes named such as "maple_tree", in alphabetical order.
+
+    Raises:
+        FileNotFoundError: If the data are not there, or not whole, and `download` is False.
+        TypeError: If `download` is not a bool.
+        ValueError: If `split` is not one of its choices.
+
+    References:
+        Bertinetto, Henriques, Torr and Vedaldi, "Meta-learning with differentiable closed-form solvers", ICLR 2019.
+        Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
+    """
+    return _cifar100(root, class_names_of("cifar_fs", split), download)
+
+
+def fc100(root: str | Path, split: Split, *, download: bool = False) -> ClassImages:
+    """Read FC100: CIFAR-100 with 60, 20 and 20 of its classes in a split, no superclass being in two splits.
+
+    Images are 3x32x32; a class has 600 of them, those of CIFAR-100's training and test set.
+
+    Args:
+        root: As in `cifar_fs`.
+        split: "train", "val" or "test".
+        download: As in `cifar_fs`.
+
+    Returns:
+        Classes named such as "maple_tree", in alphabetical order.
+
+    Raises:
+        FileNotFoundError: If the data are not there, or not whole, and `download` is False.
+        TypeError: If `download` is not a bool.
+        ValueError: If `split` is not one of its choices.
+
+    References:
+        Oreshkin, Rodriguez and Lacoste, "TADAM: Task dependent adaptive metric for improved few-shot learning",
+        NeurIPS 2018.
+    """
+    return _cifar100(root, class_names_of("fc100", split), download)
+
+
+def _cifar100(root: str | Path, names: list[str], download: bool) -> ClassImages:
+    from torchvision.datasets import CIFAR100  # Takes a second to import, and is needed only here.
+
+    check_bool("download", download, fix="Pass download=True.")
+    try:
+        halves = [CIFAR100(root, train=train, download=download) for train in (True, False)]
+    except RuntimeError as error:  # torchvision's, for files that are missing or have another MD5 sum.
+        if download:
+            raise
+        fix = f"Pass download=True, or unpack {ARCHIVE} there."
+        got = f"{error} (in {Path(root) / 'cifar-100-python'})"
+        raise FileNotFoundError(invalid("root", "hold cifar-100-python", got, fix)) from error
+    check_known(names, halves[0].classes)
+    images = np.concatenate([half.data for half in halves])
+    labels = np.concatenate([half.targets for half in halves])
+    of_class = [images[labels == halves[0].classes.index(name)] for name in names]
+    return ClassImages(of_class, names, layout="HWC")

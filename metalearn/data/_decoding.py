@@ -1,0 +1,112 @@
+"""Decode image files to pixels of one size, one class after the other."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from metalearn._checks import check_choice, check_count, invalid
+
+IMAGE_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+CHANNELS = {"L": 1, "RGB": 3, "RGBA": 4}
+NUM_THREADS = min(8, os.cpu_count() or 1)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How an encoded image becomes uint8 pixels `[C, H, W]`.
+
+    Args:
+        size: (height, width) in pixels, or one number for both.
+        mode: "L", "RGB" or "RGBA".
+        resample: Filter of the resize, which does not keep the aspect ratio.
+    """
+
+    size: int | tuple[int, int]
+    mode: str = "RGB"
+    resample: Image.Resampling = Image.Resampling.LANCZOS
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", sides(self.size))
+        if not isinstance(self.mode, str):
+            raise TypeError(invalid("mode", "be a string", repr(self.mode), "Pass mode='RGB'."))
+        check_choice("mode", self.mode, CHANNELS)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) of the pixels."""
+        return (CHANNELS[self.mode], *sides(self.size))
+
+    def decode(self, file: Path | str, encoded: bytes | None = None) -> np.ndarray:
+        """Read an image from `file`, or from bytes that came with that name."""
+        channels, height, width = self.image_shape
+        try:
+            with Image.open(file if encoded is None else BytesIO(encoded)) as image:
+                image.load()
+                depth = image.mode
+                # Before the resize: Pillow silently ignores the filter for images of 1 bit and for palettes.
+                pixels = np.asarray(image.convert(self.mode).resize((width, height), self.resample))
+        except Exception as error:  # Pillow's decoders raise errors of many types for broken files.
+            got, fix = f"{type(error).__name__}: {error}", "Replace the file or remove it."
+            raise ValueError(invalid(str(file), "be a readable image", got, fix)) from error
+        if depth[0] in "IF":
+            fix = "Rescale it to 8 bits first: Pillow would clip it."
+            raise ValueError(invalid(str(file), "have 8 bits a channel", f"mode {depth!r}", fix))
+        return pixels.reshape(height, width, channels).transpose(2, 0, 1)
+
+    def __str__(self) -> str:
+        _, height, width = self.image_shape
+        return f"{height}x{width}-{self.mode}-{self.resample.name.lower()}"
+
+
+def decode_classes(decode: Callable[[T], np.ndarray], classes: Iterable[Sequence[T]]) -> Iterator[np.ndarray]:
+    """Iterate over the decoded images of each class, uint8 `[n, C, H, W]`; Pillow decodes in threads."""
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        for images in classes:
+            yield np.stack(list(pool.map(decode, images)))
+
+
+def image_files(folder: Path) -> list[Path]:
+    """List the files that are images by their extension, sorted; hidden ones are left out."""
+    files = (file for file in folder.iterdir() if file.suffix.lower() in IMAGE_EXTENSIONS)
+    return sorted(file for file in files if file.name[0] != ".")
+
+
+def class_files(path: Path, arrange: str) -> dict[str, list[Path]]:
+    """Return the images of every sub-folder that is not hidden, sorted by name.
+
+    Args:
+        path: The folder.
+        arrange: The advice of an error, a sentence.
+    """
+    condition = "be a folder with one sub-folder a class"
+    if not path.is_dir():
+        raise FileNotFoundError(invalid("path", condition, f"no folder {path}", arrange))
+    folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and folder.name[0] != ".")
+    if not folders:
+        raise ValueError(invalid(str(path), condition, "none", arrange))
+    files = {folder.name: image_files(folder) for folder in folders}
+    for name, images in files.items():
+        if not images:
+            condition = f"hold images ({', '.join(IMAGE_EXTENSIONS)})"
+            raise ValueError(invalid(str(path / name), condition, "none", "Add some, or remove the folder."))
+    return files
+
+
+def sides(size: Any) -> tuple[int, int]:
+    """Return (height, width) of a size that is a pair or one number for both."""
+    pair = (size, size) if isinstance(size, int) else size
+    fix = "Pass size=84 or size=(84, 84)."
+    if not (isinstance(pair, tuple | list) and len(pair) == 2):
+        raise TypeError(invalid("size", "be an int or a pair (height, width)", repr(size), fix))
+    for side in pair:
+        check_count("size", side, fix=fix)
+    return pair[0], pair[1]

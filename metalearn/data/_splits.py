@@ -1,0 +1,22 @@
+"""Which classes of a data set are for training, validation and testing: lists that ship with the package."""
+
+import json
+from importlib import resources
+from typing import Any, Literal
+
+from metalearn._checks import check_choice
+
+Split = Literal["train", "val", "test"]
+
+SPLITS = ("train", "val", "test")
+
+
+def class_names_of(name: str, split: Any) -> list[str]:
+    """Return the classes that `splits/{name}.json` lists for a split.
+
+    >>> class_names_of("fc100", "test")[:3]
+    ['baby', 'beaver', 'bee']
+    """
+    check_choice("split", split, SPLITS)
+    lists = resources.files("metalearn.data").joinpath("splits", f"{name}.json")
+    return json.loads(lists.read_text(encoding="utf-8"))[split]
