@@ -38,7 +38,12 @@ def archive(tmp_path):
 
 @pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "examples").glob("*.py")))
 def test_scripts(script, archive, monkeypatch, capsys):
-    few = {"omniglot_anil.py": [archive, "1", "20"], "data_cleaning.py": ["2", "5"], "penalties.py": ["1"]}
+    few = {
+        "omniglot_anil.py": [archive, "1", "20"],
+        "low_rank.py": [archive, "1", "2"],
+        "data_cleaning.py": ["2", "5"],
+        "penalties.py": ["1"],
+    }
     words = few.get(script, ["2"])
     monkeypatch.setattr(sys, "argv", [script, *words])
     runpy.run_path(str(ROOT / "examples" / script), run_name="__main__")

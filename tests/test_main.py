@@ -44,7 +44,7 @@ def test_omniglot_from_an_archive(archive, tmp_path, capsys):
     assert "train: ClassImages(36 classes" in printed
     assert "test:  ClassImages(9 classes" in printed
     assert "accuracy" in printed
-    assert "with query batch statistics" in printed
+    assert "batch statistics: transductive" in printed
     assert (tmp_path / "omniglot.pt").exists()
 
 

@@ -4,11 +4,13 @@ from metalearn.models._batch_norm import BatchNorm, FrozenNorm, PerStepNorm, Sup
 from metalearn.models._batch_statistics import batch_statistics, running_statistics, use_batch_statistics
 from metalearn.models._conv4 import conv4
 from metalearn.models._mlp import linear_network, mlp
+from metalearn.models._resnet12 import resnet12
 
 __all__ = [
     "mlp",
     "linear_network",
     "conv4",
+    "resnet12",
     "use_batch_statistics",
     "batch_statistics",
     "running_statistics",

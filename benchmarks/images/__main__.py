@@ -1,0 +1,154 @@
+"""Train methods for few-shot images within a budget each: `METALEARN_DATA=folder python -m benchmarks.images NAME`.
+
+The folder holds archives as `ClassImages.from_npz` reads them. Every method trains for the same time, CPU time of one
+thread on a CPU, evaluations not counted; Adam's rate falls to 0 as half a cosine wave over it. Every result is written
+to a file of its own when it is there, and not run again with the same settings.
+"""
+
+import argparse
+import json
+import math
+import os
+import time
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.images._methods import Method
+from benchmarks.images._problems import PROBLEMS, Problem
+from metalearn import Evaluation, data, evaluate, fit, functional, keep_large_blocks, outer
+
+METRICS = {"accuracy": functional.accuracy}
+LOOK_EVERY = 20
+"""Iterations between looks at the clock."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One method on one problem.
+
+    Attributes:
+        problem: What is classified.
+        method: How.
+        images: The problem's classes, on the device.
+        arguments: The command line.
+    """
+
+    problem: Problem
+    method: Method
+    images: dict[str, data.ClassImages]
+    arguments: argparse.Namespace
+
+    def __call__(self) -> dict[str, Any]:
+        """Train, and return the time, the iterations, the curve and the accuracies."""
+        torch.manual_seed(self.arguments.seed)
+        tasks = self.problem.sampler(self.images["train"])
+        batches = {
+            "episodes": tasks,
+            "training sets": data.SupportAsQuery(tasks),
+            "mini-batches": data.MiniBatches(self.images["train"], 16),
+        }
+        flat = self.method.sees == "mini-batches"
+        num_classes = len(self.images["train"]) if flat else tasks.n_way
+        model = self.problem.network(self.method, num_classes, self.arguments.statistics)
+        learner = self.method.build(model).to(self.arguments.device)
+        trained: dict[str, Any] = {"seconds": 0, "iterations": 0, "curve": []}
+        if self.method.sees in batches:
+            size = 1 if flat else self.problem.meta_batch_size
+            trained = self.train(learner, batches[self.method.sees], size)
+        rest = [name for name in self.images if name not in ("train", "val")] or ["val"]
+        scores = {name: self.score(learner, name, self.arguments.tasks) for name in (*rest, "val")}
+        accuracies = {name: [result["accuracy"].mean, result["accuracy"].ci95] for name, result in scores.items()}
+        return {**trained, "accuracies": accuracies, "statistics": scores["val"].batch_statistics}
+
+    def train(self, learner: outer.MetaLearner, batches: data.TaskDistribution, size: int) -> dict[str, Any]:
+        """Train until the time is over, and look at the validation classes now and then."""
+        optimizer = torch.optim.Adam(learner.parameters(), lr=self.method.lr)
+        budget, seconds, iterations = 60 * self.arguments.budget, 0.0, 0
+        curve: list[tuple[int, int, float]] = []
+        learner(batches.sample(size, device=learner.device))  # the checks of a first call
+        while seconds < budget:
+            optimizer.param_groups[0]["lr"] = self.method.lr * (0.5 + 0.5 * math.cos(math.pi * seconds / budget))
+            start = clock(learner.device)
+            fit(learner, batches, optimizer, LOOK_EVERY, meta_batch_size=size, progress=False)
+            seconds += clock(learner.device) - start
+            iterations += LOOK_EVERY
+            if math.floor(seconds / budget * self.arguments.looks) > len(curve):
+                curve.append((round(seconds), iterations, self.score(learner, "val", 200)["accuracy"].mean))
+                print(f"{seconds:6.0f} s, {iterations} iterations, {100 * curve[-1][2]:.1f} %", flush=True)
+        return {"seconds": round(seconds), "iterations": iterations, "curve": curve}
+
+    def score(self, learner: outer.MetaLearner, split: str, num_tasks: int) -> Evaluation:
+        """Evaluate on the tasks of one split, the same ones each time."""
+        tasks, generator = self.problem.sampler(self.images[split]), torch.Generator().manual_seed(1)
+        judged = self.method.judged(learner, tasks.n_way).eval()
+        result = evaluate(judged, tasks, num_tasks=num_tasks, metrics=METRICS, generator=generator)
+        learner.train()
+        return result
+
+
+def clock(device: torch.device) -> float:
+    """Return the time that counts: a GPU's work, or this process's own."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+    return time.process_time()
+
+
+def show(name: str, results: dict[str, dict[str, Any]]) -> None:
+    """Print all results as Markdown, beside the papers' accuracies."""
+    columns = list(dict.fromkeys(split for result in results.values() for split in result["accuracies"]))
+    print(f"\n| {name} | {' | '.join(columns)} | the paper, full length | iterations | time | batch statistics |")
+    print(f"|---|{'---|' * (len(columns) + 4)}")
+    for row, method in PROBLEMS[name].methods.items():
+        paper = method.paper.get(name, "")
+        if row not in results:
+            print(f"| {row} | {'not run | ' * len(columns)}{paper} | | | |")
+            continue
+        result = results[row]
+        cells = [f"{100 * mean:.2f} +- {100 * half:.2f} %" for mean, half in result["accuracies"].values()]
+        rest = [paper, f"{result['iterations']:,}", f"{result['seconds']} s", result["statistics"]]
+        print(f"| {row} | {' | '.join([*cells, *rest])} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.images", description=__doc__)
+    parser.add_argument("name", choices=PROBLEMS)
+    parser.add_argument("--methods", default="*", help="pattern of the methods to run, such as '*MAML*'")
+    parser.add_argument("--budget", type=float, default=10, help="minutes to train each for (%(default)s)")
+    parser.add_argument("--statistics", default="transductive", help="of batch normalisation (%(default)s)")
+    parser.add_argument("--looks", type=int, default=5, help="validations while it trains (%(default)s)")
+    parser.add_argument("--tasks", type=int, default=600, help="tasks of the last evaluation (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, default=Path("runs/images"))
+    parser.add_argument("--show", action="store_true", help="run nothing; print what has been run with these settings")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if "METALEARN_DATA" not in os.environ:
+        parser.error("METALEARN_DATA must be set to a folder of archives")
+    problem = PROBLEMS[arguments.name]
+    images = problem.images(Path(os.environ["METALEARN_DATA"]))
+    images = {split: classes.to(arguments.device) for split, classes in images.items()}
+    keys = ("budget", "statistics", "tasks", "seed", "device")
+    settings = {key: getattr(arguments, key) for key in keys}
+    results = {}
+    for row, method in problem.methods.items():
+        path = arguments.out / arguments.name / f"{row}, {arguments.statistics}, seed {arguments.seed}.json"
+        known = json.loads(path.read_text()) if path.exists() else {"settings": None}
+        if known["settings"] != settings and not arguments.show and fnmatch(row, arguments.methods):
+            print(f"{row}:", flush=True)
+            known = {"settings": settings, **Run(problem, method, images, arguments)()}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(known))
+        if known["settings"] == settings:
+            results[row] = known
+    show(arguments.name, results)
+
+
+if __name__ == "__main__":
+    keep_large_blocks()
+    main()

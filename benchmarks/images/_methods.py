@@ -1,0 +1,147 @@
+"""The methods, each as a learner to train, what it trains on, and the learner to judge."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch.nn as nn
+import torch.nn.functional as F
+
+from metalearn import baselines, inner, outer
+
+Build = Callable[[nn.Module], outer.MetaLearner]
+
+
+def _same(learner: outer.MetaLearner, n_way: int) -> outer.MetaLearner:
+    return learner
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of a table.
+
+    Attributes:
+        build: Makes the learner of a model.
+        paper: The papers' accuracy in percent by problem, as they print it.
+        sees: What it trains on: "episodes", "training sets" of episodes, or "mini-batches" of all classes.
+        judged: Makes the learner to evaluate of the trained one and the number of ways.
+        model: Changes of the problem's model.
+        lr: Rate of the outer Adam at its start.
+    """
+
+    build: Build
+    paper: dict[str, str]
+    sees: str = "episodes"
+    judged: Callable[[outer.MetaLearner, int], outer.MetaLearner] = _same
+    model: tuple[tuple[str, Any], ...] = ()
+    lr: float = 3e-3
+
+
+def _of(method: Callable[..., outer.MetaLearner], rule: inner.UpdateRule, **options: Any) -> Build:
+    def build(model: nn.Module) -> outer.MetaLearner:
+        return method(model, F.cross_entropy, rule, **options)
+
+    return build
+
+
+def _width(learner: outer.MetaLearner) -> int:
+    head: Any = learner.model.get_submodule("head")
+    return head.in_features if isinstance(head, nn.Linear) else head.centroids.shape[1]
+
+
+def _fine_tuned(learner: outer.MetaLearner, n_way: int) -> outer.MetaLearner:
+    body: Any = learner.model.get_submodule("features")
+    return baselines.Finetuning(body, nn.Linear(_width(learner), n_way).to(learner.device))
+
+
+def _by_centroids(learner: outer.MetaLearner, n_way: int) -> outer.MetaLearner:
+    body: Any = learner.model.get_submodule("features")
+    return baselines.CentroidFinetuning(body, _width(learner), n_way).to(learner.device)
+
+
+def _cosine_pretraining(model: nn.Module) -> outer.MetaLearner:
+    head: Any = model.get_submodule("head")
+    model.add_module("head", baselines.CosineHead(head.in_features, head.out_features))
+    return baselines.Pretraining(model)
+
+
+def _proto_net(model: nn.Module) -> outer.MetaLearner:
+    body, head = model.get_submodule("features"), model.get_submodule("head")
+    return baselines.ProtoNet(body, head.in_features, head.out_features)  # type: ignore[arg-type]
+
+
+def _mt_net(model: nn.Module) -> outer.MetaLearner:
+    return outer.MTNet(inner.t_net(model), F.cross_entropy, inner.SGD(0.4), num_steps=1)
+
+
+IN_FEW_STEPS = {  # iMAML in the form of its authors' code, with 6 steps in place of 16
+    "num_steps": 6,
+    "strength": 1.0,
+    "proximal": "last_step",
+    "system_strength": 12.0,
+    "solver": outer.CG(2, damping=1.0),
+}
+REPRESENTATION = partial(outer.HyperRepresentation, rule=inner.LearnedRate(inner.SGD(0.1)), num_steps=5)
+TURTLE = inner.LearnedRate(inner.Turtle(("grad",), lr=0.4), per="tensor")
+
+
+def _representation(**options: Any) -> Build:
+    def build(model: nn.Module) -> outer.MetaLearner:
+        return REPRESENTATION(model, F.cross_entropy, **options)
+
+    return build
+
+
+JOINT = outer.Unrolled(order=1, multi_step=outer.MultiStep())
+METHODS: dict[str, Method] = {
+    "MAML": Method(
+        _of(outer.MAML, inner.LearnedRate(inner.SGD(0.4), per="tensor"), num_steps=1),
+        {"omniglot_5w1s": "98.7 +- 0.4", "omniglot_5w5s": "99.9 +- 0.1"},
+    ),
+    "MAML, fixed rate": Method(_of(outer.MAML, inner.SGD(0.4), num_steps=1), {}),
+    "FOMAML": Method(
+        _of(outer.FOMAML, inner.SGD(0.4), num_steps=1),
+        {"omniglot_5w1s": "98.3 +- 0.5", "omniglot_5w5s": "99.2 +- 0.2"},
+    ),
+    "Reptile": Method(
+        _of(outer.Reptile, inner.Adam(1e-3, betas=(0.0, 0.999)), num_steps=5, keep_state=True),
+        {"omniglot_5w1s": "97.68", "omniglot_5w5s": "99.48"},
+    ),
+    "ANIL": Method(_of(outer.ANIL, inner.SGD(0.4), num_steps=1), {}),
+    "iMAML": Method(
+        _of(outer.IMAML, inner.SGD(0.2), **IN_FEW_STEPS),
+        {"omniglot_5w1s": "99.16 +- 0.35", "omniglot_5w5s": "99.67 +- 0.12"},
+    ),
+    "Meta-SGD": Method(
+        _of(outer.MAML, inner.MetaSGD(0.4), num_steps=1),
+        {"omniglot_5w1s": "99.53 +- 0.26", "omniglot_5w5s": "99.93 +- 0.09"},
+    ),
+    "TURTLE": Method(_of(outer.MAML, TURTLE, num_steps=1), {}),
+    "MT-net": Method(_mt_net, {"omniglot_5w1s": "99.5 +- 0.3"}),
+    "hyper-representation": Method(_representation(), {}),
+    "hyper-representation, approximate": Method(_representation(estimator=outer.Unrolled(order=1)), {}),
+    "hyper-representation, training sets": Method(_representation(), {}, "training sets"),
+    "joint, training sets": Method(_representation(estimator=JOINT), {}, "training sets"),
+    "ProtoNet": Method(_proto_net, {}, lr=1e-3),
+    "finetuning": Method(baselines.Pretraining, {}, "mini-batches", _fine_tuned, lr=1e-3),
+    "centroid finetuning": Method(_cosine_pretraining, {}, "mini-batches", _by_centroids, lr=1e-3),
+    "from scratch": Method(baselines.TrainFromScratch, {}, "nothing"),
+}
+
+
+def _kfc(model: nn.Module) -> outer.MetaLearner:
+    rule = inner.SelfAdapting(inner.KroneckerNetwork(0.5, num_layers=4, normalise=True), lr=0.5)
+    return outer.MAML(model, F.cross_entropy, rule, num_steps=4)
+
+
+CNN = {1: "29.20 +- 1.13", 2: "60.94 +- 1.54", 3: "91.69 +- 0.70", 4: "97.56 +- 0.45"}
+KFC = {1: "66.45 +- 1.42", 2: "91.13 +- 0.93", 3: "96.57 +- 0.86", 4: "98.49 +- 0.41"}
+DEPTHS: dict[str, Method] = {}
+for layers in CNN:
+    rate = 0.5 if layers == 4 else 0.8
+    changes = (("num_layers", layers),)
+    DEPTHS[f"CNN, {layers} layers"] = Method(
+        _of(outer.MAML, inner.SGD(rate), num_steps=4), {"omniglot_10w5s": CNN[layers]}, model=changes
+    )
+    DEPTHS[f"CNN + KFC, {layers} layers"] = Method(_kfc, {"omniglot_10w5s": KFC[layers]}, model=changes)

@@ -1,0 +1,65 @@
+"""What is classified: images, the size of a task, and the network."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.images._methods import DEPTHS, METHODS, Method
+from metalearn import data, models
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One table.
+
+    Attributes:
+        images: Reads the classes of "train", "val" and the tests, by name, from a folder.
+        sizes: Ways, shots and query images of a task.
+        model: Arguments of `models.conv4`.
+        methods: The rows.
+        meta_batch_size: Number of tasks in a meta-step.
+    """
+
+    images: Callable[[Path], dict[str, data.ClassImages]]
+    sizes: dict[str, int]
+    model: dict[str, Any]
+    methods: dict[str, Method]
+    meta_batch_size: int = 4
+
+    def sampler(self, classes: data.ClassImages) -> data.EpisodeSampler:
+        """Return the tasks of some classes."""
+        return data.EpisodeSampler(classes, **self.sizes)
+
+    def network(self, method: Method, num_classes: int, statistics: str) -> Any:
+        """Return the network of a method."""
+        return models.conv4(
+            num_classes=num_classes, batch_statistics=statistics, **{**self.model, **dict(method.model)}
+        )
+
+
+def omniglot(folder: Path) -> dict[str, data.ClassImages]:
+    """Return 1,028 characters and their rotations to train on, and 172 and 423 upright ones."""
+    path = folder / "omniglot.npz"
+    train, val, test = (data.ClassImages.from_npz(path, split) for split in ("train", "val", "test"))
+    return {"train": train.rotated(), "val": val, "test": test}
+
+
+def cifar_fs(folder: Path) -> dict[str, data.ClassImages]:
+    """Return CIFAR-FS' training and validation classes, and Caltech-101 as another domain; the test classes rest."""
+    path = folder / "cifar_fs_train_val.npz"
+    train, val = (data.ClassImages.from_npz(path, split) for split in ("train", "val"))
+    return {"train": train, "val": val, "Caltech-101": data.ClassImages.from_npz(folder / "caltech101_32.npz")}
+
+
+GREY = {"in_channels": 1, "num_filters": 32}
+COLOUR = {"in_channels": 3, "num_filters": 32, "image_size": 32, "downsample": "max_pool"}
+PROBLEMS = {
+    "omniglot_5w1s": Problem(omniglot, {"n_way": 5, "k_shot": 1, "num_query": 5}, GREY, METHODS),
+    "omniglot_5w5s": Problem(omniglot, {"n_way": 5, "k_shot": 5, "num_query": 5}, GREY, METHODS),
+    "omniglot_10w5s": Problem(
+        omniglot, {"n_way": 10, "k_shot": 5, "num_query": 5}, {"in_channels": 1, "num_filters": 64}, DEPTHS
+    ),
+    "cifar_fs_5w1s": Problem(cifar_fs, {"n_way": 5, "k_shot": 1, "num_query": 15}, COLOUR, METHODS),
+    "cifar_fs_5w5s": Problem(cifar_fs, {"n_way": 5, "k_shot": 5, "num_query": 15}, COLOUR, METHODS),
+}
