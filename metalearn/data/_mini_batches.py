@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metalearn._checks import check_count, invalid
-from metalearn.data._augmentations import apply
+from metalearn._checks import check_count
 from metalearn.data._class_images import ClassImages
 from metalearn.data._episodes import TaskDistribution
+from metalearn.data._gather import check_source, gather
 from metalearn.types import Batch, Episode
 
 
@@ -39,23 +39,15 @@ class MiniBatches(TaskDistribution):
     transform: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.classes, ClassImages):
-            fix = "Pass MiniBatches(ClassImages(images), batch_size=16)."
-            raise TypeError(invalid("classes", "be a ClassImages", type(self.classes), fix))
+        check_source("MiniBatches", self.classes, self.transform)
         check_count("batch_size", self.batch_size, fix="Pass MiniBatches(classes, batch_size=16).")
-        if not (self.transform is None or callable(self.transform)):
-            raise TypeError(invalid("transform", "be a function of images, or None", repr(self.transform)))
 
     def draw(self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None) -> Episode:
         """Draw images of any class."""
-        home = self.classes.device
-        source = home if generator is None else generator.device
-        total, shape = len(self.classes.pixels), (num_tasks, self.batch_size)
-        chosen = torch.randint(total, shape, generator=generator, device=source).to(home)
-        labels = torch.searchsorted(self.classes.starts, chosen, right=True) - 1
-        pixels = self.classes.pixels.index_select(0, chosen.flatten()).unflatten(0, shape)
-        images = pixels.to(device or home).to(torch.get_default_dtype()).div_(255)
-        if self.transform is not None:
-            images = apply(self.transform, images, generator)
-        batch = Batch(images, labels.to(device or home))
+        source = self.classes.device if generator is None else generator.device
+        total = len(self.classes.pixels)
+        chosen = torch.randint(total, (num_tasks, self.batch_size), generator=generator, device=source)
+        images = gather(self.classes, chosen, self.transform, generator, device)
+        labels = torch.searchsorted(self.classes.starts.to(source), chosen, right=True) - 1
+        batch = Batch(images, labels.to(images.device))
         return Episode(batch, batch)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from metalearn._checks import check_count, invalid
-from metalearn.data._augmentations import apply
 from metalearn.data._class_images import ClassImages
 from metalearn.data._episodes import TaskDistribution
+from metalearn.data._gather import check_source, gather
 from metalearn.types import Batch, Episode
 
 
@@ -63,25 +63,19 @@ class EpisodeSampler(TaskDistribution):
     transform: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.classes, ClassImages):
-            fix = "Pass EpisodeSampler(ClassImages(images), ...)."
-            raise TypeError(invalid("classes", "be a ClassImages", type(self.classes), fix))
+        check_source("EpisodeSampler", self.classes, self.transform)
         fix = "Pass EpisodeSampler(classes, n_way=5, k_shot=1, num_query=15)."
         _check_counts("n_way", self.n_way, fix)
         _check_counts("k_shot", self.k_shot, fix)
         check_count("num_query", self.num_query, fix=fix)
-        if not (self.transform is None or callable(self.transform)):
-            raise TypeError(invalid("transform", "be a function of images, or None", repr(self.transform)))
         self._check_enough_classes()
         self._check_enough_images()
 
     def draw(self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None) -> Episode:
         """Draw classes and images of them."""
-        home = self.classes.device
-        device = device or home
-        chosen = self._draw_indices(num_tasks, generator).to(home)
-        pixels = self.classes.pixels.index_select(0, chosen.flatten()).unflatten(0, chosen.shape)
-        images = self._transformed(pixels.to(device).to(torch.get_default_dtype()).div_(255), generator)
+        device = device or self.classes.device
+        chosen = self._draw_indices(num_tasks, generator)
+        images = gather(self.classes, chosen, self.transform, generator, device)
         n_way, k_shot = _most(self.n_way), _most(self.k_shot)
         support, query = images.split([n_way * k_shot, n_way * self.num_query], dim=1)
 
@@ -125,17 +119,6 @@ class EpisodeSampler(TaskDistribution):
         indices = starts[labels].unsqueeze(-1) + shots
         support, query = indices.split([k_shot, self.num_query], dim=-1)
         return torch.cat([support.flatten(1), query.flatten(1)], dim=1)
-
-    def _transformed(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
-        if self.transform is None:
-            return images
-        result = apply(self.transform, images, generator)
-        if not isinstance(result, Tensor):
-            raise TypeError(invalid("transform", "return a tensor", type(result)))
-        if result.shape[:2] != images.shape[:2]:
-            condition = f"keep the first two axes {tuple(images.shape[:2])}"
-            raise ValueError(invalid("transform", condition, f"shape {tuple(result.shape)}"))
-        return result
 
     def _check_enough_classes(self) -> None:
         if _most(self.n_way) > len(self.classes):

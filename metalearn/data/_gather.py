@@ -1,0 +1,51 @@
+"""From the numbers of images to what a model sees, for all that draws images."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metalearn._checks import invalid
+from metalearn.data._augmentations import apply
+from metalearn.data._class_images import ClassImages
+
+Transform = Callable[..., Tensor]
+
+
+def check_source(name: str, classes: Any, transform: Any) -> None:
+    """Raise unless `name` can draw from these classes and call this transform."""
+    if not isinstance(classes, ClassImages):
+        fix = f"Pass {name}(ClassImages(images), ...)."
+        raise TypeError(invalid("classes", "be a ClassImages", type(classes), fix))
+    if not (transform is None or callable(transform)):
+        raise TypeError(invalid("transform", "be a function of images, or None", repr(transform)))
+
+
+def gather(
+    classes: ClassImages,
+    chosen: Tensor,
+    transform: Transform | None,
+    generator: torch.Generator | None,
+    device: torch.device | None,
+) -> Tensor:
+    """Return images `[tasks, n, C, H, W]` in [0, 1], transformed, on `device`, or else where the classes are.
+
+    Args:
+        classes: The images.
+        chosen: Indices `[tasks, n]` into their pixels, on any device.
+        transform: Maps images to images of the same tasks and n; an `Augmentation` draws from the generator.
+        generator: Source of its randomness.
+        device: Where the images go. They are gathered as bytes on their own device and converted there.
+    """
+    pixels = classes.pixels.index_select(0, chosen.flatten().to(classes.device)).unflatten(0, chosen.shape)
+    images = pixels.to(device or classes.device).to(torch.get_default_dtype()).div_(255)
+    if transform is None:
+        return images
+    result = apply(transform, images, generator)
+    if not isinstance(result, Tensor):
+        raise TypeError(invalid("transform", "return a tensor", type(result)))
+    if result.shape[:2] != images.shape[:2]:
+        condition = f"keep the first two axes {tuple(images.shape[:2])}"
+        raise ValueError(invalid("transform", condition, f"shape {tuple(result.shape)}"))
+    return result
