@@ -10,7 +10,7 @@ from benchmarks.images._methods import DEPTHS, METHODS
 from benchmarks.images._problems import Problem
 from metalearn import data
 
-IMAGES = data.ClassImages(torch.randint(256, (6, 7, 8, 8), generator=torch.manual_seed(0)).byte())
+IMAGES = data.ClassImages(torch.randint(256, (6, 13, 8, 8), generator=torch.manual_seed(0)).byte())
 SPLITS = {"train": IMAGES, "val": IMAGES, "test": IMAGES}
 ARGUMENTS = argparse.Namespace(budget=1e-9, looks=0, tasks=2, seed=0, device="cpu", statistics="support")
 

@@ -1,8 +1,8 @@
 """Train methods for few-shot images within a budget each: `METALEARN_DATA=folder python -m benchmarks.images NAME`.
 
 The folder holds archives as `ClassImages.from_npz` reads them. Every method trains for the same time, CPU time of one
-thread on a CPU, evaluations not counted; Adam's rate falls to 0 as half a cosine wave over it. Every result is written
-to a file of its own when it is there, and not run again with the same settings.
+thread on a CPU, evaluations not counted; the outer rate falls to 0 as half a cosine wave over it. Every result is
+written to a file of its own when it is there, and not run again with the same settings.
 """
 
 import argparse
@@ -45,7 +45,7 @@ class Run:
     def __call__(self) -> dict[str, Any]:
         """Train, and return the time, the iterations, the curve and the accuracies."""
         torch.manual_seed(self.arguments.seed)
-        tasks = self.problem.sampler(self.images["train"])
+        tasks = self.problem.sampler(self.images["train"], self.method.shots)
         batches = {
             "episodes": tasks,
             "training sets": data.SupportAsQuery(tasks),
@@ -66,7 +66,7 @@ class Run:
 
     def train(self, learner: outer.MetaLearner, batches: data.TaskDistribution, size: int) -> dict[str, Any]:
         """Train until the time is over, and look at the validation classes now and then."""
-        optimizer = torch.optim.Adam(learner.parameters(), lr=self.method.lr)
+        optimizer = self.method.optimizer(learner.parameters(), lr=self.method.lr)  # type: ignore[call-arg]
         budget, seconds, iterations = 60 * self.arguments.budget, 0.0, 0
         curve: list[tuple[int, int, float]] = []
         learner(batches.sample(size, device=learner.device))  # the checks of a first call

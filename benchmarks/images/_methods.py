@@ -1,16 +1,21 @@
 """The methods, each as a learner to train, what it trains on, and the learner to judge."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
 from metalearn import baselines, inner, outer
 
 Build = Callable[[nn.Module], outer.MetaLearner]
+
+
+REPTILE = inner.Adam(1e-3, betas=(0.0, 0.999))
 
 
 def _same(learner: outer.MetaLearner, n_way: int) -> outer.MetaLearner:
@@ -27,7 +32,9 @@ class Method:
         sees: What it trains on: "episodes", "training sets" of episodes, or "mini-batches" of all classes.
         judged: Makes the learner to evaluate of the trained one and the number of ways.
         model: Changes of the problem's model.
-        lr: Rate of the outer Adam at its start.
+        lr: Rate of the outer optimizer at its start.
+        optimizer: The outer optimizer.
+        shots: Support images of a class in training, if not as many as in the problem.
     """
 
     build: Build
@@ -36,6 +43,8 @@ class Method:
     judged: Callable[[outer.MetaLearner, int], outer.MetaLearner] = _same
     model: tuple[tuple[str, Any], ...] = ()
     lr: float = 3e-3
+    optimizer: type[torch.optim.Optimizer] = torch.optim.Adam
+    shots: int | None = None
 
 
 def _of(method: Callable[..., outer.MetaLearner], rule: inner.UpdateRule, **options: Any) -> Build:
@@ -48,6 +57,10 @@ def _of(method: Callable[..., outer.MetaLearner], rule: inner.UpdateRule, **opti
 def _width(learner: outer.MetaLearner) -> int:
     head: Any = learner.model.get_submodule("head")
     return head.in_features if isinstance(head, nn.Linear) else head.centroids.shape[1]
+
+
+def _reptile_at_test(learner: outer.MetaLearner, n_way: int) -> outer.MetaLearner:
+    return outer.Reptile(copy.deepcopy(learner.model), F.cross_entropy, REPTILE, num_steps=50)
 
 
 def _fine_tuned(learner: outer.MetaLearner, n_way: int) -> outer.MetaLearner:
@@ -105,8 +118,12 @@ METHODS: dict[str, Method] = {
         {"omniglot_5w1s": "98.3 +- 0.5", "omniglot_5w5s": "99.2 +- 0.2"},
     ),
     "Reptile": Method(
-        _of(outer.Reptile, inner.Adam(1e-3, betas=(0.0, 0.999)), num_steps=5, keep_state=True),
+        _of(outer.Reptile, REPTILE, num_steps=5, support_batches=5, keep_state=True),
         {"omniglot_5w1s": "97.68", "omniglot_5w5s": "99.48"},
+        judged=_reptile_at_test,
+        optimizer=torch.optim.SGD,
+        lr=1.0,
+        shots=10,
     ),
     "ANIL": Method(_of(outer.ANIL, inner.SGD(0.4), num_steps=1), {}),
     "iMAML": Method(

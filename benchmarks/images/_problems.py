@@ -27,9 +27,9 @@ class Problem:
     methods: dict[str, Method]
     meta_batch_size: int = 4
 
-    def sampler(self, classes: data.ClassImages) -> data.EpisodeSampler:
-        """Return the tasks of some classes."""
-        return data.EpisodeSampler(classes, **self.sizes)
+    def sampler(self, classes: data.ClassImages, shots: int | None = None) -> data.EpisodeSampler:
+        """Return the tasks of some classes, with another number of support images if given."""
+        return data.EpisodeSampler(classes, **{**self.sizes, "k_shot": shots or self.sizes["k_shot"]})
 
     def network(self, method: Method, num_classes: int, statistics: str) -> Any:
         """Return the network of a method."""
