@@ -1,8 +1,8 @@
 """A torchvision ResNet of your own, of which low-rank adapters and the head adapt while tasks share the rest.
 
 Run it as `python examples/low_rank.py images.npz`, with an archive that `ClassImages.from_npz` reads. A pretrained
-network, `resnet18(weights="DEFAULT")`, can be constant but for these parts: call `network.requires_grad_(False)` first,
-and use the statistics that it has, `models.use_batch_statistics(network, "frozen")`.
+network can be constant but for these parts: take `resnet18(weights="DEFAULT").requires_grad_(False)`, give it a new
+`fc`, and write "frozen" in place of "support", which keeps the statistics that it has.
 """
 
 import sys

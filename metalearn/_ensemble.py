@@ -41,8 +41,8 @@ class Ensemble:
 
     @property
     def model(self) -> nn.Module:
-        """The first learner's model."""
-        return self._learners[0].model
+        """The models of all."""
+        return nn.ModuleList([learner.model for learner in self._learners])
 
     @property
     def num_steps(self) -> int:

@@ -137,7 +137,8 @@ def cross_entropy(output: Tensor, target: Tensor, weight: Tensor | None = None) 
         output: Logits `[num_examples, num_classes]`.
         target: Class indices `[num_examples]`.
         weight: Weights `[num_examples]`, zero for padding. Classes without a weighted example are no part of the task:
-            their logits do not count. None weighs all alike and takes all classes.
+            their logits do not count, so that a task's examples must come together. None weighs all alike and takes
+            all classes.
 
     >>> logits = torch.tensor([[2.0, 1.0, 9.0], [0.0, 3.0, 9.0], [0.0, 0.0, 0.0]])
     >>> loss = cross_entropy(logits, torch.tensor([0, 1, 2]), torch.tensor([1.0, 1.0, 0.0]))

@@ -119,7 +119,10 @@ def main() -> None:
     parser.add_argument("name", choices=PROBLEMS)
     parser.add_argument("--methods", default="*", help="pattern of the methods to run, such as '*MAML*'")
     parser.add_argument("--budget", type=float, default=10, help="minutes to train each for (%(default)s)")
-    parser.add_argument("--statistics", default="transductive", help="of batch normalisation (%(default)s)")
+    sources = ["transductive", "support"]
+    parser.add_argument(
+        "--statistics", choices=sources, default=sources[0], help="of batch normalisation (%(default)s)"
+    )
     parser.add_argument("--looks", type=int, default=5, help="validations while it trains (%(default)s)")
     parser.add_argument("--tasks", type=int, default=600, help="tasks of the last evaluation (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)

@@ -61,8 +61,9 @@ class FeatureDistances:
 def feature_distances(features: Callable[[Any], Tensor], episodes: Episode) -> FeatureDistances:
     """Compute how far apart a task's support and query examples are in a space of features.
 
-    Support and query set of every task go through `features` by themselves, as in evaluation, so that batch
-    normalisation takes the statistics of that set. A module is used in the mode it is in.
+    Support and query set of every task go through `features` by themselves, so that batch normalisation takes the
+    statistics of that set, whatever the model's source of them. Weights are not looked at. A module is used in the mode
+    it is in.
 
     Args:
         features: A module or function from examples `[num_examples, ...]` to features `[num_examples, ...]`, such as

@@ -38,7 +38,7 @@ class LabelPermutations:
 
     @property
     def std(self) -> Summary:
-        """Every task's standard deviation over permutations; NaN for a single one."""
+        """Every task's standard deviation over permutations; 0 for a single one."""
         return Summary(self.scores.std(1, correction=min(1, self.scores.shape[1] - 1)))
 
     @property

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from metalearn import inner
-from metalearn._checks import check_count
+from metalearn._checks import check_count, invalid
 from metalearn._derivatives import grad_and_value
 from metalearn._tree import tree_leaves, tree_map, tree_zeros_like
 from metalearn.functional import uniform
@@ -58,6 +58,9 @@ class Transfer(MetaGradient):
 
     def adapt(self, problem: Problem, meta: Meta, support: Batch, key: Tensor, num_steps: int) -> Adapted:
         """Train on mini-batches of the support set."""
+        if tree_leaves(support.weight):
+            fix = "Give n_way and k_shot as numbers."
+            raise ValueError(invalid("tasks of a transfer baseline", "be of one size", "weights of examples", fix))
         params = best = meta.init
         state, lowest = problem.rule.init_state(meta.rule, params, key), None
         whole = Episode(support, Batch(()))

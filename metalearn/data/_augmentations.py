@@ -17,7 +17,7 @@ class Augmentation(ABC):
 
     >>> class Negative(Augmentation):
     ...     def __call__(self, images, generator=None):
-    ...         chosen = uniform(images.shape[:2], images, generator) < 0.5
+    ...         chosen = torch.rand(images.shape[:2], generator=generator).to(images.device) < 0.5
     ...         return torch.where(chosen[:, :, None, None, None], 1 - images, images)
     """
 
@@ -127,7 +127,7 @@ class Compose(Augmentation):
 
     def __init__(self, *transforms: Callable[..., Tensor]) -> None:
         object.__setattr__(self, "transforms", transforms)
-        for transform in transforms:
+        for transform in transforms or [None]:
             if not callable(transform) or isinstance(transform, type):
                 fix = "Write Compose(RandomFlip(), Normalize(0.5, 0.25)), say."
                 raise TypeError(invalid("Compose's transforms", "be functions of images", repr(transform), fix))

@@ -18,8 +18,9 @@ def check_source(name: str, classes: Any, transform: Any) -> None:
     if not isinstance(classes, ClassImages):
         fix = f"Pass {name}(ClassImages(images), ...)."
         raise TypeError(invalid("classes", "be a ClassImages", type(classes), fix))
-    if not (transform is None or callable(transform)):
-        raise TypeError(invalid("transform", "be a function of images, or None", repr(transform)))
+    if not (transform is None or callable(transform)) or isinstance(transform, type):
+        fix = "Write transform=data.RandomFlip(), say."
+        raise TypeError(invalid("transform", "be a function of images, or None", repr(transform), fix))
 
 
 def gather(

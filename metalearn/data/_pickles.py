@@ -1,7 +1,8 @@
 """Read the pickles that data sets come in, which could hold code, without running any.
 
-A pickle says which functions to call. Here they are the few below, whatever it asks for: enough for arrays of numbers
-and strings in lists, tuples and dicts. None of them is a class, so that nothing else can be constructed.
+A pickle says which functions to call, and which states to give to what they return. Here these are the few below,
+whatever it asks for: enough for arrays of numbers and strings in lists, tuples and dicts. Types and arrays are
+stand-ins that check their states, since NumPy's own take any, and nothing that is called has a state.
 """
 
 import pickle
@@ -32,7 +33,7 @@ def read_pickle(file: Path, condition: str) -> Any:
         raise FileNotFoundError(invalid("root", condition, f"no file {file}"))
     try:
         with file.open("rb") as stream:
-            return _Unpickler(stream, encoding="latin1").load()
+            return _plain(_Unpickler(stream, encoding="latin1").load())
     except _RefusedError as error:
         fix = "Nothing in it was run; do not trust where it comes from."
         raise ValueError(invalid(str(file), "hold plain values and arrays only", error, fix)) from error
@@ -56,24 +57,65 @@ class _Unpickler(pickle.Unpickler):
         raise _RefusedError("a reference to an object outside it")
 
 
-def _dtype(code: Any, *_: Any) -> np.dtype:
-    dtype = np.dtype(code, copy=True)  # The pickle then sets its byte order.
-    if dtype.kind not in KINDS:
-        raise _RefusedError(f"an array of dtype {dtype}")
-    return dtype
+class _DType:
+    """A dtype of plain elements; its state may say their byte order."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, code: Any, *_: Any) -> None:
+        self.value = np.dtype(code if isinstance(code, str) else object)
+        if self.value.kind not in KINDS:
+            raise _RefusedError(f"an array of dtype {self.value}")
+
+    def __setstate__(self, state: Any) -> None:
+        _, order, *structure = state[:5]
+        if order not in ("<", ">", "|", "=") or any(part is not None for part in structure):
+            raise _RefusedError(f"a dtype with the state {state!r}")
+        if order != "|":
+            self.value = self.value.newbyteorder(order)
 
 
-def _array(*_: Any) -> np.ndarray:
-    """Return the empty array that NumPy's pickles then fill."""
-    return np.empty(0, np.int8)
+class _Array:
+    """An array, once it has got its state."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, *_: Any) -> None:
+        self.value = np.empty(0, np.int8)
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, is_fortran, raw = state
+        if not isinstance(dtype, _DType):
+            raise _RefusedError(f"an array of dtype {dtype!r}")
+        self.value = _elements(raw, dtype).reshape(shape, order="F" if is_fortran else "C")
 
 
-def _array_of_buffer(buffer: bytes, dtype: np.dtype, shape: tuple[int, ...], order: Any) -> np.ndarray:
-    return np.frombuffer(buffer, dtype).reshape(shape, order=order)
+class _Call:
+    """A function that can be called, and not be given a state."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *args: Any) -> Any:
+        return self._function(*args)
+
+    def __setstate__(self, state: Any) -> None:
+        raise _RefusedError("a state for a function")
 
 
-def _scalar(dtype: np.dtype, value: bytes) -> Any:
-    return np.frombuffer(value, dtype)[0]
+def _elements(raw: bytes | str, dtype: _DType) -> np.ndarray:
+    # Python 2 wrote bytes as strings, which are read as Latin-1.
+    return np.frombuffer(raw.encode("latin1") if isinstance(raw, str) else raw, dtype.value)
+
+
+def _array_of_buffer(buffer: bytes, dtype: _DType, shape: tuple[int, ...], order: Any) -> np.ndarray:
+    return _elements(buffer, dtype).reshape(shape, order=order)
+
+
+def _scalar(dtype: _DType, value: bytes | str) -> Any:
+    return _elements(value, dtype)[0]
 
 
 def _encode(text: str, *_: Any) -> bytes:
@@ -81,11 +123,20 @@ def _encode(text: str, *_: Any) -> bytes:
     return text.encode("latin1")
 
 
-ALLOWED: dict[tuple[str, str], Callable[..., Any] | str] = {
-    ("numpy", "dtype"): _dtype,
+def _plain(content: Any) -> Any:
+    """Put arrays in the places of their stand-ins."""
+    if isinstance(content, dict):
+        return {key: _plain(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return type(content)(_plain(part) for part in content)
+    return content.value if isinstance(content, _Array | _DType) else content
+
+
+ALLOWED: dict[tuple[str, str], _Call | str] = {
+    ("numpy", "dtype"): _Call(_DType),
     ("numpy", "ndarray"): "an argument of _reconstruct, of which nothing can be made",
-    ("numpy.core.multiarray", "_reconstruct"): _array,
-    ("numpy.core.multiarray", "scalar"): _scalar,
-    ("numpy.core.numeric", "_frombuffer"): _array_of_buffer,
-    ("_codecs", "encode"): _encode,
+    ("numpy.core.multiarray", "_reconstruct"): _Call(_Array),
+    ("numpy.core.multiarray", "scalar"): _Call(_scalar),
+    ("numpy.core.numeric", "_frombuffer"): _Call(_array_of_buffer),
+    ("_codecs", "encode"): _Call(_encode),
 }

@@ -90,8 +90,9 @@ class FrozenNorm(BatchNorm):
 class PerStepNorm(BatchNorm):
     """Batch normalisation with affine parameters and running statistics of its own for every inner step.
 
-    In training mode the batch's statistics count, and a learner's training steps update the running ones. In evaluation
-    mode the running ones count. Row t belongs to the network before step t, the last one to the adapted network.
+    Row t belongs to the network before step t, the last one to the adapted network. Support sets are always normalised
+    by themselves, so that a task is adapted to as it was in training. A query batch is so in training mode, where a
+    learner's steps update the running statistics; in evaluation mode these count.
 
     Args:
         num_features: Number of channels C.
@@ -103,7 +104,7 @@ class PerStepNorm(BatchNorm):
     Attributes:
         mean: Running means `[num_steps + 1, C]`.
         var: Running variances `[num_steps + 1, C]`.
-        at_step: The row to use, as a vector `[num_steps + 1]` of zeros and a one.
+        at_step: The row of a support pass, as a vector `[num_steps + 1]` of zeros and a one; empty for a query pass.
         tracking: Whether a call updates the running statistics.
 
     References:
@@ -119,18 +120,18 @@ class PerStepNorm(BatchNorm):
         self, num_features: int, num_steps: int, eps: float = 1e-5, affine: bool = True, momentum: float = 0.1
     ) -> None:
         super().__init__(num_features, eps, affine)
-        rows, self.momentum, self.tracking = num_steps + 1, momentum, False
+        rows, self.share, self.tracking = num_steps + 1, momentum, False
         if affine:
             self.weight = nn.Parameter(torch.ones(rows, num_features))
             self.bias = nn.Parameter(torch.zeros(rows, num_features))
         self.register_buffer("mean", torch.zeros(rows, num_features))
         self.register_buffer("var", torch.ones(rows, num_features))
-        self.register_buffer("at_step", torch.eye(rows)[-1].clone(), persistent=False)
+        self.register_buffer("at_step", torch.empty(0), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised inputs."""
         weight, bias = (None if rows is None else self._row(rows) for rows in (self.weight, self.bias))
-        if not self.training:
+        if not self.training and not self.at_step.numel():
             return self.scaled(x, self._row(self.mean), self._row(self.var), weight, bias)
         if self.tracking:
             self._track(x.detach())
@@ -140,16 +141,17 @@ class PerStepNorm(BatchNorm):
 
     def _row(self, rows: Tensor) -> Tensor:
         # A product instead of an index: it compiles, and vmaps, without a look at the number.
-        return (self.at_step[:, None] * rows).sum(0)
+        return (self.at_step[:, None] * rows).sum(0) if self.at_step.numel() else rows[-1]
 
     @torch.no_grad()
     def _track(self, x: Tensor) -> None:
-        """Move the row's running statistics towards those of the batch, its variance taken without bias."""
-        mean, var = moments(x, self.weights(x))
-        count = x[:, 0].numel()
-        share = (self.momentum or 0.0) * self.at_step[:, None]
-        self.mean += share * (mean - self.mean)
-        self.var += share * (var * count / max(count - 1, 1) - self.var)
+        """Move the row's running statistics towards those of a batch, its variance taken without bias, if finite."""
+        weight, row = self.weights(x), int(self.at_step.argmax()) if self.at_step.numel() else -1
+        mean, var = moments(x, weight)
+        count = int((weight > 0).sum()) * x[0, 0].numel()
+        if mean.isfinite().all() and var.isfinite().all():
+            self.mean[row] += self.share * (mean - self.mean[row])
+            self.var[row] += self.share * (var * count / max(count - 1, 1) - self.var[row])
 
 
 def has_running_rows(model: nn.Module) -> bool:
@@ -172,7 +174,8 @@ def tracking(model: nn.Module) -> Iterator[None]:
 
 def moments(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and variance `[C]` of inputs `[n, C, ...]` with weights `[n]` of the examples, in float32 or more."""
-    weight = weight.to(torch.promote_types(x.dtype, torch.float32))
+    precise = torch.promote_types(x.dtype, torch.float32)
+    x, weight = x.to(precise), weight.to(precise)
     share = (weight / weight.sum())[:, None]
 
     def average(x: Tensor) -> Tensor:
@@ -198,7 +201,7 @@ class Norms:
     def of(cls, model: nn.Module) -> "Norms":
         """Find a model's layers."""
         norms = [(name, norm) for name, norm in model.named_modules() if isinstance(norm, BatchNorm)]
-        rows = tuple((name, len(norm.at_step) if isinstance(norm, PerStepNorm) else 0) for name, norm in norms)
+        rows = tuple((name, len(norm.mean) if isinstance(norm, PerStepNorm) else 0) for name, norm in norms)
         return cls(rows, any(isinstance(norm, SupportNorm) for _, norm in norms))
 
     def told(self, model: nn.Module, weight: Tensor | tuple[()] = (), step: int | None = None) -> dict[str, Tensor]:

@@ -12,6 +12,8 @@ from metalearn._checks import check_choice, check_count, invalid
 from metalearn.models._batch_norm import BatchNorm, FrozenNorm, PerStepNorm, SupportNorm, moments
 
 BATCH_STATISTICS = ("transductive", "support", "per_step", "frozen")
+KNOWN = {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm}
+KNOWN |= {BatchNorm, SupportNorm, FrozenNorm, PerStepNorm}
 
 
 def _norms(model: nn.Module) -> list[tuple[str, _NormBase]]:
@@ -54,12 +56,12 @@ def use_batch_statistics(model: nn.Module, source: str = "transductive", *, num_
         model: Any module; a normalisation layer itself is returned as a new one.
         source: What normalises a query example. "transductive": its query batch, the habit of the MAML papers, which
             lets test examples help one another. "support": the support set. "per_step": in training the query batch, in
-            evaluation running statistics of each inner step, which has affine parameters of its own too (MAML++).
+            evaluation running statistics; every inner step has affine parameters of its own (MAML++).
             "frozen": the statistics that the layers have now, for pretrained models.
         num_steps: Number of inner steps, at least 1; needed for "per_step" alone.
 
     Raises:
-        TypeError: If `num_steps` is missing or no int.
+        TypeError: If `num_steps` is missing or no int, or a layer is of a kind of its own.
         ValueError: If the source is unknown, or "frozen" and a layer has no statistics.
 
     References:
@@ -72,7 +74,9 @@ def use_batch_statistics(model: nn.Module, source: str = "transductive", *, num_
     check_choice("source", source, BATCH_STATISTICS)
     if source == "per_step":
         check_count("num_steps", num_steps, fix="Write use_batch_statistics(model, 'per_step', num_steps=5), say.")
-    return _replace(model, {name: _replacement(name, norm, source, num_steps or 0) for name, norm in _norms(model)})
+    new = {id(norm): _replacement(name, norm, source, num_steps or 0) for name, norm in _norms(model)}
+    places = model.named_modules(remove_duplicate=False)  # a layer may have several
+    return _replace(model, {name: new[id(module)] for name, module in list(places) if id(module) in new})
 
 
 def _replace(model: nn.Module, layers: dict[str, nn.Module]) -> nn.Module:
@@ -89,18 +93,20 @@ def _replacement(name: str, norm: _NormBase, source: str, num_steps: int) -> nn.
         norm.track_running_stats = False
         norm.running_mean = norm.running_var = norm.num_batches_tracked = None
         return norm
+    if type(norm) not in KNOWN:
+        fix = "Put models.BatchNorm in its place."
+        raise TypeError(invalid(f"layer {name!r}", "be a batch normalisation of PyTorch", type(norm).__name__, fix))
     if isinstance(norm, PerStepNorm):
         fix = "Build the model anew."
         raise ValueError(invalid(f"layer {name!r}", "have one row of affine parameters", "one for every step", fix))
     if isinstance(norm, FrozenNorm) and source == "frozen":
         return norm
-    kinds: dict[str, Callable[..., BatchNorm]] = {
-        "transductive": BatchNorm,
-        "support": SupportNorm,
-        "frozen": FrozenNorm,
-        "per_step": lambda *given: PerStepNorm(given[0], num_steps, *given[1:]),
-    }
-    new = kinds[source](norm.num_features, norm.eps, norm.affine)
+    new: BatchNorm
+    if source == "per_step":
+        new = PerStepNorm(norm.num_features, num_steps, norm.eps, norm.affine, norm.momentum or 0.1)
+    else:
+        kind = {"transductive": BatchNorm, "support": SupportNorm, "frozen": FrozenNorm}[source]
+        new = kind(norm.num_features, norm.eps, norm.affine)
     if norm.affine:
         new.weight, new.bias = _affine(norm, num_steps + 1 if source == "per_step" else 0)
     if isinstance(new, FrozenNorm):
@@ -108,7 +114,8 @@ def _replacement(name: str, norm: _NormBase, source: str, num_steps: int) -> nn.
             fix = "Choose 'transductive' or 'support', or load a pretrained model."
             raise ValueError(invalid(f"layer {name!r}", "have statistics to be frozen", "none", fix))
         new.mean, new.var = norm.running_mean.clone(), norm.running_var.clone()
-    return new.train(norm.training).to(norm.weight if norm.affine else torch.empty(0))
+    like = next((tensor for tensor in (norm.weight, norm.running_mean) if tensor is not None), torch.empty(0))
+    return new.train(norm.training).to(like)
 
 
 def _affine(norm: _BatchNorm, rows: int) -> tuple[nn.Parameter, nn.Parameter]:

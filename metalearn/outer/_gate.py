@@ -12,6 +12,7 @@ from metalearn.outer._learner_checks import (
     check_device,
     check_episodes,
     check_keys,
+    check_norms,
     check_precision,
     check_support_batches,
     check_task_axis,
@@ -33,14 +34,16 @@ class Gate:
         """Raise for what is wrong with the episodes or their losses, and return the keys."""
         num_tasks = check_episodes(episodes)
         self.data(learner, episodes, episodes.support)
-        self.once("losses", learner, lambda: _check_losses(learner, episodes))
+        weighted = tuple(bool(tree_leaves(batch.weight)) for batch in episodes)
+        self.once(f"losses {weighted}", learner, lambda: _check_losses(learner, episodes))
         return self._keys(learner, num_tasks, keys)
 
     def support(self, learner: "MetaLearner", support: Batch, keys: Tensor | None) -> Tensor:
         """Raise for what is wrong with the support sets or their loss, and return the keys."""
         num_tasks = check_task_axis({"support": support})
         self.data(learner, support, support)
-        self.once("support", learner, lambda: _check_losses(learner, Episode(support, Batch(()))))
+        weighted = bool(tree_leaves(support.weight))
+        self.once(f"support {weighted}", learner, lambda: _check_losses(learner, Episode(support, Batch(()))))
         return self._keys(learner, num_tasks, keys)
 
     def gradient(self, learner: "MetaLearner", meta: Meta, episode: Episode, key: Tensor) -> None:
@@ -50,6 +53,7 @@ class Gate:
     def data(self, learner: "MetaLearner", data: Any, support: Batch) -> None:
         """Raise unless data and learner agree on the device, and the support set on its number of parts."""
         check_device(data, learner.device)
+        check_norms(learner.model, learner.problem)
         check_precision(learner.device.type, learner.dtype)
         check_support_batches(support, learner.support_batches)
 

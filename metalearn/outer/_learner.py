@@ -29,6 +29,7 @@ from metalearn.outer._learner_checks import (
     check_parameters,
     check_reaches,
     check_serial,
+    check_statistics,
 )
 from metalearn.outer._select import Selection, select, trainable
 from metalearn.outer._unrolled import Unrolled
@@ -141,6 +142,7 @@ class MetaLearner(nn.Module):
             "rule": [f"rule.{name}" for name, _ in self.rule.named_parameters()],
         }
         check_reaches(estimator, self.problem.rule, learned)
+        check_statistics(self.model, self.problem, estimator)
         estimator.check(self.problem, tree_detach(self.meta))
         self._estimator, self._gate = estimator, Gate()
 

@@ -10,10 +10,12 @@ from torch.nn.parameter import is_lazy
 
 from metalearn._checks import check_choice, check_count, invalid
 from metalearn._tree import tree_leaves
+from metalearn.functional import OnQuery, OnSupport
 from metalearn.inner import UpdateRule
 from metalearn.models import running_statistics
+from metalearn.models._batch_norm import Norms
 from metalearn.outer._base import MetaGradient
-from metalearn.types import Batch, Episode
+from metalearn.types import Batch, Episode, Problem
 
 
 def check_arguments(
@@ -135,7 +137,7 @@ def check_task_axis(batches: dict[str, Batch]) -> int:
             for leaf in tree_leaves(part):
                 _check_leaf(f"{name}.{field}", leaf)
                 num_tasks[f"{name}.{field}"] = leaf.shape[0]
-        _check_examples(name, batch.x, batch.y)
+        _check_examples(name, *batch)
     if len(set(num_tasks.values())) != 1 or 0 in num_tasks.values():
         fix = "Every tensor begins with [num_tasks, num_examples]; for one task that is tensor[None]."
         raise ValueError(invalid("episodes", "agree on a number of tasks of at least 1", num_tasks, fix))
@@ -151,7 +153,10 @@ def _check_leaf(name: str, leaf: Any) -> None:
         raise ValueError(invalid("episodes", "not require grad", f"{name}, whose gradient would be lost", fix))
 
 
-def _check_examples(name: str, x: Any, y: Any) -> None:
+def _check_examples(name: str, x: Any, y: Any, weight: Any) -> None:
+    if isinstance(x, Tensor) and isinstance(weight, Tensor) and weight.shape != x.shape[:2]:
+        got, fix = f"{name}.weight {tuple(weight.shape)}", f"Give {name}.weight one number an example."
+        raise ValueError(invalid("weights", f"be of shape {tuple(x.shape[:2])}, [num_tasks, num_examples]", got, fix))
     if isinstance(x, Tensor) and isinstance(y, Tensor) and min(x.dim(), y.dim()) > 1 and x.shape[:2] != y.shape[:2]:
         got = f"{name}.x {tuple(x.shape)} and {name}.y {tuple(y.shape)}"
         fix = "Both begin with [num_tasks, num_examples]."
@@ -164,6 +169,31 @@ def check_device(batches: Any, device: torch.device) -> None:
         if leaf.device != device:
             fix = f"Write episodes.to({str(device)!r}), or sample(..., device={str(device)!r})."
             raise ValueError(invalid("episodes", f"be on the learner's device {device}", leaf.device, fix))
+
+
+def check_norms(model: nn.Module, problem: Problem) -> None:
+    """Raise if normalisation layers have been replaced since the losses were made."""
+    losses = [on.loss for on in (problem.support_loss, problem.query_loss) if isinstance(on, OnSupport | OnQuery)]
+    if losses and any(loss.norms != Norms.of(model) for loss in losses):
+        fix = "Call models.use_batch_statistics(model) before you build the learner."
+        raise ValueError(invalid("model", "keep its normalisation layers in a learner", "others", fix))
+
+
+def check_statistics(model: nn.Module, problem: Problem, estimator: MetaGradient) -> None:
+    """Raise unless the model's normalisation layers get what they need of losses and estimator."""
+    norms = Norms.of(model)
+    told = isinstance(problem.support_loss, OnSupport) and isinstance(problem.query_loss, OnQuery)
+    if not told and (norms.by_support or any(rows for _, rows in norms.rows)):
+        fix = "Give a criterion, or functional.OnSupport(...) and functional.OnQuery(functional.ModelLoss(...))."
+        got = "a loss of its own"
+        raise ValueError(invalid("'support' or 'per_step' statistics", "be used by losses of the model", got, fix))
+    for name, rows in norms.rows:
+        if rows not in (0, problem.num_steps + 1):
+            fix = f"Write batch_statistics='per_step', num_steps={problem.num_steps}."
+            raise ValueError(invalid(f"layer {name!r}", f"be made for {problem.num_steps} inner steps", rows - 1, fix))
+        if rows and "support" not in estimator.differentiates:
+            got, fix = "'per_step' in the model", "Use batch_statistics='support'."
+            raise ValueError(invalid(f"batch statistics under {estimator}", "not be tracked", got, fix))
 
 
 def check_precision(kind: str, dtype: torch.dtype) -> None:
@@ -185,6 +215,9 @@ def check_keys(keys: Any, num_tasks: int) -> None:
 
 def check_support_batches(support: Batch, num_batches: int) -> None:
     """Raise unless the support set can be dealt into equal parts."""
+    if num_batches > 1 and tree_leaves(support.weight):
+        fix = "Leave support_batches out."
+        raise ValueError(invalid("support_batches", "be 1 for tasks of different sizes", num_batches, fix))
     sizes = {leaf.shape[1] for leaf in tree_leaves(support) if leaf.dim() > 1}
     if bad := [size for size in sizes if size % num_batches]:
         fix = f"Use support_batches={_largest_divisor(bad[0], num_batches)}, say."

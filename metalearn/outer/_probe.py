@@ -119,6 +119,11 @@ def _check_loss(name: str, problem: Problem, meta: Meta, episodes: Episode, batc
             _check_weights(on.loss, batch)
             _check_targets(name, on.loss, meta, batch)
         loss = on(meta.init, meta.shared, take(episodes, 0), *([0] if name == "support" else []))
+    except TypeError as error:
+        if not tree_leaves(batch.weight):
+            raise
+        fix = "Use functional.cross_entropy, or a criterion (output, target, weight) -> scalar."
+        raise TypeError(invalid(f"{name} loss", "take the weights of the examples", error, fix)) from error
     except (RuntimeError, IndexError) as error:
         shapes = ", ".join(f"{tuple(leaf.shape)} of {leaf.dtype}" for leaf in tree_leaves(take(batch, 0)))
         dtype = tree_leaves(meta.init)[0].dtype

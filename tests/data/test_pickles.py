@@ -108,3 +108,36 @@ def test_damaged_pickles_are_named(write, value):
 def test_a_missing_pickle(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"root must hold it; got no file .*x\.pkl"):
         read_pickle(tmp_path / "x.pkl", "hold it")
+
+
+class WithState:
+    """Pickles as NumPy's dtype "u1" with a state of its own."""
+
+    def __init__(self, state):
+        self.state = state
+
+    def __reduce__(self):
+        return np.dtype, ("u1", False, True), self.state
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        (3, "|", None, ("a",), {"a": (np.dtype("u1"), 4096)}, 1, 1, 0),  # an element outside of the array's memory
+        (3, "|", (np.dtype("u1"), (9,)), None, None, -1, -1, 0),
+        (3, "O", None, None, None, -1, -1, 0x3F),
+    ],
+)
+def test_types_take_no_state_but_their_byte_order(tmp_path, state):
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps(WithState(state)))
+    with pytest.raises(ValueError, match="a dtype with the state"):
+        read_pickle(path, "be a pickle")
+
+
+@pytest.mark.parametrize("name", ["multiarray\nscalar", "multiarray\n_reconstruct", "numeric\n_frombuffer"])
+def test_functions_take_no_state(tmp_path, name):
+    path = tmp_path / "x.pkl"
+    path.write_bytes(f"cnumpy.core.{name}\n}}b.".encode())
+    with pytest.raises(ValueError, match="a state for a function"):
+        read_pickle(path, "be a pickle")

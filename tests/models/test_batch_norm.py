@@ -105,6 +105,7 @@ def test_running_statistics_are_those_of_their_step():
     unbiased = before.transpose(0, 1).flatten(1).var(1)
     assert torch.allclose(norm.var[0], 1 - momentum + momentum * unbiased)
     after = learner.adapt(episodes.support)
+    assert rows[1].any()
     with torch.no_grad():
         conv.weight.copy_(after.params["features.0.weight"][0])
         conv.bias.copy_(after.params["features.0.bias"][0])
@@ -125,6 +126,37 @@ def test_running_statistics_rest_outside_of_training():
 def test_steps_beyond_those_of_training_use_the_last_row():
     learner, episodes = learner_of("per_step").eval(), episodes_of()
     assert learner.adapt(episodes.support, 5).loss(episodes.query).isfinite().all()
+
+
+def test_adaptation_is_the_same_in_evaluation():
+    learner, episodes = learner_of("per_step"), episodes_of()
+    trained = learner.adapt(episodes.support).params
+    adapted = learner.eval().adapt(episodes.support).params
+    assert all(torch.equal(adapted[name], trained[name]) for name in trained)
+
+
+def test_a_batch_that_is_not_finite_leaves_the_statistics_as_they_were():
+    learner, episodes = learner_of("per_step"), episodes_of()
+    learner(episodes)
+    episodes.query.x[0, 0] = torch.inf
+    before = learner.model.features[1].mean[2].clone()
+    learner(episodes)
+    assert torch.equal(learner.model.features[1].mean[2], before)
+    assert learner.model.features[1].mean.isfinite().all()
+
+
+def test_losses_of_ones_own_are_refused():
+    with pytest.raises(ValueError, match=r"functional.OnQuery"):
+        learner_of("support", query_loss=lambda params, shared, episode: 0)
+
+
+def test_a_layer_that_does_more_is_refused():
+    class Activated(nn.BatchNorm2d):
+        def forward(self, x):
+            return super().forward(x).relu()
+
+    with pytest.raises(TypeError, match=r"layer '0' must be a batch normalisation of PyTorch; got Activated"):
+        models.use_batch_statistics(nn.Sequential(Activated(2)))
 
 
 def test_affine_parameters_of_each_step_learn():
@@ -198,6 +230,44 @@ def test_a_pretrained_layer_is_frozen_as_it_is():
     assert models.batch_statistics(again) == "transductive"
 
 
+def test_a_layer_with_two_places_stays_one():
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Linear(3, 3))
+    model.append(model[1])
+    assert models.use_batch_statistics(model, "support")[1] is model[3]
+    assert models.running_statistics(model) == []
+
+
+def test_replaced_layers_are_noticed():
+    learner = learner_of("transductive")
+    learner(episodes_of())
+    models.use_batch_statistics(learner.model, "support")
+    with pytest.raises(ValueError, match="before you build the learner"):
+        learner.adapt(episodes_of().support)
+
+
+def test_what_a_layer_had_is_kept():
+    norm = nn.BatchNorm1d(3, affine=False, momentum=0.01, eps=0.1).double()
+    frozen = models.use_batch_statistics(copy.deepcopy(norm), "frozen")
+    assert (frozen.eps, frozen.mean.dtype) == (0.1, torch.float64)
+    assert models.use_batch_statistics(norm, "per_step", num_steps=2).share == 0.01
+
+
+def test_weights_that_come_later_are_checked_too():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).double()
+    learner = outer.MAML(model, F.cross_entropy, inner.SGD(0.1), num_steps=1)
+    episodes = episodes_of()
+    learner(episodes)
+    weighted = Episode(*(batch._replace(weight=torch.ones(batch.y.shape).double()) for batch in episodes))
+    with pytest.raises(TypeError, match="functional.cross_entropy"):
+        learner(weighted)
+    flat = Episode(*(batch._replace(weight=batch.weight[..., None]) for batch in weighted))
+    with pytest.raises(ValueError, match="one number an example"):
+        learner(flat)
+    two = outer.MAML(model, lambda output, y: F.cross_entropy(output, y), inner.SGD(0.1), num_steps=1)
+    with pytest.raises(TypeError, match="take the weights of the examples"):
+        two(weighted)
+
+
 BAD = [
     (lambda: models.use_batch_statistics(nn.BatchNorm1d(2), "suport"), ValueError, "Did you mean 'support'?"),
     (lambda: models.use_batch_statistics(nn.BatchNorm1d(2), "per_step"), TypeError, "num_steps=5"),
@@ -208,6 +278,12 @@ BAD = [
     ),
     (lambda: models.use_batch_statistics(model_of("per_step")), ValueError, "Build the model anew"),
     (lambda: outer.Replicas([learner_of("per_step")]), ValueError, "keep no statistics"),
+    (lambda: learner_of("per_step", num_steps=5), ValueError, "num_steps=5"),
+    (
+        lambda: learner_of("per_step", estimator=outer.EvolutionStrategies(2, inner=True)),
+        ValueError,
+        "Use batch_statistics='support'",
+    ),
 ]
 
 
