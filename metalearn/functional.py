@@ -147,7 +147,7 @@ def cross_entropy(output: Tensor, target: Tensor, weight: Tensor | None = None) 
     """
     if weight is None:
         return F.cross_entropy(output, target)
-    hot = _one_hot(output, target)
+    hot = one_hot(output, target)
     losses = -(hot * F.log_softmax(_without_absent(output, hot, weight), -1)).sum(-1)
     return (weight * losses).sum() / weight.sum()
 
@@ -165,11 +165,12 @@ def accuracy(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Te
     """
     if weight is None:
         return (output.argmax(-1) == target).float().mean()
-    right = _without_absent(output, _one_hot(output, target), weight).argmax(-1) == target
+    right = _without_absent(output, one_hot(output, target), weight).argmax(-1) == target
     return (weight * right).sum() / weight.sum()
 
 
-def _one_hot(output: Tensor, target: Tensor) -> Tensor:
+def one_hot(output: Tensor, target: Tensor) -> Tensor:
+    """Return which logit `[num_examples, num_classes]` is each example's own."""
     return target[..., None] == torch.arange(output.shape[-1], device=output.device)
 
 

@@ -6,7 +6,6 @@ written to a file of its own when it is there, and not run again with the same s
 """
 
 import argparse
-import json
 import math
 import os
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 import torch
 
+from benchmarks._records import keep, kept
 from benchmarks.images._methods import Method
 from benchmarks.images._problems import PROBLEMS, Problem
 from metalearn import Evaluation, data, evaluate, fit, functional, keep_large_blocks, outer
@@ -59,7 +59,7 @@ class Run:
         if self.method.sees in batches:
             size = 1 if flat else self.problem.meta_batch_size
             trained = self.train(learner, batches[self.method.sees], size)
-        rest = [name for name in self.images if name not in ("train", "val")] or ["val"]
+        rest = [name for name in self.images if name not in ("train", "val")]
         scores = {name: self.score(learner, name, self.arguments.tasks) for name in (*rest, "val")}
         accuracies = {name: [result["accuracy"].mean, result["accuracy"].ci95] for name, result in scores.items()}
         return {**trained, "accuracies": accuracies, "statistics": scores["val"].batch_statistics}
@@ -88,6 +88,14 @@ class Run:
         result = evaluate(judged, tasks, num_tasks=num_tasks, metrics=METRICS, generator=generator)
         learner.train()
         return result
+
+
+def read(problem: Problem, device: str, parser: argparse.ArgumentParser) -> dict[str, data.ClassImages]:
+    """Return the problem's classes on the device; end with an error if nobody said where they are."""
+    if "METALEARN_DATA" not in os.environ:
+        parser.error("METALEARN_DATA must be set to a folder of archives")
+    images = problem.images(Path(os.environ["METALEARN_DATA"]))
+    return {split: classes.to(device) for split, classes in images.items()}
 
 
 def clock(device: torch.device) -> float:
@@ -131,24 +139,20 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="run nothing; print what has been run with these settings")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    if "METALEARN_DATA" not in os.environ:
-        parser.error("METALEARN_DATA must be set to a folder of archives")
     problem = PROBLEMS[arguments.name]
-    images = problem.images(Path(os.environ["METALEARN_DATA"]))
-    images = {split: classes.to(arguments.device) for split, classes in images.items()}
+    images = read(problem, arguments.device, parser)
     keys = ("budget", "statistics", "tasks", "seed", "device")
     settings = {key: getattr(arguments, key) for key in keys}
     results = {}
     for row, method in problem.methods.items():
         path = arguments.out / arguments.name / f"{row}, {arguments.statistics}, seed {arguments.seed}.json"
-        known = json.loads(path.read_text()) if path.exists() else {"settings": None}
-        if known["settings"] != settings and not arguments.show and fnmatch(row, arguments.methods):
+        record = kept(path, settings)
+        if record is None and not arguments.show and fnmatch(row, arguments.methods):
             print(f"{row}:", flush=True)
-            known = {"settings": settings, **Run(problem, method, images, arguments)()}
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(known))
-        if known["settings"] == settings:
-            results[row] = known
+            record = Run(problem, method, images, arguments)()
+            keep(path, settings, record)
+        if record is not None:
+            results[row] = record
     show(arguments.name, results)
 
 

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -95,15 +94,11 @@ IN_FEW_STEPS = {  # iMAML in the form of its authors' code, with 6 steps in plac
     "system_strength": 12.0,
     "solver": outer.CG(2, damping=1.0),
 }
-REPRESENTATION = partial(outer.HyperRepresentation, rule=inner.LearnedRate(inner.SGD(0.1)), num_steps=5)
 TURTLE = inner.LearnedRate(inner.Turtle(("grad",), lr=0.4), per="tensor")
 
 
 def _representation(**options: Any) -> Build:
-    def build(model: nn.Module) -> outer.MetaLearner:
-        return REPRESENTATION(model, F.cross_entropy, **options)
-
-    return build
+    return _of(outer.HyperRepresentation, inner.LearnedRate(inner.SGD(0.1)), num_steps=5, **options)
 
 
 JOINT = outer.Unrolled(order=1, multi_step=outer.MultiStep())
@@ -147,11 +142,7 @@ METHODS: dict[str, Method] = {
 }
 
 
-def _kfc(model: nn.Module) -> outer.MetaLearner:
-    rule = inner.SelfAdapting(inner.KroneckerNetwork(0.5, num_layers=4, normalise=True), lr=0.5)
-    return outer.MAML(model, F.cross_entropy, rule, num_steps=4)
-
-
+KRONECKER = inner.SelfAdapting(inner.KroneckerNetwork(0.5, num_layers=4, normalise=True), lr=0.5)
 CNN = {1: "29.20 +- 1.13", 2: "60.94 +- 1.54", 3: "91.69 +- 0.70", 4: "97.56 +- 0.45"}
 KFC = {1: "66.45 +- 1.42", 2: "91.13 +- 0.93", 3: "96.57 +- 0.86", 4: "98.49 +- 0.41"}
 DEPTHS: dict[str, Method] = {}
@@ -161,4 +152,6 @@ for layers in CNN:
     DEPTHS[f"CNN, {layers} layers"] = Method(
         _of(outer.MAML, inner.SGD(rate), num_steps=4), {"omniglot_10w5s": CNN[layers]}, model=changes
     )
-    DEPTHS[f"CNN + KFC, {layers} layers"] = Method(_kfc, {"omniglot_10w5s": KFC[layers]}, model=changes)
+    DEPTHS[f"CNN + KFC, {layers} layers"] = Method(
+        _of(outer.MAML, KRONECKER, num_steps=4), {"omniglot_10w5s": KFC[layers]}, model=changes
+    )

@@ -6,13 +6,12 @@ of the head is disturbed by noise. 100 test tasks, as in the paper.
 """
 
 import argparse
-import os
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
 
-from benchmarks.images.__main__ import METRICS, Run
+from benchmarks.images.__main__ import METRICS, Run, read
 from benchmarks.images._methods import DEPTHS
 from benchmarks.images._problems import PROBLEMS
 from metalearn import Evaluation, analysis, data, keep_large_blocks
@@ -37,8 +36,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(arguments.seed)
     problem, method = PROBLEMS["omniglot_10w5s"], DEPTHS["CNN, 4 layers"]
-    images = problem.images(Path(os.environ["METALEARN_DATA"]))
-    images = {split: classes.to(arguments.device) for split, classes in images.items()}
+    images = read(problem, arguments.device, parser)
     tasks: dict[str, data.EpisodeSampler] = {split: problem.sampler(images[split]) for split in images}
     learner = method.build(problem.network(method, 10, arguments.statistics)).to(arguments.device)
     trained = Run(problem, method, images, arguments).train(learner, tasks["train"], problem.meta_batch_size)

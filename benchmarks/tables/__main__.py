@@ -4,7 +4,6 @@ Every experiment is written to a file of its own when it is done, and not run ag
 """
 
 import argparse
-import json
 import re
 import time
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks._records import keep, kept
 from benchmarks.tables._experiment import Experiment, Settings, Table, interval, mark
 from metalearn import keep_large_blocks
 
@@ -28,8 +28,8 @@ def path_of(folder: Path, experiment: Experiment) -> Path:
 
 def written(path: Path, settings: Settings) -> dict[str, list[float]] | None:
     """Return every column's values, if the experiment has been run with these settings."""
-    known = json.loads(path.read_text()) if path.exists() else {"settings": None}
-    return known["values"] if known["settings"] == asdict(settings) else None
+    record = kept(path, asdict(settings))
+    return None if record is None else record["values"]
 
 
 def run(path: Path, experiment: Experiment, settings: Settings) -> dict[str, list[float]]:
@@ -37,10 +37,7 @@ def run(path: Path, experiment: Experiment, settings: Settings) -> dict[str, lis
     start = time.perf_counter()
     values = experiment.run(settings)
     seconds = round(time.perf_counter() - start)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps({"settings": asdict(settings), "seconds": seconds, "values": values}))
-    part.replace(path)
+    keep(path, asdict(settings), {"seconds": seconds, "values": values})
     print(f"{experiment.row}: {seconds} s, {values}", flush=True)
     return values
 

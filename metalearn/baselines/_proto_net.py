@@ -5,7 +5,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from metalearn._checks import check_count, invalid
-from metalearn.functional import cross_entropy
+from metalearn.functional import cross_entropy, one_hot
 from metalearn.inner import SGD
 from metalearn.outer import MetaLearner
 
@@ -64,6 +64,6 @@ class _Prototypes(nn.Module):
 
 def _spread(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Return half the mean squared distance to the own prototype, summed over classes, up to a constant."""
-    own = (target[:, None] == torch.arange(output.shape[1], device=output.device)).to(output.dtype)
+    own = one_hot(output, target).to(output.dtype)
     own = own if weight is None else own * weight[:, None]
     return -0.5 * (own * output / own.sum(0).clamp(min=torch.finfo(own.dtype).tiny)).sum()

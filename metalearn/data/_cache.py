@@ -47,7 +47,7 @@ def read_files(
     files: Mapping[str, Sequence[Path]], decoding: Decoding, folder: Path | None, name: str, *, required: bool = False
 ) -> Flat:
     """Decode the files of each class, or read the cache `name` that was made of them; arguments as in `cached`."""
-    source = [[label, file.name, *_size_and_time(file)] for label in files for file in files[label]]
+    source = [[label, *stamp_of(file)] for label in files for file in files[label]]
 
     def decoded() -> Classes:
         num_images = {label: len(files[label]) for label in files}
@@ -88,12 +88,8 @@ def _writable(folder: Path) -> bool:
 
 def stamp_of(file: Path) -> list[Any]:
     """Return the name, size and time of a file, by which a change of it shows."""
-    return [file.name, *_size_and_time(file)]
-
-
-def _size_and_time(file: Path) -> tuple[int, int]:
     status = file.stat()
-    return status.st_size, status.st_mtime_ns
+    return [file.name, status.st_size, status.st_mtime_ns]
 
 
 def _in_memory(classes: Classes) -> Flat:

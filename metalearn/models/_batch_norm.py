@@ -39,9 +39,13 @@ class BatchNorm(_BatchNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised inputs."""
+        return self.by_batch(x, self.weight, self.bias)
+
+    def by_batch(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        """Return inputs normalised by their own statistics."""
         if not self.example_weight.numel():
-            return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
-        return self.scaled(x, *moments(x, self.example_weight), self.weight, self.bias)
+            return F.batch_norm(x, None, None, weight, bias, training=True, eps=self.eps)
+        return self.scaled(x, *moments(x, self.example_weight), weight, bias)
 
     def weights(self, x: Tensor) -> Tensor:
         """Return the weights `[n]` of the examples."""
@@ -135,9 +139,7 @@ class PerStepNorm(BatchNorm):
             return self.scaled(x, self._row(self.mean), self._row(self.var), weight, bias)
         if self.tracking:
             self._track(x.detach())
-        if not self.example_weight.numel():
-            return F.batch_norm(x, None, None, weight, bias, training=True, eps=self.eps)
-        return self.scaled(x, *moments(x, self.example_weight), weight, bias)
+        return self.by_batch(x, weight, bias)
 
     def _row(self, rows: Tensor) -> Tensor:
         # A product instead of an index: it compiles, and vmaps, without a look at the number.
@@ -152,11 +154,6 @@ class PerStepNorm(BatchNorm):
         if mean.isfinite().all() and var.isfinite().all():
             self.mean[row] += self.share * (mean - self.mean[row])
             self.var[row] += self.share * (var * count / max(count - 1, 1) - self.var[row])
-
-
-def has_running_rows(model: nn.Module) -> bool:
-    """Return whether the model keeps running statistics of its inner steps."""
-    return any(isinstance(module, PerStepNorm) for module in model.modules())
 
 
 @contextmanager
@@ -203,6 +200,11 @@ class Norms:
         norms = [(name, norm) for name, norm in model.named_modules() if isinstance(norm, BatchNorm)]
         rows = tuple((name, len(norm.mean) if isinstance(norm, PerStepNorm) else 0) for name, norm in norms)
         return cls(rows, any(isinstance(norm, SupportNorm) for _, norm in norms))
+
+    @property
+    def by_step(self) -> bool:
+        """Whether one of them has statistics of its own for every inner step."""
+        return any(rows for _, rows in self.rows)
 
     def told(self, model: nn.Module, weight: Tensor | tuple[()] = (), step: int | None = None) -> dict[str, Tensor]:
         """Return the buffers that tell the layers the examples' weights `[n]` and the number of the inner step."""

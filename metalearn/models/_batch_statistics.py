@@ -1,6 +1,6 @@
 """Where batch normalisation takes its statistics from, and models made to say so."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -74,18 +74,16 @@ def use_batch_statistics(model: nn.Module, source: str = "transductive", *, num_
     check_choice("source", source, BATCH_STATISTICS)
     if source == "per_step":
         check_count("num_steps", num_steps, fix="Write use_batch_statistics(model, 'per_step', num_steps=5), say.")
-    new = {id(norm): _replacement(name, norm, source, num_steps or 0) for name, norm in _norms(model)}
-    places = model.named_modules(remove_duplicate=False)  # a layer may have several
-    return _replace(model, {name: new[id(module)] for name, module in list(places) if id(module) in new})
+    return _replace(model, {norm: _replacement(name, norm, source, num_steps or 0) for name, norm in _norms(model)})
 
 
-def _replace(model: nn.Module, layers: dict[str, nn.Module]) -> nn.Module:
-    """Put layers into the places of those of these names, and return the model, or the layer that is all of it."""
-    for name, layer in layers.items():
-        if name:
+def _replace(model: nn.Module, layers: Mapping[nn.Module, nn.Module]) -> nn.Module:
+    """Put new layers into all places of old ones, and return the model, or the layer that is all of it."""
+    for name, module in list(model.named_modules(remove_duplicate=False)):
+        if name and module in layers:
             owner, _, attribute = name.rpartition(".")
-            setattr(model.get_submodule(owner), attribute, layer)
-    return layers.get("", model)
+            setattr(model.get_submodule(owner), attribute, layers[module])
+    return layers.get(model, model)
 
 
 def _replacement(name: str, norm: _NormBase, source: str, num_steps: int) -> nn.Module:
@@ -147,4 +145,4 @@ def freeze_at_support(model: nn.Module, call: Callable[[], Any]) -> nn.Module:
         call()
     for hook in hooks:
         hook.remove()
-    return _replace(model, {name: _replacement(name, norm, "frozen", 0) for name, norm in norms.items()})
+    return _replace(model, {norm: _replacement(name, norm, "frozen", 0) for name, norm in norms.items()})

@@ -14,7 +14,7 @@ from metalearn._tasks import map_in_chunks, over_chunks, take
 from metalearn._tree import tree_detach, tree_leaves, tree_map
 from metalearn.functional import ModelLoss, ModuleLoss, OnQuery, OnSupport, draw_keys
 from metalearn.inner import UpdateRule
-from metalearn.models._batch_norm import has_running_rows, tracking
+from metalearn.models._batch_norm import Norms, tracking
 from metalearn.outer._attach import attach
 from metalearn.outer._base import MetaGradient
 from metalearn.outer._carry import Carry
@@ -204,7 +204,7 @@ class MetaLearner(nn.Module):
         estimate = self.estimate(episodes, keys)
         if self.training:
             self.carry.keep(estimate.carry)
-            if has_running_rows(self.model):
+            if Norms.of(self.model).by_step:
                 torch.compiler.disable(self._track)(episodes, keys)
         return attach(estimate.loss.mean(), meta, estimate.gradient)
 

@@ -174,7 +174,8 @@ def check_device(batches: Any, device: torch.device) -> None:
 def check_norms(model: nn.Module, problem: Problem) -> None:
     """Raise if normalisation layers have been replaced since the losses were made."""
     losses = [on.loss for on in (problem.support_loss, problem.query_loss) if isinstance(on, OnSupport | OnQuery)]
-    if losses and any(loss.norms != Norms.of(model) for loss in losses):
+    norms = Norms.of(model)
+    if any(loss.norms != norms for loss in losses):
         fix = "Call models.use_batch_statistics(model) before you build the learner."
         raise ValueError(invalid("model", "keep its normalisation layers in a learner", "others", fix))
 
@@ -183,7 +184,7 @@ def check_statistics(model: nn.Module, problem: Problem, estimator: MetaGradient
     """Raise unless the model's normalisation layers get what they need of losses and estimator."""
     norms = Norms.of(model)
     told = isinstance(problem.support_loss, OnSupport) and isinstance(problem.query_loss, OnQuery)
-    if not told and (norms.by_support or any(rows for _, rows in norms.rows)):
+    if not told and (norms.by_support or norms.by_step):
         fix = "Give a criterion, or functional.OnSupport(...) and functional.OnQuery(functional.ModelLoss(...))."
         got = "a loss of its own"
         raise ValueError(invalid("'support' or 'per_step' statistics", "be used by losses of the model", got, fix))

@@ -180,8 +180,8 @@ def _check_weights(loss: ModelLoss, batch: Batch) -> None:
     """Raise if weights of examples would not reach a batch normalisation layer, or the criterion."""
     if not tree_leaves(batch.weight):
         return
-    layers = [name for name, module in loss.model.named_modules() if isinstance(module, _BatchNorm)]
-    if deaf := [name for name in layers if not isinstance(loss.model.get_submodule(name), BatchNorm)]:
+    norms = [(name, module) for name, module in loss.model.named_modules() if isinstance(module, _BatchNorm)]
+    if deaf := [name for name, norm in norms if not isinstance(norm, BatchNorm)]:
         fix = "Wrap the model: models.use_batch_statistics(model)."
         raise ValueError(invalid("batch normalisation", "weigh examples as their batch does", f"plain {deaf}", fix))
     if _is_one_of(_bare(loss.criterion), CLASS_INDICES + ELEMENTWISE):

@@ -15,7 +15,7 @@ from metalearn._modules import get_tensor, set_tensor
 from metalearn._tasks import map_tasks, take
 from metalearn._tree import over_first_axes, tree_detach, tree_leaves, tree_map
 from metalearn.functional import ModuleLoss, OnQuery, OnSupport, draw_keys
-from metalearn.models._batch_norm import has_running_rows
+from metalearn.models._batch_norm import Norms
 from metalearn.outer._attach import attach
 from metalearn.outer._carry import Carry
 from metalearn.outer._compile import WholeStep
@@ -223,7 +223,7 @@ def _check_same(learners: list[MetaLearner], fix: str) -> None:
     if first.batching != "vmap" or first.chunk_size is not None:
         got = f"batching={first.batching!r}, chunk_size={first.chunk_size}"
         raise ValueError(invalid("replicas' tasks", "be vmapped whole", got, "Leave both arguments out."))
-    if has_running_rows(first.model):
+    if Norms.of(first.model).by_step:
         got = "batch_statistics='per_step', whose running statistics are one learner's"
         raise ValueError(invalid("replicas' models", "keep no statistics", got, "Use 'support', or train one by one."))
     for index, learner in enumerate(learners[1:], 1):
