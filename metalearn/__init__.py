@@ -1,6 +1,6 @@
 """Gradient-based meta-learning for PyTorch as one small algebra."""
 
-from metalearn import analysis, baselines, data, functional, inner, models, outer, testing, types
+from metalearn import analysis, baselines, data, functional, inner, models, outer, testing, training, types
 from metalearn._allocator import keep_large_blocks
 from metalearn._results import Evaluation, Summaries, Summary
 from metalearn._seeds import over_seeds
@@ -19,6 +19,7 @@ __all__ = [
     "types",
     "testing",
     "analysis",
+    "training",
     "fit",
     "History",
     "evaluate",

@@ -11,6 +11,7 @@ from metalearn.data._mini_imagenet import mini_imagenet
 from metalearn.data._omniglot import omniglot
 from metalearn.data._polynomial import Polynomial
 from metalearn.data._sampler import EpisodeSampler
+from metalearn.data._shard import Shard
 from metalearn.data._sinusoid import Sinusoid
 from metalearn.data._support_as_query import SupportAsQuery
 from metalearn.data._tiered_imagenet import tiered_imagenet
@@ -20,6 +21,7 @@ __all__ = [
     "Sinusoid",
     "Polynomial",
     "LinearClassification",
+    "Shard",
     "SupportAsQuery",
     "ClassImages",
     "EpisodeSampler",

@@ -11,6 +11,7 @@ from metalearn.outer._methods import ANIL, FOMAML, IMAML, MAML, HyperRepresentat
 from metalearn.outer._multi_step import MultiStep
 from metalearn.outer._parameter_difference import ParameterDifference
 from metalearn.outer._replicas import Replicas
+from metalearn.outer._skip_diverged import SkipDiverged
 from metalearn.outer._solvers import CG, Direct, Neumann, Solver
 from metalearn.outer._stepwise import Stepwise
 from metalearn.outer._unrolled import Unrolled
@@ -31,6 +32,7 @@ __all__ = [
     "OnlineForwardMode",
     "EvolutionStrategies",
     "ClipPerTask",
+    "SkipDiverged",
     "MetaLearner",
     "Replicas",
     "compare_batching",

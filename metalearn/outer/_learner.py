@@ -42,7 +42,7 @@ class MetaLearner(nn.Module):
     It is an ordinary module: `loss.backward()` puts the estimator's meta-gradient into the `.grad` of everything that
     is learned, for any optimizer to use. Its parameters are named `model.<name>`, `criterion.<name>` (so for
     `support_criterion`, `support_loss` and `query_loss`) and `rule.<path>`. Parameters that do not require grad at
-    construction stay constants; buffers are read and never written.
+    construction stay constants; buffers are read and never written. `diagnostics` holds those of the last call's tasks.
 
     Args:
         model: Any module. It is wrapped, not copied.
@@ -123,6 +123,7 @@ class MetaLearner(nn.Module):
         fixed = [name for name in self._fast if name not in learned]
         self.problem = self.problem._replace(constant=frozenset(fixed))
         self.carry = Carry()
+        self.diagnostics: dict[str, Tensor] = {}
         self.estimator = estimator
         for name in fixed:
             set_tensor(model, name, get_tensor(model, name).detach())
@@ -202,6 +203,7 @@ class MetaLearner(nn.Module):
         if not (torch.is_grad_enabled() and any(leaf.requires_grad for leaf in tree_leaves(meta))):
             return self._losses(episodes, keys).mean()
         estimate = self.estimate(episodes, keys)
+        self.diagnostics = estimate.diagnostics
         if self.training:
             self.carry.keep(estimate.carry)
             if Norms.of(self.model).by_step:

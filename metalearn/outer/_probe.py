@@ -19,7 +19,7 @@ from metalearn._tree import tree_flatten, tree_leaves
 from metalearn.functional import ModelLoss, OnQuery, OnSupport, cross_entropy
 from metalearn.models import BatchNorm
 from metalearn.outer._base import MetaGradient
-from metalearn.outer._clip_per_task import ClipPerTask
+from metalearn.outer._per_task import PerTask
 from metalearn.outer._reverse_mode import ReverseMode
 from metalearn.types import Batch, Episode, Estimate, Meta, Problem
 
@@ -220,7 +220,7 @@ def _check_labels(name: str, labels: Tensor, num_classes: int) -> None:
 
 
 def _reverse_mode(estimator: MetaGradient) -> ReverseMode | None:
-    if isinstance(estimator, ClipPerTask):
+    if isinstance(estimator, PerTask):
         return _reverse_mode(estimator.estimator)
     return estimator if isinstance(estimator, ReverseMode) else None
 

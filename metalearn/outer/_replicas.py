@@ -57,6 +57,7 @@ class Replicas(nn.Module):
         self.learner = copy.deepcopy(learners[0])
         self.learner.carry = Carry()
         self._count = len(learners)
+        self.diagnostics: dict[str, Tensor] = {}
         for name in _learned_names(learners[0]):
             tensors = [get_tensor(learner, name) for learner in learners]
             _set_alike(self.learner, name, torch.stack([tensor.detach() for tensor in tensors]))
@@ -102,6 +103,7 @@ class Replicas(nn.Module):
         if not (torch.is_grad_enabled() and any(leaf.requires_grad for leaf in tree_leaves(meta))):
             return self._losses(meta, *self._deal(episodes, keys)).mean(1)
         estimate = self.estimate(episodes, keys)
+        self.diagnostics = estimate.diagnostics
         if self.training:
             self.learner.carry.keep(estimate.carry)
         return attach(estimate.loss.mean(1), meta, estimate.gradient)

@@ -16,12 +16,12 @@ def build(model=None, **options):
 
 def test_every_choice_is_timed_and_measured():
     learner = build()
-    table = compare_batching(learner, TASKS.sample(16), compile={"backend": "eager"}, rounds=1)
+    table = compare_batching(learner, TASKS.sample(8), compile={"backend": "eager"}, rounds=1)
     sizes = [(time.settings["batching"], time.settings["chunk_size"]) for time in table.times]
-    assert sizes == 2 * [("vmap", None), ("vmap", 8), ("vmap", 4), ("vmap", 2), ("loop", 1)]
-    assert [bool(time.settings["compile"]) for time in table.times] == 5 * [False] + 5 * [True]
+    assert sizes == 2 * [("vmap", None), ("vmap", 4), ("vmap", 2), ("loop", 1)]
+    assert [bool(time.settings["compile"]) for time in table.times] == 4 * [False] + 4 * [True]
     assert all(0 < time.seconds < 60 and time.peak_bytes > 0 and not time.error for time in table.times)
-    assert table.times[0].peak_bytes > table.times[4].peak_bytes  # all tasks' graphs live at once, or one's
+    assert table.times[0].peak_bytes > table.times[3].peak_bytes  # all tasks' graphs live at once, or one's
     assert str(table).splitlines()[0].startswith("batching='vmap'")
     assert (learner.batching, learner.chunk_size, learner.compile_options) == ("vmap", None, False)
 

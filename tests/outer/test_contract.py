@@ -31,13 +31,20 @@ ESTIMATORS = [
     (outer.EvolutionStrategies(4, inner=True), None),
     (outer.ClipPerTask(outer.Unrolled(), value=1e3), 2),
     (outer.ClipPerTask(outer.Stepwise(), value=1e-2), None),
+    (outer.SkipDiverged(outer.Unrolled()), 2),
 ]
 
 
 @pytest.mark.parametrize(("estimator", "order"), ESTIMATORS, ids=str)
 def test_contract(estimator, order):
-    # Tracing evolution strategies is slow, and the harder kind of them is enough.
-    testing.check_meta_gradient(estimator, order=order, compile=estimator != outer.EvolutionStrategies(4))
+    slow = isinstance(estimator, outer.EvolutionStrategies)
+    testing.check_meta_gradient(estimator, order=order, compile=not slow)
+
+
+@pytest.mark.inductor
+@pytest.mark.parametrize("inner", [False, True])
+def test_evolution_strategies_compiled(inner):
+    testing.check_meta_gradient(outer.EvolutionStrategies(4, inner=inner), order=None)
 
 
 @pytest.mark.parametrize("fast", ["*", ["2", "4.bias"]], ids=str)

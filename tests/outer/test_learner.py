@@ -596,8 +596,9 @@ class TestCompile:
         assert len(learner._run._compiled) == 3
 
     def test_many_learners(self, episodes):
-        for _ in range(torch._dynamo.config.recompile_limit + 1):
-            sine_learner(num_steps=1, compile={"backend": "eager"})(episodes)
+        with torch._dynamo.config.patch(recompile_limit=2):
+            for _ in range(3):
+                sine_learner(num_steps=1, compile={"backend": "eager"})(episodes)
 
     @pytest.mark.inductor
     @pytest.mark.parametrize("estimator", [outer.Unrolled(), outer.Stepwise()], ids=str)

@@ -1,7 +1,6 @@
 """What `fit` returns."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from metalearn._tree import over_first_axes
 from metalearn.outer import MetaLearner, Replicas
+from metalearn.training._processes import Processes
 
 
 @dataclass
@@ -18,6 +18,7 @@ class History:
 
     Attributes:
         loss: Meta-loss of every iteration `[num_iterations]`, on the CPU; NaN where a task diverged.
+        num_diverged: Number of tasks of every iteration whose loss or gradient was not finite, `[num_iterations]`.
         scores: Validation scores, by the number of iterations before them.
         best_states: The learner's `state_dict` at its `keep_best` lowest scores, the best first; fewer, if fewer scores
             were finite.
@@ -26,10 +27,12 @@ class History:
     """
 
     loss: Tensor = field(default_factory=lambda: torch.empty(0))
+    num_diverged: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     scores: dict[int, Any] = field(default_factory=dict)
     best_states: list[dict[str, Tensor]] = field(default_factory=list)
     seconds: float = 0.0
     keep_best: int = 1
+    _unread: list[tuple[Tensor, Tensor]] = field(default_factory=list, repr=False)
 
     @property
     def best_state(self) -> dict[str, Tensor] | None:
@@ -47,6 +50,18 @@ class History:
         chosen = [iterations[index] if math.isfinite(score) else None for score, index in pairs]
         return chosen if scores.dim() > 1 else chosen[0]
 
+    def add(self, loss: Tensor, num_diverged: Tensor) -> None:
+        """Add an iteration's numbers without reading them, which would wait for a GPU."""
+        self._unread.append((loss, num_diverged))
+
+    def read(self, processes: Processes) -> None:
+        """Move what was added to the CPU, the loss as the mean over processes and the tasks as the sum."""
+        if self._unread:
+            loss, num_diverged = (torch.stack(values) for values in zip(*self._unread, strict=True))
+            self.loss = _joined(self.loss, processes.sum(loss) / processes.count)
+            self.num_diverged = _joined(self.num_diverged, processes.sum(num_diverged))
+            self._unread = []
+
     def record(self, iteration: int, scores: Tensor, learner: MetaLearner | Replicas) -> None:
         """Add the scores after an iteration, a scalar or `[R]`, and keep the state of those that are the lowest."""
         rank = (self._scores() <= scores).sum(0) if self.scores else torch.zeros_like(scores)
@@ -61,9 +76,16 @@ class History:
             self.best_states.insert(int(rank), state)
             del self.best_states[self.keep_best :]
 
-    def shown(self, losses: Sequence[Tensor]) -> dict[str, str]:
+    def recent_loss(self, count: int) -> float:
+        """Return the mean of the last `count` losses that are finite, NaN without one; this waits for a GPU."""
+        unread = [loss.cpu() for loss, _ in self._unread[-count:]]
+        recent = _joined(self.loss, torch.stack(unread)) if unread else self.loss
+        recent = recent[-count:]
+        return recent[recent.isfinite()].mean().item()
+
+    def shown(self) -> dict[str, str]:
         """Return the progress bar's numbers: the mean of the last 100 losses, and the last score."""
-        shown = {"loss": f"{torch.stack(list(losses[-100:])).mean().item():.4g}"}
+        shown = {"loss": f"{self.recent_loss(100):.4g}"}
         if self.scores:
             shown["score"] = f"{self._scores()[-1].mean().item():.4g}"
         return shown
@@ -71,6 +93,10 @@ class History:
     def _scores(self) -> Tensor:
         """Return all scores, `[validations]` or `[validations, R]`, infinite where they are NaN."""
         return torch.tensor(list(self.scores.values()), dtype=torch.float64).nan_to_num(math.inf, math.inf)
+
+
+def _joined(old: Tensor, new: Tensor) -> Tensor:
+    return torch.cat([old, new.cpu()]) if len(old) else new.cpu()
 
 
 def _replaced(

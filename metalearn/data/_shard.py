@@ -1,0 +1,54 @@
+"""One process's share of a task distribution."""
+
+from dataclasses import dataclass
+
+import torch
+
+from metalearn._checks import check_count, invalid
+from metalearn._tasks import take
+from metalearn.data._episodes import TaskDistribution
+from metalearn.types import Episode
+
+
+@dataclass(frozen=True)
+class Shard(TaskDistribution):
+    """Every `num_shards`-th task of a distribution, so that processes with equal generators share its tasks equally.
+
+    `sample(n)` draws n * num_shards tasks and keeps n of them: together the shards are what the distribution itself
+    draws, whatever their number. `fit` shards a distribution by itself under `DistributedDataParallel`.
+
+    Args:
+        tasks: The distribution.
+        num_shards: Number of shards, at least 1, such as `torch.distributed.get_world_size()`.
+        index: Which of them, from 0, such as `torch.distributed.get_rank()`.
+
+    Raises:
+        TypeError: If `tasks` is no distribution, or a number not an int.
+        ValueError: If there is no such shard.
+
+    >>> from metalearn.data import Sinusoid
+    >>> tasks = Sinusoid(k_shot=5, num_query=5)
+    >>> parts = [Shard(tasks, 2, index).sample(3, generator=torch.Generator().manual_seed(0)) for index in range(2)]
+    >>> whole = tasks.sample(6, generator=torch.Generator().manual_seed(0))
+    >>> torch.equal(parts[1].support.x, whole.support.x[1::2])
+    True
+    """
+
+    tasks: TaskDistribution
+    num_shards: int
+    index: int
+
+    def __post_init__(self) -> None:
+        fix = "Write Shard(tasks, num_shards=2, index=0), say."
+        if not isinstance(self.tasks, TaskDistribution):
+            raise TypeError(invalid("Shard's tasks", "be a task distribution", repr(self.tasks), fix))
+        check_count("Shard's num_shards", self.num_shards, fix=fix)
+        check_count("Shard's index", self.index, minimum=0, fix=fix)
+        if self.index >= self.num_shards:
+            raise ValueError(invalid("Shard's index", f"be below num_shards={self.num_shards}", self.index, fix))
+
+    def draw(self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None) -> Episode:
+        """Draw everybody's tasks and keep this shard's."""
+        episodes = self.tasks.draw(num_tasks * self.num_shards, generator, device)
+        kept: Episode = take(episodes, slice(self.index, None, self.num_shards))
+        return kept

@@ -1,0 +1,74 @@
+"""What every change of another estimator's gradients shares: all but the gradients stays as it is."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from metalearn._checks import invalid
+from metalearn.outer._base import MetaGradient
+from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Problem, PyTree
+
+
+@dataclass(frozen=True)
+class PerTask(MetaGradient):
+    """An estimator whose estimates are changed task by task, before the mean over tasks. Subclasses say how.
+
+    Args:
+        estimator: The estimator whose estimates are changed.
+
+    Raises:
+        TypeError: If `estimator` is not an estimator.
+    """
+
+    estimator: MetaGradient
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.estimator, MetaGradient):
+            kind = type(self).__name__
+            fix = f"Wrap one: {kind}(Unrolled())."
+            raise TypeError(invalid(f"{kind}'s estimator", "be an estimator", repr(self.estimator), fix))
+
+    @abstractmethod
+    def change(self, estimate: Estimate) -> Estimate:
+        """Return one task's estimate as it counts."""
+
+    @property
+    def reaches(self) -> frozenset[str]:
+        """What the wrapped estimator reaches."""
+        return self.estimator.reaches
+
+    @property
+    def repeats_losses(self) -> bool:
+        """Whether the wrapped estimator repeats losses."""
+        return self.estimator.repeats_losses
+
+    @property
+    def differentiates(self) -> frozenset[str]:
+        """Which losses the wrapped estimator differentiates."""
+        return self.estimator.differentiates
+
+    @property
+    def serial(self) -> bool:
+        """Whether the wrapped estimator takes one task at a time."""
+        return self.estimator.serial
+
+    def check(self, problem: Problem, meta: Meta) -> None:
+        """Raise as the wrapped estimator does."""
+        self.estimator.check(problem, meta)
+
+    def doubts(self, diagnostics: dict[str, Tensor]) -> list[str]:
+        """Doubt as the wrapped estimator does."""
+        return self.estimator.doubts(diagnostics)
+
+    def init_carry(self, problem: Problem, meta: Meta, episode: Episode) -> PyTree:
+        """Return the wrapped estimator's carry."""
+        return self.estimator.init_carry(problem, meta, episode)
+
+    def __call__(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree) -> Estimate:
+        """Estimate one task's meta-gradient and change it."""
+        return self.change(self.estimator(problem, meta, episode, key, carry))
+
+    def adapt(self, problem: Problem, meta: Meta, support: Batch, key: Tensor, num_steps: int) -> Adapted:
+        """Adapt as the wrapped estimator does."""
+        return self.estimator.adapt(problem, meta, support, key, num_steps)

@@ -1,0 +1,7 @@
+"""The training loop, what it returns, and what may watch it."""
+
+from metalearn.training._fit import fit
+from metalearn.training._history import History
+from metalearn.training._logs import CSVLog, Progress, TensorBoardLog
+
+__all__ = ["fit", "History", "Progress", "CSVLog", "TensorBoardLog"]

@@ -1,0 +1,121 @@
+"""Endless batches of episodes that can go back to where they were."""
+
+import itertools
+import random
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from metalearn._checks import invalid
+from metalearn.data import Shard, TaskDistribution
+from metalearn.evaluation import as_iterable
+from metalearn.outer._learner_checks import check_episodes
+from metalearn.training._processes import Processes
+from metalearn.types import Episode
+
+
+class Batches:
+    """An iterator over a task distribution, or over an iterable that is started anew when it ends.
+
+    Its state is where the iterable stands: the states of the random number generators when it was started, and how
+    many batches have been taken since. A distribution has none but the generators'.
+    """
+
+    def __init__(
+        self,
+        batches: TaskDistribution | Iterable[Episode],
+        meta_batch_size: int | None,
+        generator: torch.Generator | None,
+        device: torch.device,
+        processes: Processes,
+    ) -> None:
+        if isinstance(batches, TaskDistribution):
+            tasks = Shard(batches, processes.count, processes.rank) if processes.count > 1 else batches
+            batches = _Drawn(tasks, _per_process(meta_batch_size, processes), generator, device)
+        self._batches = as_iterable("batches", batches)
+        self._size = None if isinstance(batches, _Drawn) else meta_batch_size
+        self._generator, self._device = generator, device
+        self._pass: Iterator[Episode] = iter(())
+        self._started: dict[str, Any] = {}
+        self._taken = 0
+
+    def __next__(self) -> Episode:
+        batch = next(self._pass, None)
+        if batch is None:
+            self._start(random_state(self._generator))
+            batch = next(self._pass, None)
+        if batch is None:
+            fix = "Pass a list or a DataLoader, which can be started anew, or lower num_iterations."
+            raise ValueError(invalid("batches", "last for all iterations", "an iterator at its end", fix))
+        self._taken += 1
+        count = check_episodes(batch)
+        if self._size not in (None, count):
+            fix = "Leave it out for an iterable, whose batches have their size."
+            raise ValueError(invalid("meta_batch_size", f"be the {count} tasks of a batch", self._size, fix))
+        return batch.to(self._device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the iterable stands."""
+        return {} if isinstance(self._batches, _Drawn) else {"started": self._started, "taken": self._taken}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back there, by taking the same batches again; whoever calls restores the generators afterwards."""
+        if state.get("taken"):
+            load_random_state(state["started"], self._generator)
+            self._start(state["started"])
+            self._taken = sum(1 for _ in itertools.islice(self._pass, state["taken"]))
+
+    def _start(self, started: dict[str, Any]) -> None:
+        self._started, self._taken = started, 0
+        self._pass = iter(self._batches)
+
+
+class _Drawn:
+    """Batches that are drawn when they are asked for, and depend on the generator alone."""
+
+    def __init__(
+        self, tasks: TaskDistribution, size: int, generator: torch.Generator | None, device: torch.device
+    ) -> None:
+        self._arguments = (tasks, size, generator, device)
+
+    def __iter__(self) -> Iterator[Episode]:
+        tasks, size, generator, device = self._arguments
+        return tasks.batches(size, generator=generator, device=device)
+
+
+def _per_process(meta_batch_size: int | None, processes: Processes) -> int:
+    if meta_batch_size is None:
+        fix = "Write meta_batch_size=4, say."
+        raise TypeError(invalid("meta_batch_size", "be given for a task distribution", None, fix))
+    if meta_batch_size % processes.count:
+        # With unequal shares the mean over processes would not be the mean over tasks.
+        fix = f"Write meta_batch_size={processes.count * -(-meta_batch_size // processes.count)}."
+        condition = f"be a multiple of the {processes.count} processes"
+        raise ValueError(invalid("meta_batch_size", condition, meta_batch_size, fix))
+    return meta_batch_size // processes.count
+
+
+def random_state(generator: torch.Generator | None) -> dict[str, Any]:
+    """Return the states of the generator and of all global ones, as tensors and plain values."""
+    name, keys, *rest = cast(tuple[Any, ...], np.random.get_state())
+    state = {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "python": random.getstate(),
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
+    }
+    return state if generator is None else {**state, "generator": generator.get_state()}
+
+
+def load_random_state(state: dict[str, Any], generator: torch.Generator | None) -> None:
+    """Go back to the states that `random_state` has returned."""
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    if generator is not None:
+        generator.set_state(state["generator"])

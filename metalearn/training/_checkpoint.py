@@ -1,0 +1,170 @@
+"""What a run of `fit` needs to go on, in one file that is whole at any moment."""
+
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from metalearn._checks import invalid
+from metalearn.outer import MetaLearner, Replicas
+from metalearn.training._batches import Batches, load_random_state, random_state
+from metalearn.training._history import History
+from metalearn.training._processes import Processes
+
+FORMAT = "metalearn checkpoint 1"
+"""The entry by which every file of ours is known."""
+ANEW = "Pass another folder, or delete the file to start anew."
+HISTORY = ("loss", "num_diverged", "scores", "best_states", "seconds")
+
+
+@dataclass
+class Run:
+    """A run of `fit`: what it changes, and what it draws from.
+
+    Attributes:
+        learner: The learner inside of any wrapper.
+        optimizer: Its optimizer.
+        scheduler: The optimizer's scheduler, if there is one.
+        batches: Where the episodes come from.
+        generator: Source of the tasks' randomness; the global one if None.
+        processes: Those that train the learner together.
+        history: What has happened.
+        iteration: Number of meta-steps taken.
+    """
+
+    learner: MetaLearner | Replicas
+    optimizer: torch.optim.Optimizer
+    scheduler: LRScheduler | ReduceLROnPlateau | None
+    batches: Batches
+    generator: torch.Generator | None
+    processes: Processes
+    history: History
+    iteration: int = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all of it as tensors and plain values. Every process calls this, and gets the same."""
+        self.history.read(self.processes)
+        return {
+            "format": FORMAT,
+            "of": self._kind(),
+            "iteration": self.iteration,
+            "learner": self.learner.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+            "history": {name: getattr(self.history, name) for name in HISTORY},
+            "batches": self.processes.all(self.batches.state_dict()),
+            "random": self.processes.all(random_state(self.generator)),
+        }
+
+    def load_state_dict(self, state: dict[str, Any], file: Path) -> None:
+        """Go back to where a run of the same kind was.
+
+        Raises:
+            ValueError: If the state is that of another kind of run, or of another number of processes.
+        """
+        ours, theirs = self._kind(), state["of"]
+        if different := [what for what in ours | theirs if ours.get(what) != theirs.get(what)]:
+            what = different[0]
+            got = f"{theirs.get(what)} where this run has {ours.get(what)}"
+            raise ValueError(invalid(f"{what} in {file}", "be this run's", got, ANEW))
+        self.learner.load_state_dict(state["learner"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+        for name, value in state["history"].items():
+            setattr(self.history, name, value)
+        self.iteration = state["iteration"]
+        self.batches.load_state_dict(state["batches"][self.processes.rank])
+        load_random_state(state["random"][self.processes.rank], self.generator)
+
+    def _kind(self) -> dict[str, Any]:
+        """Return what two runs must have in common for one to go on where the other was."""
+        tensors = {
+            f"tensor {name}": f"{tensor.dtype} {list(tensor.shape)}"
+            for name, tensor in self.learner.state_dict().items()
+            if "carry." not in name  # which comes into being with the first step
+        }
+        return {
+            **tensors,
+            "optimizer": type(self.optimizer).__name__,
+            "scheduler": type(self.scheduler).__name__,
+            "generator": "none" if self.generator is None else str(self.generator.device),
+            "number of processes": self.processes.count,
+        }
+
+
+class Checkpoints:
+    """The file of a run, written every so many iterations.
+
+    Args:
+        folder: Where it is, `checkpoint.pt`; None for none.
+        every: Number of iterations between two of them.
+    """
+
+    def __init__(self, folder: str | Path | None, every: int) -> None:
+        self.file = None if folder is None else Path(folder) / "checkpoint.pt"
+        self._every, self._is_proven = every, False
+
+    def resume(self, run: Run, num_iterations: int) -> None:
+        """Bring a run to where its file is, if there is one.
+
+        Raises:
+            ValueError: If the file is damaged, another run's, further than `num_iterations`, or not everybody's.
+        """
+        found = run.processes.all(self.file is not None and self.file.exists())
+        if len(set(found)) > 1:  # raised in all of them, so that none waits for another
+            missing = f"none for processes {[rank for rank, is_there in enumerate(found) if not is_there]}"
+            fix = "Pass a folder that all processes share."
+            raise ValueError(invalid(f"checkpoint {self.file}", "be there for all processes", missing, fix))
+        if self.file is not None and found[0]:
+            run.load_state_dict(read(self.file), self.file)
+        if run.iteration > num_iterations:
+            fix = f"Write num_iterations={run.iteration}, or more. {ANEW}"
+            raise ValueError(invalid("num_iterations", "be at least what the checkpoint has", num_iterations, fix))
+
+    def save(self, run: Run, is_last: bool) -> None:
+        """Write the file if its time has come."""
+        if self.file is None or not (is_last or run.iteration % self._every == 0):
+            return
+        state = run.state_dict()
+        if run.processes.rank == 0:
+            write(self.file, state)
+            if not self._is_proven:  # Find out now, not after the week, that an optimizer's state cannot be read.
+                read(self.file)
+        self._is_proven = True
+
+
+def write(file: Path, state: dict[str, Any]) -> None:
+    """Write a file beside the old one, and replace that when all of it is on the disk."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(".part")
+    with part.open("wb") as stream:
+        torch.save(state, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(file)
+
+
+def read(file: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU; nothing in it is executed.
+
+    Raises:
+        ValueError: If the file is damaged or no checkpoint.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()  # by the CRC-32 of every record, which torch.load does not look at
+        state = None if damaged else torch.load(file, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # what is wrong with a file shows in errors of many types
+        raise ValueError(invalid(f"checkpoint {file}", "be whole", f"{type(error).__name__}: {error}", ANEW)) from error
+    if damaged:
+        raise ValueError(invalid(f"checkpoint {file}", "be whole", f"one whose record {damaged} is damaged", ANEW))
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise ValueError(invalid(f"file {file}", "be a checkpoint of fit", "another file", ANEW))
+    return state

@@ -1,0 +1,75 @@
+"""What `fit` checks before it computes."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from metalearn._checks import check_count, invalid
+from metalearn.data import TaskDistribution
+from metalearn.outer import MetaLearner, Replicas
+
+NOT_ELEMENTWISE = {"LBFGS", "Adafactor", "Muon", "Shampoo", "SOAP", "LAMB", "LARS"}
+"""Optimizers, of PyTorch and others, that mix the elements of a tensor."""
+
+
+def check_optimizer(learner: MetaLearner | Replicas, optimizer: Any) -> None:
+    """Raise unless the optimizer holds all that is learned, and does not mix replicas."""
+    fix = "Write torch.optim.Adam(learner.parameters(), lr=1e-3), say."
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(invalid("optimizer", "be a torch.optim.Optimizer", repr(optimizer), fix))
+    if isinstance(learner, Replicas) and type(optimizer).__name__ in NOT_ELEMENTWISE:
+        condition = "work on each element by itself, or replicas would influence one another"
+        raise ValueError(invalid("optimizer of replicas", condition, type(optimizer).__name__, fix))
+    held = {id(param) for group in optimizer.param_groups for param in group["params"]}
+    learned = [name for name, param in learner.named_parameters() if param.requires_grad]
+    if left_out := [name for name in learned if id(learner.get_parameter(name)) not in held]:
+        fix += " Call .requires_grad_(False) on what shall not be learned."
+        raise ValueError(invalid("optimizer", "hold all of the learner's parameters", f"one without {left_out}", fix))
+
+
+def check_validation(validate: Any) -> None:
+    """Raise unless this is a task distribution, a function or None."""
+    if not (validate is None or callable(validate) or isinstance(validate, TaskDistribution)):
+        fix = "Pass validate=tasks, or a function: lambda learner: evaluate(learner, ...)['loss'].mean."
+        condition = "be a task distribution or a function of the learner"
+        raise TypeError(invalid("validate", condition, repr(validate), fix))
+
+
+def check_keep_best(keep_best: Any, learner: MetaLearner | Replicas) -> None:
+    """Raise unless this is a count, and 1 for replicas."""
+    check_count("keep_best", keep_best, fix="Write keep_best=5, say.")
+    if keep_best > 1 and isinstance(learner, Replicas):
+        fix = "Leave it out; every replica's best state is kept."
+        raise ValueError(invalid("keep_best of replicas", "be 1", keep_best, fix))
+
+
+def check_scheduler(scheduler: Any, validate: Any) -> None:
+    """Raise unless this is a scheduler that gets what it asks for, or None."""
+    if not (scheduler is None or isinstance(scheduler, LRScheduler | ReduceLROnPlateau)):
+        fix = "Pass torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_iterations), say."
+        raise TypeError(invalid("scheduler", "be one of torch.optim.lr_scheduler", repr(scheduler), fix))
+    if isinstance(scheduler, ReduceLROnPlateau) and validate is None:
+        fix = "Pass validate=tasks too."
+        raise ValueError(invalid("ReduceLROnPlateau", "have a validation score", "validate=None", fix))
+
+
+def check_callbacks(callbacks: Any) -> None:
+    """Raise unless these are functions."""
+    fix = 'Write callbacks=[training.CSVLog("log.csv")], say.'
+    if not isinstance(callbacks, Sequence) or not all(callable(callback) for callback in callbacks):
+        raise TypeError(invalid("callbacks", "be a list of functions of the progress", repr(callbacks), fix))
+
+
+def warn_of_divergence(loss: Tensor, first: int) -> None:
+    """Warn if losses are not finite, of which `first` was computed before this call of `fit`."""
+    if bad := (~loss.isfinite()).reshape(len(loss), -1).any(1)[first:].nonzero().flatten().tolist():
+        message = f"{len(bad)} of {len(loss) - first} meta-losses were not finite, the first at iteration"
+        fix = (
+            "History.num_diverged counts such tasks; lower the rates, clip with outer.ClipPerTask, or leave them out "
+            "with outer.SkipDiverged."
+        )
+        warnings.warn(f"{message} {first + bad[0] + 1}. {fix}", RuntimeWarning, stacklevel=3)

@@ -1,0 +1,215 @@
+"""The training loop: any learner, any optimizer, any scheduler."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from tqdm.auto import tqdm
+
+from metalearn._checks import check_count, check_positive
+from metalearn._tasks import num_tasks
+from metalearn.data import TaskDistribution
+from metalearn.evaluation import bare, evaluate, mean_losses
+from metalearn.functional import draw_keys
+from metalearn.outer import MetaLearner, Replicas
+from metalearn.training._batches import Batches
+from metalearn.training._checkpoint import Checkpoints, Run
+from metalearn.training._checks import (
+    check_callbacks,
+    check_keep_best,
+    check_optimizer,
+    check_scheduler,
+    check_validation,
+    warn_of_divergence,
+)
+from metalearn.training._history import History
+from metalearn.training._interrupt import Interrupt
+from metalearn.training._logs import Progress
+from metalearn.training._processes import Processes
+from metalearn.types import Episode
+
+REFRESH_SECONDS = 0.5
+"""How often the progress bar reads the loss, which waits for a GPU."""
+
+
+def fit(
+    learner: MetaLearner | Replicas,
+    batches: TaskDistribution | Iterable[Episode],
+    optimizer: torch.optim.Optimizer,
+    num_iterations: int,
+    *,
+    meta_batch_size: int | None = None,
+    scheduler: LRScheduler | ReduceLROnPlateau | None = None,
+    max_grad_norm: float | None = None,
+    validate: TaskDistribution | Callable[[MetaLearner], float] | None = None,
+    validate_every: int = 1000,
+    num_validation_tasks: int = 600,
+    keep_best: int = 1,
+    checkpoint_dir: str | Path | None = None,
+    checkpoint_every: int = 1000,
+    callbacks: Sequence[Callable[[Progress], Any]] = (),
+    generator: torch.Generator | None = None,
+    progress: bool = True,
+) -> History:
+    """Train a learner. It is left at its last iteration; `load_state_dict(history.best_state)` goes back to the best.
+
+    In `DistributedDataParallel` every process computes its equal share of a distribution's meta-batch, whatever the
+    number of processes; an iterable gives each process its own batches.
+
+    With a checkpoint folder, the same call in a new process goes on where a killed one was, to the very same numbers:
+    parameters, optimizer, scheduler, history, the position in an iterable and all random numbers come from the file,
+    which is replaced as a whole. Ctrl-C then waits for the end of the iteration and writes it too.
+
+    Args:
+        learner: The learner, bare or in `DistributedDataParallel` or `torch.compile`, or `outer.Replicas` of it.
+        batches: A task distribution, or an iterable of batches of episodes, started anew when it ends.
+        optimizer: Any optimizer of the learner's parameters.
+        num_iterations: Number of meta-steps, at least 1, those before a checkpoint included.
+        meta_batch_size: Number of tasks in a meta-step, of each replica, at least 1; an iterable has its own.
+        scheduler: Stepped after every iteration; `ReduceLROnPlateau` after every validation, with its score.
+        max_grad_norm: Bound on the norm of the whole meta-gradient, of each replica, positive.
+        validate: Distribution of tasks, the same ones each time, whose mean query loss is the score; or a function of
+            the learner that returns the score. Lower is better.
+        validate_every: Number of iterations between validations, at least 1; the last iteration is always validated.
+        num_validation_tasks: Number of tasks in a validation, at least 1.
+        keep_best: Number of states to keep, those of the lowest scores, at least 1; of replicas, 1. `evaluate` takes
+            the learners that load them as an ensemble.
+        checkpoint_dir: Folder of the run's `checkpoint.pt`; None writes none.
+        checkpoint_every: Number of iterations between checkpoints, at least 1; the last iteration has one too.
+        callbacks: Functions called with a `training.Progress` after every iteration, such as `training.CSVLog(path)`.
+        generator: Source of the tasks' randomness and keys; PyTorch's if not given.
+        progress: Whether to show a progress bar with loss and speed on standard error.
+
+    Returns:
+        The losses, the scores and the best states.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If a count is below 1, the optimizer does not hold all that is learned, or it would mix replicas; if
+            the checkpoint is damaged or another run's; if processes cannot share the tasks equally.
+
+    Warns:
+        RuntimeWarning: Once, if losses were not finite.
+
+    >>> import torch.nn.functional as F
+    >>> from metalearn import data, inner, models, outer
+    >>> learner = outer.MAML(models.mlp(1, [8], 1), F.mse_loss, inner.SGD(lr=0.01), num_steps=1)
+    >>> tasks, optimizer = data.Sinusoid(5, 5), torch.optim.Adam(learner.parameters(), lr=1e-3)
+    >>> fit(learner, tasks, optimizer, 10, meta_batch_size=4, progress=False).loss.shape
+    torch.Size([10])
+    """
+    inside = bare(learner)
+    check_count("num_iterations", num_iterations, fix="Write num_iterations=10_000, say.")
+    check_count("validate_every", validate_every)
+    check_count("num_validation_tasks", num_validation_tasks)
+    check_count("checkpoint_every", checkpoint_every)
+    check_keep_best(keep_best, inside)
+    if max_grad_norm is not None:
+        check_positive("max_grad_norm", max_grad_norm)
+    check_optimizer(inside, optimizer)
+    check_validation(validate)
+    check_scheduler(scheduler, validate)
+    check_callbacks(callbacks)
+    if meta_batch_size is not None:
+        check_count("meta_batch_size", meta_batch_size, fix="Write meta_batch_size=4, say.")
+        meta_batch_size *= len(inside) if isinstance(inside, Replicas) else 1
+    processes = Processes.of(learner)
+    generator = processes.generator(generator)
+    source = Batches(batches, meta_batch_size, generator, inside.device, processes)
+    history = History(keep_best=keep_best)
+    run = Run(inside, optimizer, scheduler, source, generator, processes, history)
+    checkpoints = Checkpoints(checkpoint_dir, checkpoint_every)
+    checkpoints.resume(run, num_iterations)
+    done, start = run.iteration, time.perf_counter() - history.seconds
+    shows, may_wait = progress and processes.rank == 0, checkpoints.file is not None and processes.count == 1
+    with (
+        tqdm(total=num_iterations, initial=done, disable=not shows, mininterval=REFRESH_SECONDS) as bar,
+        Interrupt(may_wait) as interrupt,
+    ):
+        while run.iteration < num_iterations:
+            history.add(*_meta_step(run, learner, next(source), max_grad_norm))
+            run.iteration += 1
+            is_last = run.iteration == num_iterations
+            if validate is not None and (run.iteration % validate_every == 0 or is_last):
+                _validate(run, validate, num_validation_tasks)
+            if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):
+                scheduler.step()
+            for callback in callbacks:
+                callback(Progress(run.iteration, history, inside, processes))
+            history.seconds = time.perf_counter() - start
+            checkpoints.save(run, is_last or interrupt.came)
+            if interrupt.came:
+                raise KeyboardInterrupt
+            # Reading the loss waits for a GPU, so it is read only when the bar is drawn.
+            if shows and (is_last or time.time() - bar.last_print_t > REFRESH_SECONDS):
+                bar.set_postfix(history.shown(), refresh=False)
+            bar.update()
+    history.read(processes)
+    warn_of_divergence(history.loss, done)
+    return history
+
+
+def _meta_step(run: Run, learner: Any, episodes: Episode, max_grad_norm: float | None) -> tuple[Tensor, Tensor]:
+    """Take one step of the optimizer, and return the loss before it and the number of diverged tasks, not yet read."""
+    count, inside = num_tasks(episodes), run.learner
+    keys = draw_keys(count * run.processes.count, generator=run.generator, device=inside.device)
+    keys = keys[run.processes.share()]
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def closure() -> Tensor:
+        run.optimizer.zero_grad()
+        loss = learner(episodes, keys=keys)
+        seen.append((loss.detach(), (~inside.diagnostics["finite"]).sum(-1)))
+        total: Tensor = loss.sum()
+        total.backward()
+        if max_grad_norm is not None:
+            _clip(inside, max_grad_norm)
+        return total
+
+    run.optimizer.step(closure)  # type: ignore[arg-type]
+    return seen[0]
+
+
+def _clip(learner: MetaLearner | Replicas, max_norm: float) -> None:
+    if isinstance(learner, Replicas):
+        learner.clip_grad_norm_(max_norm)
+    else:
+        torch.nn.utils.clip_grad_norm_(learner.parameters(), max_norm)
+
+
+def _validate(run: Run, validate: Any, num_validation_tasks: int) -> None:
+    """Score the learner, or every replica, and let history and scheduler know."""
+    was_training = run.learner.training
+    run.learner.eval()
+    try:
+        scores = _scores(run.learner, validate, num_validation_tasks)
+    finally:
+        run.learner.train(was_training)
+    run.history.record(run.iteration, scores, run.learner)
+    if isinstance(run.scheduler, ReduceLROnPlateau):
+        run.scheduler.step(scores.nanmean().item())
+
+
+def _scores(learner: MetaLearner | Replicas, validate: Any, num_validation_tasks: int) -> Tensor:
+    """Return the learner's score, a scalar, or every replica's, `[R]`."""
+    if not isinstance(learner, Replicas):
+        return torch.tensor(_score(learner, validate, num_validation_tasks), dtype=torch.float64)
+    if isinstance(validate, TaskDistribution):
+        return mean_losses(learner, validate, num_validation_tasks, _same_tasks()).double()
+    each = [_score(learner[index], validate, num_validation_tasks) for index in range(len(learner))]
+    return torch.tensor(each, dtype=torch.float64)
+
+
+def _score(learner: MetaLearner, validate: Any, num_validation_tasks: int) -> float:
+    if isinstance(validate, TaskDistribution):
+        return evaluate(learner, validate, num_tasks=num_validation_tasks, generator=_same_tasks())["loss"].mean
+    return float(validate(learner))
+
+
+def _same_tasks() -> torch.Generator:
+    """Return a source of the same tasks at every validation."""
+    return torch.Generator().manual_seed(0)

@@ -1,0 +1,127 @@
+"""What watches a run of `fit`: callbacks, and two of them that write logs."""
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metalearn._checks import check_count, invalid
+from metalearn.outer import MetaLearner, Replicas
+from metalearn.training._history import History
+from metalearn.training._processes import Processes
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a callback of `fit` is given after every iteration, in every process.
+
+    Attributes:
+        iteration: Number of iterations so far, from 1.
+        history: What has happened; its `recent_loss(100)` reads losses, which waits for a GPU.
+        learner: The learner, whose `diagnostics` are those of this iteration's tasks.
+        processes: Those that train it; files should be written by `processes.rank == 0` only.
+    """
+
+    iteration: int
+    history: History
+    learner: MetaLearner | Replicas
+    processes: Processes
+
+    def row(self, every: int) -> dict[str, Any] | None:
+        """Return the numbers to log if `every` iterations are over or there is a new score, else None.
+
+        The loss is the mean of the last `every` finite ones, and diverged tasks are counted over as many iterations, in
+        all processes.
+        """
+        score = self.history.scores.get(self.iteration)
+        if self.iteration % every and score is None:
+            return None
+        self.history.read(self.processes)
+        num_diverged = int(self.history.num_diverged[-every:].sum())
+        row = {"loss": self.history.recent_loss(every), "num_diverged": num_diverged}
+        return row if score is None else {**row, "score": torch.tensor(score).mean().item()}
+
+
+class CSVLog:
+    """A callback of `fit` that writes a table: iteration, loss, number of diverged tasks, validation score.
+
+    The loss is the mean of the finite ones of the last `every` iterations, in which diverged tasks are counted. A run
+    that goes on from a checkpoint continues the table from there; a new run replaces it.
+
+    Args:
+        path: The file; its folder is made if need be.
+        every: Number of iterations between rows, at least 1; every validation has a row too.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If `every` is below 1.
+    """
+
+    COLUMNS = ("iteration", "loss", "num_diverged", "score")
+
+    def __init__(self, path: str | Path, every: int = 100) -> None:
+        check_count("every", every, fix="Write CSVLog(path, every=100), say.")
+        if not isinstance(path, str | Path):
+            raise TypeError(invalid("path", "be a file name", repr(path), 'Write CSVLog("runs/log.csv"), say.'))
+        self._path, self._every, self._started = Path(path), every, False
+
+    def __call__(self, progress: Progress) -> None:
+        """Write a row if it is time."""
+        row = progress.row(self._every)
+        if progress.processes.rank:
+            return
+        if not self._started:
+            self._start(progress.iteration)
+        if row is not None:
+            with self._path.open("a", newline="") as stream:
+                csv.DictWriter(stream, self.COLUMNS).writerow({"iteration": progress.iteration, **row})
+
+    def _start(self, iteration: int) -> None:
+        """Keep of an older table what was before this iteration."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        old = csv.DictReader(io.StringIO(self._path.read_text())) if self._path.exists() else []
+        kept: list[Mapping[str, Any]] = [row for row in old if int(row["iteration"]) < iteration]
+        part = self._path.with_name(self._path.name + ".part")
+        with part.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, self.COLUMNS)
+            writer.writeheader()
+            writer.writerows(kept)
+        part.replace(self._path)
+        self._started = True
+
+
+class TensorBoardLog:
+    """A callback of `fit` that writes loss, number of diverged tasks and validation score for TensorBoard.
+
+    Args:
+        folder: Where the logs go.
+        every: Number of iterations between points, at least 1; every validation has one too.
+
+    Raises:
+        ImportError: At the first iteration, if the package tensorboard is missing.
+        TypeError: If `every` is not an int.
+        ValueError: If `every` is below 1.
+    """
+
+    def __init__(self, folder: str | Path, every: int = 100) -> None:
+        check_count("every", every, fix="Write TensorBoardLog(folder, every=100), say.")
+        self._folder, self._every = folder, every
+        self._writer: Any = None
+
+    def __call__(self, progress: Progress) -> None:
+        """Write points if it is time."""
+        row = progress.row(self._every)
+        if row is None or progress.processes.rank:
+            return
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            # Points of a run that was killed, from after its last checkpoint, are dropped.
+            self._writer = SummaryWriter(str(self._folder), purge_step=progress.iteration)
+        for name, value in row.items():
+            self._writer.add_scalar(name, value, progress.iteration)
+        self._writer.flush()

@@ -1,0 +1,67 @@
+"""The processes that train one learner together under `DistributedDataParallel`."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Which of how many processes this is.
+
+    Attributes:
+        rank: Index of this process.
+        count: Number of processes.
+        group: What they communicate through; None for a process alone.
+    """
+
+    rank: int = 0
+    count: int = 1
+    group: Any = None
+
+    @staticmethod
+    def of(learner: Any) -> "Processes":
+        """Return the processes that a wrapped learner is trained by; of any other learner this one alone."""
+        inside = getattr(learner, "_orig_mod", learner)
+        if not isinstance(inside, DistributedDataParallel):
+            return Processes()
+        group = inside.process_group
+        return Processes(dist.get_rank(group), dist.get_world_size(group), group)
+
+    def share(self) -> slice:
+        """Return this process's part of everybody's tasks, as `data.Shard` deals them."""
+        return slice(self.rank, None, self.count)
+
+    def same(self, value: Any) -> Any:
+        """Return the first process's value."""
+        if self.count == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, group_src=0, group=self.group)
+        return values[0]
+
+    def all(self, value: Any) -> list[Any]:
+        """Return every process's value."""
+        if self.count == 1:
+            return [value]
+        values: list[Any] = [None] * self.count
+        dist.all_gather_object(values, value, group=self.group)
+        return values
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Return the sum of every process's tensor."""
+        if self.count > 1:
+            dist.all_reduce(tensor, group=self.group)
+        return tensor
+
+    def generator(self, generator: torch.Generator | None) -> torch.Generator | None:
+        """Return a generator of the same numbers in every process: those that the first one would draw."""
+        if self.count == 1:
+            return generator
+        if generator is None:
+            return torch.Generator().manual_seed(self.same(int(torch.randint(2**62, ()))))
+        return generator.set_state(self.same(generator.get_state()))

@@ -1,0 +1,111 @@
+"""Two processes under `DistributedDataParallel` do what one process does with all tasks."""
+
+import sys
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.nn.parallel import DistributedDataParallel
+
+from metalearn import data, fit, inner
+from tests.cases import keys, sine_episodes, sine_learner, task
+
+TASKS = data.Sinusoid(k_shot=5, num_query=5)
+
+
+def rates():
+    return sine_learner(inner.MetaSGD(0.01), fast=["2", "4"])
+
+
+def gradients(learner, part):
+    learner(task(sine_episodes(num_tasks=4), part), keys=keys(4)[part]).backward()
+    return [param.grad.clone() for param in learner.parameters()]
+
+
+def training(learner, num_iterations, folder=None, **options):
+    optimizer = torch.optim.Adam(learner.parameters(), lr=1e-2)
+    generator = torch.Generator().manual_seed(1 + (dist.get_rank() if dist.is_initialized() else 0))
+    options |= {"generator": generator, "checkpoint_dir": folder, "progress": False}
+    history = fit(learner, AsDoubles(TASKS), optimizer, num_iterations, **{"meta_batch_size": 4} | options)
+    return history.loss, [param.detach().clone() for param in learner.parameters()]
+
+
+class AsDoubles(data.TaskDistribution):
+    def __init__(self, tasks):
+        self.tasks = tasks
+
+    def draw(self, num_tasks, generator, device):
+        return torch.utils._pytree.tree_map(torch.Tensor.double, self.tasks.draw(num_tasks, generator, device))
+
+
+def refusal(num_iterations=1, **options):
+    try:
+        training(DistributedDataParallel(sine_learner()), num_iterations, **options)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def one_of_two(rank, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    alone, _ = dist.new_subgroups(1)
+    if rank == 0:  # so that the two find different files in folders of their own
+        training(DistributedDataParallel(sine_learner(), process_group=alone), 1, folder / "own 0")
+    log = {
+        "gradients": gradients(DistributedDataParallel(rates()), slice(2 * rank, 2 * rank + 2)),
+        "training": training(DistributedDataParallel(rates()), 6),
+        "stopped": training(DistributedDataParallel(rates()), 4, folder / "run"),
+        "resumed": training(DistributedDataParallel(rates()), 6, folder / "run"),
+        "odd": refusal(meta_batch_size=3),
+        "not shared": refusal(folder=folder / f"own {rank}", num_iterations=2),
+    }
+    torch.save(log, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("processes")
+    gradients(rates(), slice(0, 4))  # what PyTorch loads at its first gradient need not be loaded twice
+    mp.start_processes(one_of_two, args=(folder,), nprocs=2, start_method="fork")
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="a fork saves the import of PyTorch"),
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+]
+
+
+def assert_close(ours, theirs):
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
+
+
+def test_gradients_are_those_of_one_process(logs):
+    expected = gradients(rates(), slice(0, 4))
+    for log in logs:
+        assert_close(log["gradients"], expected)
+
+
+def test_fit_does_what_one_process_does(logs):
+    """The tasks are those of the first process's generator, whatever the other's is."""
+    loss, parameters = training(rates(), 6)
+    for log in logs:
+        assert_close(log["training"], (loss, parameters))
+
+
+def test_goes_on_from_a_checkpoint(logs):
+    for log in logs:
+        assert len(log["stopped"][0]) == 4
+        torch.testing.assert_close(log["resumed"], log["training"], rtol=0, atol=0)
+
+
+def test_shares_are_equal(logs):
+    assert all("meta_batch_size must be a multiple of the 2 processes; got 3. Write" in log["odd"] for log in logs)
+    assert "meta_batch_size=4" in logs[0]["odd"]
+
+
+def test_refuses_a_folder_that_is_not_shared(logs):
+    assert all("be there for all processes; got none for processes [1]. Pass a" in log["not shared"] for log in logs)
