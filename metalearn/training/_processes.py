@@ -1,5 +1,6 @@
 """The processes that train one learner together under `DistributedDataParallel`."""
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
+
+from metalearn._checks import invalid
 
 
 @dataclass(frozen=True)
@@ -25,8 +28,18 @@ class Processes:
 
     @staticmethod
     def of(learner: Any) -> "Processes":
-        """Return the processes that a wrapped learner is trained by; of any other learner this one alone."""
+        """Return the processes that a wrapped learner is trained by; of any other learner this one alone.
+
+        Raises:
+            TypeError: If the learner is sharded.
+        """
         inside = getattr(learner, "_orig_mod", learner)
+        # Looked up, since importing it takes as long as importing PyTorch.
+        fsdp = sys.modules.get("torch.distributed.fsdp")
+        if fsdp is not None and isinstance(inside, fsdp.FSDPModule):
+            fix = "Wrap it in DistributedDataParallel, or write the loop yourself with data.Shard."
+            got = "one of fully_shard, whose parameters are in pieces between steps"
+            raise TypeError(invalid("fit's learner", "be whole in every process", got, fix))
         if not isinstance(inside, DistributedDataParallel):
             return Processes()
         group = inside.process_group

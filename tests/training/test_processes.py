@@ -6,6 +6,8 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from metalearn import data, fit, inner
@@ -47,10 +49,20 @@ def refusal(num_iterations=1, **options):
     return None
 
 
+def sharded(mesh):
+    """Return the whole gradients of a learner whose parameters are sharded as one unit, and what `fit` says of it."""
+    learner = fully_shard(rates(), mesh=mesh)
+    pieces = gradients(learner, slice(dist.get_rank(), None, 2))
+    with pytest.raises(TypeError) as raised:
+        training(learner, 1)
+    return [piece.full_tensor() for piece in pieces], str(raised.value)
+
+
 def one_of_two(rank, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     alone, _ = dist.new_subgroups(1)
+    mesh = init_device_mesh("cpu", (2,))
     if rank == 0:  # so that the two find different files in folders of their own
         training(DistributedDataParallel(sine_learner(), process_group=alone), 1, folder / "own 0")
     log = {
@@ -58,6 +70,7 @@ def one_of_two(rank, folder):
         "training": training(DistributedDataParallel(rates()), 6),
         "stopped": training(DistributedDataParallel(rates()), 4, folder / "run"),
         "resumed": training(DistributedDataParallel(rates()), 6, folder / "run"),
+        "sharded": sharded(mesh),
         "odd": refusal(meta_batch_size=3),
         "not shared": refusal(folder=folder / f"own {rank}", num_iterations=2),
     }
@@ -87,6 +100,13 @@ def test_gradients_are_those_of_one_process(logs):
     expected = gradients(rates(), slice(0, 4))
     for log in logs:
         assert_close(log["gradients"], expected)
+
+
+def test_sharded_parameters(logs):
+    expected = gradients(rates(), slice(0, 4))
+    for log in logs:
+        assert_close(log["sharded"][0], expected)
+        assert "fit's learner must be whole in every process" in log["sharded"][1]
 
 
 def test_fit_does_what_one_process_does(logs):
