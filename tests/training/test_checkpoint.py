@@ -105,6 +105,10 @@ def test_goes_on_as_if_nothing_had_happened(batches, tmp_path):
     assert_identical(run(tmp_path, batches)["history"], whole["history"])  # finished: nothing is left to do
 
 
+def stamp(file):
+    return file.stat().st_mtime_ns if file.exists() else None
+
+
 def in_child(folder):
     torch.save(run(folder), folder / "result.part")
     (folder / "result.part").replace(folder / "result.pt")
@@ -113,19 +117,19 @@ def in_child(folder):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a fork saves the import of PyTorch")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_survives_kill_9_at_any_moment(tmp_path):
-    whole, delays = run(None), random.Random(0)
+    whole, delays, file = run(None), random.Random(0), tmp_path / "checkpoint.pt"
     kills = 0
-    for _ in range(100):
+    while not (tmp_path / "result.pt").exists():
         child = multiprocessing.get_context("fork").Process(target=in_child, args=(tmp_path,))
         child.start()
-        if kills < 6:
-            time.sleep(delays.uniform(0.02, 0.1))
-            child.kill()
+        before = stamp(file)
+        while child.is_alive() and stamp(file) == before:
+            time.sleep(0.001)
+        time.sleep(delays.uniform(0, 0.03))
+        child.kill()
         child.join()
         kills += child.exitcode == -signal.SIGKILL
-        if (tmp_path / "result.pt").exists():
-            break
-    assert kills >= 2
+    assert kills >= 3
     assert_identical(torch.load(tmp_path / "result.pt"), whole)
 
 
