@@ -45,9 +45,9 @@ class StepsCurve:
         means = {steps: sign * evaluation[score].mean for steps, evaluation in self.evaluations.items()}
         return min(means, key=lambda steps: math.inf if math.isnan(means[steps]) else means[steps])
 
-    def plot(self, ax: Any = None, *, score: str = "loss") -> Any:
-        """Draw the mean score and its 95 % interval over steps, and return matplotlib's axes."""
-        return draw_curve(ax, self.evaluations, score, "adaptation steps")
+    def plot(self, ax: Any = None, *, score: str = "loss", label: str | None = None) -> Any:
+        """Draw the mean score and its 95 % interval over steps, named for a legend, and return matplotlib's axes."""
+        return draw_curve(ax, self.evaluations, score, "adaptation steps", label)
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.evaluations.values()))

@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-from tqdm.auto import tqdm
 
 from metalearn._checks import check_count, check_positive
 from metalearn._tasks import num_tasks
@@ -127,7 +127,7 @@ def fit(
     done, start = run.iteration, time.perf_counter() - history.seconds
     shows, may_wait = progress and processes.rank == 0, checkpoints.file is not None and processes.count == 1
     with (
-        tqdm(total=num_iterations, initial=done, disable=not shows, mininterval=REFRESH_SECONDS) as bar,
+        _bar(num_iterations, done, shows) as bar,
         Interrupt(may_wait) as interrupt,
     ):
         while run.iteration < num_iterations:
@@ -151,6 +151,12 @@ def fit(
     history.read(processes)
     warn_of_divergence(history.loss, done)
     return history
+
+
+def _bar(num_iterations: int, done: int, shows: bool) -> Any:
+    # Imported if it is shown: in a notebook without ipywidgets, `tqdm.auto` warns.
+    tqdm = import_module("tqdm.auto" if shows else "tqdm").tqdm
+    return tqdm(total=num_iterations, initial=done, disable=not shows, mininterval=REFRESH_SECONDS)
 
 
 def _meta_step(run: Run, learner: Any, episodes: Episode, max_grad_norm: float | None) -> tuple[Tensor, Tensor]:

@@ -42,8 +42,9 @@ def test_best_by_each_score():
 
 def test_plots():
     curve = steps_curve(learner(), tasks(), range(3), **options(4))
-    ax = curve.plot()
+    ax = curve.plot(label="MAML")
     assert ax.lines[0].get_xdata().tolist() == [0, 1, 2]
+    assert ax.get_legend_handles_labels()[1] == ["MAML"]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("adaptation steps", "loss")
 
 

@@ -1,4 +1,5 @@
 import math
+import sys
 
 import pytest
 import torch
@@ -158,6 +159,12 @@ def test_progress_goes_to_standard_error(capsys):
     assert "3/3" in captured.err
     assert "loss=" in captured.err
     assert "score=1.5" in captured.err
+
+
+def test_without_progress_nothing_asks_for_widgets(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)  # what warns in a notebook without ipywidgets
+    learner = sine()
+    fit(learner, TASKS, adam(learner), 1, meta_batch_size=2, progress=False)
 
 
 BAD = [
