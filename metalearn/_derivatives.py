@@ -5,13 +5,17 @@ that `torch.func` cannot trace work in a loop over tasks. As with `torch.func`, 
 that it was computed from does.
 """
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from metalearn._checks import invalid
 from metalearn._tree import tree_detach, tree_leaves, tree_map
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def grad_and_value(function: Callable[..., Tensor], argnums: int | tuple[int, ...] = 0) -> Callable[..., Any]:
@@ -63,6 +67,28 @@ def in_transform() -> bool:
     return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
+def outside_inference_mode(function: F) -> F:
+    """Call a function under `torch.no_grad` if it is called under `torch.inference_mode`, where nothing has a gradient.
+
+    Lightning and others validate in that mode, and adaptation needs gradients.
+    """
+
+    @functools.wraps(function)
+    def outside(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_inference_mode_enabled():
+            return function(*args, **kwargs)
+        with torch.inference_mode(False), torch.no_grad():
+            args, kwargs = tree_map(_as_made_outside, (args, kwargs))
+            return function(*args, **kwargs)
+
+    return outside  # type: ignore[return-value]
+
+
+def _as_made_outside(leaf: Any) -> Any:
+    """Return a tensor that autograd takes: those made under `torch.inference_mode` it refuses."""
+    return leaf.clone() if isinstance(leaf, Tensor) and leaf.is_inference() else leaf
+
+
 def _requires_grad(tree: Any) -> bool:
     """Return whether a derivative around this one needs to know how the result depends on the tree."""
     tensors = (leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
@@ -81,6 +107,9 @@ def _backward(outputs: Any, inputs: Any, cotangents: Any, nested: bool, retain_g
     pairs = zip(tree_leaves(outputs), tree_leaves(cotangents), strict=True)
     reached = [(output, cotangent) for output, cotangent in pairs if output.requires_grad]
     if not reached:
+        if torch.is_inference_mode_enabled():
+            got, fix = "torch.inference_mode", "Use torch.no_grad()."
+            raise RuntimeError(invalid("mode of inner gradients", "let autograd record", got, fix))
         return tree_map(torch.zeros_like, inputs)
     values, bars = zip(*reached, strict=True)
     options = {"retain_graph": retain_graph, "create_graph": nested, "materialize_grads": True}

@@ -36,11 +36,19 @@ def map_tasks(function: Callable[..., Any], per_task: tuple[Any, ...], batching:
 
 def vmap_tasks(function: Callable[..., Any], *per_task: Any) -> Any:
     """Return `vmap(function)(*per_task)`, with random numbers for every task; an error says what to do."""
+    mapped = vmap(function, randomness="different")
+    if torch.compiler.is_compiling():
+        return mapped(*per_task)  # an error there says where the graph breaks
+    fast = torch.backends.mha.get_fastpath_enabled()
     try:
-        return vmap(function, randomness="different")(*per_task)
+        # It takes tensors under vmap for such that need no gradient, and has none.
+        torch.backends.mha.set_fastpath_enabled(False)
+        return mapped(*per_task)
     except RuntimeError as error:
         error.add_note('Models and losses that cannot be vmapped over tasks need a learner with batching="loop".')
         raise
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def map_in_chunks(

@@ -86,3 +86,8 @@ def test_differentiates_what_torch_func_cannot():
             torch.ones(2)
         )
     assert gradient.tolist() == [2, 2]
+
+
+def test_inference_mode_is_refused():
+    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"torch.no_grad\(\)"):
+        grad_and_value(cubic)(POINT, torch.tensor(2.0).double())

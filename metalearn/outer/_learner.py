@@ -9,6 +9,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from metalearn._checks import check_count
+from metalearn._derivatives import outside_inference_mode
 from metalearn._modules import TensorTree, get_tensor, set_tensor, tie
 from metalearn._tasks import map_in_chunks, over_chunks, take
 from metalearn._tree import tree_detach, tree_leaves, tree_map
@@ -187,6 +188,7 @@ class MetaLearner(nn.Module):
         init = {name: get_tensor(self.model, name) for name in self._fast}
         return Meta(init, {name: get_tensor(self, name) for name in self._shared}, self.rule())
 
+    @outside_inference_mode
     def forward(self, episodes: Episode, *, keys: Tensor | None = None) -> Tensor:
         """Return the mean query loss after adaptation, a scalar that carries the meta-gradient.
 
@@ -210,6 +212,7 @@ class MetaLearner(nn.Module):
                 torch.compiler.disable(self._track)(episodes, keys)
         return attach(estimate.loss.mean(), meta, estimate.gradient)
 
+    @outside_inference_mode
     def estimate(self, episodes: Episode, keys: Tensor | None = None) -> Estimate:
         """Return the meta-gradient as data: a pure function of the learner's state, the episodes and the keys.
 
@@ -253,6 +256,7 @@ class MetaLearner(nn.Module):
             self._gate.gradient(self, tree_detach(self.meta), *take((episodes, keys), 0))
         return keys
 
+    @outside_inference_mode
     def adapt(self, support: Batch, num_steps: int | None = None, *, keys: Tensor | None = None) -> Adapted:
         """Adapt to many tasks at once.
 
@@ -323,7 +327,7 @@ class MetaLearner(nn.Module):
 
     def _apply(self, *args: Any, **kwargs: Any) -> "MetaLearner":
         # Module._apply converts buffers one by one, which would untie tied starts that are not learned.
-        super()._apply(*args, **kwargs)
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
         for names in self._tied:
             tie(self.model, names)
         return self

@@ -34,9 +34,18 @@ def check_arguments(
     check_count("num_steps", num_steps, fix="Write num_steps=5, say.")
     if support_batches is not None:
         check_count("support_batches", support_batches, fix="Leave it out for all at once.")
+    if compiled := [name or "itself" for name, module in model.named_modules() if _is_compiled(module)]:
+        fix = "Pass the module as it was before, and compile the whole meta-step: MAML(..., compile=True)."
+        raise ValueError(invalid("model", "not be compiled", f"torch.compile of {compiled}", fix))
     if norms := running_statistics(model):
         fix = "Wrap the model: models.use_batch_statistics(model)."
         raise ValueError(invalid("model", "keep no running statistics", f"them in {norms}", fix))
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    """Return whether `torch.compile` made the module or runs it: what it compiles has no second derivative."""
+    # By name, since importing torch._dynamo takes seconds.
+    return type(module).__module__ == "torch._dynamo.eval_frame" or module._compiled_call_impl is not None
 
 
 def check_batching(batching: Any, chunk_size: Any, compile: Any) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from metalearn._checks import check_positive, invalid
+from metalearn._derivatives import outside_inference_mode
 from metalearn._modules import get_tensor, set_tensor
 from metalearn._tasks import map_tasks, take
 from metalearn._tree import over_first_axes, tree_detach, tree_leaves, tree_map
@@ -88,6 +89,7 @@ class Replicas(nn.Module):
         """Where the replicas' parameters are, and the episodes must be."""
         return self.learner.device
 
+    @outside_inference_mode
     def forward(self, episodes: Episode, *, keys: Tensor | None = None) -> Tensor:
         """Return every replica's mean query loss after adaptation, `[R]`; their sum carries every meta-gradient.
 
@@ -108,6 +110,7 @@ class Replicas(nn.Module):
             self.learner.carry.keep(estimate.carry)
         return attach(estimate.loss.mean(1), meta, estimate.gradient)
 
+    @outside_inference_mode
     def estimate(self, episodes: Episode, keys: Tensor | None = None) -> Estimate:
         """Return every replica's meta-gradient as data, its learner's `estimate` with a leading axis of R.
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from metalearn import inner, models, outer
 from metalearn.types import Batch, Episode
@@ -437,26 +436,6 @@ def test_at_first_call(name):
 def test_float16_autocast():
     with torch.autocast("cpu", torch.float16), pytest.raises(ValueError, match="torch.bfloat16"):
         sine_learner().float()(sine_episodes(dtype=torch.float32))
-
-
-class Attention(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.embed, self.head = nn.Linear(1, 8), nn.Linear(8, 1)
-
-    def forward(self, x):
-        tokens = self.embed(x)[None, None]
-        return self.head(F.scaled_dot_product_attention(tokens, tokens, tokens)[0, 0])
-
-
-@pytest.mark.parametrize("batching", ["vmap", "loop"])
-def test_attention_needs_the_kernel_with_second_derivatives(batching):
-    one = learner(Attention().double(), batching=batching)
-    with pytest.raises(ValueError, match=r"sdpa_kernel\(SDPBackend.MATH\)"):
-        one(sine_episodes())
-    with sdpa_kernel(SDPBackend.MATH):
-        one(sine_episodes()).backward()
-    assert learner(Attention().double(), estimator=outer.Unrolled(order=1), batching="loop")(sine_episodes()).isfinite()
 
 
 def test_ignored_labels_pass():

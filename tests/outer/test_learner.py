@@ -408,19 +408,6 @@ class TestProblems:
         learner.eval()
         assert torch.equal(learner(episodes), learner(episodes))
 
-    def test_a_recurrent_model_through_the_loop(self, episodes):
-        class Recurrent(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.cell, self.head = nn.GRU(1, 4), nn.Linear(4, 1)
-
-            def forward(self, x):
-                return self.head(self.cell(x)[0])
-
-        learner = outer.MAML(Recurrent().double(), F.mse_loss, inner.SGD(0.1), num_steps=2, batching="loop")
-        learner(episodes).backward()
-        assert all(param.grad.any() for param in learner.parameters())
-
 
 class TestAdapt:
     def test_matches_inner_adapt(self, episodes):

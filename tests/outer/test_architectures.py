@@ -1,0 +1,123 @@
+"""Recurrent models and attention: what works has the gradient of a loop by hand, what does not says what does."""
+
+import pytest
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from metalearn import inner, models, outer
+from metalearn.types import Batch, Episode
+from tests.cases import relative_difference, sine_episodes, sine_learner
+
+
+class OfSequences(nn.Module):
+    """A layer that maps sequences to sequences, between two linear ones."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.embed, self.layer, self.head = nn.Linear(1, 4), layer, nn.Linear(4, 1)
+
+    def forward(self, x):
+        tokens = self.layer(self.embed(x[..., None]))
+        return self.head((tokens[0] if isinstance(tokens, tuple) else tokens).mean(1))
+
+
+class SelfAttention(nn.Module):
+    def forward(self, x):
+        return F.scaled_dot_product_attention(*[x[:, None]] * 3)[:, 0]
+
+
+class MultiheadSelfAttention(nn.MultiheadAttention):
+    def forward(self, x):
+        return super().forward(x, x, x)
+
+
+RECURRENT = {kind.__name__: lambda kind=kind: kind(4, 4, batch_first=True) for kind in (nn.RNN, nn.LSTM, nn.GRU)}
+ATTENTION = {
+    "scaled_dot_product_attention": SelfAttention,
+    "MultiheadAttention": lambda: MultiheadSelfAttention(4, 2, batch_first=True),
+    "TransformerEncoderLayer": lambda: nn.TransformerEncoderLayer(4, 2, 4, dropout=0.0, batch_first=True),
+}
+
+
+def sequences():
+    x, y = torch.randn(2, 3, 4, 5, dtype=torch.float64)  # 3 tasks of 4 sequences of length 5
+    x, y = x.split(2, dim=1), y.mean(-1, keepdim=True).split(2, dim=1)
+    return Episode(Batch(x[0], y[0]), Batch(x[1], y[1]))
+
+
+def maml(layer, **options):
+    return outer.MAML(OfSequences(layer).double(), F.mse_loss, inner.SGD(0.1), **{"num_steps": 2, **options})
+
+
+def gradient_by_hand(model, episodes):
+    start, total = dict(model.named_parameters()), 0.0
+    for x, y, query_x, query_y in zip(*episodes.support[:2], *episodes.query[:2], strict=True):
+        params = start
+        for _ in range(2):
+            loss = F.mse_loss(functional_call(model, params, (x,)), y)
+            grads = torch.autograd.grad(loss, list(params.values()), create_graph=True)
+            params = {name: param - 0.1 * g for (name, param), g in zip(params.items(), grads, strict=True)}
+        total = total + F.mse_loss(functional_call(model, params, (query_x,)), query_y)
+    return dict(zip(start, torch.autograd.grad(total / len(episodes.support.x), list(start.values())), strict=True))
+
+
+@pytest.mark.parametrize("estimator", [outer.Unrolled(), outer.Stepwise()], ids=["unrolled", "stepwise"])
+@pytest.mark.parametrize(
+    ("layer", "batching"),
+    [(name, "loop") for name in RECURRENT] + [(name, batching) for name in ATTENTION for batching in ("vmap", "loop")],
+)
+def test_equals_a_loop_by_hand(layer, batching, estimator):
+    learner, episodes = maml({**RECURRENT, **ATTENTION}[layer](), batching=batching, estimator=estimator), sequences()
+    with sdpa_kernel(SDPBackend.MATH):
+        expected = gradient_by_hand(learner.model, episodes)
+        assert relative_difference(learner.estimate(episodes).gradient.init, expected) < 1e-10
+
+
+@pytest.mark.parametrize("layer", RECURRENT)
+def test_recurrent_models_under_vmap_are_told_of_the_loop(layer):
+    with pytest.raises(RuntimeError, match="Batching rule not implemented") as raised:
+        maml(RECURRENT[layer]())(sequences())
+    assert 'batching="loop"' in raised.value.__notes__[0]
+
+
+@pytest.mark.parametrize("batching", ["vmap", "loop"])
+def test_attention_needs_the_kernel_with_second_derivatives(batching):
+    with pytest.raises(ValueError, match=r"sdpa_kernel\(SDPBackend.MATH\)"):
+        maml(SelfAttention(), batching=batching)(sequences())
+    assert maml(SelfAttention(), estimator=outer.Unrolled(order=1), batching="loop")(sequences()).isfinite()
+
+
+@pytest.mark.parametrize("layer", ["MultiheadAttention", "TransformerEncoderLayer"])
+def test_attention_in_evaluation_mode_adapts(layer):
+    learner, episodes = maml(ATTENTION[layer]()).eval(), sequences()
+    with sdpa_kernel(SDPBackend.MATH):
+        expected = learner(episodes).detach()
+        with torch.no_grad():
+            torch.testing.assert_close(learner(episodes), expected)
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+@pytest.mark.parametrize("part", ["the model", "the model in place", "a layer"])
+def test_a_compiled_model_is_refused(part):
+    model = models.mlp(1, [4], 1)
+    if part == "the model":
+        model = torch.compile(model, backend="eager")
+    else:
+        (model if "place" in part else model[0]).compile(backend="eager")
+    with pytest.raises(ValueError, match=r"MAML\(..., compile=True\)"):
+        outer.MAML(model, F.mse_loss, inner.SGD(0.1), num_steps=1)
+
+
+@pytest.mark.parametrize("batching", ["vmap", "loop"])
+def test_adapts_under_inference_mode(batching):
+    learner = sine_learner(batching=batching)
+    with torch.no_grad():
+        loss, adapted = learner(sine_episodes()), learner.adapt(sine_episodes().support)
+    with torch.inference_mode():
+        assert torch.equal(learner(sine_episodes()), loss)
+        again = learner.adapt(sine_episodes().support)
+        assert torch.equal(again.loss(sine_episodes().query).mean(), loss)
+    assert relative_difference(again.params, adapted.params) == 0
