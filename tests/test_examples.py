@@ -36,8 +36,13 @@ def archive(tmp_path):
     return str(tmp_path / "images.npz")
 
 
+NEEDS = {"lightning_maml.py": "lightning", "accelerate_maml.py": "accelerate"}
+
+
 @pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "examples").glob("*.py")))
 def test_scripts(script, archive, monkeypatch, capsys):
+    if script in NEEDS:
+        pytest.importorskip(NEEDS[script], reason="pip install .[integrations]")
     few = {
         "omniglot_anil.py": [archive, "1", "20"],
         "low_rank.py": [archive, "1", "2"],

@@ -44,7 +44,7 @@ def worker_batches(
 
 
 @dataclass(frozen=True)
-class _Batches(Dataset):
+class _Batches(Dataset[Episode]):
     """Batches of tasks by their seeds."""
 
     tasks: "TaskDistribution"
