@@ -1,8 +1,9 @@
 VENV ?= .venv
+OLDEST ?= .venv-oldest
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-inductor lint clean
+.PHONY: demo test test-inductor test-oldest lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m metalearn demo
@@ -13,16 +14,23 @@ test: $(VENV)/installed
 test-inductor: $(VENV)/installed
 	$(BIN)/pytest -n 2 -m inductor
 
+# The lowest versions that pyproject.toml admits, which what they need deprecates; `make test` takes the newest.
+test-oldest: $(OLDEST)/installed
+	$(OLDEST)/bin/pytest -n 2 -m "not inductor" -W ignore::DeprecationWarning
+
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-$(VENV)/installed: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[dev]'
+$(OLDEST)/installed: RESOLUTION := lowest-direct
+$(VENV)/installed: RESOLUTION := highest
+
+%/installed: pyproject.toml
+	$(PYTHON) -m venv $*
+	$*/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$*/bin/uv pip install --quiet --python $*/bin/python --resolution $(RESOLUTION) -e '.[dev]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) dist runs .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) dist runs .mypy_cache .ruff_cache .hypothesis
