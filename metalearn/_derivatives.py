@@ -7,7 +7,7 @@ that it was computed from does.
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,7 +15,8 @@ from torch import Tensor
 from metalearn._checks import invalid
 from metalearn._tree import tree_detach, tree_leaves, tree_map
 
-F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def grad_and_value(function: Callable[..., Tensor], argnums: int | tuple[int, ...] = 0) -> Callable[..., Any]:
@@ -67,21 +68,21 @@ def in_transform() -> bool:
     return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
-def outside_inference_mode(function: F) -> F:
+def outside_inference_mode(function: Callable[P, T]) -> Callable[P, T]:
     """Call a function under `torch.no_grad` if it is called under `torch.inference_mode`, where nothing has a gradient.
 
     Lightning and others validate in that mode, and adaptation needs gradients.
     """
 
     @functools.wraps(function)
-    def outside(*args: Any, **kwargs: Any) -> Any:
+    def outside(*args: P.args, **kwargs: P.kwargs) -> T:
         if not torch.is_inference_mode_enabled():
             return function(*args, **kwargs)
         with torch.inference_mode(False), torch.no_grad():
-            args, kwargs = tree_map(_as_made_outside, (args, kwargs))
-            return function(*args, **kwargs)
+            outer_args, outer_kwargs = tree_map(_as_made_outside, (args, kwargs))
+            return function(*outer_args, **outer_kwargs)
 
-    return outside  # type: ignore[return-value]
+    return outside
 
 
 def _as_made_outside(leaf: Any) -> Any:

@@ -41,7 +41,7 @@ def vmap_tasks(function: Callable[..., Any], *per_task: Any) -> Any:
         return mapped(*per_task)  # an error there says where the graph breaks
     fast = torch.backends.mha.get_fastpath_enabled()
     try:
-        # It takes tensors under vmap for such that need no gradient, and has none.
+        # Attention would take its fast path, which has no derivative: under vmap no tensor seems to need one.
         torch.backends.mha.set_fastpath_enabled(False)
         return mapped(*per_task)
     except RuntimeError as error:

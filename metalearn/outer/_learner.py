@@ -65,8 +65,8 @@ class MetaLearner(nn.Module):
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If a count is below 1, a pattern matches nothing, the model keeps running statistics, or the
-            estimator gives no gradient to something that is learned.
+        ValueError: If a count is below 1, a pattern matches nothing, the model is compiled or keeps running
+            statistics, or the estimator gives no gradient to something that is learned.
 
     >>> import torch.nn.functional as F
     >>> from metalearn import data, inner, models

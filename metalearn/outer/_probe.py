@@ -163,7 +163,10 @@ def _estimate(problem: Problem, estimator: MetaGradient, meta: Meta, episode: Ep
             raise ValueError(invalid(f"model under {estimator}", "be one that vmap can trace", error, fix)) from error
         if "is not implemented" not in str(error):
             raise
-        fix = "Attention has one in `with torch.nn.attention.sdpa_kernel(SDPBackend.MATH):`, or use order 1."
+        kernels = "torch.nn.attention.sdpa_kernel(SDPBackend.MATH)"
+        if "cudnn_rnn" in str(error):
+            kernels = "torch.backends.cudnn.flags(enabled=False)"
+        fix = f"The model has them in `with {kernels}:`, or use order 1."
         raise ValueError(invalid("model", "have second derivatives", error, fix)) from error
 
 

@@ -26,7 +26,7 @@ class OfSequences(nn.Module):
 
 class SelfAttention(nn.Module):
     def forward(self, x):
-        return F.scaled_dot_product_attention(*[x[:, None]] * 3)[:, 0]
+        return F.scaled_dot_product_attention(x[:, None], x[:, None], x[:, None])[:, 0]
 
 
 class MultiheadSelfAttention(nn.MultiheadAttention):
@@ -88,6 +88,15 @@ def test_attention_needs_the_kernel_with_second_derivatives(batching):
     with pytest.raises(ValueError, match=r"sdpa_kernel\(SDPBackend.MATH\)"):
         maml(SelfAttention(), batching=batching)(sequences())
     assert maml(SelfAttention(), estimator=outer.Unrolled(order=1), batching="loop")(sequences()).isfinite()
+
+
+def test_recurrent_models_on_a_gpu_need_the_kernels_with_second_derivatives(monkeypatch):
+    def refuse(*_):
+        raise NotImplementedError("the derivative for '_cudnn_rnn_backward' is not implemented.")
+
+    monkeypatch.setattr(outer.Unrolled, "__call__", refuse)
+    with pytest.raises(ValueError, match=r"cudnn.flags\(enabled=False\)"):
+        maml(RECURRENT["GRU"](), batching="loop")(sequences())
 
 
 @pytest.mark.parametrize("layer", ["MultiheadAttention", "TransformerEncoderLayer"])
