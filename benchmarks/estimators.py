@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from benchmarks import _records as records
 from metalearn import inner, outer, testing
 from metalearn.types import Batch, Episode, Estimate, Meta, Problem
 
@@ -98,16 +99,19 @@ def measure(steps: list[int], rounds: int) -> list[dict[str, Any]]:
     return results
 
 
-def show(results: list[dict[str, Any]], steps: list[int]) -> None:
-    """Print how far the inner problem is solved, and one table for each quantity."""
+def show(results: list[dict[str, Any]], steps: list[int], rounds: int, out: Path) -> None:
+    """Print how far the inner problem is solved and one table for each quantity, and record the tables."""
     solved = [f"{row['inner_gradient']:.2g}" for row in results if row["estimator"] == "Implicit, Direct()"]
     print(f"\ninner gradient relative to the start's, T = {steps}: {', '.join(solved)}")
-    titles = {"error": ("Relative error", 1.0), "seconds": ("Time, ms", 1e3), "bytes": ("Peak of live bytes, MB", 1e-6)}
+    titles = {"error": ("relative error", 1.0), "seconds": ("time, ms", 1e3), "bytes": ("peak of live bytes, kB", 1e-3)}
     for quantity, (title, unit) in titles.items():
-        print(f"\n| {title} | " + " | ".join(f"T = {n}" for n in steps) + " |\n|---|" + "---|" * len(steps))
+        lines = []
         for name in ESTIMATORS:
-            cells = [f"{unit * row[quantity]:.2g}" for row in results if row["estimator"] == name]
-            print(f"| {name} | " + " | ".join(cells) + " |")
+            values = [unit * row[quantity] for row in results if row["estimator"] == name]
+            lines.append([name, *(f"{value:,.0f}" if value >= 100 else f"{value:.2g}" for value in values)])
+        print()
+        settings = {"device": "one CPU thread", "dtype": "float64", "rounds": rounds}
+        records.show([title, *(f"T = {n}" for n in steps)], lines, settings, out / f"estimators_{quantity}.json")
 
 
 def plot(results: list[dict[str, Any]], path: Path) -> None:
@@ -138,7 +142,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     results = measure(arguments.steps, arguments.rounds)
-    show(results, arguments.steps)
+    show(results, arguments.steps, arguments.rounds, arguments.out)
     plot(results, arguments.out / "estimators.png")
     (arguments.out / "estimators.json").write_text(json.dumps(results, indent=1))
 

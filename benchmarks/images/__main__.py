@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from benchmarks._records import keep, kept
+from benchmarks import _records as records
+from benchmarks._records import RECORD, keep, kept
 from benchmarks.images._methods import Method
 from benchmarks.images._problems import PROBLEMS, Problem
 from metalearn import Evaluation, data, evaluate, fit, functional, keep_large_blocks, outer
@@ -106,20 +107,24 @@ def clock(device: torch.device) -> float:
     return time.process_time()
 
 
-def show(name: str, results: dict[str, dict[str, Any]]) -> None:
-    """Print all results as Markdown, beside the papers' accuracies."""
+def show(
+    name: str, results: dict[str, dict[str, Any]], settings: dict[str, Any] | None = None, path: Path | None = None
+) -> None:
+    """Print all results beside the papers' accuracies, and record them if there is a path."""
     columns = list(dict.fromkeys(split for result in results.values() for split in result["accuracies"]))
-    print(f"\n| {name} | {' | '.join(columns)} | the paper, full length | iterations | time | batch statistics |")
-    print(f"|---|{'---|' * (len(columns) + 4)}")
+    heads = [name, *columns, "the paper, full length", "iterations", "time", "batch statistics"]
+    lines = []
     for row, method in PROBLEMS[name].methods.items():
         paper = method.paper.get(name, "")
         if row not in results:
-            print(f"| {row} | {'not run | ' * len(columns)}{paper} | | | |")
+            lines.append([row, *("not run" for _ in columns), paper, "", "", ""])
             continue
         result = results[row]
         cells = [f"{100 * mean:.2f} +- {100 * half:.2f} %" for mean, half in result["accuracies"].values()]
         rest = [paper, f"{result['iterations']:,}", f"{result['seconds']} s", result["statistics"]]
-        print(f"| {row} | {' | '.join([*cells, *rest])} |")
+        lines.append([row, *cells, *rest])
+    print()
+    records.show(heads, lines, settings or {}, path)
 
 
 def main() -> None:
@@ -136,6 +141,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path("runs/images"))
+    parser.add_argument("--record", type=Path, help=RECORD)
     parser.add_argument("--show", action="store_true", help="run nothing; print what has been run with these settings")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -153,7 +159,7 @@ def main() -> None:
             keep(path, settings, record)
         if record is not None:
             results[row] = record
-    show(arguments.name, results)
+    show(arguments.name, results, settings, arguments.record)
 
 
 if __name__ == "__main__":

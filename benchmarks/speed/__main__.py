@@ -8,6 +8,7 @@ several rounds are compared. A system that does not install, run, or agree on th
 import argparse
 import json
 import platform
+import re
 import statistics
 from dataclasses import asdict
 from fnmatch import fnmatch
@@ -17,10 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks._records import show
 from benchmarks.peers._workload import Workload, arrays
 from benchmarks.speed._cases import CASES, SCRIPTS
 from benchmarks.speed._process import Process
-from benchmarks.speed._report import plot, table
+from benchmarks.speed._report import COLUMNS, plot, rows
 
 
 class Contest:
@@ -105,7 +107,13 @@ def main() -> None:
             records = list(contest.records.values())
             known[workload.name] = {"workload": asdict(workload), "settings": settings, "systems": records}
             path.write_text(json.dumps(known, indent=1))
-            print(table(workload.name, records), flush=True)
+            print(f"\n**{workload.name}**\n")
+            show(
+                COLUMNS,
+                rows(records),
+                settings,
+                arguments.out / f"{re.sub(r'[^a-z0-9]+', '_', workload.name.lower())}.json",
+            )
     plot(known, arguments.out / "speed.png")
 
 

@@ -7,20 +7,22 @@ import matplotlib.pyplot as plt
 
 from benchmarks.speed._cases import CASES, PYTORCH_PEERS, SCRIPTS
 
+COLUMNS = ["", "time", "times as fast", "gradient's deviation", "peak"]
 
-def table(title: str, records: list[dict[str, Any]]) -> str:
-    """Return one workload's table as Markdown; ratios are to the fastest peer on PyTorch."""
+
+def rows(records: list[dict[str, Any]]) -> list[list[str]]:
+    """Return the rows of one workload's table; ratios are to the fastest peer on PyTorch."""
     fastest = min((record["median"] for record in records if is_peer(record)), default=None)
-    rows = [f"\n**{title}**\n", "| | time | times as fast | gradient's deviation | peak |", "|---|---|---|---|---|"]
+    lines = []
     for record in records:
         if record["median"] is None:
-            rows.append(f"| {record['system']} | failed: {record.get('error', '')[:200]} | | | |")
+            lines.append([record["system"], f"failed: {record.get('error', '')[:200]}", "", "", ""])
             continue
         ratio = f"{fastest / record['median']:.2f}" if fastest else ""
         deviation = f"{record['deviation']:.0e}" if "deviation" in record else ""
         peak = f"{record['peak_bytes'] / 1e6:.1f} MB" if record.get("peak_bytes") else ""
-        rows.append(f"| {record['system']} | {1e3 * record['median']:.2f} ms | {ratio} | {deviation} | {peak} |")
-    return "\n".join(rows)
+        lines.append([record["system"], f"{1e3 * record['median']:.2f} ms", ratio, deviation, peak])
+    return lines
 
 
 def is_peer(record: dict[str, Any]) -> bool:

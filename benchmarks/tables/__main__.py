@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks._records import keep, kept
+from benchmarks import _records as records
+from benchmarks._records import RECORD, keep, kept
 from benchmarks.tables._experiment import Experiment, Settings, Table, interval, mark
 from metalearn import keep_large_blocks
 
@@ -42,8 +43,10 @@ def run(path: Path, experiment: Experiment, settings: Settings) -> dict[str, lis
     return values
 
 
-def show(table: Table, rows: list[tuple[Experiment, dict[str, list[float]]]]) -> None:
-    """Print the table as Markdown."""
+def show(
+    table: Table, rows: list[tuple[Experiment, dict[str, list[float]]]], settings: Settings, path: Path | None
+) -> None:
+    """Print our numbers beside the paper's, and record them if there is a path."""
     cells: dict[str, dict[str, str]] = {}
     columns: list[str] = []
     for experiment, values in rows:
@@ -54,9 +57,9 @@ def show(table: Table, rows: list[tuple[Experiment, dict[str, list[float]]]]) ->
             beside = f" ({paper}, {mark(of_seeds, paper, table.lower_is_better)})" if paper else ""
             cells.setdefault(experiment.row, {})[column] = ours + beside
             columns += [column] * (column not in columns)
-    print(f"\n{table.title}\n\n| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
-    for row, by_column in cells.items():
-        print(f"| {row} | {' | '.join(by_column.get(column, '') for column in columns)} |")
+    lines = [[row, *(by_column.get(column, "") for column in columns)] for row, by_column in cells.items()]
+    print(f"\n{table.title}\n")
+    records.show(["", *columns], lines, asdict(settings), path)
 
 
 def main() -> None:
@@ -69,6 +72,7 @@ def main() -> None:
     parser.add_argument("--fraction", type=float, default=1.0, help="part of the paper's iterations")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--out", type=Path, default=Path("runs/tables"))
+    parser.add_argument("--record", type=Path, help=RECORD)
     parser.add_argument("--show", action="store_true", help="run nothing; print what has been run with these settings")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -90,7 +94,7 @@ def main() -> None:
             values = run(path, experiment, settings)
         if values is not None:
             rows.append((experiment, values))
-    show(table, rows)
+    show(table, rows, settings, arguments.record)
 
 
 if __name__ == "__main__":
