@@ -3,7 +3,7 @@ OLDEST ?= .venv-oldest
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-inductor test-oldest lint clean
+.PHONY: demo test test-inductor test-oldest lint docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m metalearn demo
@@ -23,6 +23,13 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/docs-installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(VENV)/docs-installed: $(VENV)/installed
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[docs]'
+	touch $@
+
 $(OLDEST)/installed: RESOLUTION := lowest-direct
 $(VENV)/installed: RESOLUTION := highest
 
@@ -33,4 +40,4 @@ $(VENV)/installed: RESOLUTION := highest
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(OLDEST) dist runs .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) dist runs site .mypy_cache .ruff_cache .hypothesis

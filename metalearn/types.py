@@ -16,7 +16,10 @@ from metalearn._tree import tree_leaves, tree_map
 from metalearn.models._batch_norm import Norms
 from metalearn.models._batch_statistics import freeze_at_support
 
+__all__ = ["Params", "PyTree", "Batch", "Episode", "Meta", "Problem", "Estimate", "Adapted"]
+
 Params: TypeAlias = dict[str, Tensor]
+"""Parameters of a model, by name."""
 T = TypeVar("T")
 PyTree: TypeAlias = Any
 """Any nesting of dicts, lists and (named) tuples with tensors as leaves."""

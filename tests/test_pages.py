@@ -1,0 +1,54 @@
+"""The pages: their code does what they say, their links lead somewhere, their tables are what was recorded."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks.pages import DOCS, MARKED, pages, written
+
+ROOT = DOCS.parent
+CODE = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\]\(([^)#:\s]+)\)|\]\(([^)#:\s]*)#([^)\s]+)\)")
+RUN = ["gotchas", "how_to/long_inner_loops", "how_to/hyperparameters", "how_to/mixed_precision"]
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize(
+    "name", ["gotchas", "how_to/long_inner_loops", "how_to/hyperparameters", "how_to/mixed_precision"]
+)
+def test_code(name):
+    names = {}
+    for code in CODE.findall((DOCS / f"{name}.md").read_text()):
+        expected = re.match(r"# raises: (.*)\n", code)
+        if expected is None:
+            exec(compile(code, name, "exec"), names)
+            continue
+        with pytest.raises((ValueError, RuntimeError), match=re.escape(expected[1])):
+            exec(compile(code, name, "exec"), names)
+
+
+@pytest.mark.parametrize("path", [*pages(), ROOT / "README.md"], ids=lambda path: path.stem)
+def test_links(path):
+    for file, other, anchor in LINK.findall(path.read_text()):
+        to = (path.parent / (file or other)) if file or other else path
+        if "reference" in to.parts:
+            continue  # made by the build, which checks these
+        assert to.exists(), f"{path.name} links to {to}, which is not there"
+        assert not anchor or anchor in anchors(to), f"{path.name} links to #{anchor}, which {to.name} does not have"
+
+
+def anchors(path: Path) -> set[str]:
+    """Return what the headings of a page are called in links."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower()) for heading in headings}
+
+
+@pytest.mark.parametrize("path", pages(), ids=lambda path: path.stem)
+def test_tables_are_those_of_the_records(path):
+    assert written(path.read_text()) == path.read_text(), "python -m benchmarks.pages writes them"
+
+
+def test_every_record_is_shown_once():
+    shown = [name for path in pages() for name in MARKED.findall(path.read_text())]
+    assert sorted(shown) == sorted(path.stem for path in (DOCS / "records").iterdir())
