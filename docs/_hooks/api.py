@@ -31,17 +31,14 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 def page(module: griffe.Module) -> str:
     """Return a module's page as Markdown: its docstring, a table of its names, and each of them."""
     assert module.docstring is not None
-    parts = [f"# {module.path}", module.docstring.value, "| | |\n|---|---|"]
+    table, entries = ["| name | |", "|---|---|"], []
     for name in exports(module):
         path = f"{module.path}.{name}"
-        symbol = symbols(module).get(path)
-        if symbol is None:
-            parts[-1] += f"\n| [`{name}`]({name}.md) | {first_line(module[name])} |"
-        else:
-            parts[-1] += f"\n| [`{name}`][{path}] | {first_line(symbol)} |"
-            parts.append(f"::: {path}")
-    parts[2:3], entries = [parts[2]], parts[3:]
-    return "\n\n".join([*parts[:3], *entries])
+        if path in symbols(module):
+            entries.append(f"::: {path}")
+        link = f"[{path}]" if path in symbols(module) else f"({name}.md)"
+        table.append(f"| [`{name}`]{link} | {first_line(module[name])} |")
+    return "\n\n".join([f"# {module.path}", module.docstring.value, "\n".join(table), *entries])
 
 
 def first_line(symbol: griffe.Object | griffe.Alias) -> str:

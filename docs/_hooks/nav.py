@@ -1,4 +1,4 @@
-"""Patterns in the navigation: a section given as "folder/*" lists the files that are there."""
+"""The navigation: a section given as "folder/*" lists the files that are there, and a page of its own needs no list."""
 
 from fnmatch import fnmatch
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import Files
+from mkdocs.structure.pages import Page
 
 ORDER = ["sine", "few_shot_images", "update_rule", "own_model", "meta_gradients", "papers_table"]
 """Pages that come first in their section, in this order; the others follow as they are found."""
@@ -31,3 +32,10 @@ def rank(path: str) -> int:
     """Return where a page stands in its section."""
     name = path.rpartition("/")[2].partition(".")[0]
     return ORDER.index(name) if name in ORDER else len(ORDER)
+
+
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
+    """Give a page that is a section of its own the room of the list of pages beside it."""
+    if page.parent is None:
+        page.meta.setdefault("hide", ["navigation"])
+    return markdown
