@@ -70,10 +70,12 @@ class Record:
 
 
 def this_command() -> str:
-    """Return the command that runs, as one would type it."""
+    """Return the command that runs, as one would type it to run it again."""
     main = sys.modules["__main__"].__spec__
     name = "" if main is None else main.name.removesuffix(".__main__")
-    return shlex.join(["python", "-m", name, *sys.argv[1:]])
+    pairs = zip(sys.argv, sys.argv[1:], strict=False)
+    words = [word for before, word in pairs if "--record" not in (before, word) and word != "--show"]
+    return shlex.join(["python", "-m", name, *words])
 
 
 def show(columns: list[str], rows: list[list[str]], settings: dict[str, Any], path: Path | None = None) -> None:

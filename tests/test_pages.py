@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks._records import Record, show
 from benchmarks.pages import DOCS, MARKED, pages, written
 
 ROOT = DOCS.parent
@@ -52,3 +53,19 @@ def test_tables_are_those_of_the_records(path):
 def test_every_record_is_shown_once():
     shown = [name for path in pages() for name in MARKED.findall(path.read_text())]
     assert sorted(shown) == sorted(path.stem for path in (DOCS / "records").iterdir())
+
+
+def test_what_a_benchmark_shows_is_recorded(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["tables", "linear", "--show", "--record", "x.json", "--rows", "LR + KFC"])
+    show(["", "error"], [["MAML", "0.5"], ["Reptile", ""]], {"seeds": 5}, tmp_path / "records" / "linear.json")
+    printed = capsys.readouterr().out
+    assert printed == "| | error |\n|---|---|\n| MAML | 0.5 |\n| Reptile | |\n"
+    record = Record.read(tmp_path / "records" / "linear.json")
+    assert record.command.endswith("linear --rows 'LR + KFC'")
+    assert record.settings["seeds"] == 5
+    assert written("<!-- record: linear -->\n\n| old |\n", tmp_path / "records").endswith(f"\n\n{printed}")
+
+
+def test_a_row_has_a_cell_for_every_column():
+    with pytest.raises(ValueError, match=r"rows must have 2 cells; got \['MAML'\]"):
+        Record("", {}, ["", "error"], [["MAML"]])
