@@ -3,7 +3,7 @@ OLDEST ?= .venv-oldest
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-inductor test-oldest lint docs clean
+.PHONY: demo test test-inductor test-nightly test-oldest lint docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m metalearn demo
@@ -17,6 +17,9 @@ test-inductor: $(VENV)/installed
 # The lowest versions that pyproject.toml admits, which what they need deprecates; `make test` takes the newest.
 test-oldest: $(OLDEST)/installed
 	$(OLDEST)/bin/pytest -n 2 -m "not inductor" -W ignore::DeprecationWarning
+
+test-nightly: $(VENV)/installed
+	$(BIN)/pytest -n 2 tests/properties --hypothesis-profile=nightly
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

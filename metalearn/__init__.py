@@ -2,11 +2,10 @@
 
 from metalearn import analysis, baselines, data, functional, inner, models, outer, testing, training, types
 from metalearn._allocator import keep_large_blocks
-from metalearn._history import History
 from metalearn._results import Evaluation, Summaries, Summary
 from metalearn._seeds import over_seeds
 from metalearn.evaluation import evaluate
-from metalearn.training import fit
+from metalearn.training import History, fit
 
 __version__ = "0.1.0"
 

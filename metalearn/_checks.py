@@ -4,9 +4,12 @@ Every message reads `{what} must {condition}; got {value}. {fix}`.
 """
 
 import difflib
-import math
+import os
+import sys
 from collections.abc import Iterable
 from typing import Any
+
+import torch
 
 LONGEST = 300
 """Number of characters that a message shows of a value."""
@@ -37,7 +40,7 @@ def check_number(what: str, value: Any, *, fix: str = "") -> None:
     """Raise unless `value` is a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(invalid(what, "be a number", repr(value), fix))
-    if not math.isfinite(value):
+    if not is_finite(value):
         raise ValueError(invalid(what, "be finite", value, fix))
 
 
@@ -45,7 +48,7 @@ def check_positive(what: str, value: Any, *, fix: str = "") -> None:
     """Raise unless `value` is a finite number above zero."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(invalid(what, "be a number", repr(value), fix))
-    if not (value > 0 and math.isfinite(value)):
+    if not (value > 0 and is_finite(value)):
         raise ValueError(invalid(what, "be positive and finite", value, fix))
 
 
@@ -72,19 +75,82 @@ def check_between(what: str, value: Any, low: float, high: float, *, fix: str = 
 
 def check_range(what: str, value: Any, *, fix: str = "") -> None:
     """Raise unless `value` is a pair of finite numbers in ascending order."""
-    numbers = isinstance(value, tuple | list) and all(isinstance(bound, int | float) for bound in value)
+    is_pair = isinstance(value, tuple | list)
+    numbers = is_pair and all(isinstance(bound, int | float) and not isinstance(bound, bool) for bound in value)
     if not (numbers and len(value) == 2):
         raise TypeError(invalid(what, "be a pair of numbers (low, high)", repr(value), fix))
     low, high = value
-    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+    if not (is_finite(low) and is_finite(high) and low <= high):
         raise ValueError(invalid(what, "be finite with low <= high", value, fix))
+
+
+def check_index(what: str, value: Any, length: int) -> None:
+    """Raise unless `value` is an index into something of that length."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(invalid(what, "be an int", repr(value), f"Write [x[i] for i in range({length})]."))
+    if not -length <= value < length:
+        raise IndexError(invalid(what, f"be from {-length} to {length - 1}", value))
 
 
 def check_choice(what: str, value: Any, choices: Iterable[Any]) -> None:
     """Raise unless `value` is one of `choices`, naming the closest."""
     choices = list(choices)
-    if value not in choices:
+    # By kind first, since the comparison of a tensor or an array has no single truth.
+    if not any(isinstance(value, type(choice)) and value == choice for choice in choices):
         raise ValueError(invalid(what, f"be one of {choices}", repr(value), did_you_mean(value, choices)))
+
+
+def check_kind(what: str, value: Any, kind: type, expected: str, example: str) -> None:
+    """Raise unless `value` is an instance of `kind`; a class of that kind is told to be called."""
+    if not isinstance(value, kind):
+        is_class = isinstance(value, type) and issubclass(value, kind)
+        fix = f"Write {value.__name__}(...)." if is_class else f"Pass {example}."
+        raise TypeError(invalid(what, f"be {expected}", repr(value), fix))
+
+
+def check_function(what: str, value: Any, condition: str = "be a function", *, fix: str = "") -> None:
+    """Raise unless `value` can be called; a class cannot stand for what it makes."""
+    if not callable(value) or isinstance(value, type):
+        raise TypeError(invalid(what, condition, repr(value), fix))
+
+
+def as_list(what: str, value: Any, condition: str = "be a list", *, fix: str = "") -> list[Any]:
+    """Return what can be iterated over as a list; a tensor without axes only says that it can."""
+    try:
+        return list(value)
+    except TypeError as error:
+        raise TypeError(invalid(what, condition, repr(value), fix)) from error
+
+
+def check_path(what: str, value: Any) -> None:
+    """Raise unless `value` is a path that a file can have."""
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(invalid(what, "be a path", repr(value), "Pass a string or a pathlib.Path."))
+    if "\0" in os.fsdecode(value):
+        raise ValueError(invalid(what, "have no null character", repr(value)))
+
+
+def check_generator(generator: Any) -> None:
+    """Raise unless `generator` is a source of random numbers, or None."""
+    if not isinstance(generator, torch.Generator | None):
+        fix = "Pass generator=torch.Generator().manual_seed(0)."
+        raise TypeError(invalid("generator", "be a torch.Generator or None", repr(generator), fix))
+
+
+def as_device(device: Any) -> torch.device:
+    """Return a device by its name; raise for what is none."""
+    fix = "Pass device='cuda', say."
+    if isinstance(device, bool) or not isinstance(device, str | int | torch.device):
+        raise TypeError(invalid("device", "be a torch.device or its name", repr(device), fix))
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(invalid("device", "be a name that PyTorch knows", repr(device), fix)) from error
+
+
+def is_finite(value: float) -> bool:
+    """Return whether a number is finite as a float, which an int may be too large for."""
+    return -sys.float_info.max <= value <= sys.float_info.max
 
 
 def did_you_mean(word: Any, choices: Iterable[Any]) -> str:

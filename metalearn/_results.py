@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalearn._checks import invalid
+from metalearn._checks import check_path, invalid
 
 FORMAT = "metalearn evaluation 1"
 """The first entry of every file that `Evaluation.save` writes."""
@@ -122,7 +122,11 @@ class Evaluation(Mapping[str, Summary]):
 
         Args:
             path: The file; its folder is made if need be.
+
+        Raises:
+            TypeError: If `path` is none.
         """
+        check_path("path", path)
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         entries = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -139,21 +143,39 @@ class Evaluation(Mapping[str, Summary]):
             path: The file.
 
         Raises:
+            OSError: If it cannot be read.
+            TypeError: If `path` is none.
             ValueError: If the file is another one.
         """
+        check_path("path", path)
         entries = _read(Path(path))
-        summaries = {
-            name: Summary(torch.tensor(values, dtype=torch.float64))
-            for name, values in entries.pop("summaries").items()
-        }
-        return Evaluation(summaries, **entries)
+        numbers = {name: torch.tensor(values, dtype=torch.float64) for name, values in entries["summaries"].items()}
+        return Evaluation(**{**entries, "summaries": {name: Summary(values) for name, values in numbers.items()}})
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is float for value in values)
+
+
+KINDS: dict[str, Callable[[Any], bool]] = {
+    "summaries": lambda value: isinstance(value, dict) and all(map(_are_numbers, value.values())),
+    "num_tasks": _is_count,
+    "num_steps": _is_count,
+    "batch_statistics": lambda value: isinstance(value, str),
+    "fingerprint": lambda value: value is None or _is_count(value),
+}
+"""Whether an entry of a file is what `Evaluation.save` writes."""
 
 
 def _read(path: Path) -> dict[str, Any]:
     """Return the entries of a file that `Evaluation.save` has written; raise for any other."""
     try:
         entries = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(_not_saved(path, f"no JSON ({error})")) from error
     if not isinstance(entries, dict) or entries.pop("format", None) != FORMAT:
         raise ValueError(_not_saved(path, f"JSON without the entry 'format': {FORMAT!r}"))
@@ -161,6 +183,8 @@ def _read(path: Path) -> dict[str, Any]:
     if entries.keys() != expected:
         missing, unknown = sorted(expected - entries.keys()), sorted(entries.keys() - expected)
         raise ValueError(_not_saved(path, f"entries {missing} missing and {unknown} unknown"))
+    if wrong := [name for name, fits in KINDS.items() if not fits(entries[name])]:
+        raise ValueError(_not_saved(path, f"entries {wrong} of another kind"))
     lengths = {name: len(values) for name, values in entries["summaries"].items()}
     if set(lengths.values()) != {entries["num_tasks"]}:
         raise ValueError(_not_saved(path, f"{entries['num_tasks']} tasks with numbers of {lengths}"))

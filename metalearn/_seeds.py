@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import torch
 
-from metalearn._checks import invalid
+from metalearn._checks import as_list, invalid
 from metalearn._results import Evaluation, Summaries, Summary
 
 
@@ -27,8 +27,8 @@ def over_seeds(evaluations: Iterable[Evaluation]) -> Summaries:
     >>> print(over_seeds(runs))
     loss 2 +- 2.5
     """
-    runs = list(evaluations)
     fix = "Write over_seeds([evaluate(learner, tasks, num_tasks=600) for learner in learners])."
+    runs = as_list("evaluations", evaluations, "be a list of Evaluations", fix=fix)
     if not runs:
         raise ValueError(invalid("evaluations", "be at least one", "[]", fix))
     for run in runs:

@@ -1,5 +1,6 @@
 """Evaluation: adapt to many unseen tasks and summarise how well that went."""
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from metalearn._checks import check_count, invalid
+from metalearn._checks import check_count, check_generator, invalid
 from metalearn._ensemble import Ensemble
 from metalearn._fingerprint import fingerprint
 from metalearn._results import Evaluation, Summary
@@ -85,6 +86,7 @@ def evaluate_each(
     """Evaluate every learner with its number of steps, all on the same tasks with the same keys."""
     check_count("num_tasks", num_tasks, fix="Write num_tasks=600, say.")
     check_metrics(metrics)
+    check_generator(generator)
     parts: list[list[dict[str, Tensor]]] = [[] for _ in learners]
     tasks = 0
     for batch, keys in keyed_batches(episodes, num_tasks, generator, learners[0][0].device):
@@ -145,11 +147,34 @@ def check_metrics(metrics: Any) -> None:
 def _per_task(name: str, metric: Callable[..., Any], judged: tuple[Any, ...]) -> Tensor:
     """Return one metric of every task, `[num_tasks]`."""
     # A loop, so that a metric may be any function, of NumPy or scikit-learn too.
-    each = [torch.as_tensor(metric(*take(judged, task))) for task in range(count_tasks(judged))]
+    _check_takes(name, metric, len(judged))
+    each = [_number(name, metric(*take(judged, task))) for task in range(count_tasks(judged))]
     if each[0].dim() != 0:
         fix = "Average it: .mean()."
         raise ValueError(invalid(f"metric {name!r}", "be a scalar", f"shape {tuple(each[0].shape)}", fix))
     return _precise(torch.stack(each))
+
+
+def _check_takes(name: str, metric: Callable[..., Any], count: int) -> None:
+    """Raise if a metric cannot be called with output, target and, where examples have weights, these."""
+    try:
+        signature = inspect.signature(metric)
+    except (TypeError, ValueError):  # built-in functions may have none
+        return
+    try:
+        signature.bind(*[None] * count)
+    except TypeError as error:
+        taken, weights = ("(output, target)", "none") if count == 2 else ("(output, target, weight)", "weights")
+        fix = f"Write lambda {taken[1:-1]}: ..., or functional.accuracy."
+        raise TypeError(invalid(f"metric {name!r}", f"take {taken}", f"{weights}, and {error}", fix)) from error
+
+
+def _number(name: str, value: Any) -> Tensor:
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        fix = "Return a number, or a scalar tensor."
+        raise TypeError(invalid(f"metric {name!r}", "be a number", repr(value), fix)) from error
 
 
 def _precise(values: Tensor) -> Tensor:
@@ -179,7 +204,7 @@ def as_iterable(what: str, episodes: Any) -> Iterable[Episode]:
     """Return what is no task distribution as an iterable of batches of episodes; one batch is one of them."""
     if isinstance(episodes, Episode):
         return [episodes]
-    if not isinstance(episodes, Iterable):
+    if not isinstance(episodes, Iterable) or isinstance(episodes, Tensor):
         fix = "Pass data.Sinusoid(k_shot=10, num_query=10), say."
         raise TypeError(invalid(what, "be a task distribution or an iterable", repr(episodes), fix))
     return episodes

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from metalearn._checks import check_choice, check_count, invalid
+from metalearn._checks import as_device, check_choice, check_count, check_function, check_generator, check_kind, invalid
 from metalearn._modules import below, call_model, predict
 from metalearn._tree import tree_map
 from metalearn.models._batch_norm import Norms
@@ -56,11 +56,12 @@ def uniform(key: Tensor, shape: tuple[int, ...], stream: int = 0, *, dtype: torc
         dtype: Floating dtype of the result, `torch.get_default_dtype()` if not given.
 
     Returns:
-        Tensor of `shape` with as many random bits as `dtype` has digits, at most 32.
+        Tensor of `shape`, or what it and the key's shape broadcast to, with as many random bits as `dtype` has digits,
+        at most 32.
 
     Raises:
-        TypeError: If the key is no int64 tensor.
-        ValueError: If `stream` is negative or `dtype` is no floating one.
+        TypeError: If the key is no int64 tensor, or the shape no tuple of ints.
+        ValueError: If `stream` or a size is negative, `dtype` is no floating one, or key and shape do not broadcast.
 
     References:
         The mixing follows C. Wellons, "Prospecting for hash functions", 2018.
@@ -69,10 +70,9 @@ def uniform(key: Tensor, shape: tuple[int, ...], stream: int = 0, *, dtype: torc
     >>> bool((uniform(key, (3,)) == uniform(key, (3,))).all())
     True
     """
-    dtype = dtype or torch.get_default_dtype()
-    if not isinstance(key, Tensor) or key.dtype != torch.int64:
-        fix = "Write torch.tensor(7), or functional.draw_keys(num_tasks)."
-        raise TypeError(invalid("key", "be an int64 tensor", repr(key), fix))
+    dtype = torch.get_default_dtype() if dtype is None else dtype
+    _check_key(key)
+    _check_shape(shape, key)
     check_count("stream", stream, minimum=0)
     check_choice("dtype", dtype, _DIGITS)
     counter = torch.arange(torch.Size(shape).numel(), dtype=torch.int64, device=key.device).reshape(shape)
@@ -99,9 +99,15 @@ def derive_key(key: Tensor, index: int = 0) -> Tensor:
         key: int64 in [0, 2**62), of any shape.
         index: Selects one of many, at least 0.
 
+    Raises:
+        TypeError: If the key is no int64 tensor, or `index` no int.
+        ValueError: If `index` is negative.
+
     >>> bool(derive_key(torch.tensor(7)) == derive_key(torch.tensor(7), 1))
     False
     """
+    _check_key(key)
+    check_count("index", index, minimum=0)
     low = _mix(_mix(_mix(key & _WORD) ^ (key >> 32)) ^ (index & _WORD))
     return (_mix(low ^ 0x5BD1E995) >> 2 << 32) | low
 
@@ -112,7 +118,15 @@ def draw_keys(
     generator: torch.Generator | None = None,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Draw one random key a task, `[num_tasks]` int64, for everything that is random inside a meta-step."""
+    """Draw one random key a task, `[num_tasks]` int64, for everything that is random inside a meta-step.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If `num_tasks` is negative, or there is no such device.
+    """
+    check_count("num_tasks", num_tasks, minimum=0, fix="Write draw_keys(25), say.")
+    check_generator(generator)
+    device = None if device is None else as_device(device)
     source = generator.device if generator is not None else device
     return torch.randint(2**62, (num_tasks,), generator=generator, device=source).to(device or source)
 
@@ -126,6 +140,8 @@ def safe_sqrt(x: Tensor) -> Tensor:
     >>> torch.func.grad(lambda x: safe_sqrt(x).sum())(torch.tensor([0.0, 4.0]))
     tensor([0.0000, 0.2500])
     """
+    if not isinstance(x, Tensor):
+        raise TypeError(invalid("x", "be a tensor", repr(x), "Write torch.tensor(4.0), say."))
     positive = x > 0
     return torch.where(positive, torch.where(positive, x, 1.0).sqrt(), 0.0)
 
@@ -140,11 +156,18 @@ def cross_entropy(output: Tensor, target: Tensor, weight: Tensor | None = None) 
             their logits do not count, so that a task's examples must come together. None weighs all alike and takes
             all classes.
 
+    Raises:
+        TypeError: If an argument is no tensor, or the target not of int64.
+        ValueError: If shapes disagree.
+
     >>> logits = torch.tensor([[2.0, 1.0, 9.0], [0.0, 3.0, 9.0], [0.0, 0.0, 0.0]])
     >>> loss = cross_entropy(logits, torch.tensor([0, 1, 2]), torch.tensor([1.0, 1.0, 0.0]))
     >>> bool(loss == F.cross_entropy(logits[:2, :2], torch.tensor([0, 1])))
     True
     """
+    _check_classified(output, target, weight)
+    if target.dtype != torch.int64:
+        raise TypeError(invalid("target", "be of int64", target.dtype, "Write target.long()."))
     if weight is None:
         return F.cross_entropy(output, target)
     hot = one_hot(output, target)
@@ -160,13 +183,46 @@ def accuracy(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Te
         target: Class indices `[num_examples]`.
         weight: As for `cross_entropy`.
 
+    Raises:
+        TypeError: If an argument is no tensor.
+        ValueError: If shapes disagree.
+
     >>> accuracy(torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([0, 0]))
     tensor(0.5000)
     """
+    _check_classified(output, target, weight)
     if weight is None:
         return (output.argmax(-1) == target).float().mean()
     right = _without_absent(output, one_hot(output, target), weight).argmax(-1) == target
     return (weight * right).sum() / weight.sum()
+
+
+def _check_key(key: Any) -> None:
+    if not isinstance(key, Tensor) or key.dtype != torch.int64:
+        fix = "Write torch.tensor(7), or functional.draw_keys(num_tasks)."
+        raise TypeError(invalid("key", "be an int64 tensor", repr(key), fix))
+
+
+def _check_shape(shape: Any, key: Tensor) -> None:
+    sizes: Any = shape if isinstance(shape, tuple | list) else [None]
+    if not all(isinstance(size, int | torch.SymInt) and not isinstance(size, bool) for size in sizes):
+        raise TypeError(invalid("shape", "be a tuple of ints", repr(shape), "Write (3,), say."))
+    pairs = zip(reversed(key.shape), reversed(sizes), strict=False)
+    if any(size < 0 for size in sizes) or any(a != b and 1 not in (a, b) for a, b in pairs):
+        got = f"{tuple(shape)} for a key of shape {tuple(key.shape)}"
+        raise ValueError(invalid("shape", "be of sizes from 0 that broadcast against the key's", got))
+
+
+def _check_classified(output: Any, target: Any, weight: Any) -> None:
+    """Raise unless these are logits, targets and perhaps weights of as many examples."""
+    given = {"output": output, "target": target} | ({} if weight is None else {"weight": weight})
+    for what, value in given.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(invalid(what, "be a tensor", repr(value), "Pass logits, class indices and weights."))
+    shapes = {what: tuple(value.shape) for what, value in given.items()}
+    if output.dim() != 2 or 0 in output.shape or any(shape != output.shape[:1] for shape in list(shapes.values())[1:]):
+        condition = "be output [num_examples, num_classes] and one number an example, at least 1 of them"
+        raise ValueError(invalid("what is judged", condition, shapes, "Pass one task's examples."))
 
 
 def one_hot(output: Tensor, target: Tensor) -> Tensor:
@@ -203,6 +259,10 @@ class ModelLoss:
     norms: Norms = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        check_kind("ModelLoss's model", self.model, nn.Module, "an nn.Module", "the module itself")
+        check_function("ModelLoss's criterion", self.criterion, fix="Pass F.mse_loss or nn.MSELoss().")
+        check_kind("ModelLoss's name", self.name, str, "a string", "'criterion', say")
+        check_count("ModelLoss's num_batches", self.num_batches)
         object.__setattr__(self, "norms", Norms.of(self.model))
 
     def __call__(self, params: Params, shared: Params, batch: Batch, step: int = 0) -> Tensor:
@@ -243,6 +303,10 @@ class ModuleLoss:
     module: nn.Module
     name: str
 
+    def __post_init__(self) -> None:
+        check_kind("ModuleLoss's module", self.module, nn.Module, "an nn.Module", "the module itself")
+        check_kind("ModuleLoss's name", self.name, str, "a string", "'query_loss', say")
+
     def __call__(self, params: Params, shared: Params, *rest: Any) -> Tensor:
         """Return the loss at `params` and `shared`, a scalar."""
         return functional_call(self.module, below(self.name, shared), (params, shared, *rest))
@@ -253,6 +317,9 @@ class OnSupport:
     """A loss on a batch as a `Problem.support_loss`."""
 
     loss: ModelLoss
+
+    def __post_init__(self) -> None:
+        check_kind("OnSupport's loss", self.loss, ModelLoss, "a ModelLoss", "functional.ModelLoss(model, criterion)")
 
     def __call__(self, params: Params, shared: Params, episode: Episode, step: int) -> Tensor:
         """Return the loss on the support set."""
@@ -268,6 +335,9 @@ class OnQuery:
     """A loss on a batch as a `Problem.query_loss`."""
 
     loss: ModelLoss
+
+    def __post_init__(self) -> None:
+        check_kind("OnQuery's loss", self.loss, ModelLoss, "a ModelLoss", "functional.ModelLoss(model, criterion)")
 
     def __call__(self, params: Params, shared: Params, episode: Episode) -> Tensor:
         """Return the loss on the query set."""

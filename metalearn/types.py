@@ -9,7 +9,8 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from metalearn._checks import invalid
+from metalearn._checks import as_device, check_index, invalid
+from metalearn._computable import computable
 from metalearn._modules import below, call_model, predict, set_tensor
 from metalearn._tasks import map_in_chunks, num_tasks, take
 from metalearn._tree import tree_leaves, tree_map
@@ -41,6 +42,7 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device | str) -> "Batch":
         """Return this batch on `device`."""
+        device = as_device(device)
         return tree_map(lambda leaf: leaf.to(device), self)
 
 
@@ -182,7 +184,7 @@ class Adapted:
             fix = "Pass those of the tasks that were adapted to: adapted(episodes.query.x)."
             got = [tuple(leaf.shape) if isinstance(leaf, Tensor) else leaf for leaf in tree_leaves(data)]
             raise ValueError(invalid(what, f"be tensors with a leading axis of {len(self)} tasks", got, fix))
-        with torch.no_grad():
+        with torch.no_grad(), computable(f"the adapted models' {what}", data):
             return map_in_chunks(function, per_task, self.batching, self.chunk_size)
 
     def _of_learner(self, part: T | None) -> T:
@@ -200,8 +202,7 @@ class Adapted:
             TypeError: If the index is no int, or this does not come from a learner.
             IndexError: If there is no such task.
         """
-        if not isinstance(index, int):
-            raise TypeError(invalid("index", "be an int", repr(index), "Write [adapted[i] for i in range(3)]."))
+        check_index("index", index, len(self))
         model, support = copy.deepcopy(self._of_learner(self.model)), take(self._of_learner(self.support), index)
         for name, tensor in {**below("model", self.shared), **take(self.params, index)}.items():
             set_tensor(model, name, nn.Parameter(tensor.detach().clone()))

@@ -2,9 +2,15 @@
 
 import pytest
 import torch
+from hypothesis import settings
 
 from metalearn import models
 from tests.cases import sine_episodes
+
+# `pytest --hypothesis-profile=nightly` takes the other one.
+settings.register_profile("ci", max_examples=5, derandomize=True, deadline=None, database=None)
+settings.register_profile("nightly", max_examples=100, deadline=None, print_blob=True)
+settings.load_profile("ci")
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 
 from metalearn import data, evaluate, evaluation, functional, inner, models, outer, testing
 from metalearn._tasks import take
+from metalearn.types import Episode
 from tests.cases import sine_episodes, sine_learner
 
 TASKS = data.Sinusoid(k_shot=5, num_query=5)
@@ -140,3 +141,21 @@ def test_bad_input(change, error, message):
     with pytest.raises(error) as raised:
         evaluate(learner, episodes, **arguments)
     assert message in str(raised.value)
+
+
+def test_metrics_take_what_the_tasks_have():
+    episodes = sine_episodes()
+    episodes = Episode(*(part._replace(weight=torch.ones_like(part.x[..., 0])) for part in episodes))
+    model, rule = models.mlp(1, [4], 1).double(), inner.SGD(0.01)
+    learner = outer.MAML(
+        model, lambda output, y, weight: (weight[:, None] * (output - y) ** 2).mean(), rule, num_steps=1
+    )
+    two = {"error": lambda output, target: (output - target).abs().mean()}
+    with pytest.raises(TypeError, match=r"metric 'error' must take \(output, target, weight\); got weights, and too"):
+        evaluate(learner, episodes, num_tasks=3, metrics=two)
+    three = {"error": lambda output, target, weight: (output - target).abs().mean()}
+    assert evaluate(learner, episodes, num_tasks=3, metrics=three)["error"].values.shape == (3,)
+    with pytest.raises(TypeError, match=r"metric 'error' must take \(output, target\); got none, and missing"):
+        evaluate(sine_learner(), sine_episodes(), num_tasks=3, metrics=three)
+    with pytest.raises(TypeError, match="metric 'text' must be a number; got 'x'. Return a number"):
+        evaluate(sine_learner(), sine_episodes(), num_tasks=3, metrics={"text": lambda output, target: "x"})

@@ -6,13 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn as nn
 from torch import Tensor
 
-from metalearn._checks import invalid
+from metalearn._checks import check_function, invalid
+from metalearn._computable import computable
+from metalearn._modules import call_model
 from metalearn._tasks import map_tasks
 from metalearn.analysis._plot import axes_or_new
+from metalearn.models._batch_norm import Norms
 from metalearn.outer._learner_checks import check_episodes
-from metalearn.types import Episode
+from metalearn.types import Batch, Episode
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,25 +26,22 @@ class FeatureDistances:
     Attributes:
         values: Euclidean distances `[num_tasks, num_support, num_query]`.
         same_class: Which pairs are of one class, of the same shape.
+        other_class: Which pairs are of two classes. Pairs with an example of weight 0, padding, are of neither kind.
     """
 
     values: Tensor
     same_class: Tensor
-
-    @property
-    def other_class(self) -> Tensor:
-        """Which pairs are of two classes, `[num_tasks, num_support, num_query]`."""
-        return ~self.same_class
+    other_class: Tensor
 
     @property
     def closest(self) -> Tensor:
         """Every task's closest pair of one class, `[num_tasks, 2]`: indices of a support and of a query example."""
-        return self._pair(self.values.masked_fill(self.other_class, math.inf))
+        return self._pair(self.values.masked_fill(~self.same_class, math.inf))
 
     @property
     def farthest(self) -> Tensor:
         """Every task's farthest pair of one class, likewise."""
-        return self._pair(-self.values.masked_fill(self.other_class, -math.inf))
+        return self._pair(-self.values.masked_fill(~self.same_class, -math.inf))
 
     def _pair(self, costs: Tensor) -> Tensor:
         lowest = costs.flatten(1).argmin(1)
@@ -62,8 +63,8 @@ def feature_distances(features: Callable[[Any], Tensor], episodes: Episode) -> F
     """Compute how far apart a task's support and query examples are in a space of features.
 
     Support and query set of every task go through `features` by themselves, so that batch normalisation takes the
-    statistics of that set, whatever the model's source of them. Weights are not looked at. A module is used in the mode
-    it is in.
+    statistics of that set, whatever the model's source of them. Examples of weight 0 are in no pair, and
+    `models.BatchNorm` layers weigh the examples as the tasks do. A module is used in the mode it is in.
 
     Args:
         features: A module or function from examples `[num_examples, ...]` to features `[num_examples, ...]`, such as
@@ -88,25 +89,44 @@ def feature_distances(features: Callable[[Any], Tensor], episodes: Episode) -> F
     >>> distances.values.tolist(), distances.closest.tolist()
     ([[[0.0], [5.0]]], [[1, 0]])
     """
-    if not callable(features):
-        fix = "Pass learner.model.features, say."
-        raise TypeError(invalid("features", "be a module or a function", repr(features), fix))
+    check_function("features", features, "be a module or a function", fix="Pass learner.model.features, say.")
     check_episodes(episodes)
-    same_class = _same_class(episodes)
+    same_class, other_class = _pairs(episodes)
     with torch.no_grad():
-        support, query = (map_tasks(features, (part.x,), "loop").flatten(2) for part in episodes)
+        support, query = (_features(features, part).flatten(2) for part in episodes)
     # By differences, as products would lose the digits of small distances.
     values = torch.cdist(support, query, compute_mode="donot_use_mm_for_euclid_dist")
-    return FeatureDistances(values, same_class)
+    return FeatureDistances(values, same_class, other_class)
 
 
-def _same_class(episodes: Episode) -> Tensor:
+def _features(features: Callable[[Any], Tensor], batch: Batch) -> Tensor:
+    """Return every task's features `[num_tasks, num_examples, ..., 1]`."""
+
+    def call(batch: Batch) -> Tensor:
+        if not isinstance(features, nn.Module):
+            return features(batch.x)
+        return call_model(features, Norms.of(features).told(features, batch.weight), batch.x)
+
+    with computable("features", batch.x):
+        result = map_tasks(call, (batch,), "loop")
+    if not (isinstance(result, Tensor) and result.is_floating_point() and result.shape[:2] == batch.y.shape):
+        got = f"{tuple(result.shape)} of {result.dtype}" if isinstance(result, Tensor) else type(result).__name__
+        fix = "Pass learner.model.features, say."
+        raise ValueError(invalid("features", f"be floating numbers of shape {tuple(batch.y.shape)} and more", got, fix))
+    return result.unsqueeze(-1)
+
+
+def _pairs(episodes: Episode) -> tuple[Tensor, Tensor]:
+    """Return which pairs of a support and a query example are of one class, and which of two."""
     for part in episodes:
         if not (isinstance(part.y, Tensor) and part.y.dim() == 2):
             got = tuple(part.y.shape) if isinstance(part.y, Tensor) else type(part.y).__name__
             fix = "Pass data.EpisodeSampler(...).sample(10), say."
             raise ValueError(invalid("episodes", "have labels [num_tasks, num_examples]", got, fix))
-    same_class = episodes.support.y.unsqueeze(2) == episodes.query.y.unsqueeze(1)
+    same = episodes.support.y.unsqueeze(2) == episodes.query.y.unsqueeze(1)
+    counts = [part.weight > 0 if isinstance(part.weight, Tensor) else torch.ones_like(part.y) > 0 for part in episodes]
+    is_pair = counts[0].unsqueeze(2) & counts[1].unsqueeze(1)
+    same_class = same & is_pair
     if lonely := (~same_class.flatten(1).any(1)).nonzero().flatten().tolist():
         raise ValueError(invalid("every task", "have support and query examples of one class", f"tasks {lonely}"))
-    return same_class
+    return same_class, ~same & is_pair

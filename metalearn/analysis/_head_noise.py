@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from metalearn._checks import check_count, check_number, invalid
+from metalearn._checks import as_list, check_count, check_number, invalid
 from metalearn._modules import get_tensor
 from metalearn._results import Evaluation
 from metalearn.analysis._frozen import frozen as freeze
@@ -87,6 +87,8 @@ def head_noise(
     num_steps = learner.num_steps if num_steps is None else num_steps
     check_count("num_steps", num_steps, minimum=0)
     check_count("seed", seed, minimum=0)
+    if seed >= 2**62:
+        raise ValueError(invalid("seed", "be below 2**62", seed))
     sizes = _sizes(stds)
     chosen = select_fast("names", names, learner)
     fixed = freeze(learner, select_fast("frozen", frozen, learner))
@@ -107,7 +109,7 @@ def _perturbed(learner: MetaLearner, names: list[str], std: float, seed: int) ->
 
 def _sizes(stds: Any) -> list[float]:
     fix = "Write stds=[0, 0.01, 0.1, 1], say."
-    sizes = list(stds) if isinstance(stds, Iterable) else [stds]
+    sizes = as_list("stds", stds, fix=fix) if isinstance(stds, Iterable) else [stds]
     for std in sizes:
         check_number("stds", std, fix=fix)
         if std < 0:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from metalearn._checks import check_choice, check_count, invalid
+from metalearn._checks import as_list, check_choice, check_count, invalid
 from metalearn._results import Evaluation
 from metalearn.analysis._plot import check_score, draw_curve
 from metalearn.data import TaskDistribution
@@ -84,7 +84,7 @@ def steps_curve(
     >>> evaluation = evaluate(learner, tasks, num_tasks=50, num_steps=curve.best())
     """
     learner = bare(learner, MetaLearner)
-    counts = list(steps) if isinstance(steps, Iterable) else [steps]
+    counts = as_list("steps", steps) if isinstance(steps, Iterable) else [steps]
     for count in counts:
         check_count("steps", count, minimum=0, fix="Write steps=range(11), say.")
     if not counts:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metalearn._checks import check_count, check_number, invalid
+from metalearn._checks import check_count, check_generator, check_number, invalid
 
 
 class Augmentation(ABC):
@@ -41,6 +41,7 @@ class RandomFlip(Augmentation):
 
     def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return images, about half of them mirrored."""
+        _check_images("RandomFlip", images, ("tasks", "n"))
         chosen = uniform(images.shape[:2], images, generator) < 0.5
         return torch.where(chosen[:, :, None, None, None], images.flip(-1), images)
 
@@ -64,6 +65,7 @@ class RandomCrop(Augmentation):
 
     def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return images moved at random."""
+        _check_images("RandomCrop", images, ("tasks", "n"))
         *leading, channels, height, width = images.shape
         padded = F.pad(images.flatten(0, 1), [self.padding] * 4)
         places = 2 * self.padding + 1
@@ -100,11 +102,23 @@ class Normalize:
         for name, numbers in (("mean", means), ("std", stds)):
             for number in numbers:
                 check_number(f"Normalize's {name}", number, fix=fix)
+        if not means:
+            raise ValueError(invalid("Normalize's mean", "be at least one number", self.mean, fix))
         if len(means) != len(stds) or min(stds) <= 0:
             raise ValueError(invalid("Normalize's std", "be positive, one for each mean", self.std, fix))
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return normalised images `[..., C, H, W]`."""
+        """Return normalised images `[..., C, H, W]`.
+
+        Raises:
+            TypeError: If they are no floating tensor.
+            ValueError: If they have another number of channels.
+        """
+        _check_images("Normalize", images)
+        if len(_numbers(self.mean)) not in (1, images.shape[-3]):
+            fix = "Write Normalize(0.5, 0.25), one number for all channels, or one for each."
+            got = f"{images.shape[-3]} in images of shape {tuple(images.shape)}"
+            raise ValueError(invalid("Normalize's images", f"have {len(_numbers(self.mean))} channels", got, fix))
         mean, std = (images.new_tensor(_numbers(numbers))[:, None, None] for numbers in (self.mean, self.std))
         return (images - mean) / std
 
@@ -146,8 +160,20 @@ def apply(transform: Callable[..., Any], images: Tensor, generator: torch.Genera
 
 def uniform(shape: Sequence[int], images: Tensor, generator: torch.Generator | None) -> Tensor:
     """Draw numbers from U[0, 1) on the generator's device, and move them to the images'."""
+    check_generator(generator)
     source = images.device if generator is None else generator.device
     return torch.rand(tuple(shape), generator=generator, device=source, dtype=torch.float32).to(images.device)
+
+
+def _check_images(what: str, images: Any, leading: tuple[str, ...] = ()) -> None:
+    """Raise unless these are floating images `[*leading, C, H, W]`, or with any leading axes if none are named."""
+    axes = ", ".join((*leading, "C", "H", "W")) if leading else "..., C, H, W"
+    fix = "Pass it to data.EpisodeSampler(transform=), which gives such images."
+    if not (isinstance(images, Tensor) and images.is_floating_point()):
+        got = images.dtype if isinstance(images, Tensor) else repr(images)
+        raise TypeError(invalid(f"{what}'s images", f"be a floating tensor [{axes}]", got, fix))
+    if images.dim() < 3 or (leading and images.dim() != len(leading) + 3):
+        raise ValueError(invalid(f"{what}'s images", f"be [{axes}]", f"shape {tuple(images.shape)}", fix))
 
 
 def _numbers(numbers: Any) -> tuple[Any, ...]:

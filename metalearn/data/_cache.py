@@ -109,7 +109,11 @@ def _read(file: Path, stamp: str) -> Flat | None:
         # Copy on write: PyTorch wants arrays that can be written to, and the file stays as it is.
         pixels = np.lib.format.open_memmap(file, mode="c")
         crc = about.pop("crc32")
-        if list(pixels.shape) != about["shape"] or zlib.crc32(pixels.data, _crc32(about)) != crc:
+        if (
+            pixels.dtype != np.uint8
+            or list(pixels.shape) != about["shape"]
+            or zlib.crc32(pixels.data, _crc32(about)) != crc
+        ):
             return None
         return Flat(pixels, about["num_images"], about["class_names"])
     except Exception:  # Damage shows in errors of many types; whatever it is, images are decoded again.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from metalearn._checks import check_bool, invalid
+from metalearn._checks import check_bool, check_path, invalid
 from metalearn.data._class_images import ClassImages
 from metalearn.data._names import check_known
 from metalearn.data._splits import Split, class_names_of
@@ -66,6 +66,7 @@ def fc100(root: str | Path, split: Split, *, download: bool = False) -> ClassIma
 def _cifar100(root: str | Path, names: list[str], download: bool) -> ClassImages:
     from torchvision.datasets import CIFAR100  # Takes a second to import, and is needed only here.
 
+    check_path("root", root)
     check_bool("download", download, fix="Pass download=True.")
     try:
         halves = [CIFAR100(root, train=train, download=download) for train in (True, False)]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metalearn._checks import invalid
+from metalearn._checks import as_device, check_path, invalid
 from metalearn.data._cache import Flat
 from metalearn.data._dataset import read_dataset
 from metalearn.data._layout import Layout, flatten
@@ -82,6 +82,7 @@ class ClassImages:
             FileNotFoundError: If there is no such file.
             ValueError: If the file is damaged, lacks an entry, holds other data, or has no such split.
         """
+        check_path("path", path)
         images, class_names = read_npz(Path(path), split)
         try:
             return cls(images, class_names)
@@ -119,6 +120,7 @@ class ClassImages:
             TypeError: If `size` does not hold ints, `mode` is not a string, or `cache` no path.
             ValueError: If a class or the folder is empty, an image unreadable, or `mode` or `size` not valid.
         """
+        check_path("path", path)
         return cls._from_flat(read_folder(Path(path), size, mode, cache))
 
     @classmethod
@@ -210,8 +212,13 @@ class ClassImages:
         return type(self)(images, names, layout="CHW")
 
     def to(self, device: torch.device | str) -> Self:
-        """Return the same images on `device`, without a copy if they are there."""
-        moved = copy.copy(self)
+        """Return the same images on `device`, without a copy if they are there.
+
+        Raises:
+            TypeError: If `device` is neither a device nor a name.
+            ValueError: If there is no device of that name.
+        """
+        device, moved = as_device(device), copy.copy(self)
         moved.pixels, moved.starts, moved.counts = (
             tensor.to(device) for tensor in (self.pixels, self.starts, self.counts)
         )

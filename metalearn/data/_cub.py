@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from metalearn._checks import check_choice, invalid
+from metalearn._checks import check_choice, check_path, invalid
 from metalearn.data._cache import CACHE_FOLDER, read_files
 from metalearn.data._class_images import ClassImages
 from metalearn.data._decoding import Decoding, class_files
@@ -40,6 +40,7 @@ def cub(root: str | Path, split: Split, *, size: int | tuple[int, int] = 84) -> 
     References:
         Wah, Branson, Welinder, Perona and Belongie, "The Caltech-UCSD Birds-200-2011 dataset", 2011.
     """
+    check_path("root", root)
     check_choice("split", split, SPLITS)
     decoding, root = Decoding(size), Path(root)
     fix = f"Unpack CUB_200_2011.tgz of {ARCHIVE} in {root}."

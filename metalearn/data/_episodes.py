@@ -3,11 +3,11 @@
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, final
+from typing import final
 
 import torch
 
-from metalearn._checks import check_count, invalid
+from metalearn._checks import as_device, check_count, check_generator, invalid
 from metalearn.data._workers import worker_batches
 from metalearn.types import Episode
 
@@ -64,14 +64,15 @@ class TaskDistribution(ABC):
             Episodes with a leading axis of `num_tasks` on every tensor.
 
         Raises:
-            TypeError: If `num_tasks` is not an int, or `generator` not a `torch.Generator`.
-            ValueError: If `num_tasks` is below 1.
+            TypeError: If `num_tasks` is not an int, `generator` not a `torch.Generator`, or `device` not a device.
+            ValueError: If `num_tasks` is below 1, or there is no device of that name.
         """
         check_count("num_tasks", num_tasks, fix="Pass sample(num_tasks=25).")
-        _check_generator(generator)
+        check_generator(generator)
         if device is None:
             return self.draw(num_tasks, generator, None)
-        return self.draw(num_tasks, generator, torch.device(device)).to(device)
+        place = as_device(device)
+        return self.draw(num_tasks, generator, place).to(place)
 
     @final
     def batches(
@@ -101,20 +102,29 @@ class TaskDistribution(ABC):
 
         Raises:
             TypeError: If a number is not an int, or `generator` not a `torch.Generator`.
-            ValueError: If `meta_batch_size` is below 1, or `num_batches` or `num_workers` below 0.
+            ValueError: If `meta_batch_size` is below 1, `num_batches` or `num_workers` below 0, there is no device of
+                that name, or workers would draw from a GPU.
         """
         check_count("meta_batch_size", meta_batch_size, fix="Pass batches(meta_batch_size=4).")
         if num_batches is not None:
             check_count("num_batches", num_batches, minimum=0, fix="Pass num_batches=None for no end.")
         check_count("num_workers", num_workers, minimum=0, fix="Pass num_workers=2.")
-        _check_generator(generator)
+        check_generator(generator)
+        device = None if device is None else as_device(device)
         if num_workers:
+            self._check_workers(num_workers)
             return worker_batches(self, meta_batch_size, num_batches, generator, device, num_workers)
         rounds = itertools.count() if num_batches is None else range(num_batches)
         return (self.sample(meta_batch_size, generator=generator, device=device) for _ in rounds)
 
+    @property
+    def source_device(self) -> torch.device | None:
+        """Where what tasks are made of lies; None if they are made of nothing but numbers."""
+        return None
 
-def _check_generator(generator: Any) -> None:
-    if not isinstance(generator, torch.Generator | None):
-        fix = "Pass generator=torch.Generator().manual_seed(0)."
-        raise TypeError(invalid("generator", "be a torch.Generator or None", repr(generator), fix))
+    def _check_workers(self, num_workers: int) -> None:
+        """Raise if worker processes cannot read what tasks are made of."""
+        if self.source_device is not None and self.source_device.type != "cpu":
+            fix = "Keep them on the CPU: EpisodeSampler(classes.to('cpu'), ...), or leave num_workers out."
+            got = f"images on {self.source_device} for {num_workers} workers"
+            raise ValueError(invalid("worker processes", "draw from images on the CPU", got, fix))

@@ -55,7 +55,7 @@ def as_uint8(what: str, images: Any) -> Tensor:
 def channels_first(pixels: Tensor, layout: Layout | None) -> Tensor:
     """Turn `[total, *image]` into `[total, C, H, W]`."""
     shape = tuple(pixels.shape[1:])
-    layout = layout or _recognise(shape)
+    layout = _recognise(shape) if layout is None else layout
     check_choice("layout", layout, ("HW", "HWC", "CHW"))
     if len(shape) != len(layout):
         fix = "Leave layout out to have it recognised."
@@ -67,6 +67,8 @@ def channels_first(pixels: Tensor, layout: Layout | None) -> Tensor:
 
 
 def _recognise(shape: tuple[int, ...]) -> Layout:
+    if len(shape) not in (2, 3):
+        raise ValueError(invalid("each image", "be [H, W], [H, W, C] or [C, H, W]", f"shape {shape}"))
     if len(shape) == 2:
         height, width = shape
         if width in CHANNELS and height not in CHANNELS:

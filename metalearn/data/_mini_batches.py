@@ -42,6 +42,11 @@ class MiniBatches(TaskDistribution):
         check_source("MiniBatches", self.classes, self.transform)
         check_count("batch_size", self.batch_size, fix="Pass MiniBatches(classes, batch_size=16).")
 
+    @property
+    def source_device(self) -> torch.device | None:
+        """Where the images are."""
+        return self.classes.device
+
     def draw(self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None) -> Episode:
         """Draw images of any class."""
         source = self.classes.device if generator is None else generator.device

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from metalearn._checks import check_choice, invalid
+from metalearn._checks import check_choice, check_path, invalid
 from metalearn.data._cache import CACHE_FOLDER, read_files
 from metalearn.data._class_images import ClassImages
 from metalearn.data._decoding import Decoding
-from metalearn.data._pickles import read_pickle
+from metalearn.data._pickles import as_array, read_pickle
 from metalearn.data._splits import SPLITS, Split
 
 NUM_CLASSES = {"train": 64, "val": 16, "test": 20}
@@ -51,6 +51,7 @@ def mini_imagenet(root: str | Path, split: Split, *, size: int | tuple[int, int]
         NeurIPS 2016.
         Ravi and Larochelle, "Optimization as a model for few-shot learning", ICLR 2017.
     """
+    check_path("root", root)
     check_choice("split", split, SPLITS)
     decoding, root = Decoding(size), Path(root)
     table, pickled = root / f"{split}.csv", root / f"mini-imagenet-cache-{split}.pkl"
@@ -103,7 +104,7 @@ def _checked(file: Path, content: Any) -> tuple[np.ndarray, dict[str, np.ndarray
     """Return the images and the indices of each class that a pickle holds."""
     try:
         images, classes = content["image_data"], content["class_dict"]
-        indices = {str(name): np.ravel(classes[name]) for name in classes}
+        indices = {str(name): np.ravel(as_array(classes[name])) for name in classes}
         dtype, shape = images.dtype, images.shape
     except Exception as error:  # Whatever a pickle may hold instead of a dict of these.
         raise ValueError(invalid(str(file), CACHE, f"{type(error).__name__}: {error}")) from error

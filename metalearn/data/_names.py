@@ -1,9 +1,9 @@
 """The names of classes: distinct strings, in the order of the classes."""
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Sequence, Set
 from typing import Any
 
-from metalearn._checks import did_you_mean, invalid
+from metalearn._checks import as_list, did_you_mean, invalid
 
 SEE = "See class_names for all of them."
 
@@ -26,9 +26,9 @@ def as_names(names: Any, num_classes: int) -> tuple[str, ...]:
 def as_strings(what: str, strings: Any, fix: str) -> tuple[str, ...]:
     """Return an ordered iterable of strings as a tuple."""
     condition = "be a sequence of strings"
-    if isinstance(strings, str | Set) or not isinstance(strings, Iterable):
+    if isinstance(strings, str | Set):
         raise TypeError(invalid(what, condition, repr(strings), fix))
-    strings = tuple(strings)
+    strings = as_list(what, strings, condition, fix=fix)
     for string in strings:
         if not isinstance(string, str):
             raise TypeError(invalid(what, condition, f"{string!r} in it", fix))

@@ -6,7 +6,7 @@ from typing import Literal
 
 from PIL import Image
 
-from metalearn._checks import check_choice, invalid
+from metalearn._checks import check_bool, check_choice, check_path, invalid
 from metalearn.data._cache import CACHE_FOLDER, read_files
 from metalearn.data._class_images import ClassImages
 from metalearn.data._decoding import Decoding, image_files
@@ -48,6 +48,7 @@ def omniglot(
 
     Raises:
         FileNotFoundError: If the images are not there and `download` is False.
+        TypeError: If `root` is no path, or `download` no bool.
         ValueError: If images are missing or damaged, or an argument is not one of its choices.
 
     References:
@@ -58,7 +59,9 @@ def omniglot(
         The one-bit images: C. Bensimon, "Fix image mode for the resample to be effective", pull request 23
         of github.com/cbfinn/maml, 2018.
     """
+    check_path("root", root)
     check_choice("split", split, NUM_CHARACTERS)
+    check_bool("download", download, fix="Pass download=True.")
     check_choice("resample", resample, ("nearest", "lanczos"))
     if download:
         _download(root)

@@ -123,13 +123,27 @@ def _encode(text: str, *_: Any) -> bytes:
     return text.encode("latin1")
 
 
-def _plain(content: Any) -> Any:
-    """Put arrays in the places of their stand-ins."""
+def _plain(content: Any, done: dict[int, Any] | None = None) -> Any:
+    """Put arrays in the places of their stand-ins, each part once however often it is in there."""
+    done = {} if done is None else done
+    if id(content) not in done:
+        done[id(content)] = _replaced(content, done)
+    return done[id(content)]
+
+
+def _replaced(content: Any, done: dict[int, Any]) -> Any:
     if isinstance(content, dict):
-        return {key: _plain(value) for key, value in content.items()}
+        return {key: _plain(value, done) for key, value in content.items()}
     if isinstance(content, list | tuple):
-        return type(content)(_plain(part) for part in content)
+        return type(content)(_plain(part, done) for part in content)
     return content.value if isinstance(content, _Array | _DType) else content
+
+
+def as_array(content: Any) -> np.ndarray:
+    """Return an array or a list as an array; lists in lists could be of any size once they are one."""
+    if isinstance(content, list | tuple) and any(isinstance(part, list | tuple | dict) for part in content):
+        raise TypeError(f"{type(content).__name__} of lists in place of integers")
+    return np.asarray(content)
 
 
 ALLOWED: dict[tuple[str, str], _Call | str] = {

@@ -71,6 +71,11 @@ class EpisodeSampler(TaskDistribution):
         self._check_enough_classes()
         self._check_enough_images()
 
+    @property
+    def source_device(self) -> torch.device | None:
+        """Where the images are."""
+        return self.classes.device
+
     def draw(self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None) -> Episode:
         """Draw classes and images of them."""
         device = device or self.classes.device

@@ -4,7 +4,7 @@ import json
 from importlib import resources
 from typing import Any, Literal
 
-from metalearn._checks import check_choice
+from metalearn._checks import check_choice, invalid
 
 Split = Literal["train", "val", "test"]
 
@@ -19,4 +19,13 @@ def class_names_of(name: str, split: Any) -> list[str]:
     """
     check_choice("split", split, SPLITS)
     lists = resources.files("metalearn.data").joinpath("splits", f"{name}.json")
-    return json.loads(lists.read_text(encoding="utf-8"))[split]
+    try:
+        names = json.loads(lists.read_text(encoding="utf-8"))[split]
+        if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
+            raise TypeError(f"{type(names).__name__} in place of names")
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        got = f"{type(error).__name__}: {error}"
+        raise ValueError(
+            invalid(str(lists), "list the classes of every split", got, "Install metalearn anew.")
+        ) from error
+    return names

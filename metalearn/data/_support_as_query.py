@@ -35,6 +35,11 @@ class SupportAsQuery(TaskDistribution):
             fix = "Write data.SupportAsQuery(data.Sinusoid(5, 5)), say."
             raise TypeError(invalid("SupportAsQuery's tasks", "be a task distribution", repr(self.tasks), fix))
 
+    @property
+    def source_device(self) -> torch.device | None:
+        """Where the other distribution draws from."""
+        return self.tasks.source_device
+
     def draw(self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None) -> Episode:
         """Draw tasks and drop their query sets."""
         support = self.tasks.draw(num_tasks, generator, device).support

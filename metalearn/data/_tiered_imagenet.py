@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from metalearn._checks import check_choice, invalid
+from metalearn._checks import check_choice, check_path, invalid
 from metalearn.data._cache import CACHE_FOLDER, Classes, cached, read_files, stamp_of
 from metalearn.data._class_images import ClassImages
 from metalearn.data._decoding import Decoding, class_files, decode_classes
-from metalearn.data._pickles import read_pickle
+from metalearn.data._pickles import as_array, read_pickle
 from metalearn.data._splits import SPLITS, Split
 
 NUM_CLASSES = {"train": 351, "val": 97, "test": 160}
@@ -52,6 +52,7 @@ def tiered_imagenet(root: str | Path, split: Split, *, size: int | tuple[int, in
         Ren, Triantafillou, Ravi, Snell, Swersky, Tenenbaum, Larochelle and Zemel, "Meta-learning for semi-supervised
         few-shot classification", ICLR 2018.
     """
+    check_path("root", root)
     check_choice("split", split, SPLITS)
     decoding, root = Decoding(size), Path(root)
     name = f"tiered-imagenet-{split}"
@@ -94,8 +95,8 @@ def _pickled(images: Path, labels: Path, split: str, decoding: Decoding) -> Clas
 def _checked_labels(file: Path, content: Any) -> tuple[list[str], np.ndarray]:
     """Return one distinct name for each class, and the label of each image."""
     try:
-        labels = np.asarray(content["label_specific"])
-        names = [str(name) for name in content["label_specific_str"]]
+        labels = as_array(content["label_specific"])
+        names = [_name(name) for name in content["label_specific_str"]]
     except Exception as error:  # Whatever a pickle may hold instead of a dict of these.
         raise ValueError(invalid(str(file), LABELS, f"{type(error).__name__}: {error}")) from error
     if labels.dtype.kind not in "iu" or labels.ndim != 1 or not np.isin(labels, range(len(names))).all():
@@ -103,6 +104,12 @@ def _checked_labels(file: Path, content: Any) -> tuple[list[str], np.ndarray]:
         raise ValueError(invalid(str(file), LABELS, got))
     repeated = {name for name, number in Counter(names).items() if number > 1}
     return [f"{name} ({label})" if name in repeated else name for label, name in enumerate(names)], labels
+
+
+def _name(name: Any) -> str:
+    if not isinstance(name, str):  # nor anything that holds others, whose text could be of any length
+        raise TypeError(f"{type(name).__name__} in place of a name")
+    return str(name)
 
 
 def _check_complete(place: Path, split: str, num_classes: int) -> None:

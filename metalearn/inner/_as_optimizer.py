@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalearn._checks import check_number, invalid
+from metalearn._checks import as_list, check_number, invalid
 from metalearn._tree import tree_leaves, tree_map, tree_names
 from metalearn.functional import draw_keys
 from metalearn.inner._base import UpdateRule
@@ -137,7 +137,8 @@ def _groups(named_parameters: Any) -> list[dict[str, Any]]:
         TypeError: If a parameter has no name.
         ValueError: If two have the same.
     """
-    groups = list(named_parameters)
+    fix = "Pass module.named_parameters()."
+    groups = as_list("named_parameters", named_parameters, "be pairs of name and parameter", fix=fix)
     if not (groups and isinstance(groups[0], dict)):
         groups = [{"params": groups}]
     for group in groups:
@@ -147,7 +148,7 @@ def _groups(named_parameters: Any) -> list[dict[str, Any]]:
         check_number('a group\'s "lr"', group.get("lr", 1.0))
     groups = [{**group, "params": list(group["params"])} for group in groups]
     for entry in (entry for group in groups for entry in group["params"]):
-        if not isinstance(entry, tuple):
+        if not (isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], str)):
             fix = "Pass module.named_parameters()."
             raise TypeError(invalid("parameters", "be named", f"{type(entry).__name__} without a name", fix))
     names = [name for group in groups for name, _ in group["params"]]

@@ -56,7 +56,7 @@ class Clipped(Wrapper):
 
 def _clip_norm(grads: Params, bound: float) -> Params:
     square = torch.stack([grad.square().sum() for grad in grads.values()]).sum()
-    exceeds = square > bound**2
+    exceeds = square > float(bound) * float(bound)  # infinite rather than an OverflowError, as a power would be
     # Where nothing is clipped the root is taken of 1: at zero its derivative is infinite, and 0 * inf is NaN.
     scale = torch.where(exceeds, bound / torch.where(exceeds, square, 1.0).sqrt(), 1.0)
     return {name: scale * grad for name, grad in grads.items()}

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from metalearn._checks import check_bool, check_positive, invalid
-from metalearn._tree import over_first_axes
+from metalearn._tree import over_first_axes, tree_leaves
 from metalearn.functional import derive_key, uniform
 from metalearn.inner._base import UpdateRule
 from metalearn.inner._wrapper import Wrapper
@@ -95,10 +95,12 @@ def adapted_fraction(meta: PyTree) -> Tensor:
     inside = meta
     while isinstance(inside, dict) and "mask" not in inside:
         inside = inside.get("rule")
-    if not isinstance(inside, dict):
+    masks = inside.get("mask") if isinstance(inside, dict) else None
+    logits = [leaf for leaf in tree_leaves(masks) if isinstance(leaf, Tensor)]
+    if not (isinstance(masks, dict) and logits):
         fix = "Pass learner.meta.rule of a learner with inner.Masked, such as outer.MTNet."
         raise ValueError(invalid("meta", "have a mask in it", type(meta).__name__, fix))
-    return torch.cat([layer["logits"].reshape(-1) for layer in inside["mask"].values()]).sigmoid().mean()
+    return torch.cat([leaf.reshape(-1) for leaf in logits]).sigmoid().mean()
 
 
 def _layers(params: Params) -> dict[str, list[str]]:

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from metalearn._checks import check_bool, check_count, check_fraction, check_positive, invalid
+
 
 class BatchNorm(_BatchNorm):
     """Batch normalisation by the batch's own statistics, in training and evaluation, for inputs `[n, C, ...]`.
@@ -31,14 +33,25 @@ class BatchNorm(_BatchNorm):
     example_weight: Tensor
 
     def __init__(self, num_features: int, eps: float = 1e-5, affine: bool = True) -> None:
+        own = type(self).__name__
+        check_count(f"{own}'s num_features", num_features)
+        check_positive(f"{own}'s eps", eps)
+        check_bool(f"{own}'s affine", affine)
         super().__init__(num_features, eps, affine=affine, track_running_stats=False)
         self.register_buffer("example_weight", torch.empty(0), persistent=False)
 
-    def _check_input_dim(self, input: Tensor) -> None:
-        return
+    def _check_input_dim(self, input: Any) -> None:
+        """Raise unless these are floating inputs `[n, C, ...]`."""
+        if not (isinstance(input, Tensor) and input.is_floating_point()):
+            got = input.dtype if isinstance(input, Tensor) else repr(input)
+            raise TypeError(invalid("inputs of batch normalisation", "be a floating tensor", got))
+        if input.dim() < 2 or input.shape[1] != self.num_features or not input.numel():
+            condition = f"be [n, {self.num_features}, ...], none of them empty"
+            raise ValueError(invalid("inputs of batch normalisation", condition, f"shape {tuple(input.shape)}"))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised inputs."""
+        self._check_input_dim(x)
         return self.by_batch(x, self.weight, self.bias)
 
     def by_batch(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -88,6 +101,7 @@ class FrozenNorm(BatchNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised inputs."""
+        self._check_input_dim(x)
         return self.scaled(x, self.mean, self.var, self.weight, self.bias)
 
 
@@ -123,6 +137,8 @@ class PerStepNorm(BatchNorm):
     def __init__(
         self, num_features: int, num_steps: int, eps: float = 1e-5, affine: bool = True, momentum: float = 0.1
     ) -> None:
+        check_count("PerStepNorm's num_steps", num_steps)
+        check_fraction("PerStepNorm's momentum", momentum)
         super().__init__(num_features, eps, affine)
         rows, self.share, self.tracking = num_steps + 1, momentum, False
         if affine:
@@ -134,6 +150,7 @@ class PerStepNorm(BatchNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised inputs."""
+        self._check_input_dim(x)
         weight, bias = (None if rows is None else self._row(rows) for rows in (self.weight, self.bias))
         if not self.training and not self.at_step.numel():
             return self.scaled(x, self._row(self.mean), self._row(self.var), weight, bias)

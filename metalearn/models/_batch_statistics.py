@@ -6,9 +6,9 @@ from typing import Any
 import torch
 import torch.nn as nn
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase, _NormBase
 
-from metalearn._checks import check_choice, check_count, invalid
+from metalearn._checks import check_choice, check_count, check_kind, invalid
 from metalearn.models._batch_norm import BatchNorm, FrozenNorm, PerStepNorm, SupportNorm, moments
 
 BATCH_STATISTICS = ("transductive", "support", "per_step", "frozen")
@@ -17,6 +17,7 @@ KNOWN |= {BatchNorm, SupportNorm, FrozenNorm, PerStepNorm}
 
 
 def _norms(model: nn.Module) -> list[tuple[str, _NormBase]]:
+    check_kind("model", model, nn.Module, "an nn.Module", "the module itself: models.conv4(1, 5)")
     # Instance normalisation is a _NormBase too: it normalises each example by itself, so only its buffers matter.
     return [(name, module) for name, module in model.named_modules() if isinstance(module, _NormBase)]
 
@@ -57,12 +58,13 @@ def use_batch_statistics(model: nn.Module, source: str = "transductive", *, num_
         source: What normalises a query example. "transductive": its query batch, the habit of the MAML papers, which
             lets test examples help one another. "support": the support set. "per_step": in training the query batch, in
             evaluation running statistics; every inner step has affine parameters of its own (MAML++).
-            "frozen": the statistics that the layers have now, for pretrained models.
+            "frozen": the statistics that the layers have now, for pretrained models; new layers have means of 0 and
+            variances of 1, and normalise nothing until `load_state_dict` brings others.
         num_steps: Number of inner steps, at least 1; needed for "per_step" alone.
 
     Raises:
-        TypeError: If `num_steps` is missing or no int, or a layer is of a kind of its own.
-        ValueError: If the source is unknown, or "frozen" and a layer has no statistics.
+        TypeError: If the model is no module, `num_steps` is missing or no int, or a layer is of a kind of its own.
+        ValueError: If the source is unknown, a layer is lazy, or "frozen" and a layer has no statistics.
 
     References:
         Antoniou et al., "How to train your MAML", ICLR 2019 (per_step).
@@ -72,9 +74,13 @@ def use_batch_statistics(model: nn.Module, source: str = "transductive", *, num_
     True
     """
     check_choice("source", source, BATCH_STATISTICS)
-    if source == "per_step":
+    if source == "per_step" or num_steps is not None:
         check_count("num_steps", num_steps, fix="Write use_batch_statistics(model, 'per_step', num_steps=5), say.")
-    return _replace(model, {norm: _replacement(name, norm, source, num_steps or 0) for name, norm in _norms(model)})
+    norms = _norms(model)
+    if lazy := [name for name, norm in norms if isinstance(norm, _LazyNormBase)]:
+        fix = "Call it once on an example: model(x)."
+        raise ValueError(invalid("model", "be initialised", f"lazy layers {lazy}", fix))
+    return _replace(model, {norm: _replacement(name, norm, source, num_steps or 0) for name, norm in norms})
 
 
 def _replace(model: nn.Module, layers: Mapping[nn.Module, nn.Module]) -> nn.Module:

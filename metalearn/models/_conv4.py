@@ -29,7 +29,7 @@ def conv4(
             "max_pool", pooling after each ReLU and all that is left of the image before the head (Vinyals et al.):
             2x2, with two blocks 4x4 and with one 8x8, so that the head stays small.
         batch_statistics: What normalises a query example, as in `use_batch_statistics`: "transductive", "support",
-            "per_step" or "frozen".
+            "per_step" or "frozen", which normalises nothing until `load_state_dict` brings statistics.
         num_steps: Number of inner steps, needed for "per_step" alone.
 
     Returns:

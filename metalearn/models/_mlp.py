@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import torch.nn as nn
 
-from metalearn._checks import check_count, invalid
+from metalearn._checks import check_bool, check_count, invalid
 
 
 def mlp(in_features: int, hidden: Sequence[int], out_features: int) -> nn.Sequential:
@@ -42,12 +42,13 @@ def linear_network(in_features: int, hidden: Sequence[int], out_features: int, *
         bias: Whether the layers have biases.
 
     Raises:
-        TypeError: If a width is no int.
+        TypeError: If a width is no int, or `bias` no bool.
         ValueError: If a width is below 1.
 
     References:
         Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning", 2019.
     """
+    check_bool("linear_network's bias", bias)
     return nn.Sequential(*_linear_layers("linear_network", in_features, hidden, out_features, bias))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from metalearn import inner
-from metalearn._checks import check_count
+from metalearn._checks import check_count, check_function, check_kind
 from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Params, Problem, PyTree
 
 
@@ -98,6 +98,7 @@ def meta_gradient(
         num_steps: Number of inner steps, at least 1.
 
     Raises:
+        TypeError: If an argument is of the wrong kind.
         ValueError: If `num_steps` is below 1.
 
     >>> import torch
@@ -114,6 +115,10 @@ def meta_gradient(
     >>> round(gradient(meta, episode, torch.tensor(0)).gradient.init["w"].item(), 8)
     -27.61566208
     """
+    for what, loss in (("support_loss", support_loss), ("query_loss", query_loss)):
+        check_function(what, loss, fix="Write (params, shared, episode, ...) -> scalar.")
+    check_kind("rule", rule, inner.UpdateRule, "an update rule", "one: inner.SGD(lr=0.01)")
+    check_kind("estimator", estimator, MetaGradient, "an estimator", "one: outer.Unrolled()")
     check_count("num_steps", num_steps)
     problem = Problem(support_loss, query_loss, rule, num_steps)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.benchmark import Timer
 
-from metalearn._checks import check_count, invalid
+from metalearn._checks import as_list, check_count, invalid
 from metalearn._memory import peak_live_bytes
 from metalearn.functional import draw_keys
 from metalearn.outer._learner import MetaLearner
@@ -123,7 +123,7 @@ def compare_batching(
 def _sizes(num_tasks: int, chunk_sizes: Any) -> list[int]:
     if chunk_sizes is None:
         return sorted({num_tasks // parts for parts in (2, 4, 8)} - {0, 1}, reverse=True)
-    sizes = list(chunk_sizes)
+    sizes = as_list("chunk_sizes", chunk_sizes, "be a list of ints", fix="Write chunk_sizes=[2, 5], say.")
     for size in sizes:
         check_count("chunk_sizes", size, minimum=2, fix="Chunks of 1 are the loop, which is measured anyway.")
         if size > num_tasks:

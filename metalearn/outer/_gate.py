@@ -17,7 +17,7 @@ from metalearn.outer._learner_checks import (
     check_support_batches,
     check_task_axis,
 )
-from metalearn.outer._probe import check_gradient, check_losses
+from metalearn.outer._probe import check_gradient, check_losses, warn_of_new_statistics
 from metalearn.types import Batch, Episode, Meta
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Gate:
         num_tasks = check_episodes(episodes)
         self.data(learner, episodes, episodes.support)
         weighted = tuple(bool(tree_leaves(batch.weight)) for batch in episodes)
-        self.once(f"losses {weighted}", learner, lambda: _check_losses(learner, episodes))
+        self.once(("losses", weighted, _kinds(episodes)), learner, lambda: _check_losses(learner, episodes))
         return self._keys(learner, num_tasks, keys)
 
     def support(self, learner: "MetaLearner", support: Batch, keys: Tensor | None) -> Tensor:
@@ -43,7 +43,8 @@ class Gate:
         num_tasks = check_task_axis({"support": support})
         self.data(learner, support, support)
         weighted = bool(tree_leaves(support.weight))
-        self.once(f"support {weighted}", learner, lambda: _check_losses(learner, Episode(support, Batch(()))))
+        alone = Episode(support, Batch(()))
+        self.once(("support", weighted, _kinds(support)), learner, lambda: _check_losses(learner, alone))
         return self._keys(learner, num_tasks, keys)
 
     def gradient(self, learner: "MetaLearner", meta: Meta, episode: Episode, key: Tensor) -> None:
@@ -63,7 +64,7 @@ class Gate:
         check_keys(keys, num_tasks)
         return keys.to(learner.device)
 
-    def once(self, what: str, learner: "MetaLearner", check: Callable[[], Any]) -> None:
+    def once(self, what: Any, learner: "MetaLearner", check: Callable[[], Any]) -> None:
         """Run a check that costs a pass through the model, once for every mode that the modules are in."""
         modules = (module for name, module in learner.named_modules() if not name.startswith("carry"))
         mode = (what, tuple(module.training for module in modules))
@@ -73,8 +74,16 @@ class Gate:
             self._passed.add(mode)
 
 
+def _kinds(data: Any) -> tuple[Any, ...]:
+    """Return what a model may not be made for, of one example: the shape and the dtype of every tensor."""
+    if torch.compiler.is_compiling():  # an outer torch.compile(learner), which has guards of its own
+        return ()
+    return tuple((leaf.dim(), leaf.shape[2:], leaf.dtype) for leaf in tree_leaves(data))
+
+
 def _check_losses(learner: "MetaLearner", episodes: Episode) -> None:
     check_losses(learner.problem, learner.meta, episodes, learner)
+    warn_of_new_statistics(learner.model)
 
 
 def _check_gradient(learner: "MetaLearner", meta: Meta, episode: Episode, key: Tensor) -> None:

@@ -1,6 +1,6 @@
 """The learner: a module whose forward pass turns episodes into a loss that carries the meta-gradient."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -118,7 +118,8 @@ class MetaLearner(nn.Module):
         names = trainable(model)
         self._fast = select("fast", fast, names)
         check_fast(self._fast)
-        learned = select("learn_init", learn_init or False, {name: names[name] for name in self._fast})
+        is_none = learn_init is None or (isinstance(learn_init, Sequence) and not learn_init)
+        learned = select("learn_init", False if is_none else learn_init, {name: names[name] for name in self._fast})
         self._shared = self._shared_names()
         self.rule = TensorTree(rule.init_meta({name: get_tensor(model, name).detach() for name in self._fast}))
         fixed = [name for name in self._fast if name not in learned]

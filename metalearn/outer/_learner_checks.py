@@ -8,7 +8,7 @@ import torch.nn as nn
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from metalearn._checks import check_choice, check_count, invalid
+from metalearn._checks import check_choice, check_count, check_function, check_kind, invalid
 from metalearn._tree import tree_leaves
 from metalearn.functional import OnQuery, OnSupport
 from metalearn.inner import UpdateRule
@@ -28,8 +28,8 @@ def check_arguments(
     support_batches: Any,
 ) -> None:
     """Raise unless a learner can be built from the arguments."""
-    _check_kind("model", model, nn.Module, "an nn.Module", "the module itself: models.mlp(1, [40, 40], 1)")
-    _check_kind("rule", rule, UpdateRule, "an update rule", "one: inner.SGD(lr=0.01)")
+    check_kind("model", model, nn.Module, "an nn.Module", "the module itself: models.mlp(1, [40, 40], 1)")
+    check_kind("rule", rule, UpdateRule, "an update rule", "one: inner.SGD(lr=0.01)")
     check_criteria(*criteria, *losses, support_batches)
     check_count("num_steps", num_steps, fix="Write num_steps=5, say.")
     if support_batches is not None:
@@ -60,14 +60,7 @@ def check_batching(batching: Any, chunk_size: Any, compile: Any) -> None:
 
 def check_estimator(estimator: Any) -> None:
     """Raise unless this is an estimator."""
-    _check_kind("estimator", estimator, MetaGradient, "an estimator", "one: outer.Unrolled()")
-
-
-def _check_kind(what: str, value: Any, kind: type, expected: str, example: str) -> None:
-    if not isinstance(value, kind):
-        is_class = isinstance(value, type) and issubclass(value, kind)
-        fix = f"Write {value.__name__}(...)." if is_class else f"Pass {example}."
-        raise TypeError(invalid(what, f"be {expected}", repr(value), fix))
+    check_kind("estimator", estimator, MetaGradient, "an estimator", "one: outer.Unrolled()")
 
 
 def check_criteria(
@@ -81,8 +74,8 @@ def check_criteria(
         "query_loss": query_loss,
     }
     for what, value in given.items():
-        if value is not None and (not callable(value) or isinstance(value, type)):
-            raise TypeError(invalid(what, "be a function or a module", repr(value), "Pass F.mse_loss or nn.MSELoss()."))
+        if value is not None:
+            check_function(what, value, "be a function or a module", fix="Pass F.mse_loss or nn.MSELoss().")
     if support_loss is not None and (support_criterion is not None or support_batches is not None):
         fix = "Leave out support_criterion and support_batches, or support_loss."
         raise TypeError(invalid("support_loss", "be given alone", "another way to make the inner loss too", fix))

@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from metalearn._checks import invalid
+from metalearn._computable import computable
 from metalearn._modules import call_model
 from metalearn._tasks import take
 from metalearn._tree import tree_flatten, tree_leaves
 from metalearn.functional import ModelLoss, OnQuery, OnSupport, cross_entropy
-from metalearn.models import BatchNorm
+from metalearn.models import BatchNorm, FrozenNorm
 from metalearn.outer._base import MetaGradient
 from metalearn.outer._per_task import PerTask
 from metalearn.outer._reverse_mode import ReverseMode
@@ -88,6 +89,14 @@ def _check_limited(problem: Problem, estimator: ReverseMode, estimate: Estimate,
         raise ValueError(invalid(f"{estimator}", "give all learned parameters a gradient", got, fix))
 
 
+def warn_of_new_statistics(model: nn.Module) -> None:
+    """Warn of frozen statistics that nothing has set: layers with them normalise nothing."""
+    norms = {name: norm for name, norm in model.named_modules() if isinstance(norm, FrozenNorm)}
+    if new := [name for name, norm in norms.items() if not norm.mean.any() and (norm.var == 1).all()]:
+        fix = "Load a pretrained model's with load_state_dict, or choose batch_statistics='support'."
+        warnings.warn(invalid("frozen statistics", "be set", f"those of new layers in {new}", fix), stacklevel=2)
+
+
 def check_rule(problem: Problem, meta: Meta, key: Tensor) -> None:
     """Call the update rule once on gradients of zero.
 
@@ -114,22 +123,31 @@ def check_rule(problem: Problem, meta: Meta, key: Tensor) -> None:
 
 def _check_loss(name: str, problem: Problem, meta: Meta, episodes: Episode, batch: Batch) -> None:
     on = getattr(problem, f"{name}_loss")
-    try:
-        if isinstance(on, OnSupport | OnQuery):
-            _check_weights(on.loss, batch)
-            _check_targets(name, on.loss, meta, batch)
+    explained = partial(_explained, name, meta, batch)
+    if isinstance(on, OnSupport | OnQuery):
+        _check_weights(on.loss, batch)
+        if _judges_targets(on.loss, batch.y):
+            with explained():
+                tensors = on.loss.model_tensors(meta.init, meta.shared)
+                output = call_model(on.loss.model, tensors, take(batch.x, 0))
+            _check_targets(name, _bare(on.loss.criterion), output, batch.y)
+    with explained():
         loss = on(meta.init, meta.shared, take(episodes, 0), *([0] if name == "support" else []))
+    _check_scalar(name, loss)
+
+
+@contextmanager
+def _explained(name: str, meta: Meta, batch: Batch) -> Iterator[None]:
+    """Explain what a loss raises on the first task's data."""
+    whose, beside = f"The first task's {name}", f", the model's parameters of {tree_leaves(meta.init)[0].dtype}"
+    try:
+        with computable(f"{name} loss", take(batch, 0), whose, beside):
+            yield
     except TypeError as error:
         if not tree_leaves(batch.weight):
             raise
         fix = "Use functional.cross_entropy, or a criterion (output, target, weight) -> scalar."
         raise TypeError(invalid(f"{name} loss", "take the weights of the examples", error, fix)) from error
-    except (RuntimeError, IndexError) as error:
-        shapes = ", ".join(f"{tuple(leaf.shape)} of {leaf.dtype}" for leaf in tree_leaves(take(batch, 0)))
-        dtype = tree_leaves(meta.init)[0].dtype
-        fix = f"The first task's {name} tensors are {shapes}, the model's parameters of {dtype}: make them fit."
-        raise ValueError(invalid(f"{name} loss", "be computable", f"{type(error).__name__}: {error}", fix)) from error
-    _check_scalar(name, loss)
 
 
 @contextmanager
@@ -198,12 +216,17 @@ def _bare(criterion: Any) -> Any:
     return criterion
 
 
-def _check_targets(name: str, loss: ModelLoss, meta: Meta, batch: Batch) -> None:
+def _judges_targets(loss: ModelLoss, target: Any) -> bool:
+    """Return whether it is known what targets the criterion takes."""
+    known = (*CLASS_INDICES, *ELEMENTWISE, cross_entropy)
+    return _is_one_of(_bare(loss.criterion), known) and isinstance(target, Tensor)
+
+
+def _check_targets(name: str, criterion: Any, output: Any, target: Tensor) -> None:
     """Raise if targets do not fit the model's output: a label without a logit kills a process that uses a GPU."""
-    criterion, target = _bare(loss.criterion), batch.y
-    if not (_is_one_of(criterion, (*CLASS_INDICES, *ELEMENTWISE, cross_entropy)) and isinstance(target, Tensor)):
-        return
-    output = call_model(loss.model, loss.model_tensors(meta.init, meta.shared), take(batch.x, 0))
+    if not isinstance(output, Tensor):
+        fix = "Return a tensor, or write a criterion that takes what it returns."
+        raise TypeError(invalid("model", f"give {name} outputs that are a tensor", type(output).__name__, fix))
     if _is_one_of(criterion, ELEMENTWISE):
         if output.shape != target.shape[1:]:
             got = f"{tuple(output.shape)} and {tuple(target.shape[1:])}"
@@ -211,7 +234,7 @@ def _check_targets(name: str, loss: ModelLoss, meta: Meta, batch: Batch) -> None
             raise ValueError(invalid(f"{name} outputs and targets", "have one shape", got, fix))
     elif target.dim() == 2 and target.dtype != torch.int64:
         raise TypeError(invalid(f"{name} labels", "be of int64", target.dtype, "Write y.long()."))
-    elif not target.is_floating_point():
+    elif not target.is_floating_point() and output.dim() > 1:
         _check_labels(name, target[target != getattr(criterion, "ignore_index", -100)], output.shape[1])
 
 

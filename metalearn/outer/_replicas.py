@@ -10,7 +10,7 @@ import torch.nn as nn
 from torch import Tensor
 from torch.func import vmap
 
-from metalearn._checks import check_positive, invalid
+from metalearn._checks import check_index, check_positive, invalid
 from metalearn._derivatives import outside_inference_mode
 from metalearn._modules import get_tensor, set_tensor
 from metalearn._tasks import map_tasks, take
@@ -70,8 +70,7 @@ class Replicas(nn.Module):
 
     def __getitem__(self, index: int) -> MetaLearner:
         """Return a copy of one replica as a learner of its own."""
-        if not isinstance(index, int):
-            raise TypeError(invalid("index", "be an int", repr(index), "Write [replicas[i] for i in range(3)]."))
+        check_index("index", index, len(self))
         index = range(len(self))[index]
         learner = copy.deepcopy(self.learner)
         for name in _learned_names(learner):

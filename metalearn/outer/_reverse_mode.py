@@ -19,7 +19,8 @@ class ReverseMode(MetaGradient):
     Args:
         order: 2 is exact. 1 takes support gradients and losses as constants, the papers' first-order assumption.
         truncate: Number of last steps to differentiate; the gradient at the step before them is passed to `init`
-            unchanged. None for all; 0 gives first-order MAML's gradient to `init`, and none to the rule.
+            unchanged. None, or as many as there are, for all; 0 gives first-order MAML's gradient to `init`, and none
+            to the rule.
         multi_step: Weights of the query losses after each step, whose weighted sum takes the place of the last one's;
             None for the last one alone. The number of iterations that they depend on is carried.
 

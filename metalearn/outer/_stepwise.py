@@ -37,7 +37,7 @@ class Stepwise(ReverseMode):
     Args:
         order: 2 is exact; 1 takes support gradients and losses as constants.
         truncate: Number of last steps to differentiate, at least 0; the gradient before them is passed to `init`
-            unchanged. None for all.
+            unchanged. None, or as many as there are, for all.
         multi_step: Weights of the query losses after each step, `MultiStep()`; None for the last one alone.
         segment: Number of steps, at least 1, of which only the start is kept until the backward pass computes them
             again: memory grows with num_steps / segment + 2 segment copies of the parameters, in place of 2 num_steps.

@@ -21,7 +21,7 @@ class Unrolled(ReverseMode):
     Args:
         order: 2 is exact; 1 takes support gradients and losses as constants.
         truncate: Number of last steps to differentiate, at least 0; the gradient before them is passed to `init`
-            unchanged. None for all.
+            unchanged. None, or as many as there are, for all.
         multi_step: Weights of the query losses after each step, `MultiStep()`; None for the last one alone.
 
     References:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from metalearn._checks import invalid
+from metalearn._checks import check_count, check_path, invalid
 from metalearn.outer import MetaLearner, Replicas
 from metalearn.training._batches import Batches, load_random_state, random_state
 from metalearn.training._history import History
@@ -102,10 +102,17 @@ class Checkpoints:
 
     Args:
         folder: Where it is, `checkpoint.pt`; None for none.
-        every: Number of iterations between two of them.
+        every: Number of iterations between two of them, at least 1.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If `every` is below 1, or no file can have such a path.
     """
 
     def __init__(self, folder: str | Path | None, every: int) -> None:
+        check_count("checkpoint_every", every, fix="Write checkpoint_every=1000, say.")
+        if folder is not None:
+            check_path("checkpoint_dir", folder)
         self.file = None if folder is None else Path(folder) / "checkpoint.pt"
         self._every, self._is_proven = every, False
 

@@ -26,6 +26,9 @@ def check_optimizer(learner: MetaLearner | Replicas, optimizer: Any) -> None:
         raise ValueError(invalid("optimizer of replicas", condition, type(optimizer).__name__, fix))
     held = {id(param) for group in optimizer.param_groups for param in group["params"]}
     learned = [name for name, param in learner.named_parameters() if param.requires_grad]
+    if not learned:
+        fix = "There is nothing to fit: evaluate(learner, tasks, num_tasks=600)."
+        raise ValueError(invalid("learner", "have something to learn", "no parameter that requires grad", fix))
     if left_out := [name for name in learned if id(learner.get_parameter(name)) not in held]:
         fix += " Call .requires_grad_(False) on what shall not be learned."
         raise ValueError(invalid("optimizer", "hold all of the learner's parameters", f"one without {left_out}", fix))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from metalearn._checks import check_count, check_positive
+from metalearn._checks import check_bool, check_count, check_generator, check_positive, invalid
 from metalearn._tasks import num_tasks
 from metalearn.data import TaskDistribution
 from metalearn.evaluation import bare, evaluate, mean_losses
@@ -89,8 +89,8 @@ def fit(
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If a count is below 1, the optimizer does not hold all that is learned, or it would mix replicas; if
-            the checkpoint is damaged or another run's; if processes cannot share the tasks equally.
+        ValueError: If a count is below 1, nothing is learned, the optimizer does not hold all that is, or it would mix
+            replicas; if the checkpoint is damaged or another run's; if processes cannot share the tasks equally.
 
     Warns:
         RuntimeWarning: Once, if losses were not finite.
@@ -106,8 +106,10 @@ def fit(
     check_count("num_iterations", num_iterations, fix="Write num_iterations=10_000, say.")
     check_count("validate_every", validate_every)
     check_count("num_validation_tasks", num_validation_tasks)
-    check_count("checkpoint_every", checkpoint_every)
+    checkpoints = Checkpoints(checkpoint_dir, checkpoint_every)
     check_keep_best(keep_best, inside)
+    check_bool("progress", progress)
+    check_generator(generator)
     if max_grad_norm is not None:
         check_positive("max_grad_norm", max_grad_norm)
     check_optimizer(inside, optimizer)
@@ -122,7 +124,6 @@ def fit(
     source = Batches(batches, meta_batch_size, generator, inside.device, processes)
     history = History(keep_best=keep_best)
     run = Run(inside, optimizer, scheduler, source, generator, processes, history)
-    checkpoints = Checkpoints(checkpoint_dir, checkpoint_every)
     checkpoints.resume(run, num_iterations)
     done, start = run.iteration, time.perf_counter() - history.seconds
     shows, may_wait = progress and processes.rank == 0, checkpoints.file is not None and processes.count == 1
@@ -213,7 +214,12 @@ def _scores(learner: MetaLearner | Replicas, validate: Any, num_validation_tasks
 def _score(learner: MetaLearner, validate: Any, num_validation_tasks: int) -> float:
     if isinstance(validate, TaskDistribution):
         return evaluate(learner, validate, num_tasks=num_validation_tasks, generator=_same_tasks())["loss"].mean
-    return float(validate(learner))
+    score = validate(learner)
+    try:
+        return float(score)
+    except (TypeError, ValueError, RuntimeError) as error:
+        fix = "Write validate=lambda learner: evaluate(learner, ...)['loss'].mean."
+        raise TypeError(invalid("validate", "return a number", repr(score), fix)) from error
 
 
 def _same_tasks() -> torch.Generator:

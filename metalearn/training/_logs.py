@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from metalearn._checks import check_count, invalid
+from metalearn._checks import check_count, check_path
 from metalearn.outer import MetaLearner, Replicas
 from metalearn.training._history import History
 from metalearn.training._processes import Processes
@@ -65,8 +65,7 @@ class CSVLog:
 
     def __init__(self, path: str | Path, every: int = 100) -> None:
         check_count("every", every, fix="Write CSVLog(path, every=100), say.")
-        if not isinstance(path, str | Path):
-            raise TypeError(invalid("path", "be a file name", repr(path), 'Write CSVLog("runs/log.csv"), say.'))
+        check_path("path", path)
         self._path, self._every, self._started = Path(path), every, False
 
     def __call__(self, progress: Progress) -> None:
@@ -103,12 +102,13 @@ class TensorBoardLog:
 
     Raises:
         ImportError: At the first iteration, if the package tensorboard is missing.
-        TypeError: If `every` is not an int.
+        TypeError: If an argument is of the wrong kind.
         ValueError: If `every` is below 1.
     """
 
     def __init__(self, folder: str | Path, every: int = 100) -> None:
         check_count("every", every, fix="Write TensorBoardLog(folder, every=100), say.")
+        check_path("folder", folder)
         self._folder, self._every = folder, every
         self._writer: Any = None
 

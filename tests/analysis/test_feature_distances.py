@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn as nn
 
+from metalearn import models
 from metalearn.analysis import feature_distances
 from metalearn.types import Batch, Episode
 from tests.analysis.cases import learner, tasks
@@ -53,3 +54,19 @@ def test_bad_input():
     lonely.query.y[1] = 7
     with pytest.raises(ValueError, match="support and query examples of one class; got tasks .1."):
         feature_distances(nn.Identity(), lonely)
+
+
+def test_padding_is_in_no_pair():
+    x = torch.tensor([[[0.0], [1.0], [5.0]]])
+    support = Batch(x, torch.tensor([[0, 1, 1]]), torch.tensor([[1.0, 1.0, 0.0]]))
+    query = Batch(x, torch.tensor([[0, 1, 0]]), torch.tensor([[1.0, 1.0, 0.0]]))
+    result = feature_distances(nn.Identity(), Episode(support, query))
+    assert result.same_class[0].int().tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
+    assert result.other_class[0].int().tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 0]]
+    assert result.farthest.tolist() in ([[0, 0]], [[1, 1]])  # not the pairs at 5
+    norm = models.BatchNorm(1)
+    padded = feature_distances(norm, Episode(support, query)).values[:, :2, :2]
+    alone = Episode(*(Batch(part.x[:, :2], part.y[:, :2]) for part in (support, query)))
+    torch.testing.assert_close(padded, feature_distances(norm, alone).values)
+    with pytest.raises(ValueError, match=r"features must be floating numbers of shape \(1, 3\) and more; got \(1, 1\)"):
+        feature_distances(lambda x: x[:1, 0], Episode(support, query))

@@ -68,3 +68,18 @@ def test_bad_input(call, error, message):
     with pytest.raises(error) as raised:
         call()
     assert message in str(raised.value)
+
+
+def test_numbers_and_images_that_do_not_fit():
+    with pytest.raises(ValueError, match=r"Normalize's mean must be at least one number; got \(\)"):
+        data.Normalize((), ())
+    three = data.Normalize((0.1, 0.2, 0.3), (1, 1, 1))
+    with pytest.raises(
+        ValueError, match=r"have 3 channels; got 1 in images of shape \(2, 5, 1, 8, 8\)\. Write Normalize\(0"
+    ):
+        three(torch.zeros(2, 5, 1, 8, 8))
+    with pytest.raises(TypeError, match="be a floating tensor .*; got torch.uint8"):
+        three(torch.zeros(2, 5, 3, 8, 8, dtype=torch.uint8))
+    for augment in (data.RandomFlip(), data.RandomCrop(1)):
+        with pytest.raises(ValueError, match=r"images must be \[tasks, n, C, H, W\]; got shape \(3, 8, 8\)"):
+            augment(torch.zeros(3, 8, 8))

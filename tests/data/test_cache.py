@@ -248,7 +248,7 @@ def test_a_full_disk_is_an_error(folder, cache, monkeypatch):
 def test_a_cache_that_is_no_folder(folder):
     with pytest.raises(OSError, match=r"cache .* must be written; got .*exists"):
         ClassImages.from_folder(folder, 6, cache=folder / "cat" / "0.png")
-    with pytest.raises(TypeError, match=r"cache must be a folder or None; got True\. Pass cache='cache'\."):
+    with pytest.raises(TypeError, match=r"cache must be a path; got True\. Pass a string"):
         ClassImages.from_folder(folder, 6, cache=True)
 
 

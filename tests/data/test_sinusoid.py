@@ -2,8 +2,9 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
-from metalearn._tree import tree_leaves
+from metalearn._tree import tree_leaves, tree_map
 from metalearn.data import Sinusoid
 
 
@@ -24,7 +25,8 @@ def test_targets_are_the_sine_wave():
 
 def test_support_and_query_lie_on_one_wave():
     # On y = a sin x + b cos x, found by least squares on the support set alone.
-    (x, y, _), query = Sinusoid(10, 10).sample(50, generator=generator()).to(torch.float64)
+    episodes = Sinusoid(10, 10).sample(50, generator=generator())
+    (x, y, _), query = tree_map(Tensor.double, episodes)
 
     def basis(x):
         return torch.cat([x.sin(), x.cos()], dim=-1)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from metalearn._tree import tree_leaves
-from metalearn.data import ClassImages, EpisodeSampler, Sinusoid, TaskDistribution
+from metalearn.data import ClassImages, EpisodeSampler, MiniBatches, Sinusoid, SupportAsQuery, TaskDistribution
 from metalearn.data._workers import _Batches
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
@@ -121,3 +121,19 @@ def test_numbers_that_are_refused():
     for value, error, message in ((-1, ValueError, "at least 0; got -1"), (True, TypeError, "an int; got True")):
         with pytest.raises(error, match=rf"num_workers must be {message}\. Pass num_workers=2\."):
             Sinusoid(3, 4).batches(2, num_workers=value)
+
+
+@pytest.mark.parametrize(
+    "tasks_of",
+    [
+        lambda images: EpisodeSampler(images, 2, 1, 1),
+        lambda images: MiniBatches(images, 2),
+        lambda images: SupportAsQuery(EpisodeSampler(images, 2, 1, 1)),
+    ],
+)
+def test_images_on_another_device_than_the_workers(tasks_of):
+    images = ClassImages(torch.zeros(3, 4, 8, 8, dtype=torch.uint8))
+    assert tasks_of(images).source_device == torch.device("cpu")
+    with pytest.raises(ValueError, match=r"images on the CPU; got images on meta for 2 workers\. Keep them on the CPU"):
+        tasks_of(images.to("meta")).batches(4, num_workers=2)
+    assert Sinusoid(2, 2).source_device is None

@@ -23,6 +23,9 @@ def model_of(source, num_layers=2):
     with torch.no_grad():
         for param in model.parameters():
             param.add_(0.1 * torch.randn_like(param))
+        for norm in model.modules():
+            if isinstance(norm, models.FrozenNorm):
+                norm.mean.normal_()
     return model
 
 
@@ -292,3 +295,27 @@ def test_bad_input(call, error, message):
     with pytest.raises(error) as raised:
         call()
     assert message in str(raised.value)
+
+
+def test_frozen_statistics_that_nobody_has_set_are_warned_of():
+    learner = learner_of("frozen")
+    for norm in (learner.model.features[1], learner.model.features[4]):
+        norm.mean.zero_()
+    with pytest.warns(UserWarning, match=r"frozen statistics must be set; got those of new layers in \['features.1'"):
+        learner(episodes_of())
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (torch.zeros(4, 3), ValueError, r"must be \[n, 2, ...\], none of them empty; got shape \(4, 3\)"),
+        (torch.zeros(2), ValueError, r"got shape \(2,\)"),
+        (torch.zeros(0, 2), ValueError, r"got shape \(0, 2\)"),
+        (torch.zeros(4, 2).long(), TypeError, "must be a floating tensor; got torch.int64"),
+        (None, TypeError, "must be a floating tensor; got None"),
+    ],
+)
+@pytest.mark.parametrize("norm", [models.BatchNorm(2), models.FrozenNorm(2), models.PerStepNorm(2, 1)])
+def test_inputs_that_are_refused(norm, x, error, message):
+    with pytest.raises(error, match=message):
+        norm(x)

@@ -494,3 +494,20 @@ def test_adapted_parameters_alone_cannot_be_called():
     )
     with pytest.raises(TypeError, match="Adapt with learner.adapt"):
         adapted(torch.zeros(1, 1))
+
+
+def test_later_calls_are_checked_for_what_is_new_in_them():
+    one = learner()
+    one(changed())
+    with pytest.raises(ValueError, match=r"support tensors are \(5, 1\) of torch.float32"):
+        one(sine_episodes(dtype=torch.float32))
+    with pytest.raises(ValueError, match="query outputs and targets must have one shape"):
+        one(changed(query_y=X[:, :4, 0]))
+
+
+def test_adapted_models_say_what_they_cannot_compute():
+    adapted = learner().adapt(sine_episodes().support)
+    with pytest.raises(ValueError, match=r"models' batch must be computable; got RuntimeError: .* make them fit"):
+        adapted.loss(sine_episodes(dtype=torch.float32).query)
+    with pytest.raises(IndexError, match="index must be from -3 to 2; got 3"):
+        adapted[3]

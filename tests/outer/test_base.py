@@ -7,6 +7,7 @@ import torch
 
 from metalearn import inner, outer
 from metalearn.types import Batch, Episode, Meta, Problem
+from tests.cases import relative_difference, sine_learner
 
 
 def squared_error(params, shared, batch):
@@ -86,3 +87,10 @@ def test_refuses_no_steps():
 def test_estimators_are_values(estimator):
     assert pickle.loads(pickle.dumps(estimator)) == estimator
     assert hash(estimator) == hash(pickle.loads(pickle.dumps(estimator)))
+
+
+@pytest.mark.parametrize("kind", [outer.Unrolled, outer.Stepwise])
+def test_truncation_at_as_many_steps_as_there_are_is_none(kind, episodes):
+    exact, truncated = (sine_learner(estimator=kind(truncate=truncate)) for truncate in (None, 9))
+    gradients = [learner.estimate(episodes).gradient for learner in (exact, truncated)]
+    assert relative_difference(*gradients) < 1e-12

@@ -7,7 +7,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
-from metalearn import data, evaluate, fit, inner, models, outer
+from metalearn import baselines, data, evaluate, fit, inner, models, outer
 from tests.cases import sine_episodes, sine_learner
 
 TASKS = data.Sinusoid(k_shot=5, num_query=5)
@@ -236,3 +236,17 @@ def test_plateau_needs_a_score():
     optimizer = adam(learner)
     with pytest.raises(ValueError, match="Pass validate=tasks too"):
         fit(learner, TASKS, optimizer, 1, meta_batch_size=2, scheduler=ReduceLROnPlateau(optimizer))
+
+
+def test_a_learner_with_nothing_to_learn():
+    learner = baselines.TrainFromScratch(models.mlp(1, [4], 1), F.mse_loss, num_steps=1)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    with pytest.raises(ValueError, match="learner must have something to learn; .*There is nothing to fit: evaluate"):
+        fit(learner, data.Sinusoid(2, 2), optimizer, 1, meta_batch_size=1, progress=False)
+
+
+def test_a_validation_that_is_no_number():
+    learner = sine_learner(num_steps=1)
+    optimizer = torch.optim.SGD(learner.parameters(), lr=0.1)
+    with pytest.raises(TypeError, match="validate must return a number; got None"):
+        fit(learner, sine_episodes(), optimizer, 1, validate=lambda learner: None, progress=False)

@@ -102,7 +102,7 @@ def test_bad_input(kind, tmp_path):
 
 
 def test_a_path_is_needed():
-    with pytest.raises(TypeError, match="path must be a file name; got 3"):
+    with pytest.raises(TypeError, match="path must be a path; got 3"):
         training.CSVLog(3)
 
 

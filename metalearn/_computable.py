@@ -1,0 +1,41 @@
+"""What the user's own functions raise on the user's own data, told as what does not fit what."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metalearn._checks import invalid
+from metalearn._tree import tree_leaves
+
+WRONG_KINDS = (TypeError, AttributeError)
+"""What is raised for arguments of a wrong kind; the others are for shapes and values."""
+
+
+@contextmanager
+def computable(what: str, data: Any, whose: str = "Its", beside: str = "") -> Iterator[None]:
+    """Raise with the shapes of the data whatever goes wrong in a computation, but for a lack of memory.
+
+    Args:
+        what: What is computed.
+        data: Tensors that it is computed from.
+        whose: Whose tensors the data are.
+        beside: What else the error shall tell of, a part of a sentence.
+
+    Raises:
+        TypeError: For what PyTorch raises a TypeError, and for attributes that are missing.
+        ValueError: For its other errors.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, IndexError, ValueError, *WRONG_KINDS) as error:
+        shapes = ", ".join(
+            f"{tuple(x.shape)} of {x.dtype}" if isinstance(x, Tensor) else repr(x) for x in tree_leaves(data)
+        )
+        kind = TypeError if isinstance(error, WRONG_KINDS) else ValueError
+        fix = f"{whose} tensors are {shapes}{beside}: make them fit."
+        raise kind(invalid(what, "be computable", f"{type(error).__name__}: {error}", fix)) from error

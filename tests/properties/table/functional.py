@@ -1,0 +1,91 @@
+"""Pure functions."""
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from hypothesis import strategies as st
+
+from metalearn import functional, models
+from metalearn.types import Batch
+from tests.properties.entry import Entry
+from tests.properties.strategies import COUNTS, FLOATING, GENERATORS, KEYS, SHAPES, tensors
+
+STREAMS = st.integers(0, 10)
+HUGE = st.sampled_from([2**31, 2**63, 2**70])
+LOGITS = tensors(4, 3, dtype=torch.float32)
+LABELS = tensors(4, dtype=torch.int64, low=0, high=3)
+WEIGHTS = st.one_of(st.none(), tensors(4, dtype=torch.float32, low=0.5))
+WRONG = {
+    "output": st.sampled_from(
+        [torch.zeros(3), torch.zeros(4, 0), torch.zeros(5, 3), torch.zeros(4, 3, 2), torch.zeros(0, 3)]
+    ),
+    "target": st.sampled_from([torch.zeros(5).long(), torch.zeros(4, 3), torch.zeros(4, 1).long()]),
+    "weight": st.sampled_from([torch.zeros(4), torch.ones(5), torch.ones(4, 1), -torch.ones(4), ()]),
+}
+KEY = {"key": KEYS, "shape": SHAPES, "stream": STREAMS, "dtype": st.one_of(st.none(), FLOATING)}
+WRONG_KEY = {
+    "key": st.sampled_from(
+        [torch.tensor(7, dtype=torch.int32), torch.zeros(5).long(), torch.tensor(-1), torch.tensor(2**62)]
+    ),
+    "shape": st.sampled_from([(-1,), (2.0,), 3, "ab", (True,), torch.Size([2]), [2, 1]]),
+    "stream": HUGE,
+    "dtype": st.sampled_from([torch.int64, torch.complex64, float, "float32"]),
+}
+
+
+def drawn(result, /, key, shape, dtype, **_):
+    assert result.shape == torch.broadcast_shapes(key.shape, shape)
+    assert result.dtype == (dtype or torch.float32)
+    assert result.isfinite().all()
+
+
+def scalar(result, /, **_):
+    assert result.shape == ()
+
+
+def model_loss(model, criterion, name, num_batches):
+    loss = functional.ModelLoss(model, criterion, name, num_batches)
+    return loss({}, {}, Batch(torch.zeros(4, 1), torch.zeros(4, 1)))
+
+
+ENTRIES = {
+    "uniform": Entry(functional.uniform, KEY, drawn, WRONG_KEY),
+    "normal": Entry(functional.normal, KEY, drawn, WRONG_KEY),
+    "derive_key": Entry(
+        functional.derive_key,
+        {"key": KEYS, "index": STREAMS},
+        lambda key, /, **_: functional.uniform(key, key.shape),
+        {"key": WRONG_KEY["key"], "index": HUGE},
+    ),
+    "draw_keys": Entry(
+        functional.draw_keys,
+        {"num_tasks": COUNTS, "generator": GENERATORS, "device": st.sampled_from([None, "cpu"])},
+        lambda keys, /, num_tasks, **_: functional.uniform(keys, (num_tasks,)),
+        {"device": st.sampled_from(["gpu", "", 3.5])},
+    ),
+    "safe_sqrt": Entry(functional.safe_sqrt, {"x": tensors(4, low=0)}, lambda result, /, x: result.shape == x.shape),
+    "cross_entropy": Entry(
+        functional.cross_entropy, {"output": LOGITS, "target": LABELS, "weight": WEIGHTS}, scalar, WRONG
+    ),
+    "accuracy": Entry(functional.accuracy, {"output": LOGITS, "target": LABELS, "weight": WEIGHTS}, scalar, WRONG),
+    "ModelLoss": Entry(
+        model_loss,
+        {
+            "model": st.builds(lambda: models.mlp(1, [2], 1)),
+            "criterion": st.sampled_from([F.mse_loss, nn.MSELoss()]),
+            "name": st.just("criterion"),
+            "num_batches": st.sampled_from([1, 2, 4]),
+        },
+        scalar,
+        functions=frozenset({"criterion", "model"}),
+    ),
+    "ModuleLoss": Entry(functional.ModuleLoss, {"module": st.builds(nn.MSELoss), "name": st.just("query_loss")}),
+    "OnSupport": Entry(
+        functional.OnSupport, {"loss": st.builds(functional.ModelLoss, st.just(nn.Linear(1, 1)), st.just(F.mse_loss))}
+    ),
+    "OnQuery": Entry(
+        functional.OnQuery, {"loss": st.builds(functional.ModelLoss, st.just(nn.Linear(1, 1)), st.just(F.mse_loss))}
+    ),
+}
+
+EXCLUDED: dict[str, str] = {}
