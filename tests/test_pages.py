@@ -4,23 +4,36 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks._records import Record, show
 from benchmarks.pages import DOCS, MARKED, pages, written
+from metalearn import data
 
 ROOT = DOCS.parent
+HOW_TO = sorted((DOCS / "how_to").glob("*.md"))
 CODE = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#:\s]+)\)|\]\(([^)#:\s]*)#([^)\s]+)\)")
-RUN = ["gotchas", "how_to/long_inner_loops", "how_to/hyperparameters", "how_to/mixed_precision"]
+MANY = re.compile(r"\b\d+_000\b|(?<=num_tasks=)\d+")
+"""Numbers of iterations and tasks, of which the test takes two."""
+ALONE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29517"}
+
+
+@pytest.fixture
+def somewhere(monkeypatch, tmp_path):
+    """A folder to write to, one process as torchrun starts it, and images in place of a download."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in ALONE.items():
+        monkeypatch.setenv(name, value)
+    images = data.ClassImages(torch.randint(256, (8, 18, 3, 32, 32), dtype=torch.uint8))
+    monkeypatch.setattr(data, "cifar_fs", lambda root, split, download: images)
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
-@pytest.mark.parametrize(
-    "name", ["gotchas", "how_to/long_inner_loops", "how_to/hyperparameters", "how_to/mixed_precision"]
-)
-def test_code(name):
+@pytest.mark.parametrize("name", ["gotchas", "few_shot_images", *(f"how_to/{path.stem}" for path in HOW_TO)])
+def test_code(name, somewhere, capsys):
     names = {}
-    for code in CODE.findall((DOCS / f"{name}.md").read_text()):
+    for code in CODE.findall(MANY.sub("2", (DOCS / f"{name}.md").read_text())):
         expected = re.match(r"# raises: (.*)\n", code)
         if expected is None:
             exec(compile(code, name, "exec"), names)
