@@ -5,7 +5,8 @@ import torch.nn as nn
 from torch import Tensor
 
 from metalearn._checks import check_count, invalid
-from metalearn.functional import cross_entropy, one_hot
+from metalearn.functional import cross_entropy
+from metalearn.functional._criteria import one_hot
 from metalearn.inner import SGD
 from metalearn.outer import MetaLearner
 

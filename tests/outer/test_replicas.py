@@ -262,10 +262,10 @@ BAD = {
         ValueError,
         "int64 of shape (2,)",
     ),
-    "a slice": (lambda: outer.Replicas([build(0)])[0:1], TypeError, "[replicas[i] for i in range(3)]"),
+    "a slice": (lambda: outer.Replicas([build(0)])[0:1], TypeError, "[x[i] for i in range(1)]"),
     "one learner": (lambda: outer.Replicas(build(0)), TypeError, "a list of learners; got MetaLearner"),
     "a negative norm": (lambda: outer.Replicas([build(0)]).clip_grad_norm_(-1.0), ValueError, "max_norm must be posi"),
-    "no such replica": (lambda: outer.Replicas([build(0)])[1], IndexError, "out of range"),
+    "no such replica": (lambda: outer.Replicas([build(0)])[1], IndexError, "index must be from -1 to 0"),
 }
 
 

@@ -1,16 +1,12 @@
 """Keyed random numbers: uniform, independent, and the same to the bit however they are computed."""
 
 import math
-import pickle
 
 import pytest
 import torch
-import torch.nn as nn
-import torch.nn.functional as F
 from torch.func import vmap
 
 from metalearn import functional
-from metalearn.types import Batch
 
 
 def draws(num_keys=2000, shape=(50,), stream=0, dtype=torch.float64):
@@ -110,36 +106,6 @@ def test_keys_come_from_the_generator():
     assert torch.equal(one, two)
     assert one.dtype == torch.int64
     assert len(set(one.tolist())) == 5
-
-
-class TestModelLoss:
-    def test_splits_shared_parameters_by_their_owner(self):
-        class Scaled(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.scale = nn.Parameter(torch.ones(()))
-
-            def forward(self, output, target):
-                return self.scale * F.mse_loss(output, target)
-
-        loss = functional.ModelLoss(nn.Linear(1, 1), Scaled())
-        params = {"weight": torch.tensor([[2.0]])}
-        shared = {"model.bias": torch.tensor([1.0]), "criterion.scale": torch.tensor(10.0)}
-        batch = Batch(torch.ones(4, 1), torch.zeros(4, 1))
-        assert loss(params, shared, batch) == 90
-
-    def test_without_targets(self):
-        loss = functional.ModelLoss(nn.Identity(), torch.mean)
-        assert loss({}, {}, Batch(torch.tensor([1.0, 3.0]))) == 2
-
-    def test_deals_the_batch_out(self):
-        loss = functional.ModelLoss(nn.Identity(), torch.sum, num_batches=2)
-        batch = Batch(torch.tensor([1.0, 10.0, 2.0, 20.0]))
-        assert [loss({}, {}, batch, step).item() for step in range(3)] == [3, 30, 3]
-
-    def test_pickles(self):
-        loss = pickle.loads(pickle.dumps(functional.ModelLoss(nn.Linear(1, 1), F.mse_loss)))
-        assert loss.criterion is F.mse_loss
 
 
 def test_derived_keys_are_keys_of_their_own():

@@ -1,0 +1,127 @@
+"""Losses of modules as pure functions of their parameters."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch.nn as nn
+from torch import Tensor
+from torch.func import functional_call
+
+from metalearn._checks import check_count, check_function, check_kind
+from metalearn._modules import below, call_model, predict
+from metalearn._tree import tree_map
+from metalearn.models._batch_norm import Norms
+from metalearn.types import Batch, Episode, Params
+
+
+@dataclass(frozen=True, eq=False)
+class ModelLoss:
+    """The loss of a module on a batch as a function of its parameters.
+
+    Calling it as `(params, shared, batch)` gives `criterion(model(batch.x), batch.y)`, with `batch.weight` as a further
+    argument where the batch has weights. Weights reach `models.BatchNorm` layers too.
+
+    Attributes:
+        model: Any module; `params` replaces its parameters of the same names.
+        criterion: `(output, y) -> scalar`, a function or a module.
+        name: What the criterion is called: its parameters are `<name>.<parameter>` in `shared`,
+            where the model's are `model.<parameter>`.
+        num_batches: Number of equal parts that the batch is dealt into; step t sees every `num_batches`-th example,
+            starting with example `t % num_batches`.
+    """
+
+    model: nn.Module
+    criterion: Callable[..., Any]
+    name: str = "criterion"
+    num_batches: int = 1
+    norms: Norms = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_kind("ModelLoss's model", self.model, nn.Module, "an nn.Module", "the module itself")
+        check_function("ModelLoss's criterion", self.criterion, fix="Pass F.mse_loss or nn.MSELoss().")
+        check_kind("ModelLoss's name", self.name, str, "a string", "'criterion', say")
+        check_count("ModelLoss's num_batches", self.num_batches)
+        object.__setattr__(self, "norms", Norms.of(self.model))
+
+    def __call__(self, params: Params, shared: Params, batch: Batch, step: int = 0) -> Tensor:
+        """Return the loss at `params` and `shared`, a scalar."""
+        if self.num_batches > 1:
+            batch = _part(batch, step % self.num_batches, self.num_batches)
+        told = self.norms.told(self.model, batch.weight, step)
+        output = call_model(self.model, {**self.model_tensors(params, shared), **told}, batch.x)
+        return self.judge(output, batch, shared)
+
+    def on_query(self, params: Params, shared: Params, episode: Episode) -> Tensor:
+        """Return the loss on the query set, which the support set may help to normalise."""
+        tensors = self.model_tensors(params, shared)
+        output = predict(self.model, tensors, self.norms, episode.query, episode.support)
+        return self.judge(output, episode.query, shared)
+
+    def judge(self, output: Any, batch: Batch, shared: Params) -> Tensor:
+        """Return the criterion of what the model has made of a batch."""
+        targets = [target for target in (batch.y, batch.weight) if not isinstance(target, tuple) or target]
+        if isinstance(self.criterion, nn.Module):
+            return functional_call(self.criterion, below(self.name, shared), (output, *targets))
+        return self.criterion(output, *targets)
+
+    def model_tensors(self, params: Params, shared: Params) -> Params:
+        """Return what replaces the model's own parameters."""
+        return {**params, **below("model", shared)}
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleLoss:
+    """A module called as a loss of `Problem`, with its parameters taken from `shared`.
+
+    Attributes:
+        module: Called as `(params, shared, episode, step)` or `(params, shared, episode)`.
+        name: Its parameters are `<name>.<parameter>` in `shared`.
+    """
+
+    module: nn.Module
+    name: str
+
+    def __post_init__(self) -> None:
+        check_kind("ModuleLoss's module", self.module, nn.Module, "an nn.Module", "the module itself")
+        check_kind("ModuleLoss's name", self.name, str, "a string", "'query_loss', say")
+
+    def __call__(self, params: Params, shared: Params, *rest: Any) -> Tensor:
+        """Return the loss at `params` and `shared`, a scalar."""
+        return functional_call(self.module, below(self.name, shared), (params, shared, *rest))
+
+
+@dataclass(frozen=True, eq=False)
+class OnSupport:
+    """A loss on a batch as a `Problem.support_loss`."""
+
+    loss: ModelLoss
+
+    def __post_init__(self) -> None:
+        check_kind("OnSupport's loss", self.loss, ModelLoss, "a ModelLoss", "functional.ModelLoss(model, criterion)")
+
+    def __call__(self, params: Params, shared: Params, episode: Episode, step: int) -> Tensor:
+        """Return the loss on the support set."""
+        return self.loss(params, shared, episode.support, step)
+
+    def whole(self) -> "OnSupport":
+        """Return the loss on the whole support set at every step."""
+        return OnSupport(replace(self.loss, num_batches=1))
+
+
+@dataclass(frozen=True, eq=False)
+class OnQuery:
+    """A loss on a batch as a `Problem.query_loss`."""
+
+    loss: ModelLoss
+
+    def __post_init__(self) -> None:
+        check_kind("OnQuery's loss", self.loss, ModelLoss, "a ModelLoss", "functional.ModelLoss(model, criterion)")
+
+    def __call__(self, params: Params, shared: Params, episode: Episode) -> Tensor:
+        """Return the loss on the query set."""
+        return self.loss.on_query(params, shared, episode)
+
+
+def _part(batch: Batch, index: int, num_parts: int) -> Batch:
+    return tree_map(lambda leaf: leaf[index::num_parts], batch)
