@@ -39,7 +39,8 @@ def check_arguments(
         raise ValueError(invalid("model", "not be compiled", f"torch.compile of {compiled}", fix))
     if norms := running_statistics(model):
         fix = "Wrap the model: models.use_batch_statistics(model)."
-        raise ValueError(invalid("model", "keep no running statistics", f"them in {norms}", fix))
+        got = f"them in {norms[:3]}" + f" and {len(norms) - 3} more layers" * (len(norms) > 3)
+        raise ValueError(invalid("model", "keep no running statistics", got, fix))
 
 
 def _is_compiled(module: nn.Module) -> bool:
