@@ -1,10 +1,11 @@
 """Regression on polynomials."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 
-from metalearn._checks import check_count, check_range
+from metalearn._checks import check_count, check_range, invalid
 from metalearn.data._episodes import TaskDistribution
 from metalearn.data._synthetic import add_noise, check_noise, split, uniform
 from metalearn.types import Episode
@@ -27,8 +28,8 @@ class Polynomial(TaskDistribution):
 
     Raises:
         TypeError: If a count is not an int, a range not a pair, or `noise_std` not a number.
-        ValueError: If a count is too low, a range infinite or descending, or `noise_std` negative or not
-            finite.
+        ValueError: If a count is too low, a range infinite or descending, `noise_std` negative or not finite, or a
+            power of x not finite.
 
     References:
         Lee and Choi, "Gradient-based meta-learning with learned layerwise metric and subspace", ICML 2018.
@@ -52,6 +53,10 @@ class Polynomial(TaskDistribution):
         for name in ("coefficient_range", "x_range"):
             check_range(name, getattr(self, name), fix=f"Pass {name}=(low, high).")
         check_noise(self.noise_std)
+        largest = max(1.0, *(abs(float(bound)) for bound in self.x_range))
+        if self.order * math.log10(largest) > 30:  # float32 ends at 38, and there are coefficients
+            got = f"{self.order} for x up to {largest}"
+            raise ValueError(invalid("order", "be low enough for the powers of x to stay finite", got, fix))
 
     def draw(self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None) -> Episode:
         """Draw polynomials and points on them."""

@@ -64,8 +64,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         super().__init__(_groups(named_parameters), {"lr": 1.0})
         params = self._values()
         like = next(iter(params.values()))
+        _check_alike("meta", rule, meta, rule.init_meta({n: p.to("meta") for n, p in params.items()}))
         self._rule, self._meta = rule, tree_map(lambda leaf: leaf.detach().to(like, copy=True), meta)
-        _check_alike("meta", rule, self._meta, rule.init_meta({n: p.to("meta") for n, p in params.items()}))
         key = draw_keys(1)[0] if key is None else key
         self.state["rule"] = rule.init_state(self._meta, params, key.to(like.device))
         self.state["step"] = 0

@@ -14,7 +14,7 @@ from metalearn._checks import as_list, check_count, invalid
 from metalearn._memory import peak_live_bytes
 from metalearn.functional import draw_keys
 from metalearn.outer._learner import MetaLearner
-from metalearn.outer._learner_checks import check_episodes
+from metalearn.outer._learner_checks import check_batching, check_episodes
 from metalearn.types import Episode
 
 
@@ -108,6 +108,7 @@ def compare_batching(
         raise TypeError(invalid("learner", "be a MetaLearner", type(learner).__name__, fix))
     num_tasks = check_episodes(episodes)
     check_count("rounds", rounds)
+    check_batching("vmap", None, compile)
     sizes = _sizes(num_tasks, chunk_sizes)
     keys = learner.check(episodes, draw_keys(num_tasks, device=learner.device))
     batchings: list[dict[str, Any]] = [{"batching": "vmap", "chunk_size": size} for size in (None, *sizes)]

@@ -39,7 +39,7 @@ def check_losses(problem: Problem, meta: Meta, episodes: Episode, learner: nn.Mo
     """
     with torch.no_grad(), _same_random_numbers(tree_leaves(meta)[0].device), _buffers_unwritten(learner):
         for name, batch in zip(Episode._fields, episodes, strict=True):
-            if tree_leaves(batch):
+            if name == "support" or tree_leaves(batch):
                 _check_loss(name, problem, meta, episodes, batch)
 
 

@@ -10,7 +10,7 @@ import torch.nn as nn
 from torch import Tensor
 from torch.func import vmap
 
-from metalearn._checks import check_index, check_positive, invalid
+from metalearn._checks import as_list, check_index, check_positive, invalid
 from metalearn._derivatives import outside_inference_mode
 from metalearn._modules import get_tensor, set_tensor
 from metalearn._tasks import map_tasks, take
@@ -53,8 +53,7 @@ class Replicas(nn.Module):
 
     def __init__(self, learners: Sequence[MetaLearner]) -> None:
         super().__init__()
-        _check_learners(learners)
-        learners = list(learners)
+        learners = _checked(learners)
         self.learner = copy.deepcopy(learners[0])
         self.learner.carry = Carry()
         self._count = len(learners)
@@ -208,17 +207,19 @@ def _set_alike(learner: MetaLearner, name: str, tensor: Tensor) -> None:
     set_tensor(learner, name, nn.Parameter(tensor, old.requires_grad) if is_parameter else tensor)
 
 
-def _check_learners(learners: Any) -> None:
+def _checked(learners: Any) -> list[MetaLearner]:
+    """Return learners as a list; raise unless they are ones that can be trained together."""
     fix = "Write Replicas([build(seed) for seed in range(30)]), with criterion and rule defined outside of build."
     if isinstance(learners, nn.Module):
         raise TypeError(invalid("Replicas", "be given a list of learners", type(learners).__name__, fix))
-    learners = list(learners)
+    learners = as_list("Replicas", learners, "be given a list of learners", fix=fix)
     if not learners:
         raise ValueError(invalid("Replicas", "be given at least one learner", "none", fix))
     for learner in learners:
         if not isinstance(learner, MetaLearner):
             raise TypeError(invalid("Replicas", "be given learners", type(learner).__name__, fix))
     _check_same(learners, fix)
+    return learners
 
 
 def _check_same(learners: list[MetaLearner], fix: str) -> None:

@@ -5,6 +5,7 @@ from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
 
 import torch.nn as nn
+from torch import Tensor
 
 from metalearn._checks import did_you_mean, invalid
 
@@ -57,7 +58,8 @@ def select(what: str, selection: Selection, names: dict[str, list[str]]) -> list
 
 
 def _patterns(what: str, selection: Any) -> list[str]:
-    patterns = list(selection) if isinstance(selection, Iterable) else [selection]
+    is_many = isinstance(selection, Iterable) and not isinstance(selection, Tensor)  # which without axes only seems so
+    patterns = list(selection) if is_many else [selection]
     if isinstance(selection, nn.Module) or not all(isinstance(pattern, str) for pattern in patterns):
         fix = f"Write {what}='head.*', say."
         raise TypeError(invalid(what, "be a pattern, a predicate or a list of patterns", repr(selection), fix))

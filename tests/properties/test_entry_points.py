@@ -18,12 +18,14 @@ FORM = re.compile(r"\bmust\b.+; got .*\.", re.DOTALL)
 """What errors look like: `{what} must {condition}; got {value}. {fix}`."""
 
 
-KINDS = (TypeError, ValueError, IndexError, OSError)
+KINDS = (TypeError, ValueError, IndexError, OSError, RuntimeError)
 
 
 def fine(error):
     """Say whether an error tells what is wrong: in the library's form, or as the system says what a file lacks."""
     of_system = isinstance(error, OSError) and error.errno is not None
+    if isinstance(error, RuntimeError):
+        return "NVIDIA" in str(error)  # a GPU that is not there
     return of_system or (isinstance(error, KINDS) and FORM.search(str(error)) is not None)
 
 

@@ -67,7 +67,7 @@ def estimator(kind, wrong=None, /, **arguments):
 def method(build, wrong=None, **more):
     wrong = MODULES | WRONG_FAST | (wrong or {})
     arguments = PARTS | {"rule": PLAIN_RULES} | more
-    return Entry(build, arguments, works, wrong, functions=frozenset({"criterion"}))
+    return Entry(build, arguments, works, wrong, functions=frozenset({"criterion", "fast", "learn_init"}))
 
 
 def of_all_tasks(adapted, /, support, **_):
