@@ -1,6 +1,6 @@
 """Gradient-based meta-learning for PyTorch as one small algebra."""
 
-from metalearn import analysis, baselines, data, functional, inner, models, outer, testing, training, types
+from metalearn import analysis, baselines, data, functional, inner, models, outer, rl, testing, training, types
 from metalearn._allocator import keep_large_blocks
 from metalearn._results import Evaluation, Summaries, Summary
 from metalearn._seeds import over_seeds
@@ -15,6 +15,7 @@ __all__ = [
     "outer",
     "models",
     "baselines",
+    "rl",
     "functional",
     "types",
     "testing",

@@ -48,6 +48,7 @@ def test_scripts(script, archive, monkeypatch, capsys):
         "low_rank.py": [archive, "1", "2"],
         "data_cleaning.py": ["2", "5"],
         "penalties.py": ["1"],
+        "navigation.py": ["1", "2"],
     }
     words = few.get(script, ["2"])
     monkeypatch.setattr(sys, "argv", [script, *words])

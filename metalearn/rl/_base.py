@@ -1,0 +1,163 @@
+"""The protocol of environments, and its check."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metalearn._checks import check_count, check_kind, invalid
+from metalearn._tree import tree_flatten, tree_leaves, tree_map
+from metalearn.types import PyTree
+
+
+class Environment(ABC):
+    """An environment of episodes of one length, as pure functions of tensors; a frozen dataclass.
+
+    What is random is a function of `noise`, uniform numbers that the caller draws, and what differs between tasks a
+    function of `task`. So a rollout runs under `vmap` over tasks and `torch.compile`, and the same key gives the same
+    trajectories. All tensors but the task's have a leading axis of `num_trajectories`; an episode that shall end early
+    has a state that is left no more and pays nothing. `check_environment` checks one of your own.
+
+    Attributes:
+        horizon: Number of steps, at least 1.
+        observation_size: Size of an observation.
+        action_size: Size of an action; for discrete ones their number.
+        noise_size: Number of uniform numbers that a reset and every step get, at least 0.
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Walk(Environment):  # a walk on a line, to a goal of the task's own
+    ...     horizon, observation_size, action_size = 10, 1, 1
+    ...     def reset(self, task, noise):
+    ...         return {"place": noise.new_zeros(len(noise), 1), "goal": task.expand(len(noise), 1)}
+    ...     def observe(self, state):
+    ...         return state["place"]
+    ...     def step(self, state, action, noise):
+    ...         place = state["place"] + action
+    ...         return {**state, "place": place}, -(place - state["goal"]).abs().sum(1)
+    >>> check_environment(Walk(), torch.tensor([0.5]), torch.ones(3, 1))
+    """
+
+    horizon: int
+    observation_size: int
+    action_size: int
+    noise_size: int = 0
+
+    @abstractmethod
+    def reset(self, task: PyTree, noise: Tensor) -> PyTree:
+        """Return the first states.
+
+        Args:
+            task: What is particular to the task, such as a goal, without an axis of trajectories.
+            noise: Uniform numbers in (0, 1), `[num_trajectories, noise_size]`.
+
+        Returns:
+            Any pytree of tensors `[num_trajectories, ...]`. What `step` needs of the task belongs to it.
+        """
+
+    @abstractmethod
+    def observe(self, state: PyTree) -> Tensor:
+        """Return what the policy sees of the states, `[num_trajectories, observation_size]`."""
+
+    @abstractmethod
+    def step(self, state: PyTree, action: Tensor, noise: Tensor) -> tuple[PyTree, Tensor]:
+        """Return the next states, and the rewards.
+
+        Args:
+            state: States, as `reset` returns them.
+            action: Actions `[num_trajectories, action_size]`, or indices `[num_trajectories]` of discrete ones.
+            noise: Uniform numbers in (0, 1), `[num_trajectories, noise_size]`.
+
+        Returns:
+            States of the same structure, and rewards `[num_trajectories]`.
+        """
+
+
+def check_environment(environment: Environment, task: PyTree, action: Tensor) -> None:
+    """Check that an environment keeps its protocol: shapes, and that its functions are pure.
+
+    A `PolicyLoss` does so at its first call, before any gradient.
+
+    Args:
+        environment: The environment.
+        task: One task.
+        action: Actions `[num_trajectories, action_size]`, or indices `[num_trajectories]` of discrete ones, for at
+            least one trajectory.
+
+    Raises:
+        TypeError: If an argument or what is returned is of the wrong kind.
+        ValueError: If a shape is wrong, two calls with the same arguments differ, or a call changes its arguments.
+    """
+    check_kind("environment", environment, Environment, "an Environment", "one: rl.Navigation2D()")
+    check_sizes(environment)
+    if not isinstance(action, Tensor) or action.dim() not in (1, 2) or not len(action):
+        fix = "Write torch.zeros(num_trajectories, environment.action_size)."
+        raise TypeError(invalid("action", "be a tensor of actions for at least one trajectory", repr(action), fix))
+    count, name = len(action), type(environment).__name__
+    dtype = action.dtype if action.is_floating_point() else None
+    noise = torch.full((count, environment.noise_size), 0.25, dtype=dtype, device=action.device)
+    state = _pure(f"{name}.reset", environment.reset, task, noise)
+    _check_state(f"{name}.reset", state, count)
+    observation = _pure(f"{name}.observe", environment.observe, state)
+    fix = "Return torch.stack([...], -1) of what is seen, or correct observation_size."
+    _check_tensor(f"{name}.observe", observation, (count, environment.observation_size), fix)
+    returned = _pure(f"{name}.step", environment.step, state, action, noise)
+    if not (isinstance(returned, tuple) and len(returned) == 2):
+        fix = "Write `return state, reward`."
+        raise TypeError(invalid(f"{name}.step", "return the next state and the reward", type(returned).__name__, fix))
+    following, reward = returned
+    _check_tensor(f"{name}.step's reward", reward, (count,), "Sum over what is not trajectories: .sum(-1).")
+    _check_state(f"{name}.step", following, count)
+    if _form(following) != _form(state):
+        what, fix = f"return states shaped as they come, {_shapes(state)}", "Return `{**state, ...}`."
+        raise ValueError(invalid(f"{name}.step", what, _shapes(following), fix))
+
+
+def check_sizes(environment: Environment) -> None:
+    """Raise unless an environment has a horizon and its sizes."""
+    for size in ("horizon", "observation_size", "action_size", "noise_size"):
+        fix = f"Write `{size} = 2` in the class, say."
+        check_count(f"{type(environment).__name__}.{size}", getattr(environment, size, None), minimum=0, fix=fix)
+    check_count(f"{type(environment).__name__}.horizon", environment.horizon)
+
+
+def _pure(what: str, function: Any, *args: Any) -> Any:
+    """Return what a function of the environment returns; raise unless another call returns it too."""
+    before = tree_map(torch.clone, args)
+    first = function(*args)
+    if not _same(before, args):
+        fix = "Write `place = place + action`, not `place += action`."
+        raise ValueError(invalid(what, "leave its arguments as they are", "a change in place", fix))
+    if not _same(first, function(*args)):
+        fix = "Draw from `noise`, with noise_size > 0, and keep all else in the state."
+        raise ValueError(invalid(what, "be a pure function", "two results from the same arguments", fix))
+    return first
+
+
+def _check_state(what: str, state: Any, count: int) -> None:
+    leaves = tree_leaves(state)
+    if not leaves or not all(isinstance(leaf, Tensor) and leaf.shape[:1] == (count,) for leaf in leaves):
+        fix = "Expand what all share: task.expand(len(noise), ...)."
+        got = _shapes(state)
+        raise ValueError(invalid(what, f"return states of tensors [num_trajectories = {count}, ...]", got, fix))
+
+
+def _check_tensor(what: str, value: Any, shape: tuple[int, ...], fix: str) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(invalid(what, "be a tensor", type(value).__name__, fix))
+    if value.shape != shape:
+        raise ValueError(invalid(what, f"be of shape {shape}", tuple(value.shape), fix))
+
+
+def _same(left: Any, right: Any) -> bool:
+    pairs = zip(tree_leaves(left), tree_leaves(right), strict=True)
+    return all(torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in pairs)
+
+
+def _form(state: Any) -> Any:
+    return tree_flatten(state)[1], _shapes(state)
+
+
+def _shapes(state: Any) -> list[Any]:
+    return [tuple(leaf.shape) if isinstance(leaf, Tensor) else leaf for leaf in tree_leaves(state)]

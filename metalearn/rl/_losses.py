@@ -1,0 +1,157 @@
+"""Policy-gradient losses in the form that a learner takes: they roll out an environment with given parameters."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from metalearn._checks import check_bool, check_count, check_fraction, check_function, check_kind, invalid
+from metalearn._modules import below
+from metalearn._tree import tree_map
+from metalearn.functional import derive_key
+from metalearn.rl._advantages import advantages, fitted_values
+from metalearn.rl._base import Environment, check_sizes
+from metalearn.rl._policies import Policy
+from metalearn.rl._rollout import Rollout, log_probs, rollout
+from metalearn.rl._surrogates import reinforce
+from metalearn.types import Batch, Episode, Params
+
+
+@dataclass(frozen=True, eq=False)
+class PolicyLoss:
+    """Minus the mean return of a policy, with the derivatives of a surrogate: a function of parameters, task and key.
+
+    Its value is minus the return itself, so that `fit`, `evaluate` and estimators without derivatives see it.
+
+    Attributes:
+        policy: The policy; `params` replaces its parameters of the same names.
+        environment: The environment.
+        num_trajectories: Number of trajectories, at least 1.
+        surrogate: What is differentiated, `reinforce`, `dice`, `clipped` or a function like these.
+        baseline: Whether a linear baseline is subtracted, `fitted_values` of the same trajectories.
+        discount: Discount factor, from 0 to 1. It shapes the derivatives; the value is not discounted.
+        decay: lambda of generalised advantage estimation, from 0 to 1.
+        normalise: Whether advantages are brought to mean 0 and standard deviation 1.
+    """
+
+    policy: Policy
+    environment: Environment
+    num_trajectories: int = 20
+    surrogate: Callable[[Tensor, Tensor, Tensor], Tensor] = reinforce
+    baseline: bool = True
+    discount: float = 0.99
+    decay: float = 1.0
+    normalise: bool = True
+
+    def __post_init__(self) -> None:
+        check_kind("policy", self.policy, Policy, "a Policy", "one: rl.GaussianPolicy(2, [100, 100], 2)")
+        check_kind("environment", self.environment, Environment, "an Environment", "one: rl.Navigation2D()")
+        check_sizes(self.environment)
+        check_count("num_trajectories", self.num_trajectories, fix="Pass num_trajectories=20.")
+        check_function("surrogate", self.surrogate, fix="Pass rl.reinforce or rl.dice.")
+        for what in ("baseline", "normalise"):
+            check_bool(what, getattr(self, what), fix=f"Pass {what}=True.")
+        for what in ("discount", "decay"):
+            check_fraction(what, getattr(self, what), fix=f"Pass {what}=0.99.")
+
+    def __call__(self, params: Params, shared: Params, batch: Batch, step: int = 0) -> Tensor:
+        """Return the loss at `params` and `shared`, a scalar; every step has trajectories of its own."""
+        new, old_log_probs = self._trajectories({**params, **below("model", shared)}, batch, step)
+        values = fitted_values(new.observations, new.rewards, self.discount) if self.baseline else None
+        gains = advantages(new.rewards, values, self.discount, self.decay)
+        if self.normalise:
+            gains = (gains - gains.mean()) / (gains.std(correction=0) + 1e-8)
+        loss = -self.surrogate(new.log_probs, old_log_probs, gains).sum(0).mean()
+        return loss - loss.detach() - new.rewards.sum(0).mean()
+
+    def rollout(self, params: Params, shared: Params, batch: Batch, step: int = 0) -> Rollout:
+        """Return the trajectories that the loss at a step is of."""
+        x = _task_and_key(batch)
+        params, key = {**params, **below("model", shared)}, derive_key(x["key"], step)
+        return rollout(self.environment, self.policy, params, x["task"], key, self.num_trajectories)
+
+    def _trajectories(self, params: Params, batch: Batch, step: int) -> tuple[Rollout, Tensor]:
+        """Return new trajectories, or those that `record` has kept, and the log-probabilities that drew them."""
+        if "recorded" not in _task_and_key(batch):
+            new = self.rollout(params, {}, batch, step)
+            return new, new.log_probs.detach()
+        kept: Rollout = tree_map(lambda leaf: leaf[step], batch.x["recorded"])
+        now = log_probs(self.policy, params, kept.observations, kept.actions)
+        return kept._replace(log_probs=now), kept.log_probs
+
+
+@dataclass(frozen=True, eq=False)
+class SupportRollouts:
+    """A loss as a learner's `support_loss`: trajectories of the policy as it is at each inner step."""
+
+    loss: PolicyLoss
+
+    def __post_init__(self) -> None:
+        check_kind(
+            "SupportRollouts's loss", self.loss, PolicyLoss, "a PolicyLoss", "rl.PolicyLoss(policy, environment)"
+        )
+
+    def __call__(self, params: Params, shared: Params, episode: Episode, step: int) -> Tensor:
+        """Return the loss by the support set's key and the step."""
+        return self.loss(params, shared, episode.support, step)
+
+
+@dataclass(frozen=True, eq=False)
+class QueryRollouts:
+    """A loss as a learner's `query_loss`: trajectories of the adapted policy."""
+
+    loss: PolicyLoss
+
+    def __post_init__(self) -> None:
+        check_kind("QueryRollouts's loss", self.loss, PolicyLoss, "a PolicyLoss", "PolicyLoss(policy, environment)")
+
+    def __call__(self, params: Params, shared: Params, episode: Episode) -> Tensor:
+        """Return the loss by the query set's key."""
+        return self.loss(params, shared, episode.query)
+
+
+def policy_gradient(
+    policy: Policy,
+    environment: Environment,
+    *,
+    num_support: int = 20,
+    num_query: int = 40,
+    surrogate: Callable[[Tensor, Tensor, Tensor], Tensor] = reinforce,
+    query_surrogate: Callable[[Tensor, Tensor, Tensor], Tensor] = reinforce,
+    **options: Any,
+) -> dict[str, Any]:
+    """Return the two losses of policy-gradient meta-learning, as arguments of a learner or of a method.
+
+    Args:
+        policy: The policy, which is the learner's model too.
+        environment: The environment.
+        num_support: Number of trajectories of each inner step, at least 1.
+        num_query: Number of trajectories of the adapted policy, at least 1.
+        surrogate: The inner loss's; `dice` makes the derivative through it unbiased.
+        query_surrogate: The outer loss's.
+        options: Further attributes of both `PolicyLoss`.
+
+    Returns:
+        "support_loss" and "query_loss".
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If a count or a factor is out of range.
+
+    >>> from metalearn import inner, outer, rl
+    >>> policy, tasks = rl.GaussianPolicy(2, [8], 2), rl.UniformTasks((-0.5, -0.5), (0.5, 0.5))
+    >>> losses = policy_gradient(policy, rl.Navigation2D(horizon=5))
+    >>> learner = outer.MAML(policy, None, inner.SGD(lr=0.01), num_steps=1, **losses)
+    >>> learner(tasks.sample(2)).backward()
+    """
+    support = PolicyLoss(policy, environment, num_support, surrogate, **options)
+    query = PolicyLoss(policy, environment, num_query, query_surrogate, **options)
+    return {"support_loss": SupportRollouts(support), "query_loss": QueryRollouts(query)}
+
+
+def _task_and_key(batch: Batch) -> dict[str, Any]:
+    if not (isinstance(batch.x, dict) and {"task", "key"} <= batch.x.keys()):
+        fix = "Sample tasks from rl.UniformTasks or rl.FiniteTasks."
+        raise TypeError(invalid("batch", "hold a dict of 'task' and 'key'", type(batch.x).__name__, fix))
+    return batch.x

@@ -1,0 +1,58 @@
+"""A point in the plane that has to find a goal."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metalearn._checks import check_choice, check_count, check_positive
+from metalearn.rl._base import Environment
+from metalearn.types import PyTree
+
+
+@dataclass(frozen=True)
+class Navigation2D(Environment):
+    """A point in the plane that starts at the origin and is paid for being near a goal that it does not see.
+
+    A task is a goal `[2]`; the paper's are those of `UniformTasks((-0.5, -0.5), (0.5, 0.5))`. An action moves the
+    point, at most by `max_step` along either axis. Observed is where the point is.
+
+    Args:
+        horizon: Number of steps, at least 1.
+        max_step: Largest move along an axis.
+        reward: "distance" for minus the distance to the goal, as in the authors' code, or "squared" for minus its
+            square, as in the paper.
+
+    Raises:
+        TypeError: If `horizon` is no int, or `max_step` no number.
+        ValueError: If `horizon` is below 1, `max_step` not positive, or `reward` unknown.
+
+    References:
+        Finn et al., "Model-agnostic meta-learning for fast adaptation of deep networks", ICML 2017, section 5.3.
+    """
+
+    horizon: int = 100
+    max_step: float = 0.1
+    reward: str = "distance"
+
+    observation_size = action_size = 2
+
+    def __post_init__(self) -> None:
+        check_count("Navigation2D's horizon", self.horizon, fix="Pass horizon=100.")
+        check_positive("Navigation2D's max_step", self.max_step, fix="Pass max_step=0.1.")
+        check_choice("Navigation2D's reward", self.reward, ["distance", "squared"])
+
+    def reset(self, task: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        """Return points at the origin, and the goal."""
+        goal = task.expand(len(noise), 2)
+        return {"place": torch.zeros_like(goal), "goal": goal}
+
+    def observe(self, state: PyTree) -> Tensor:
+        """Return where the points are."""
+        return state["place"]
+
+    def step(self, state: PyTree, action: Tensor, noise: Tensor) -> tuple[PyTree, Tensor]:
+        """Move, and pay by the distance that is left."""
+        place = state["place"] + action.clamp(-self.max_step, self.max_step)
+        squared = (place - state["goal"]).square().sum(-1)
+        return {**state, "place": place}, -(squared if self.reward == "squared" else squared.sqrt())

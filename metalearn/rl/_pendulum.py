@@ -1,0 +1,59 @@
+"""A pendulum that has to be swung up."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metalearn._checks import check_count, check_positive
+from metalearn.rl._base import Environment
+from metalearn.types import PyTree
+
+
+@dataclass(frozen=True)
+class Pendulum(Environment):
+    """A pendulum that hangs, roughly, and is paid for standing upright; its motor is too weak to lift it at once.
+
+    A task is `[2]`, mass and length of the pendulum, such as those of `UniformTasks((0.8, 0.8), (1.2, 1.2))`. Observed
+    are cosine and sine of the angle, 0 upright, and an eighth of the angular velocity. An action is the torque in units
+    of `max_torque`, clipped to [-1, 1]; cost and dynamics are those of Gymnasium's Pendulum-v1.
+
+    Args:
+        horizon: Number of steps of 0.05 seconds, at least 1.
+        max_torque: Largest torque.
+
+    Raises:
+        TypeError: If `horizon` is no int, or `max_torque` no number.
+        ValueError: If `horizon` is below 1, or `max_torque` not positive.
+    """
+
+    horizon: int = 200
+    max_torque: float = 2.0
+
+    observation_size, action_size, noise_size = 3, 1, 2
+
+    def __post_init__(self) -> None:
+        check_count("Pendulum's horizon", self.horizon, fix="Pass horizon=200.")
+        check_positive("Pendulum's max_torque", self.max_torque, fix="Pass max_torque=2.0.")
+
+    def reset(self, task: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        """Return pendulums at most half a radian from hanging, and nearly at rest."""
+        angle, velocity = (noise - 0.5).unbind(-1)
+        return {"angle": math.pi + angle, "velocity": velocity, "pendulum": task.expand(len(noise), 2)}
+
+    def observe(self, state: PyTree) -> Tensor:
+        """Return direction and velocity."""
+        angle = state["angle"]
+        return torch.stack([angle.cos(), angle.sin(), state["velocity"] / 8], -1)
+
+    def step(self, state: PyTree, action: Tensor, noise: Tensor) -> tuple[PyTree, Tensor]:
+        """Turn for 0.05 seconds, and pay for angle, velocity and torque."""
+        mass, length = state["pendulum"].unbind(-1)
+        angle, velocity = state["angle"], state["velocity"]
+        torque = self.max_torque * action[..., 0].clamp(-1, 1)
+        off = torch.atan2(angle.sin(), angle.cos())
+        cost = off.square() + 0.1 * velocity.square() + 0.001 * torque.square()
+        acceleration = 15 / length * angle.sin() + 3 / (mass * length.square()) * torque
+        velocity = (velocity + 0.05 * acceleration).clamp(-8, 8)
+        return {**state, "angle": angle + 0.05 * velocity, "velocity": velocity}, -cost

@@ -1,0 +1,115 @@
+"""Policies: modules from observations to distributions over actions."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+from torch.distributions import Normal
+
+from metalearn import models
+from metalearn._checks import check_positive
+from metalearn.rl._tabular import choose
+
+
+class Policy(nn.Module, ABC):
+    """A module that maps observations `[..., observation_size]` to tensors that describe a distribution over actions.
+
+    `sample` and `log_prob` are pure functions of these tensors, and use no parameter of the module.
+    """
+
+    @property
+    @abstractmethod
+    def noise_size(self) -> int:
+        """Number of uniform numbers that an action is drawn by."""
+
+    @abstractmethod
+    def sample(self, output: Any, noise: Tensor) -> Tensor:
+        """Return actions, drawn by uniform numbers `[..., noise_size]`."""
+
+    @abstractmethod
+    def log_prob(self, output: Any, action: Tensor) -> Tensor:
+        """Return the logarithm of the actions' probabilities or densities, `[...]`."""
+
+
+class GaussianPolicy(Policy):
+    """A normal distribution over actions, whose mean is a network's and whose standard deviation is learned.
+
+    Args:
+        observation_size: Size of an observation, at least 1.
+        hidden: Widths of the network's hidden layers.
+        action_size: Size of an action, at least 1.
+        init_std: Standard deviation at the start.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If a width is below 1, or `init_std` not positive.
+
+    >>> policy = GaussianPolicy(2, [100, 100], 2)
+    >>> policy(torch.zeros(5, 2))["mean"].shape
+    torch.Size([5, 2])
+    """
+
+    def __init__(
+        self, observation_size: int, hidden: Sequence[int], action_size: int, *, init_std: float = 1.0
+    ) -> None:
+        check_positive("init_std", init_std, fix="Pass init_std=1.0.")
+        super().__init__()
+        self.network = models.mlp(observation_size, hidden, action_size)
+        self.log_std = nn.Parameter(torch.full((action_size,), math.log(init_std)))
+
+    @property
+    def noise_size(self) -> int:
+        """Size of an action."""
+        return len(self.log_std)
+
+    def forward(self, observation: Tensor) -> dict[str, Tensor]:
+        """Return "mean" and "log_std" `[..., action_size]`."""
+        mean = self.network(observation)
+        return {"mean": mean, "log_std": self.log_std.expand(mean.shape)}
+
+    def sample(self, output: Any, noise: Tensor) -> Tensor:
+        """Return actions `[..., action_size]`."""
+        return output["mean"] + output["log_std"].exp() * math.sqrt(2) * torch.erfinv(2 * noise - 1)
+
+    def log_prob(self, output: Any, action: Tensor) -> Tensor:
+        """Return the logarithm of the density, `[...]`."""
+        return Normal(output["mean"], output["log_std"].exp(), validate_args=False).log_prob(action).sum(-1)
+
+
+class CategoricalPolicy(Policy):
+    """A distribution over finitely many actions, whose logits are a network's.
+
+    Args:
+        observation_size: Size of an observation, at least 1.
+        hidden: Widths of the network's hidden layers; [] gives a table of logits for one-hot observations.
+        num_actions: Number of actions, at least 1.
+
+    Raises:
+        TypeError: If a width is no int.
+        ValueError: If a width is below 1.
+
+    >>> CategoricalPolicy(2, [], 3)(torch.zeros(5, 2)).shape
+    torch.Size([5, 3])
+    """
+
+    noise_size = 1
+
+    def __init__(self, observation_size: int, hidden: Sequence[int], num_actions: int) -> None:
+        super().__init__()
+        self.network = models.mlp(observation_size, hidden, num_actions)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Return logits `[..., num_actions]`."""
+        return self.network(observation)
+
+    def sample(self, output: Any, noise: Tensor) -> Tensor:
+        """Return indices of actions `[...]`."""
+        return choose(output.softmax(-1), noise)
+
+    def log_prob(self, output: Any, action: Tensor) -> Tensor:
+        """Return the logarithm of the probabilities, `[...]`."""
+        return output.log_softmax(-1).gather(-1, action[..., None])[..., 0]

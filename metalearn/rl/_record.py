@@ -1,0 +1,55 @@
+"""Trajectories that are kept, for several outer steps on the same ones."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metalearn._checks import check_kind, invalid
+from metalearn._tasks import map_in_chunks
+from metalearn._tree import tree_map
+from metalearn.outer import MetaLearner
+from metalearn.rl._losses import PolicyLoss, QueryRollouts, SupportRollouts
+from metalearn.types import Batch, Episode, Params
+
+
+def record(learner: MetaLearner, episodes: Episode, *, keys: Tensor | None = None) -> Episode:
+    """Return episodes that hold the trajectories of all inner steps and of the adapted policy.
+
+    The learner's losses then use these instead of new ones, and `clipped` in the outer loss allows several outer steps
+    on them: `kept = rl.record(learner, episodes)`, then as often as wanted `learner(kept).backward()`.
+
+    Args:
+        learner: A learner with the losses of `policy_gradient`.
+        episodes: Tasks, with a leading task axis.
+        keys: The tasks' random keys `[num_tasks]`, int64; drawn from PyTorch's generator if not given.
+
+    Raises:
+        TypeError: If the learner has other losses, or the episodes are of the wrong kind.
+        ValueError: As `MetaLearner.forward`.
+
+    References:
+        Rothfuss et al., "ProMP: proximal meta-policy search", ICLR 2019.
+    """
+    check_kind("learner", learner, MetaLearner, "a MetaLearner", "one: outer.MAML(policy, None, rule, ...)")
+    support, query = learner.problem.support_loss, learner.problem.query_loss
+    if not (isinstance(support, SupportRollouts) and isinstance(query, QueryRollouts)):
+        fix = "Write outer.MAML(policy, None, rule, num_steps=1, **rl.policy_gradient(policy, environment))."
+        raise TypeError(invalid("learner's losses", "be those of rl.policy_gradient", support, fix))
+    keys = learner.check(episodes, keys)
+
+    def kept(loss: PolicyLoss, batch: Batch, after: list[int]) -> Batch:
+        steps = []
+        for index, num_steps in enumerate(after):
+            adapted = learner.adapt(episodes.support, num_steps, keys=keys)
+
+            def trajectories(params: Params, batch: Batch, index: int = index, shared: Params = adapted.shared) -> Any:
+                return loss.rollout(params, shared, batch, index)
+
+            with torch.no_grad():
+                steps.append(map_in_chunks(trajectories, (adapted.params, batch), learner.batching, learner.chunk_size))
+        recorded = tree_map(lambda *leaves: torch.stack(leaves, 1), *steps)
+        return batch._replace(x={**batch.x, "recorded": recorded})
+
+    of_support = kept(support.loss, episodes.support, list(range(learner.num_steps)))
+    return Episode(of_support, kept(query.loss, episodes.query, [learner.num_steps]))
