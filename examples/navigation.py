@@ -2,7 +2,7 @@
 
 The setting is that of Finn et al. (2017), section 5.3. Compared are MAML, one policy that was trained for all goals,
 and a new one, each after 0 to 3 steps of adaptation. The others take the rate that is best for them after 3 steps.
-About three minutes on one CPU core.
+About five minutes on one busy CPU core.
 """
 
 import sys
