@@ -1,6 +1,6 @@
 """Gradient-based meta-learning for PyTorch as one small algebra."""
 
-from metalearn import analysis, baselines, data, functional, inner, models, outer, rl, testing, training, types
+from metalearn import analysis, baselines, data, functional, inner, models, outer, rl, search, testing, training, types
 from metalearn._allocator import keep_large_blocks
 from metalearn._results import Evaluation, Summaries, Summary
 from metalearn._seeds import over_seeds
@@ -20,6 +20,7 @@ __all__ = [
     "types",
     "testing",
     "analysis",
+    "search",
     "training",
     "fit",
     "History",

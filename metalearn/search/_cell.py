@@ -1,0 +1,190 @@
+"""Block, cell and network as plain data: they print as a line to read, and go to JSON and back."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+from metalearn._checks import as_list, check_choice, check_count, check_kind, invalid
+from metalearn.search._operators import OPERATORS
+
+FIRST_INPUT = -2
+"""The cell before the previous one; the previous one is -1, and blocks count from 0."""
+
+
+@dataclass(frozen=True, order=True)
+class Block:
+    """The sum of two operators, each applied to an input.
+
+    Args:
+        left_operator: A name in `search.OPERATORS`.
+        left: What it is applied to: -2, the output of the cell before the previous one; -1, that of the previous cell;
+            b of at least 0, that of block b of this cell.
+        right_operator: The second operator.
+        right: Its input.
+
+    Raises:
+        TypeError: If an input is no int.
+        ValueError: If there is no such operator, or an input is below -2.
+
+    >>> print(Block("sep_conv_3x3", -1, "identity", -2))
+    sep_conv_3x3(-1) + identity(-2)
+    """
+
+    left_operator: str
+    left: int
+    right_operator: str
+    right: int
+
+    def __post_init__(self) -> None:
+        for side in ("left", "right"):
+            check_choice(f"Block's {side}_operator", getattr(self, f"{side}_operator"), OPERATORS)
+            fix = "-1 is the previous cell, -2 the one before it, 0 the cell's first block."
+            check_count(f"Block's {side}", getattr(self, side), minimum=FIRST_INPUT, fix=fix)
+
+    def __str__(self) -> str:
+        return f"{self.left_operator}({self.left}) + {self.right_operator}({self.right})"
+
+    @property
+    def inputs(self) -> tuple[int, int]:
+        """The two inputs."""
+        return self.left, self.right
+
+    def renamed(self, names: Mapping[int, int]) -> "Block":
+        """Return the block with other names of its inputs, and the lesser of its two sides on the left."""
+        left = self.left_operator, names.get(self.left, self.left)
+        right = self.right_operator, names.get(self.right, self.right)
+        return Block(*min(left, right), *max(left, right))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Blocks that build on each other. The output is that of all blocks that no other uses, their channels in a row.
+
+    Args:
+        blocks: At least one; block b may refer to the cell's inputs and to blocks 0 to b - 1.
+
+    Raises:
+        TypeError: If they are no blocks.
+        ValueError: If there are none, or one refers to a block that does not exist before it.
+
+    >>> cell = Cell([Block("conv_3x3", -1, "identity", -2), Block("max_pool_3x3", 0, "identity", -1)])
+    >>> print(cell)
+    0: conv_3x3(-1) + identity(-2); 1: max_pool_3x3(0) + identity(-1)
+    >>> cell.outputs, Cell.from_json(cell.to_json()) == cell
+    ((1,), True)
+    """
+
+    blocks: tuple[Block, ...]
+
+    def __init__(self, blocks: Iterable[Block]) -> None:
+        fix = "Write Cell([Block('conv_3x3', -1, 'identity', -2)])."
+        object.__setattr__(self, "blocks", tuple(as_list("Cell's blocks", blocks, "be a list of blocks", fix=fix)))
+        if not self.blocks:
+            raise ValueError(invalid("Cell's blocks", "be at least one", "none", fix))
+        for index, block in enumerate(self.blocks):
+            check_kind(f"block {index}", block, Block, "a Block", "Block('conv_3x3', -1, 'identity', -2)")
+            if max(block.inputs) >= index:
+                fix = "-2 and -1 are the cell's inputs" + (f", 0 to {index - 1} the blocks before." if index else ".")
+                condition = f"refer to inputs from -2 to {index - 1}"
+                raise ValueError(invalid(f"block {index}", condition, str(block), fix))
+
+    def __str__(self) -> str:
+        return "; ".join(f"{index}: {block}" for index, block in enumerate(self.blocks))
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """The blocks that no other block uses."""
+        used = {name for block in self.blocks for name in block.inputs}
+        return tuple(index for index in range(len(self.blocks)) if index not in used)
+
+    def canonical(self) -> "Cell":
+        """Return the cell with its blocks in one order of several that mean the same.
+
+        >>> first, second = Block("identity", -1, "identity", -2), Block("conv_3x3", -1, "conv_3x3", -1)
+        >>> Cell([first, second]).canonical() == Cell([second, first]).canonical()
+        True
+        """
+        blocks, index = [block.renamed({}) for block in self.blocks], 0
+        while index < len(blocks) - 1:
+            first, second = blocks[index : index + 2]
+            if index in second.inputs or first <= second:
+                index += 1
+                continue
+            swapped = {index: index + 1, index + 1: index}
+            blocks[index:] = [second, first, *(block.renamed(swapped) for block in blocks[index + 2 :])]
+            index = 0  # every swap makes the list of blocks smaller, so that this ends
+        return Cell(blocks)
+
+    def to_json(self) -> str:
+        """Return the cell as JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Return the cell that `to_json` wrote; raises as the class does, and `ValueError` for what is none."""
+        return cls(**_blocks(_read(cls, text)))
+
+
+@dataclass(frozen=True)
+class Network:
+    """A convolution, and cells of one kind one after the other, each followed by 2x2 max-pooling but the last.
+
+    Args:
+        cell: What all cells are.
+        num_cells: Number of cells, at least 1.
+        num_filters: Channels within a cell, at least 1.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If a count is below 1.
+
+    >>> print(Network(Cell([Block("conv_3x3", -1, "identity", -2)]), num_cells=3, num_filters=16))
+    3 cells of 16 filters; 0: conv_3x3(-1) + identity(-2)
+    """
+
+    cell: Cell
+    num_cells: int = 3
+    num_filters: int = 32
+
+    def __post_init__(self) -> None:
+        check_kind("Network's cell", self.cell, Cell, "a Cell", "Cell([Block('conv_3x3', -1, 'identity', -2)])")
+        check_count("Network's num_cells", self.num_cells)
+        check_count("Network's num_filters", self.num_filters)
+
+    def __str__(self) -> str:
+        return f"{self.num_cells} cells of {self.num_filters} filters; {self.cell}"
+
+    def to_json(self) -> str:
+        """Return the network as JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Return the network that `to_json` wrote; raises as the classes do, and `ValueError` for what is none."""
+        values = _read(cls, text)
+        return cls(**{**values, "cell": Cell(**_blocks(_checked(Cell, values["cell"])))})
+
+
+def _read(kind: type, text: Any) -> dict[str, Any]:
+    """Return the fields of an object in JSON."""
+    try:
+        values = json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        fix = f"Pass what {kind.__name__}.to_json() returned."
+        raise ValueError(invalid(f"{kind.__name__} in JSON", "be readable", repr(text), fix)) from error
+    return _checked(kind, values)
+
+
+def _checked(kind: Any, values: Any) -> dict[str, Any]:
+    """Raise unless these are the fields of a kind."""
+    names = [field.name for field in fields(kind)]
+    if not isinstance(values, dict) or sorted(values) != sorted(names):
+        fix = f"Pass what {kind.__name__}.to_json() returned."
+        raise ValueError(invalid(f"{kind.__name__} in JSON", f"have the fields {names}", repr(values), fix))
+    return values
+
+
+def _blocks(values: dict[str, Any]) -> dict[str, Any]:
+    blocks = as_list("Cell's blocks in JSON", values["blocks"])
+    return {"blocks": [Block(**_checked(Block, block)) for block in blocks]}

@@ -1,0 +1,104 @@
+"""What has been tried, in a file with a line each."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from metalearn._checks import check_path, invalid
+from metalearn.search._cell import Cell
+
+FORMAT = "metalearn search 1"
+ANEW = "Pass another path, or delete the file to start anew."
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One cell that has been tried.
+
+    Attributes:
+        cell: The cell.
+        score: Its score; None if it failed.
+        error: What it failed with; empty if it did not.
+        seconds: How long that took.
+    """
+
+    cell: Cell
+    score: float | None
+    error: str = ""
+    seconds: float = 0.0
+
+    def line(self) -> str:
+        """Return the trial as a line of JSON."""
+        rest = {"score": self.score, "error": self.error, "seconds": round(self.seconds, 3)}
+        return json.dumps({"cell": json.loads(self.cell.to_json()), **rest})
+
+    @classmethod
+    def of(cls, line: bytes) -> "Trial":
+        """Return the trial of a line."""
+        values = json.loads(line)
+        return cls(**{**values, "cell": Cell.from_json(json.dumps(values["cell"]))})
+
+
+class Log:
+    """The trials of a search, each written to a file as soon as it is over.
+
+    Args:
+        path: The file; its folder is made if need be. None keeps them in memory alone.
+        score: What judges the cells; a file of another one's is refused.
+
+    Attributes:
+        trials: All trials by cell, those of the file included.
+
+    Raises:
+        TypeError: If the path is none.
+        ValueError: If the file is damaged before its last line, or not a log of this score.
+    """
+
+    def __init__(self, path: str | Path | None, score: Callable[[Cell], float]) -> None:
+        self.trials: dict[Cell, Trial] = {}
+        if path is not None:
+            check_path("log", path)
+        self._path, self._head = path and Path(path), json.dumps({"format": FORMAT, "score": name_of(score)})
+        if self._path and self._path.exists() and self._path.stat().st_size:
+            self._read(self._path)
+        elif self._path:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._append(self._head)
+
+    def add(self, trial: Trial) -> None:
+        """Keep a trial."""
+        self.trials[trial.cell] = trial
+        self._append(trial.line())
+
+    def _append(self, line: str) -> None:
+        if self._path:
+            with self._path.open("a", encoding="utf-8") as stream:
+                stream.write(f"{line}\n")  # closed, and with that flushed, before the search goes on
+
+    def _read(self, path: Path) -> None:
+        """Take the trials of a file, and cut off a line that was being written when its run was killed."""
+        head, *lines = path.read_bytes().splitlines(keepends=True)
+        if head != f"{self._head}\n".encode():
+            got = repr(head.decode(errors="replace"))
+            raise ValueError(invalid(f"log {path}", f"begin with {self._head}", got, ANEW))
+        whole = len(head)
+        for number, line in enumerate(lines, 1):
+            try:
+                trial = Trial.of(line)
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                if number == len(lines):
+                    break
+                raise ValueError(invalid(f"line {number + 1} of {path}", "be a trial", repr(line), ANEW)) from error
+            if line.endswith(b"\n"):
+                self.trials[trial.cell] = trial
+                whole += len(line)
+        os.truncate(path, whole)
+
+
+def name_of(score: Any) -> str:
+    """Return what a function, or the class of an object that is called, is named."""
+    kind = score if hasattr(score, "__qualname__") else type(score)
+    return f"{kind.__module__}.{kind.__qualname__}"

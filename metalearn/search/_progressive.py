@@ -1,0 +1,243 @@
+"""Progressive search: cells grow block by block, and a surrogate says which of them are worth a trial."""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+
+import torch
+
+from metalearn._checks import as_list, check_choice, check_count, check_function, check_kind, invalid, is_finite
+from metalearn.search._cell import Cell
+from metalearn.search._expand import expanded, smallest
+from metalearn.search._log import Log, Trial
+from metalearn.search._operators import OPERATORS
+from metalearn.search._surrogate import RidgeEnsemble, Surrogate, rank_correlation
+
+Score = Callable[[Cell], float]
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search has tried.
+
+    Attributes:
+        trials: All trials in the order in which the search chose them.
+        rank_correlations: Of every round that the surrogate chose: Spearman's correlation of predictions and scores
+            over the cells that were tried, NaN for fewer than two. It is below that over all cells, since a choice of
+            the best leaves little to rank.
+    """
+
+    trials: tuple[Trial, ...]
+    rank_correlations: tuple[float, ...]
+
+    @property
+    def best(self) -> Trial:
+        """The trial of the highest score."""
+        return max((trial for trial in self.trials if trial.score is not None), key=lambda trial: trial.score or 0.0)
+
+
+@dataclass(frozen=True)
+class ProgressiveSearch:
+    """Grow cells block by block, and try those that a surrogate expects most of.
+
+    All cells of one block are tried first, or some of them. Then all cells that have been tried are expanded by a block
+    in every way, the surrogate learns from all scores so far, and the top K expansions are tried, and so on.
+
+    Args:
+        num_blocks: Blocks of the largest cells, at least 1.
+        num_candidates: The top K, cells that are tried in a round, at least 1.
+        num_rounds: Rounds of cells of the same size, each with a surrogate that has seen the last, at least 1.
+        num_first: Number of cells of one block that are tried, drawn at random, at least 1; None for all.
+        operators: Names in `search.OPERATORS`.
+        surrogate: What predicts scores.
+        allowed: Function of a cell that says whether it may be tried, such as one that bounds `cost(...).parameters`;
+            None allows all.
+        seed: Of what is drawn at random. The same seed finds the same cells, with any number of workers.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If a count is below 1, or there is no such operator.
+
+    References:
+        Liu et al., "Progressive neural architecture search", ECCV 2018.
+        Kim et al., "Auto-Meta: Automated gradient based meta learner search", 2018.
+
+    >>> search = ProgressiveSearch(num_blocks=2, num_candidates=5, operators=("identity", "conv_3x3"))
+    >>> result = search.run(lambda cell: str(cell).count("conv"))
+    >>> result.best.score, len(result.trials)
+    (4.0, 15)
+    """
+
+    num_blocks: int = 3
+    num_candidates: int = 16
+    num_rounds: int = 1
+    num_first: int | None = None
+    operators: tuple[str, ...] = field(default_factory=lambda: tuple(OPERATORS))
+    surrogate: Surrogate = RidgeEnsemble()
+    allowed: Callable[[Cell], bool] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("num_blocks", "num_candidates", "num_rounds"):
+            check_count(f"ProgressiveSearch's {name}", getattr(self, name))
+        if self.num_first is not None:
+            check_count("ProgressiveSearch's num_first", self.num_first)
+        fix = "Write operators=('identity', 'conv_3x3'), say."
+        if isinstance(self.operators, str) or not isinstance(self.operators, Iterable):
+            condition = "be a list of names"
+            raise TypeError(invalid("ProgressiveSearch's operators", condition, repr(self.operators), fix))
+        operators = as_list("ProgressiveSearch's operators", self.operators)
+        if not operators:
+            raise ValueError(invalid("ProgressiveSearch's operators", "be at least one", "none", fix))
+        for name in operators:
+            check_choice("ProgressiveSearch's operators", name, OPERATORS)
+        object.__setattr__(self, "operators", tuple(dict.fromkeys(operators)))
+        check_kind("ProgressiveSearch's surrogate", self.surrogate, Surrogate, "a Surrogate", "search.RidgeEnsemble()")
+        if self.allowed is not None:
+            check_function("ProgressiveSearch's allowed", self.allowed, "be a function of a cell")
+        check_count("ProgressiveSearch's seed", self.seed, minimum=0)
+
+    def run(self, score: Score, *, executor: Executor | None = None, log: str | Path | None = None) -> SearchResult:
+        """Search.
+
+        Args:
+            score: Function of a cell that returns its score, higher is better, such as `search.ReptileScore(tasks)`.
+                What it raises is recorded, running out of memory too, and the search goes on.
+            executor: Where scores are computed; one at a time in this process if not given.
+            log: File to which every trial is appended as a line of JSON. A search that was killed goes on from it: what
+                it has tried is not tried again.
+
+        Returns:
+            All trials, the best among them.
+
+        Raises:
+            TypeError: If an argument is of the wrong kind, or the executor cannot send the score to its workers.
+            ValueError: If the log is damaged before its last line or of another score, or no cell is allowed.
+            RuntimeError: If every cell fails, or the executor breaks, such as when the system ends a worker.
+        """
+        check_function("score", score, "be a function of a cell", fix="Write lambda cell: ..., say.")
+        if executor is None:
+            with ThreadPoolExecutor(1) as own:
+                return self.run(score, executor=own, log=log)
+        check_kind("executor", executor, Executor, "an Executor", "ProcessPoolExecutor(2)")
+        _check_sends(executor, score)
+        return _Run(self, score, executor, Log(log, score)).all()
+
+
+@dataclass
+class _Run:
+    """One run of a search.
+
+    Attributes:
+        search: Its settings.
+        score: What judges.
+        executor: Where.
+        log: What has been tried, by this run or one before it.
+        tried: What this run has chosen, in order: it does not depend on who was faster, or on where a run was killed.
+        correlations: One of every round.
+    """
+
+    search: ProgressiveSearch
+    score: Score
+    executor: Executor
+    log: Log
+    tried: dict[Cell, Trial] = field(default_factory=dict)
+    correlations: list[float] = field(default_factory=list)
+
+    def all(self) -> SearchResult:
+        """Run all rounds."""
+        search, generator = self.search, torch.Generator().manual_seed(self.search.seed)
+        level = smallest(search.operators)
+        if search.num_first is not None:
+            level = [level[index] for index in torch.randperm(len(level), generator=generator).tolist()]
+        level = self._top(level, search.num_first or len(level))
+        if not level:
+            fix = "Allow more: more operators, or fewer filters."
+            raise ValueError(invalid("cells of one block", "be allowed in part", "none that is", fix))
+        self._try(level)
+        for _ in range(1, search.num_blocks):
+            candidates = expanded([cell for cell in level if self.tried[cell].score is not None], search.operators)
+            level = []
+            for _ in range(search.num_rounds):
+                level += self._round(candidates, generator)
+        return SearchResult(tuple(self.tried.values()), tuple(self.correlations))
+
+    def _round(self, candidates: list[Cell], generator: torch.Generator) -> list[Cell]:
+        """Try the top K of what has not been tried."""
+        known = [(trial.cell, trial.score) for trial in self.tried.values() if trial.score is not None]
+        scores = torch.tensor([score for _, score in known], dtype=torch.float64)
+        predict = self.search.surrogate.fit([cell for cell, _ in known], scores, generator)
+        candidates = [cell for cell in candidates if cell not in self.tried]
+        if not candidates:
+            return []
+        predicted = predict(candidates)
+        order = predicted.argsort(descending=True, stable=True).tolist()
+        chosen = self._top([candidates[index] for index in order], self.search.num_candidates)
+        self._try(chosen)
+        expected = dict(zip(candidates, predicted.tolist(), strict=True))
+        pairs = [(expected[cell], score) for cell in chosen if (score := self.tried[cell].score) is not None]
+        each = torch.tensor(pairs, dtype=torch.float64).reshape(-1, 2)
+        self.correlations.append(rank_correlation(each[:, 0], each[:, 1]))
+        return chosen
+
+    def _top(self, cells: list[Cell], count: int) -> list[Cell]:
+        """Return the first cells that are allowed."""
+        chosen: list[Cell] = []
+        for cell in cells:
+            if len(chosen) == count:
+                break
+            if self.search.allowed is None or self.search.allowed(cell):
+                chosen.append(cell)
+        return chosen
+
+    def _try(self, cells: list[Cell]) -> None:
+        """Let all cells be judged that the log does not know, and take their trials."""
+        futures: dict[Future[Trial], Cell] = {}
+        try:
+            for cell in cells:
+                if cell not in self.log.trials:
+                    futures[self.executor.submit(judge, self.score, cell)] = cell
+            for future in as_completed(futures):
+                self.log.add(future.result())
+        except BrokenExecutor as error:
+            fix = "Run it again with a new executor and the same log; fewer workers need less memory."
+            raise RuntimeError(
+                invalid("executor", "keep its workers", f"{type(error).__name__}: {error}", fix)
+            ) from error
+        finally:
+            for future in futures:
+                future.cancel()
+        self.tried |= {cell: self.log.trials[cell] for cell in cells}
+        if all(trial.score is None for trial in self.tried.values()):
+            first = next(iter(self.tried.values()))
+            fix = f"Try score(Cell.from_json({first.cell.to_json()!r}))."
+            raise RuntimeError(invalid("score", "work for some cell", f"{first.error} for the first of them", fix))
+
+
+def judge(score: Score, cell: Cell) -> Trial:
+    """Return the trial of one cell; whatever it raises is part of that."""
+    start = perf_counter()
+    try:
+        value = float(score(cell))
+        if not is_finite(value):
+            raise ValueError(invalid("score", "be finite", value))
+        return Trial(cell, value, seconds=perf_counter() - start)
+    except Exception as error:  # the system's and PyTorch's errors of memory among them
+        return Trial(cell, None, f"{type(error).__name__}: {error}", perf_counter() - start)
+
+
+def _arrived(score: Score) -> None:
+    """Do nothing, in a worker."""
+
+
+def _check_sends(executor: Executor, score: Score) -> None:
+    """Raise unless the executor can send the score to a worker."""
+    try:
+        executor.submit(_arrived, score).result()
+    except Exception as error:
+        fix = "Define the score at the top level of a module that workers can import, or pass ThreadPoolExecutor(2)."
+        raise TypeError(
+            invalid("executor", "send the score to its workers", f"{type(error).__name__}: {error}", fix)
+        ) from error

@@ -1,0 +1,124 @@
+"""The score of a cell: a short meta-training, and the accuracy on unseen tasks."""
+
+from dataclasses import dataclass
+from threading import Lock
+
+import torch
+import torch.nn.functional as F
+
+from metalearn import inner, outer
+from metalearn._checks import as_device, check_count, check_kind, check_positive
+from metalearn.data import TaskDistribution
+from metalearn.evaluation import evaluate
+from metalearn.functional import accuracy
+from metalearn.search._build import build
+from metalearn.search._cell import Cell, Network
+from metalearn.training import fit
+
+DRAWING = Lock()
+
+
+@dataclass(frozen=True)
+class ReptileScore:
+    """A score: train a cell's network briefly by Reptile, and return its accuracy on validation tasks.
+
+    Every cell starts from the same seed and sees the same tasks. It pickles if its tasks do.
+
+    Args:
+        train: Classification tasks to train on, whose support set has a multiple of `num_steps` examples.
+        validation: Tasks to judge by, of as many classes.
+        num_cells: Cells of the network, at least 1.
+        num_filters: Its filters, at least 1.
+        num_iterations: Meta-steps, at least 1.
+        meta_batch_size: Tasks in a meta-step, at least 1.
+        num_steps: Inner steps in training, at least 1, each on a part of the support set.
+        num_steps_judged: Inner steps on a validation task, at least 1.
+        inner_lr: Rate of the inner Adam, positive.
+        outer_lr: Rate of the outer SGD at its start, positive; it falls to zero on a line.
+        num_tasks: Number of validation tasks, at least 1.
+        seed: Of start and tasks.
+        device: Where it is trained.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If a number is out of range.
+
+    References:
+        Nichol et al., "On first-order meta-learning algorithms", 2018.
+        Kim et al., "Auto-Meta: Automated gradient based meta learner search", 2018.
+    """
+
+    train: TaskDistribution
+    validation: TaskDistribution
+    num_cells: int = 3
+    num_filters: int = 16
+    num_iterations: int = 200
+    meta_batch_size: int = 5
+    num_steps: int = 5
+    num_steps_judged: int = 10
+    inner_lr: float = 1e-3
+    outer_lr: float = 1.0
+    num_tasks: int = 100
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in ("train", "validation"):
+            tasks = getattr(self, name)
+            check_kind(
+                f"ReptileScore's {name}", tasks, TaskDistribution, "tasks", "data.EpisodeSampler(classes, 5, 1, 5)"
+            )
+        counts = ("num_cells", "num_filters", "num_iterations", "meta_batch_size", "num_steps", "num_steps_judged")
+        for name in (*counts, "num_tasks"):
+            check_count(f"ReptileScore's {name}", getattr(self, name))
+        for name in ("inner_lr", "outer_lr"):
+            check_positive(f"ReptileScore's {name}", getattr(self, name))
+        check_count("ReptileScore's seed", self.seed, minimum=0)
+        as_device(self.device)
+
+    def __call__(self, cell: Cell) -> float:
+        """Return the accuracy, from 0 to 1."""
+        generator = torch.Generator().manual_seed(self.seed)
+        support = self.train.sample(1, generator=generator).support
+        channels, size = support.x.shape[2], support.x.shape[-1]
+        network = Network(cell, self.num_cells, self.num_filters)
+        # The start is drawn from the random numbers of all threads, which get theirs back.
+        with DRAWING, torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.seed)
+            model = build(network, channels, int(support.y.max()) + 1, image_size=size)
+        return self.judge(model)
+
+    def judge(self, model: torch.nn.Module) -> float:
+        """Train a model as those of cells are trained, and return its accuracy."""
+        generator = torch.Generator().manual_seed(self.seed)
+        rule = inner.Adam(self.inner_lr, betas=(0.0, 0.999))
+        learner = outer.Reptile(
+            model.to(self.device),
+            F.cross_entropy,
+            rule,
+            num_steps=self.num_steps,
+            support_batches=self.num_steps,
+            keep_state=True,
+        )
+        optimizer = torch.optim.SGD(learner.parameters(), lr=self.outer_lr)
+        scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=self.num_iterations)
+        fit(
+            learner,
+            self.train,
+            optimizer,
+            self.num_iterations,
+            meta_batch_size=self.meta_batch_size,
+            scheduler=scheduler,
+            generator=generator,
+            progress=False,
+        )
+        # Without the carried state of Adam, and on whole support sets, which may be smaller than in training.
+        judged = outer.Reptile(learner.model, F.cross_entropy, rule, num_steps=self.num_steps_judged).eval()
+        evaluation = evaluate(
+            judged,
+            self.validation,
+            num_tasks=self.num_tasks,
+            metrics={"accuracy": accuracy},
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+        return evaluation["accuracy"].mean
