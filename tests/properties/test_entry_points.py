@@ -10,7 +10,20 @@ from hypothesis import strategies as st
 
 import metalearn
 
-PLACES = ("", "data", "inner", "outer", "models", "functional", "baselines", "analysis", "rl", "search", "training", "types")
+PLACES = (
+    "",
+    "data",
+    "inner",
+    "outer",
+    "models",
+    "functional",
+    "baselines",
+    "analysis",
+    "rl",
+    "search",
+    "training",
+    "types",
+)
 TABLES = {place: importlib.import_module(f"tests.properties.table.{place or 'top'}") for place in PLACES}
 ENTRIES = {f"{place}.{name}".lstrip("."): e for place, table in TABLES.items() for name, e in table.ENTRIES.items()}
 
