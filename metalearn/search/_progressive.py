@@ -173,6 +173,10 @@ class _Run:
         if not candidates:
             return []
         predicted = predict(candidates)
+        if not isinstance(predicted, torch.Tensor) or predicted.shape != (len(candidates),):
+            got = f"shape {tuple(predicted.shape)}" if isinstance(predicted, torch.Tensor) else repr(predicted)
+            fix = "Return one score of each cell from what fit returns."
+            raise ValueError(invalid("surrogate's predictions", f"be a tensor [{len(candidates)}]", got, fix))
         order = predicted.argsort(descending=True, stable=True).tolist()
         chosen = self._top([candidates[index] for index in order], self.search.num_candidates)
         self._try(chosen)

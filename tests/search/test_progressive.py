@@ -3,10 +3,12 @@ import math
 import random
 import statistics
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
 
 import pytest
 
-from metalearn.search import Cell, ProgressiveSearch, RidgeEnsemble
+from metalearn.search import Cell, ProgressiveSearch, RidgeEnsemble, Surrogate
 from tests.search.cases import OPERATORS, SPACE, Structured
 
 SEARCH = ProgressiveSearch(num_blocks=2, num_candidates=10, num_rounds=3, operators=OPERATORS)
@@ -103,7 +105,7 @@ def test_an_exhausted_space_ends_the_search():
 def test_an_executor_that_cannot_pickle_says_so_before_anything_is_computed(tmp_path):
     calls, log = [], tmp_path / "log.jsonl"
     with (
-        ProcessPoolExecutor(1) as executor,
+        ProcessPoolExecutor(1, get_context("spawn")) as executor,
         pytest.raises(TypeError, match=r"executor must send the score to its workers; .* at the top level of a module"),
     ):
         SEARCH.run(_counted(calls), executor=executor, log=log)
@@ -132,7 +134,19 @@ def test_a_broken_executor(tmp_path):
     assert len(SEARCH.run(Structured(), log=tmp_path / "log.jsonl").trials) == 51
 
 
+class Wrong(Surrogate):
+    """One that predicts a single number for all cells."""
+
+    def fit(self, cells, scores, generator):
+        return lambda others: scores.mean()
+
+
 BAD = [
+    (
+        lambda: replace(SEARCH, surrogate=Wrong()).run(Structured()),
+        ValueError,
+        "surrogate's predictions must be a tensor [735]; got shape ()",
+    ),
     (lambda: ProgressiveSearch(0), ValueError, "num_blocks must be at least 1"),
     (lambda: ProgressiveSearch(operators=["conv_3x2"]), ValueError, "Did you mean 'conv_3x3'?"),
     (lambda: ProgressiveSearch(operators="conv_3x3"), TypeError, "operators must be a list of names"),
