@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from metalearn._checks import check_path, invalid
+from metalearn._files import whole_file
 
 FORMAT = "metalearn evaluation 1"
 """The first entry of every file that `Evaluation.save` writes."""
@@ -127,13 +128,10 @@ class Evaluation(Mapping[str, Summary]):
             TypeError: If `path` is none.
         """
         check_path("path", path)
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         entries = {field.name: getattr(self, field.name) for field in fields(self)}
         entries["summaries"] = {name: summary.values.tolist() for name, summary in self.items()}
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps({"format": FORMAT, **entries}) + "\n")
-        part.replace(path)
+        with whole_file(Path(path)) as stream:
+            stream.write((json.dumps({"format": FORMAT, **entries}) + "\n").encode())
 
     @staticmethod
     def load(path: str | Path) -> "Evaluation":

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalearn._checks import invalid
+from metalearn._checks import check_kind, invalid
 from metalearn.data._augmentations import apply
 from metalearn.data._class_images import ClassImages
 
@@ -15,9 +15,7 @@ Transform = Callable[..., Tensor]
 
 def check_source(name: str, classes: Any, transform: Any) -> None:
     """Raise unless `name` can draw from these classes and call this transform."""
-    if not isinstance(classes, ClassImages):
-        fix = f"Pass {name}(ClassImages(images), ...)."
-        raise TypeError(invalid("classes", "be a ClassImages", type(classes), fix))
+    check_kind("classes", classes, ClassImages, "a ClassImages", f"{name}(ClassImages(images), ...)")
     if not (transform is None or callable(transform)) or isinstance(transform, type):
         fix = "Write transform=data.RandomFlip(), say."
         raise TypeError(invalid("transform", "be a function of images, or None", repr(transform), fix))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from metalearn._checks import check_count, invalid
+from metalearn._checks import check_count, check_kind, invalid
 from metalearn._tasks import take
 from metalearn.data._episodes import TaskDistribution
 from metalearn.types import Episode
@@ -39,13 +39,17 @@ class Shard(TaskDistribution):
     index: int
 
     def __post_init__(self) -> None:
+        check_kind("Shard's tasks", self.tasks, TaskDistribution, "a task distribution", "data.Sinusoid(5, 5), say")
         fix = "Write Shard(tasks, num_shards=2, index=0), say."
-        if not isinstance(self.tasks, TaskDistribution):
-            raise TypeError(invalid("Shard's tasks", "be a task distribution", repr(self.tasks), fix))
         check_count("Shard's num_shards", self.num_shards, fix=fix)
         check_count("Shard's index", self.index, minimum=0, fix=fix)
         if self.index >= self.num_shards:
             raise ValueError(invalid("Shard's index", f"be below num_shards={self.num_shards}", self.index, fix))
+
+    @property
+    def source_device(self) -> torch.device | None:
+        """Where the distribution draws from."""
+        return self.tasks.source_device
 
     def draw(self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None) -> Episode:
         """Draw everybody's tasks and keep this shard's."""

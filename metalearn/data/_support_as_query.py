@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from metalearn._checks import invalid
+from metalearn._checks import check_kind
 from metalearn.data._episodes import TaskDistribution
 from metalearn.types import Episode
 
@@ -31,9 +31,8 @@ class SupportAsQuery(TaskDistribution):
     tasks: TaskDistribution
 
     def __post_init__(self) -> None:
-        if not isinstance(self.tasks, TaskDistribution):
-            fix = "Write data.SupportAsQuery(data.Sinusoid(5, 5)), say."
-            raise TypeError(invalid("SupportAsQuery's tasks", "be a task distribution", repr(self.tasks), fix))
+        what, example = "SupportAsQuery's tasks", "data.Sinusoid(5, 5), say"
+        check_kind(what, self.tasks, TaskDistribution, "a task distribution", example)
 
     @property
     def source_device(self) -> torch.device | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from metalearn._checks import invalid
+from metalearn._checks import check_kind
 from metalearn.outer._base import MetaGradient
 from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Problem, PyTree
 
@@ -24,10 +24,8 @@ class PerTask(MetaGradient):
     estimator: MetaGradient
 
     def __post_init__(self) -> None:
-        if not isinstance(self.estimator, MetaGradient):
-            kind = type(self).__name__
-            fix = f"Wrap one: {kind}(Unrolled())."
-            raise TypeError(invalid(f"{kind}'s estimator", "be an estimator", repr(self.estimator), fix))
+        what, example = f"{type(self).__name__}'s estimator", "one to wrap: Unrolled()"
+        check_kind(what, self.estimator, MetaGradient, "an estimator", example)
 
     @abstractmethod
     def change(self, estimate: Estimate) -> Estimate:

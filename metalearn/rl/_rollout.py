@@ -83,8 +83,3 @@ def rollout(
 def log_probs(policy: Policy, params: Params, observations: Tensor, actions: Tensor) -> Tensor:
     """Return the log-probabilities of actions `[horizon, num_trajectories]` under a policy's parameters."""
     return policy.log_prob(call_model(policy, params, observations), actions)
-
-
-def mean_return(rewards: Tensor) -> Tensor:
-    """Return the mean over trajectories of the sum of rewards `[horizon, num_trajectories]`."""
-    return rewards.sum(0).mean()

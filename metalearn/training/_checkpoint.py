@@ -1,6 +1,5 @@
 """What a run of `fit` needs to go on, in one file that is whole at any moment."""
 
-import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from metalearn._checks import check_count, check_path, invalid
+from metalearn._files import whole_file
 from metalearn.outer import MetaLearner, Replicas
 from metalearn.training._batches import Batches, load_random_state, random_state
 from metalearn.training._history import History
@@ -139,21 +139,11 @@ class Checkpoints:
             return
         state = run.state_dict()
         if run.processes.rank == 0:
-            write(self.file, state)
+            with whole_file(self.file) as stream:
+                torch.save(state, stream)
             if not self._is_proven:  # Find out now, not after the week, that an optimizer's state cannot be read.
                 read(self.file)
         self._is_proven = True
-
-
-def write(file: Path, state: dict[str, Any]) -> None:
-    """Write a file beside the old one, and replace that when all of it is on the disk."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
-    with part.open("wb") as stream:
-        torch.save(state, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(file)
 
 
 def read(file: Path) -> dict[str, Any]:

@@ -79,8 +79,8 @@ class History:
     def recent_loss(self, count: int) -> float:
         """Return the mean of the last `count` losses that are finite, NaN without one; this waits for a GPU."""
         unread = [loss.cpu() for loss, _ in self._unread[-count:]]
-        recent = _joined(self.loss, torch.stack(unread)) if unread else self.loss
-        recent = recent[-count:]
+        recent = self.loss[-count:]
+        recent = (_joined(recent, torch.stack(unread)) if unread else recent)[-count:]
         return recent[recent.isfinite()].mean().item()
 
     def shown(self) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from metalearn._checks import check_count, check_path
+from metalearn._files import whole_file
 from metalearn.outer import MetaLearner, Replicas
 from metalearn.training._history import History
 from metalearn.training._processes import Processes
@@ -81,15 +82,14 @@ class CSVLog:
 
     def _start(self, iteration: int) -> None:
         """Keep of an older table what was before this iteration."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         old = csv.DictReader(io.StringIO(self._path.read_text())) if self._path.exists() else []
         kept: list[Mapping[str, Any]] = [row for row in old if int(row["iteration"]) < iteration]
-        part = self._path.with_name(self._path.name + ".part")
-        with part.open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, self.COLUMNS)
-            writer.writeheader()
-            writer.writerows(kept)
-        part.replace(self._path)
+        table = io.StringIO(newline="")
+        writer = csv.DictWriter(table, self.COLUMNS)
+        writer.writeheader()
+        writer.writerows(kept)
+        with whole_file(self._path) as stream:
+            stream.write(table.getvalue().encode())
         self._started = True
 
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from metalearn._tree import tree_leaves
-from metalearn.data import ClassImages, EpisodeSampler, MiniBatches, Sinusoid, SupportAsQuery, TaskDistribution
+from metalearn.data import ClassImages, EpisodeSampler, MiniBatches, Shard, Sinusoid, SupportAsQuery, TaskDistribution
 from metalearn.data._workers import _Batches
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
@@ -129,6 +129,7 @@ def test_numbers_that_are_refused():
         lambda images: EpisodeSampler(images, 2, 1, 1),
         lambda images: MiniBatches(images, 2),
         lambda images: SupportAsQuery(EpisodeSampler(images, 2, 1, 1)),
+        lambda images: Shard(EpisodeSampler(images, 2, 1, 1), 2, 0),
     ],
 )
 def test_images_on_another_device_than_the_workers(tasks_of):

@@ -39,5 +39,5 @@ def test_a_gradient_alone_that_is_not_finite():
 
 
 def test_refuses_what_is_no_estimator():
-    with pytest.raises(TypeError, match=r"SkipDiverged's estimator must be an estimator; .* SkipDiverged\(Unrolled"):
+    with pytest.raises(TypeError, match=r"SkipDiverged's estimator must be an estimator; .* one to wrap: Unrolled"):
         outer.SkipDiverged("unrolled")
