@@ -2,6 +2,7 @@
 
 from metalearn.rl._advantages import advantages, fitted_values
 from metalearn.rl._base import Environment, check_environment
+from metalearn.rl._gymnasium import Gymnasium
 from metalearn.rl._losses import PolicyLoss, QueryRollouts, SupportRollouts, policy_gradient
 from metalearn.rl._navigation import Navigation2D
 from metalearn.rl._pendulum import Pendulum
@@ -19,6 +20,7 @@ __all__ = [
     "Tabular",
     "bandit",
     "Pendulum",
+    "Gymnasium",
     "Tasks",
     "UniformTasks",
     "FiniteTasks",

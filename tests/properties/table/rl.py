@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import gymnasium
 import torch
 from hypothesis import strategies as st
 
@@ -30,6 +31,10 @@ def keeps_the_protocol(environment, /, **_):
     sizes = environment.observation_size, environment.action_size
     action = torch.zeros(2, dtype=torch.int64) if is_table else torch.ones(2, environment.action_size)
     rl.check_environment(environment, torch.ones(*sizes) if is_table else torch.ones(2), action)
+
+
+def pendulums(count):
+    return gymnasium.make_vec("Pendulum-v1", count)
 
 
 def acts(policy, /, **_):
@@ -93,6 +98,12 @@ ENTRIES = {
         keeps_the_protocol,
     ),
     "Pendulum": Entry(rl.Pendulum, {"horizon": COUNTS, "max_torque": POSITIVE}, keeps_the_protocol),
+    "Gymnasium": Entry(
+        rl.Gymnasium,
+        {"make": st.just(pendulums), "horizon": COUNTS, "set_task": st.sampled_from([None, lambda made, task: None])},
+        keeps_the_protocol,
+        functions=frozenset({"make", "set_task"}),
+    ),
     "Tabular": Entry(
         rl.Tabular,
         {"transitions": st.sampled_from([(((1.0,),),), (((1.0, 0.0),), ((0.5, 0.5),))]), "horizon": COUNTS},

@@ -17,6 +17,14 @@ OPERATORS = st.lists(NAMES, min_size=1, max_size=3)
 TASKS = st.builds(lambda classes: data.EpisodeSampler(classes, 2, 2, 1), class_images())
 
 
+def blocks(cell):
+    return len(cell.blocks)
+
+
+def tried(result, /, **_):
+    assert result.best.score == 2
+
+
 def logits(model, /, in_channels, num_classes, image_size, **_):
     result = model(torch.rand(2, in_channels, image_size, image_size))
     assert result.shape == (2, num_classes)
@@ -68,6 +76,13 @@ ENTRIES = {
         },
         wrong={"operators": st.sampled_from([["identiti"], [1], [], {}])},
         functions=frozenset({"allowed"}),
+    ),
+    "ProgressiveSearch.run": Entry(
+        search.ProgressiveSearch.run,
+        {"score": st.just(blocks), "executor": st.none(), "log": st.none()},
+        tried,
+        given={"self": st.just(search.ProgressiveSearch(2, 2, operators=("identity",)))},
+        functions=frozenset({"score"}),
     ),
     "ReptileScore": Entry(
         search.ReptileScore,
