@@ -3,6 +3,7 @@
 from metalearn.search._build import Cost, build, cost
 from metalearn.search._cell import Block, Cell, Network
 from metalearn.search._log import Trial
+from metalearn.search._lstm import LSTMRanker
 from metalearn.search._operators import OPERATORS
 from metalearn.search._progressive import ProgressiveSearch, SearchResult
 from metalearn.search._score import ReptileScore
@@ -22,4 +23,5 @@ __all__ = [
     "ReptileScore",
     "Surrogate",
     "RidgeEnsemble",
+    "LSTMRanker",
 ]

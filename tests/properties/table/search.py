@@ -62,6 +62,9 @@ ENTRIES = {
     "RidgeEnsemble": Entry(
         search.RidgeEnsemble, {"num_members": COUNTS, "penalty": POSITIVE, "optimism": st.floats(-1, 1)}
     ),
+    "LSTMRanker": Entry(
+        search.LSTMRanker, {"num_members": COUNTS, "hidden_size": COUNTS, "num_steps": COUNTS, "lr": POSITIVE}
+    ),
     "ProgressiveSearch": Entry(
         search.ProgressiveSearch,
         {
