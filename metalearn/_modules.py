@@ -38,8 +38,17 @@ def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def get_tensor(module: nn.Module, name: str) -> Tensor:
-    """Return a parameter or buffer by its dotted name."""
-    return functools.reduce(getattr, name.split("."), module)  # type: ignore[return-value]
+    """Return a parameter or buffer by its dotted name.
+
+    Raises:
+        ValueError: If it is no longer there.
+    """
+    try:
+        return functools.reduce(getattr, name.split("."), module)  # type: ignore[return-value]
+    except AttributeError as error:  # which nn.Module would take for one of its own, and name a property in place of it
+        condition = "have the tensors that it had when the learner was made"
+        fix = "Change a copy: copy.deepcopy(model), or make the learner after the change."
+        raise ValueError(invalid("model", condition, f"none of the name {name!r}", fix)) from error
 
 
 def set_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:

@@ -5,7 +5,9 @@ import pytest
 import torch
 import torch.nn as nn
 
+from metalearn import inner
 from metalearn._modules import TensorTree, call_model, get_tensor, set_tensor
+from tests.cases import sine_episodes, sine_learner
 
 
 def test_tensor_tree_names_and_returns_its_leaves():
@@ -47,3 +49,12 @@ def test_a_dict_is_keyword_arguments():
     model = nn.Bilinear(1, 1, 1, bias=False)
     x = {"input1": torch.tensor([[2.0]]), "input2": torch.tensor([[3.0]])}
     assert call_model(model, {"weight": torch.ones(1, 1, 1)}, x).item() == 6
+
+
+def test_a_learner_whose_model_was_changed_later():
+    learner = sine_learner()
+    inner.t_net(learner.model)
+    with pytest.raises(
+        ValueError, match=r"model must have the tensors .*; got none .*'0\.weight'\. .*deepcopy"
+    ):
+        learner(sine_episodes())

@@ -82,6 +82,7 @@ def test_the_index_is_complete():
         "meta_gradients.ipynb",
         "own_model.ipynb",
         "papers_table.ipynb",
+        "policy_gradients.ipynb",
         "sine.ipynb",
         "update_rule.ipynb",
     ]

@@ -141,6 +141,8 @@ def freeze_at_support(model: nn.Module, call: Callable[[], Any]) -> nn.Module:
         call: Calls it on the support set.
     """
     norms = {name: norm for name, norm in model.named_modules() if isinstance(norm, SupportNorm)}
+    if not norms:  # then a support set need not be a model's input
+        return model
 
     def remember(norm: SupportNorm, inputs: tuple[Tensor]) -> None:
         (x,) = inputs

@@ -73,6 +73,13 @@ def test_other_methods_are_another_argument(method, options, episodes):
     assert all(leaf.isfinite().all() and leaf.any() for leaf in tree_leaves(gradient))
 
 
+def test_an_adapted_policy_is_a_policy_of_its_own(episodes):
+    adapted = learner().adapt(episodes.support, keys=KEYS)
+    policy = adapted[1]
+    assert isinstance(policy, rl.Policy)
+    assert all(torch.equal(param, adapted.params[name][1]) for name, param in policy.named_parameters())
+
+
 def test_the_value_is_minus_the_mean_return(episodes):
     of = learner()
     batch = Batch({name: leaf[0] for name, leaf in episodes.query.x.items()})
