@@ -62,6 +62,17 @@ def test_workers_change_nothing():
     assert one.rank_correlations == two.rank_correlations
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what Dask imports
+def test_an_executor_of_dask_with_two_workers():
+    distributed = pytest.importorskip("distributed", reason="pip install .[integrations]")
+    cluster = distributed.LocalCluster(2, threads_per_worker=1, processes=False, dashboard_address=None)
+    with cluster, distributed.Client(cluster) as client:
+        two = SEARCH.run(Structured(), executor=client.get_executor())
+    one = SEARCH.run(Structured())
+    assert [trial.cell for trial in one.trials] == [trial.cell for trial in two.trials]
+    assert one.rank_correlations == two.rank_correlations
+
+
 def test_failures_are_recorded_and_the_search_goes_on(tmp_path):
     score = Structured(failing="sep_conv_3x3(-1) + sep_conv_3x3")
     result = SEARCH.run(score, log=tmp_path / "log.jsonl")
@@ -102,15 +113,15 @@ def test_an_exhausted_space_ends_the_search():
     assert len(result.trials) == len({trial.cell for trial in result.trials}) < 3 + 30
 
 
-def test_an_executor_that_cannot_pickle_says_so_before_anything_is_computed(tmp_path):
+def test_processes_and_a_score_that_cannot_be_sent_to_them(tmp_path):
     calls, log = [], tmp_path / "log.jsonl"
-    with (
-        ProcessPoolExecutor(1, get_context("spawn")) as executor,
-        pytest.raises(TypeError, match=r"executor must send the score to its workers; .* at the top level of a module"),
-    ):
-        SEARCH.run(_counted(calls), executor=executor, log=log)
-    assert not calls
-    assert not log.exists()
+    with ProcessPoolExecutor(2, get_context("spawn")) as executor:
+        with pytest.raises(TypeError, match=r"must send the score to its workers; .* at the top level of a module"):
+            SEARCH.run(_counted(calls), executor=executor, log=log)
+        assert not calls
+        assert not log.exists()
+        two = SEARCH.run(Structured(), executor=executor)
+    assert [trial.cell for trial in two.trials] == [trial.cell for trial in SEARCH.run(Structured()).trials]
 
 
 class Breaking(Executor):
