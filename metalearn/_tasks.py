@@ -73,10 +73,12 @@ def over_chunks(function: Callable[..., Any], per_task: tuple[Any, ...], chunk_s
     """
     count = num_tasks(per_task)
     size = min(chunk_size or count, count)
+    if size == count:
+        return function(*per_task)
     summed, stacked = function(*take(per_task, slice(0, size)))
     parts = [stacked]
     for start in range(size, count, size):
         more, stacked = function(*take(per_task, slice(start, start + size)))
         summed = tree_add(summed, more)
         parts.append(stacked)
-    return summed, tree_map(lambda *leaves: torch.cat(leaves), *parts) if len(parts) > 1 else stacked
+    return summed, tree_map(lambda *leaves: torch.cat(leaves), *parts)

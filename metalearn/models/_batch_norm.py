@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from metalearn._checks import check_bool, check_count, check_fraction, check_positive, invalid
+from metalearn._walk import each_module
 
 
 class BatchNorm(_BatchNorm):
@@ -214,6 +215,8 @@ class Norms:
     @classmethod
     def of(cls, model: nn.Module) -> "Norms":
         """Find a model's layers."""
+        if not any(isinstance(module, BatchNorm) for module in each_module(model)):
+            return cls((), False)
         norms = [(name, norm) for name, norm in model.named_modules() if isinstance(norm, BatchNorm)]
         rows = tuple((name, len(norm.mean) if isinstance(norm, PerStepNorm) else 0) for name, norm in norms)
         return cls(rows, any(isinstance(norm, SupportNorm) for _, norm in norms))

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from metalearn._tree import tree_leaves
+from metalearn._tasks import take
+from metalearn._tree import tree_detach, tree_leaves
+from metalearn._walk import each_module
 from metalearn.functional import draw_keys
 from metalearn.outer._learner_checks import (
     check_device,
@@ -18,7 +20,7 @@ from metalearn.outer._learner_checks import (
     check_task_axis,
 )
 from metalearn.outer._probe import check_gradient, check_losses, warn_of_new_statistics
-from metalearn.types import Batch, Episode, Meta
+from metalearn.types import Batch, Episode
 
 if TYPE_CHECKING:
     from metalearn.outer._learner import MetaLearner
@@ -47,9 +49,9 @@ class Gate:
         self.once(("support", weighted, _kinds(support)), learner, lambda: _check_losses(learner, alone))
         return self._keys(learner, num_tasks, keys)
 
-    def gradient(self, learner: "MetaLearner", meta: Meta, episode: Episode, key: Tensor) -> None:
-        """Raise for what is wrong with one task's meta-gradient."""
-        self.once("gradient", learner, lambda: _check_gradient(learner, meta, episode, key))
+    def gradient(self, learner: "MetaLearner", episodes: Episode, keys: Tensor) -> None:
+        """Raise for what is wrong with the first task's meta-gradient."""
+        self.once("gradient", learner, lambda: _check_gradient(learner, *take((episodes, keys), 0)))
 
     def data(self, learner: "MetaLearner", data: Any, support: Batch) -> None:
         """Raise unless data and learner agree on the device, and the support set on its number of parts."""
@@ -66,8 +68,8 @@ class Gate:
 
     def once(self, what: Any, learner: "MetaLearner", check: Callable[[], Any]) -> None:
         """Run a check that costs a pass through the model, once for every mode that the modules are in."""
-        modules = (module for name, module in learner.named_modules() if not name.startswith("carry"))
-        mode = (what, tuple(module.training for module in modules))
+        parts = (part for name, part in learner.named_children() if name != "carry")
+        mode = (what, tuple(module.training for module in each_module(*parts)))
         if mode not in self._passed:
             # Not for an outer torch.compile(learner) to trace. As a decorator it would import dynamo with the package.
             torch.compiler.disable(check)()
@@ -86,8 +88,9 @@ def _check_losses(learner: "MetaLearner", episodes: Episode) -> None:
     warn_of_new_statistics(learner.model)
 
 
-def _check_gradient(learner: "MetaLearner", meta: Meta, episode: Episode, key: Tensor) -> None:
+@torch.no_grad()
+def _check_gradient(learner: "MetaLearner", episode: Episode, key: Tensor) -> None:
     learned = {id(leaf) for leaf in tree_leaves(learner.meta)}
     wanted = ((name, param) for name, param in learner.named_parameters() if param.requires_grad)
     constants = [name for name, param in wanted if id(param) not in learned]
-    check_gradient(learner.problem, learner.estimator, meta, episode, key, constants)
+    check_gradient(learner.problem, learner.estimator, tree_detach(learner.meta), episode, key, constants)

@@ -231,8 +231,8 @@ class MetaLearner(nn.Module):
         """
         keys = self.check(episodes, keys)
         with torch.no_grad():
-            meta, first = tree_detach(self.meta), take((episodes, keys), 0)
-            carry = self.carry(self.estimator.init_carry(self.problem, meta, first[0]))
+            meta = tree_detach(self.meta)
+            carry = self.carry(self.estimator.init_carry(self.problem, meta, take(episodes, 0)))
             run = partial(self._run.for_shapes_of(episodes), self, meta, carry)
             summed, (loss, diagnostics) = over_chunks(run, (episodes, keys), self.chunk_size)
             gradient, carry = tree_map(lambda total: total / len(keys), summed)
@@ -253,8 +253,7 @@ class MetaLearner(nn.Module):
         """
         keys = self._gate.episodes(self, episodes, keys)
         check_serial(self.estimator, len(keys))
-        with torch.no_grad():
-            self._gate.gradient(self, tree_detach(self.meta), *take((episodes, keys), 0))
+        self._gate.gradient(self, episodes, keys)
         return keys
 
     @outside_inference_mode
