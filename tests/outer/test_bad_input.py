@@ -149,7 +149,7 @@ AT_CONSTRUCTION = {
     "clipping no estimator": (
         lambda: outer.ClipPerTask(outer.Unrolled, 1.0),
         TypeError,
-        "ClipPerTask(Unrolled()",
+        "Write Unrolled(...)",
     ),
     "clipping at nothing": (lambda: outer.ClipPerTask(outer.Unrolled(), 0.0), ValueError, "must be positive"),
     "clipping elsewhere": (lambda: outer.ClipPerTask(outer.Unrolled(), 1.0, on="head"), ValueError, "one of"),
