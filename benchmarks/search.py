@@ -40,7 +40,9 @@ def find(score: search.ReptileScore, most: int, arguments: argparse.Namespace) -
     progressive = search.ProgressiveSearch(
         **settings, operators=tuple(arguments.operators), allowed=allowed, seed=arguments.seed
     )
-    return progressive.run(score, log=arguments.out / f"search, seed {arguments.seed}.jsonl")
+    names = ("num_iterations", "num_filters", "num_tasks", "inner_lr", "seed")
+    settings_of_score = ", ".join(f"{name} {getattr(score, name)}" for name in names)
+    return progressive.run(score, log=arguments.out / f"search, {settings_of_score}.jsonl")
 
 
 def plot(result: search.SearchResult, path: Path) -> None:

@@ -105,6 +105,8 @@ def _inputs(at: Any, nested: bool) -> Any:
 
 def _backward(outputs: Any, inputs: Any, cotangents: Any, nested: bool, retain_graph: bool) -> Any:
     """Pull cotangents of the outputs back to the inputs."""
+    if not nested:  # Autocast would keep a copy of every step's parameters for as long as it lasts.
+        torch.clear_autocast_cache()
     pairs = zip(tree_leaves(outputs), tree_leaves(cotangents), strict=True)
     reached = [(output, cotangent) for output, cotangent in pairs if output.requires_grad]
     if not reached:

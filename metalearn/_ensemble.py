@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 
 from metalearn._checks import invalid
-from metalearn._tasks import map_in_chunks
 from metalearn._tree import tree_map
 from metalearn.functional import OnQuery
 from metalearn.outer import MetaLearner
@@ -56,7 +55,7 @@ class Ensemble:
     def adapt(self, support: Batch, num_steps: int, *, keys: Tensor) -> "AdaptedEnsemble":
         """Adapt every learner to many tasks, all with the same keys."""
         members = [learner.adapt(support, num_steps, keys=keys) for learner in self._learners]
-        return AdaptedEnsemble(self._learners[0], members)
+        return AdaptedEnsemble(members)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +63,9 @@ class AdaptedEnsemble:
     """The adapted models of several learners.
 
     Attributes:
-        first: The learner whose criterion judges.
-        members: What became of each.
+        members: What became of each; the first one's criterion judges.
     """
 
-    first: MetaLearner
     members: list[Adapted]
 
     def __call__(self, x: PyTree | Batch) -> Any:
@@ -78,10 +75,8 @@ class AdaptedEnsemble:
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the criterion of the mean outputs, `[num_tasks]`."""
-        adapted, query_loss = self.members[0], cast(OnQuery, self.first.problem.query_loss)
+        return self.judged(self(batch), batch)
 
-        def judge(output: Any, batch: Batch) -> Tensor:
-            return query_loss.loss.judge(output, batch, adapted.shared)
-
-        with torch.no_grad():
-            return map_in_chunks(judge, (self(batch), batch), adapted.batching, adapted.chunk_size)
+    def judged(self, outputs: Any, batch: Batch) -> Tensor:
+        """Return the criterion of the members' mean outputs on a batch, `[num_tasks]`."""
+        return self.members[0].judged(outputs, batch)

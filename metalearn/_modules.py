@@ -59,7 +59,10 @@ def set_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
     old = get_tensor(module, name)
     for owner in module.modules():
         for attribute, value in [*owner._parameters.items(), *owner._buffers.items()]:
-            if value is old:
+            own: dict[str, Any] = owner._parameters if isinstance(tensor, nn.Parameter) else owner._buffers
+            if value is old and attribute in own:  # where it keeps its place in the order, by which optimizers count
+                own[attribute] = tensor
+            elif value is old:
                 delattr(owner, attribute)
                 if isinstance(tensor, nn.Parameter):
                     owner.register_parameter(attribute, tensor)

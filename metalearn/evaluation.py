@@ -109,13 +109,14 @@ def measure(
     metrics: Mapping[str, Callable[[Any, Any], Any]],
 ) -> dict[str, Tensor]:
     """Adapt to a batch of tasks, and return loss and metrics of every task, `[num_tasks]`."""
-    adapted = learner.adapt(batch.support, num_steps, keys=keys)
-    values = {"loss": _precise(adapted.loss(batch.query))}
-    if metrics:
-        query = batch.query
-        judged = (adapted(query), query.y, *([query.weight] if isinstance(query.weight, Tensor) else []))
-        for name, metric in metrics.items():
-            values[name] = _per_task(name, metric, judged)
+    adapted, query = learner.adapt(batch.support, num_steps, keys=keys), batch.query
+    if not metrics:
+        return {"loss": _precise(adapted.loss(query))}
+    output = adapted(query)
+    values = {"loss": _precise(adapted.judged(output, query))}
+    judged = (output, query.y, *([query.weight] if isinstance(query.weight, Tensor) else []))
+    for name, metric in metrics.items():
+        values[name] = _per_task(name, metric, judged)
     return values
 
 
@@ -123,7 +124,8 @@ def mean_losses(
     replicas: Replicas, tasks: TaskDistribution, num_tasks: int, generator: torch.Generator | None
 ) -> Tensor:
     """Return every replica's mean query loss, `[R]`, on the very tasks that `evaluate` would draw for it."""
-    count, total = len(replicas), torch.zeros(len(replicas), dtype=replicas.learner.dtype, device=replicas.device)
+    count, precise = len(replicas), torch.promote_types(replicas.learner.dtype, torch.float32)
+    total = torch.zeros(count, dtype=precise, device=replicas.device)
     at_once = max(TASKS_AT_ONCE // count, 1)
     for batch, keys in keyed_batches(tasks, num_tasks, generator, replicas.device):
         for start in range(0, len(keys), at_once):
@@ -183,8 +185,9 @@ def _precise(values: Tensor) -> Tensor:
 
 def bare(learner: Any, kinds: Any = MetaLearner | Replicas) -> Any:
     """Return the learner inside `DistributedDataParallel` or `torch.compile`; raise unless there is one."""
-    inside = learner.module if isinstance(learner, DistributedDataParallel) else learner
-    inside = getattr(inside, "_orig_mod", inside)
+    inside = learner
+    while isinstance(inside, DistributedDataParallel) or hasattr(inside, "_orig_mod"):
+        inside = inside.module if isinstance(inside, DistributedDataParallel) else inside._orig_mod
     if isinstance(inside, kinds):
         return inside
     fix = "Write outer.MAML(model, F.mse_loss, inner.SGD(lr=0.01), num_steps=5), say."

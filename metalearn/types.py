@@ -178,6 +178,20 @@ class Adapted:
 
         return self._map(loss, "batch", batch, (self.params, self.support, batch))
 
+    def judged(self, outputs: Any, batch: Batch) -> Tensor:
+        """Return the query losses on a batch, given what the adapted models make of it: `loss` without their work.
+
+        A loss of the user's own, which does not tell outputs from their judgement, is computed anew.
+        """
+        judge = getattr(getattr(self.query_loss, "loss", None), "judge", None)
+        if judge is None:
+            return self.loss(batch)
+
+        def loss(outputs: Any, batch: Batch) -> Tensor:
+            return judge(outputs, batch, self.shared)
+
+        return self._map(loss, "batch", batch, (outputs, batch))
+
     def _map(self, function: Callable[..., Any], what: str, data: PyTree, per_task: tuple[Any, ...]) -> Any:
         lengths = {len(leaf) if isinstance(leaf, Tensor) and leaf.dim() else None for leaf in tree_leaves(data)}
         if lengths != {len(self)}:

@@ -1,7 +1,10 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
+from metalearn import data, inner, models, outer
 from metalearn._derivatives import grad_and_value, vjp
+from metalearn._memory import peak_live_bytes
 
 
 def cubic(point, scale):
@@ -91,3 +94,17 @@ def test_differentiates_what_torch_func_cannot():
 def test_inference_mode_is_refused():
     with torch.inference_mode(), pytest.raises(RuntimeError, match=r"torch.no_grad\(\)"):
         grad_and_value(cubic)(POINT, torch.tensor(2.0).double())
+
+
+def test_autocast_keeps_no_copies_of_a_steps_parameters():
+    def peak(num_steps):
+        torch.manual_seed(0)
+        rule, order = inner.SGD(0.01), outer.Unrolled(order=1)
+        model = models.mlp(1, [128, 128], 1)
+        learner = outer.MAML(model, F.mse_loss, rule, num_steps=num_steps, batching="loop", estimator=order)
+        episodes = data.Sinusoid(5, 5).sample(4)
+        with torch.autocast("cpu", torch.bfloat16):
+            learner(episodes)
+            return peak_live_bytes(lambda: learner(episodes))
+
+    assert peak(12) < 1.2 * peak(2)

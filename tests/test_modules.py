@@ -56,3 +56,11 @@ def test_a_learner_whose_model_was_changed_later():
     inner.t_net(learner.model)
     with pytest.raises(ValueError, match=r"model must have the tensors .*; got none .*'0\.weight'\. .*deepcopy"):
         learner(sine_episodes())
+
+
+def test_a_replaced_parameter_keeps_its_place():
+    model = nn.Linear(2, 2)
+    set_tensor(model, "weight", nn.Parameter(torch.ones(2, 2)))
+    assert [name for name, _ in model.named_parameters()] == ["weight", "bias"]
+    set_tensor(model, "weight", torch.zeros(2, 2))
+    assert [name for name, _ in model.named_buffers()] == ["weight"]

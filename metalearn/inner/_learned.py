@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from metalearn._checks import check_choice, invalid
+from metalearn._random import random_numbers_kept
 from metalearn._tree import tree_leaves, tree_map
 from metalearn.inner._base import UpdateRule
 from metalearn.inner._wrapper import Wrapper
@@ -83,7 +84,7 @@ class Learned(Wrapper):
 def _unused(learned: Learned) -> list[str]:
     """Return the names of hyperparameters on which two steps on a small tensor do not depend."""
     params = {"weight": torch.ones(2, 2)}
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+    with random_numbers_kept(), torch.enable_grad():
         meta = tree_map(lambda leaf: leaf.requires_grad_(), learned.init_meta(params))
         state = learned.init_state(meta, params, torch.tensor(0))
         total = torch.zeros(())

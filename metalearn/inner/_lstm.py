@@ -71,7 +71,7 @@ class LSTM(UpdateRule):
     ) -> tuple[Params, PyTree]:
         """Return (f - 1) * theta - i * gradient."""
         theta, grad = flatten(params, params), flatten(grads, params)
-        inputs = torch.cat([preprocess(grad), preprocess(loss).expand(len(grad), 2)], 1)
+        inputs = torch.cat([preprocess(grad), preprocess(loss.to(grad.dtype)).expand(len(grad), 2)], 1)
         hidden, cell = _lstm_cell(meta["lstm"], inputs, state["hidden"], state["cell"])
         input_gate = _gate(meta["gates"]["input"], hidden, theta, state["input"])
         forget_gate = _gate(meta["gates"]["forget"], hidden, theta, state["forget"])

@@ -104,6 +104,7 @@ class Turtle(UpdateRule):
 
     def _columns(self, grad: Tensor, loss: Tensor, step: int, state: PyTree) -> Tensor:
         """Return what the network sees, `[n, columns]`."""
+        loss = loss.to(grad.dtype)  # a criterion may compute in float32
 
         def column(name: str) -> Tensor:
             match name:

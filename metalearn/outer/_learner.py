@@ -27,6 +27,7 @@ from metalearn.outer._learner_checks import (
     check_batching,
     check_estimator,
     check_fast,
+    check_owns,
     check_parameters,
     check_reaches,
     check_serial,
@@ -266,7 +267,8 @@ class MetaLearner(nn.Module):
             keys: The tasks' random keys `[num_tasks]`, int64; drawn from PyTorch's generator if not given.
 
         Returns:
-            The adapted models, independent of the learner's further training.
+            The adapted models, independent of the learner's further training but for running statistics of "per_step"
+            normalisation, which are the learner's own.
 
         Raises:
             TypeError: If the support sets are of the wrong kind.
@@ -321,6 +323,8 @@ class MetaLearner(nn.Module):
         fast = {id(get_tensor(self.model, name)) for name in self._fast}
         for part in ("criterion", "support_criterion", "support_loss", "query_loss"):
             if isinstance(module := getattr(self, part), nn.Module):
+                if part.endswith("criterion"):
+                    check_owns(part, [name for name in trainable(module) if id(get_tensor(module, name)) in fast])
                 learned = [name for name in trainable(module) if id(get_tensor(module, name)) not in fast]
                 names += [f"{part}.{name}" for name in learned]
         return names

@@ -114,6 +114,13 @@ def check_reaches(estimator: MetaGradient, rule: UpdateRule, learned: dict[str, 
             raise ValueError(invalid(f"estimator {estimator}", condition, f"one that reaches {reached} only", fix))
 
 
+def check_owns(criterion: str, adapting: list[str]) -> None:
+    """Raise if a criterion holds parameters that adapt: it would see what they are before."""
+    if adapting:
+        fix = "Write support_loss= and query_loss=, which are given the adapted ones, or leave them out of fast=."
+        raise ValueError(invalid(criterion, "hold no parameters that adapt", adapting, fix))
+
+
 def check_serial(estimator: MetaGradient, num_tasks: int) -> None:
     """Raise if an estimator that carries one task's progress is given several tasks."""
     if estimator.serial and num_tasks != 1:

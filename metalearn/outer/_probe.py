@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from metalearn._checks import invalid
 from metalearn._computable import computable
 from metalearn._modules import call_model
+from metalearn._random import random_numbers_kept
 from metalearn._tasks import take
 from metalearn._tree import tree_flatten, tree_leaves
 from metalearn.functional import ModelLoss, OnQuery, OnSupport, cross_entropy
@@ -297,7 +298,7 @@ def _place(tensor: Tensor) -> tuple[Any, ...]:
 
 
 def _same_random_numbers(device: torch.device) -> AbstractContextManager[None]:
-    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+    return random_numbers_kept(device)
 
 
 def _generator_states(device: torch.device) -> list[Tensor]:

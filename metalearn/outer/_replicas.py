@@ -125,8 +125,10 @@ class Replicas(nn.Module):
         with torch.no_grad():
             meta = tree_detach(self.learner.meta)
             first_tasks = tree_map(lambda leaf: leaf[:, 0], dealt[0])
-            start = _vmap(partial(self.learner.estimator.init_carry, self.learner.problem))(meta, first_tasks)
-            carry = self.learner.carry(start)
+            init_carry = partial(self.learner.estimator.init_carry, self.learner.problem)
+            start = init_carry(*tree_map(lambda leaf: leaf[0], (meta, first_tasks)))
+            # Nearly all estimators carry nothing, and vmap is slow.
+            carry = self.learner.carry(_vmap(init_carry)(meta, first_tasks) if tree_leaves(start) else start)
             return self._run.for_shapes_of(episodes)(self.learner, meta, carry, *dealt)
 
     def clip_grad_norm_(self, max_norm: float) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from metalearn._checks import check_count, invalid
@@ -51,7 +52,9 @@ class ReverseMode(MetaGradient):
 
     def init_carry(self, problem: Problem, meta: Meta, episode: Episode) -> PyTree:
         """Return the number of meta-iterations so far, if the weights of a multi-step loss may depend on it."""
-        return tree_leaves(meta.init)[0].new_zeros(()) if self.multi_step else ()
+        like = tree_leaves(meta.init)[0]
+        # At least in float32: counted in bfloat16, 256 + 1 is 256.
+        return like.new_zeros((), dtype=torch.promote_types(like.dtype, torch.float32)) if self.multi_step else ()
 
     def num_constant(self, num_steps: int) -> int:
         """Return the number of first steps that are not differentiated."""

@@ -37,7 +37,8 @@ def fitted_values(observations: Tensor, rewards: Tensor, discount: float = 0.99)
     time = time.expand(*rewards.shape, 1)
     features = torch.cat([seen, seen.square(), time, time.square(), time**3, torch.ones_like(time)], -1).flatten(0, 1)
     returns = _sums_ahead(rewards.detach().double(), discount).flatten()
-    # In float64, since observations may be next to constant.
+    # In float64 and of one scale, since observations may be next to constant.
+    features = features / features.abs().amax(0).clamp(min=1)
     gram = features.mT @ features / len(returns) + 1e-8 * torch.eye(features.shape[-1]).to(features)
     weights = torch.linalg.solve(gram, features.mT @ returns / len(returns))
     return (features @ weights).reshape(rewards.shape).to(rewards.dtype)
@@ -83,8 +84,8 @@ def _sums_ahead(x: Tensor, factor: float) -> Tensor:
     """Return at each step the sum of what comes from there on, discounted: one product with a triangular matrix."""
     steps = torch.arange(len(x), device=x.device)
     ahead = steps - steps[:, None]
-    weights = torch.where(ahead >= 0, torch.tensor(factor).to(x) ** ahead.clamp(min=0), 0.0)
-    return weights @ x
+    weights = torch.where(ahead >= 0, factor ** ahead.clamp(min=0).double(), 0.0)  # 0.999 is 1 in bfloat16
+    return (weights @ x.double()).to(x.dtype)
 
 
 def _check_steps(what: str, value: object, dim: int) -> None:

@@ -108,6 +108,9 @@ def check_environment(environment: Environment, task: PyTree, action: Tensor) ->
         raise TypeError(invalid(f"{name}.step", "return the next state and the reward", type(returned).__name__, fix))
     following, reward = returned
     _check_tensor(f"{name}.step's reward", reward, (count,), "Sum over what is not trajectories: .sum(-1).")
+    if not reward.is_floating_point():
+        fix = "Write .to(noise.dtype)."
+        raise TypeError(invalid(f"{name}.step's reward", "be a floating tensor", reward.dtype, fix))
     _check_state(f"{name}.step", following, count)
     if _form(following) != _form(state):
         what, fix = f"return states shaped as they come, {_shapes(state)}", "Return `{**state, ...}`."
@@ -122,9 +125,17 @@ def check_sizes(environment: Environment) -> None:
     check_count(f"{type(environment).__name__}.horizon", environment.horizon)
 
 
+def check_task(environment: Environment, task: Any, shape: tuple[int, ...]) -> None:
+    """Raise unless a task is a tensor of a shape."""
+    if not isinstance(task, Tensor) or tuple(task.shape) != shape:
+        got = tuple(task.shape) if isinstance(task, Tensor) else repr(task)
+        fix = f"Draw tasks of that shape, such as rl.FiniteTasks(torch.rand(10, {', '.join(map(str, shape))}))."
+        raise ValueError(invalid(f"task of {type(environment).__name__}", f"be a tensor {list(shape)}", got, fix))
+
+
 def _pure(what: str, function: Any, *args: Any) -> Any:
     """Return what a function of the environment returns; raise unless another call returns it too."""
-    before = tree_map(torch.clone, args)
+    before = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, args)
     first = function(*args)
     if not _same(before, args):
         fix = "Write `place = place + action`, not `place += action`."

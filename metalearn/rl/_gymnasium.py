@@ -32,6 +32,7 @@ class Gymnasium(Environment):
             `lambda environment, task: environment.set_attr("goal", task)`; None where tasks do not differ.
 
     Raises:
+        ImportError: If the package gymnasium is missing.
         TypeError: If an argument is of the wrong kind.
         ValueError: If `horizon` is below 1, or observations or actions are of another kind.
 
@@ -46,6 +47,9 @@ class Gymnasium(Environment):
     def __init__(
         self, make: Callable[[int], Any], horizon: int, set_task: Callable[[Any, Any], object] | None = None
     ) -> None:
+        from gymnasium.spaces import Box, Discrete  # which the rest of the package does not need
+        from gymnasium.vector import VectorEnv
+
         fix = 'Write rl.Gymnasium(lambda n: gymnasium.make_vec("Pendulum-v1", n), horizon=200), say.'
         check_function("Gymnasium's make", make, "be a function of the number of environments", fix=fix)
         check_count("Gymnasium's horizon", horizon, fix=fix)
@@ -54,9 +58,13 @@ class Gymnasium(Environment):
             check_function("Gymnasium's set_task", set_task, "be a function of environment and task", fix=fix)
         self.make, self.horizon, self.set_task = make, horizon, set_task
         self.simulators: dict[int, _Simulator] = {}
-        environment = self.simulator(1).environment
-        seen, done = environment.single_observation_space, environment.single_action_space
-        if not (len(seen.shape or ()) == 1 and (len(done.shape) == 1 or hasattr(done, "n"))):
+        environment: Any = self.simulator(1).environment
+        if not isinstance(environment, VectorEnv):
+            raise TypeError(invalid("what Gymnasium's make returns", "be a vector environment", environment, fix))
+        seen: Any = environment.single_observation_space
+        done: Any = environment.single_action_space
+        is_discrete = isinstance(done, Discrete) and done.start == 0
+        if not (len(seen.shape or ()) == 1 and (is_discrete or (isinstance(done, Box) and len(done.shape) == 1))):
             condition = "have observations that are vectors, and actions that are vectors or discrete"
             fix = "Wrap it, in gymnasium.wrappers.vector.FlattenObservation, say."
             raise ValueError(invalid("Gymnasium's environment", condition, f"{seen} and {done}", fix))
@@ -116,8 +124,9 @@ class _Simulator:
 
     def after(self, task: Any, seed: Any, actions: Any) -> tuple[Any, Any]:
         """Return observations and last rewards after actions `[n, num_steps, ...]`, from a reset."""
-        before = (task, seed, actions[:, :-1])
-        if not (actions.shape[1] and self._past and all(map(np.array_equal, self._past, before))):
+        before, past = (task, seed, actions[:, :-1]), self._past
+        self._past = None  # until it is where the arguments lead to, which an error may prevent
+        if not (actions.shape[1] and past and all(map(np.array_equal, past, before))):
             self._reset(task, seed)
             for step in range(actions.shape[1] - 1):
                 self._step(actions[:, step])
@@ -154,5 +163,5 @@ def simulate(adapter: int, task: Tensor, seed: Tensor, actions: Tensor, num_step
 
 @simulate.register_vmap
 def _simulate_tasks(*_: Any) -> NoReturn:
-    fix = 'Pass batching="loop" to the learner.'
+    fix = 'Pass batching="loop" to the learner, and an estimator other than EvolutionStrategies.'
     raise ValueError(invalid("learner's batching", 'be "loop" for Gymnasium environments', "vmap", fix))

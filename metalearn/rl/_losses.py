@@ -12,7 +12,7 @@ from metalearn._tree import tree_map
 from metalearn.functional import derive_key
 from metalearn.rl._advantages import advantages, fitted_values
 from metalearn.rl._base import Environment, check_sizes
-from metalearn.rl._policies import Policy
+from metalearn.rl._policies import Policy, check_action_size
 from metalearn.rl._rollout import Rollout, log_probs, rollout
 from metalearn.rl._surrogates import reinforce
 from metalearn.types import Batch, Episode, Params
@@ -48,6 +48,7 @@ class PolicyLoss:
         check_kind("policy", self.policy, Policy, "a Policy", "one: rl.GaussianPolicy(2, [100, 100], 2)")
         check_kind("environment", self.environment, Environment, "an Environment", "one: rl.Navigation2D()")
         check_sizes(self.environment)
+        check_action_size(self.environment, self.policy)
         check_count("num_trajectories", self.num_trajectories, fix="Pass num_trajectories=20.")
         check_function("surrogate", self.surrogate, fix="Pass rl.reinforce or rl.dice.")
         for what in ("baseline", "normalise"):
@@ -76,6 +77,9 @@ class PolicyLoss:
         if "recorded" not in _task_and_key(batch):
             new = self.rollout(params, {}, batch, step)
             return new, new.log_probs.detach()
+        if step >= (most := len(batch.x["recorded"].rewards)):
+            fix = f"Pass num_steps={most}, or the episodes that were given to rl.record."
+            raise ValueError(invalid("inner steps on kept trajectories", f"be at most {most}", step + 1, fix))
         kept: Rollout = tree_map(lambda leaf: leaf[step], batch.x["recorded"])
         now = log_probs(self.policy, params, kept.observations, kept.actions)
         return kept._replace(log_probs=now), kept.log_probs
@@ -128,7 +132,8 @@ def policy_gradient(
         environment: The environment.
         num_support: Number of trajectories of each inner step, at least 1.
         num_query: Number of trajectories of the adapted policy, at least 1.
-        surrogate: The inner loss's; `dice` makes the derivative through it unbiased.
+        surrogate: The inner loss's; `dice` makes the derivative through it unbiased, with `baseline=False,
+            normalise=False, discount=1.0`.
         query_surrogate: The outer loss's.
         options: Further attributes of both `PolicyLoss`.
 

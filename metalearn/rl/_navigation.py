@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from metalearn._checks import check_choice, check_count, check_positive
-from metalearn.rl._base import Environment
+from metalearn.rl._base import Environment, check_task
 from metalearn.types import PyTree
 
 
@@ -44,6 +44,7 @@ class Navigation2D(Environment):
 
     def reset(self, task: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """Return points at the origin, and the goal."""
+        check_task(self, task, (2,))
         goal = task.expand(len(noise), 2)
         return {"place": torch.zeros_like(goal), "goal": goal}
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from metalearn._checks import check_count, check_positive
-from metalearn.rl._base import Environment
+from metalearn.rl._base import Environment, check_task
 from metalearn.types import PyTree
 
 
@@ -39,6 +39,7 @@ class Pendulum(Environment):
 
     def reset(self, task: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """Return pendulums at most half a radian from hanging, and nearly at rest."""
+        check_task(self, task, (2,))
         angle, velocity = (noise - 0.5).unbind(-1)
         return {"angle": math.pi + angle, "velocity": velocity, "pendulum": task.expand(len(noise), 2)}
 

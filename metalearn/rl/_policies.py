@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from metalearn import models
-from metalearn._checks import check_positive
+from metalearn._checks import check_positive, invalid
+from metalearn.rl._base import Environment
 from metalearn.rl._tabular import choose
 
 
@@ -19,7 +20,12 @@ class Policy(nn.Module, ABC):
     """A module that maps observations `[..., observation_size]` to tensors that describe a distribution over actions.
 
     `sample` and `log_prob` are pure functions of these tensors, and use no parameter of the module.
+
+    Attributes:
+        action_size: Size of an action; for discrete ones their number.
     """
+
+    action_size: int
 
     @property
     @abstractmethod
@@ -59,6 +65,7 @@ class GaussianPolicy(Policy):
         check_positive("init_std", init_std, fix="Pass init_std=1.0.")
         super().__init__()
         self.network = models.mlp(observation_size, hidden, action_size)
+        self.action_size = action_size
         self.log_std = nn.Parameter(torch.full((action_size,), math.log(init_std)))
 
     @property
@@ -101,6 +108,7 @@ class CategoricalPolicy(Policy):
     def __init__(self, observation_size: int, hidden: Sequence[int], num_actions: int) -> None:
         super().__init__()
         self.network = models.mlp(observation_size, hidden, num_actions)
+        self.action_size = num_actions
 
     def forward(self, observation: Tensor) -> Tensor:
         """Return logits `[..., num_actions]`."""
@@ -108,8 +116,16 @@ class CategoricalPolicy(Policy):
 
     def sample(self, output: Any, noise: Tensor) -> Tensor:
         """Return indices of actions `[...]`."""
-        return choose(output.softmax(-1), noise)
+        return choose(output.to(noise.dtype).softmax(-1), noise)
 
     def log_prob(self, output: Any, action: Tensor) -> Tensor:
         """Return the logarithm of the probabilities, `[...]`."""
         return output.log_softmax(-1).gather(-1, action[..., None])[..., 0]
+
+
+def check_action_size(environment: Environment, policy: Policy) -> None:
+    """Raise unless a policy's actions are those of the environment."""
+    size, wanted = getattr(policy, "action_size", None), environment.action_size
+    if size != wanted:
+        condition, fix = f"be {wanted}, as {type(environment).__name__}'s", f"Give the policy {wanted} outputs."
+        raise ValueError(invalid("policy's action_size", condition, size, fix))

@@ -17,7 +17,9 @@ def record(learner: MetaLearner, episodes: Episode, *, keys: Tensor | None = Non
     """Return episodes that hold the trajectories of all inner steps and of the adapted policy.
 
     The learner's losses then use these instead of new ones, and `clipped` in the outer loss allows several outer steps
-    on them: `kept = rl.record(learner, episodes)`, then as often as wanted `learner(kept).backward()`.
+    on them: `kept = rl.record(learner, episodes, keys=keys)`, then as often as wanted
+    `learner(kept, keys=keys).backward()`. The keys matter to rules that draw random numbers. The loss's value stays
+    what the kept trajectories were paid.
 
     Args:
         learner: A learner with the losses of `policy_gradient`.
@@ -36,6 +38,11 @@ def record(learner: MetaLearner, episodes: Episode, *, keys: Tensor | None = Non
     if not (isinstance(support, SupportRollouts) and isinstance(query, QueryRollouts)):
         fix = "Write outer.MAML(policy, None, rule, num_steps=1, **rl.policy_gradient(policy, environment))."
         raise TypeError(invalid("learner's losses", "be those of rl.policy_gradient", support, fix))
+    estimator = learner.estimator
+    if "query" not in estimator.differentiates or getattr(estimator, "multi_step", None):
+        condition, fix = "differentiate the query loss after the last step alone", "Use outer.Unrolled()."
+        raise ValueError(invalid("estimator on kept trajectories", condition, estimator, fix))
+    episodes = Episode(*(_unrecorded(batch) for batch in episodes))
     keys = learner.check(episodes, keys)
 
     def kept(loss: PolicyLoss, batch: Batch, after: list[int]) -> Batch:
@@ -53,3 +60,8 @@ def record(learner: MetaLearner, episodes: Episode, *, keys: Tensor | None = Non
 
     of_support = kept(support.loss, episodes.support, list(range(learner.num_steps)))
     return Episode(of_support, kept(query.loss, episodes.query, [learner.num_steps]))
+
+
+def _unrecorded(batch: Batch) -> Batch:
+    """Return a batch without the trajectories that an earlier call has kept, which adaptation would use."""
+    return batch._replace(x={name: leaf for name, leaf in batch.x.items() if name != "recorded"})

@@ -11,7 +11,7 @@ from metalearn._modules import call_model
 from metalearn._tree import tree_detach, tree_map
 from metalearn.functional import derive_key, uniform
 from metalearn.rl._base import Environment, check_environment, check_sizes
-from metalearn.rl._policies import Policy
+from metalearn.rl._policies import Policy, check_action_size
 from metalearn.types import Params, PyTree
 
 
@@ -60,11 +60,13 @@ def rollout(
     check_kind("policy", policy, Policy, "a Policy", "one: rl.GaussianPolicy(2, [100, 100], 2)")
     check_count("num_trajectories", num_trajectories, fix="Pass num_trajectories=20.")
     check_sizes(environment)
+    check_action_size(environment, policy)
     fixed = tree_detach(params)
-    dtype = next(iter(fixed.values()), next(policy.parameters())).dtype
+    dtype = next(iter([*fixed.values(), *policy.parameters()])).dtype
     task = tree_map(lambda leaf: leaf.to(dtype) if leaf.is_floating_point() else leaf, task)
     shape = (environment.horizon, num_trajectories)
-    of_policy = uniform(derive_key(key, 0), (*shape, policy.noise_size), dtype=dtype)
+    wide = torch.promote_types(dtype, torch.float32)  # bfloat16 has 128 uniform numbers
+    of_policy = uniform(derive_key(key, 0), (*shape, policy.noise_size), dtype=wide)
     of_steps = uniform(derive_key(key, 1), (*shape, environment.noise_size), dtype=dtype)
     of_reset = uniform(derive_key(key, 2), (num_trajectories, environment.noise_size), dtype=dtype)
     state = environment.reset(task, of_reset)
@@ -72,6 +74,7 @@ def rollout(
     for step in range(environment.horizon):
         observation = environment.observe(state)
         action = policy.sample(call_model(policy, fixed, observation), of_policy[step])
+        action = action.to(dtype) if action.is_floating_point() else action
         if step == 0 and not in_transform():  # a learner's first call comes here with one task
             check_environment(environment, task, action)
         state, reward = environment.step(state, action, of_steps[step])

@@ -7,6 +7,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from metalearn._checks import check_choice, check_count, check_kind, invalid
+from metalearn._random import random_numbers_kept
 from metalearn.models._batch_statistics import BATCH_STATISTICS, use_batch_statistics
 from metalearn.search._cell import Cell, Network
 from metalearn.search._operators import OPERATORS
@@ -183,7 +184,7 @@ def cost(network: Network, in_channels: int, num_classes: int, *, image_size: in
         if isinstance(module, nn.Conv2d | nn.Linear):  # a weight takes part once in every pixel of its output
             multiply_adds += module.weight.numel() * output[0].numel() // output.shape[1]
 
-    with torch.random.fork_rng(devices=[]), torch.no_grad():  # the start is of no interest
+    with random_numbers_kept(), torch.no_grad():  # the start is of no interest
         model = build(network, in_channels, num_classes, image_size=image_size)
         for module in model.modules():
             module.register_forward_hook(count)

@@ -105,16 +105,19 @@ class Cell:
         >>> Cell([first, second]).canonical() == Cell([second, first]).canonical()
         True
         """
-        blocks, index = [block.renamed({}) for block in self.blocks], 0
-        while index < len(blocks) - 1:
-            first, second = blocks[index : index + 2]
-            if index in second.inputs or first <= second:
-                index += 1
-                continue
-            swapped = {index: index + 1, index + 1: index}
-            blocks[index:] = [second, first, *(block.renamed(swapped) for block in blocks[index + 2 :])]
-            index = 0  # every swap makes the list of blocks smaller, so that this ends
-        return Cell(blocks)
+        return Cell(self._from({}))
+
+    def _from(self, names: dict[int, int]) -> list[Block]:
+        """Return the least list of the blocks that have no new name yet, each after what it refers to."""
+        ready = {
+            index: block.renamed(names)
+            for index, block in enumerate(self.blocks)
+            if index not in names and all(name < 0 or name in names for name in block.inputs)
+        }
+        if not ready:
+            return []
+        least = min(ready.values())  # several blocks may be alike, and differ in what refers to them
+        return [least, *min(self._from({**names, i: len(names)}) for i, block in ready.items() if block == least)]
 
     def to_json(self) -> str:
         """Return the cell as JSON."""

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,5 +101,7 @@ class Log:
 
 def name_of(score: Any) -> str:
     """Return what a function, or the class of an object that is called, is named."""
+    while isinstance(score, partial):
+        score = score.func
     kind = score if hasattr(score, "__qualname__") else type(score)
     return f"{kind.__module__}.{kind.__qualname__}"

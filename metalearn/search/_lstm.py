@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metalearn._checks import check_count, check_positive
+from metalearn._random import random_numbers_kept
 from metalearn.search._cell import Cell
 from metalearn.search._operators import OPERATORS
 from metalearn.search._surrogate import Predict, Surrogate, sides
@@ -50,9 +51,9 @@ class LSTMRanker(Surrogate):
         """Train all members."""
         names = list(OPERATORS)
         read = sentences(cells, names)
-        farthest = max(int(tokens.max()) for _, tokens in read)
+        farthest = max(int(tokens[..., 1].max()) for _, tokens in read)
         seeds = torch.randint(2**31, (self.num_members,), generator=generator).tolist()
-        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        with random_numbers_kept(), torch.enable_grad():
             members = []
             for seed in seeds:
                 torch.default_generator.manual_seed(seed)

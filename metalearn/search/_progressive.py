@@ -122,7 +122,7 @@ class ProgressiveSearch:
             with ThreadPoolExecutor(1) as own:
                 return self.run(score, executor=own, log=log)
         check_kind("executor", executor, Executor, "an Executor", "ProcessPoolExecutor(2)")
-        _check_sends(executor, score)
+        _check_sends(executor, score, self.operators)
         return _Run(self, score, executor, Log(log, score)).all()
 
 
@@ -197,11 +197,12 @@ class _Run:
         return chosen
 
     def _try(self, cells: list[Cell]) -> None:
-        """Let all cells be judged that the log does not know, and take their trials."""
+        """Let all cells be judged that have no score in the log, and take their trials."""
         futures: dict[Future[Trial], Cell] = {}
         try:
             for cell in cells:
-                if cell not in self.log.trials:
+                known = self.log.trials.get(cell)
+                if known is None or known.score is None:  # a failure of another run is tried again
                     futures[self.executor.submit(judge, self.score, cell)] = cell
             for future in as_completed(futures):
                 self.log.add(future.result())
@@ -232,16 +233,21 @@ def judge(score: Score, cell: Cell) -> Trial:
         return Trial(cell, None, f"{type(error).__name__}: {error}", perf_counter() - start)
 
 
-def _arrived(score: Score) -> None:
-    """Do nothing, in a worker."""
+def _arrived(score: Score, operators: tuple[str, ...]) -> list[str]:
+    """Return the operators that a worker does not know."""
+    return [name for name in operators if name not in OPERATORS]
 
 
-def _check_sends(executor: Executor, score: Score) -> None:
-    """Raise unless the executor can send the score to a worker."""
+def _check_sends(executor: Executor, score: Score, operators: tuple[str, ...]) -> None:
+    """Raise unless the executor can send the score to a worker that knows the operators."""
     try:
-        executor.submit(_arrived, score).result()
+        unknown = executor.submit(_arrived, score, operators).result()
     except Exception as error:
         fix = "Define the score at the top level of a module that workers can import, or pass ThreadPoolExecutor(2)."
         raise TypeError(
             invalid("executor", "send the score to its workers", f"{type(error).__name__}: {error}", fix)
         ) from error
+    if unknown:
+        fix = "Add them to search.OPERATORS in the module of the score, which workers import."
+        condition = f"know the operators {list(operators)}"
+        raise ValueError(invalid("executor's workers", condition, f"none of {unknown}", fix))

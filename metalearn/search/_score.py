@@ -1,21 +1,19 @@
 """The score of a cell: a short meta-training, and the accuracy on unseen tasks."""
 
 from dataclasses import dataclass
-from threading import Lock
 
 import torch
 import torch.nn.functional as F
 
 from metalearn import inner, outer
 from metalearn._checks import as_device, check_count, check_kind, check_positive
+from metalearn._random import random_numbers_kept
 from metalearn.data import TaskDistribution
 from metalearn.evaluation import evaluate
 from metalearn.functional import accuracy
 from metalearn.search._build import build
 from metalearn.search._cell import Cell, Network
 from metalearn.training import fit
-
-DRAWING = Lock()
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ class ReptileScore:
         channels, size = support.x.shape[2], support.x.shape[-1]
         network = Network(cell, self.num_cells, self.num_filters)
         # The start is drawn from the random numbers of all threads, which get theirs back.
-        with DRAWING, torch.random.fork_rng(devices=[]):
+        with random_numbers_kept():
             torch.default_generator.manual_seed(self.seed)
             model = build(network, channels, int(support.y.max()) + 1, image_size=size)
         return self.judge(model)

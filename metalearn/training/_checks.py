@@ -50,11 +50,14 @@ def check_keep_best(keep_best: Any, learner: MetaLearner | Replicas) -> None:
         raise ValueError(invalid("keep_best of replicas", "be 1", keep_best, fix))
 
 
-def check_scheduler(scheduler: Any, validate: Any) -> None:
-    """Raise unless this is a scheduler that gets what it asks for, or None."""
+def check_scheduler(scheduler: Any, optimizer: Any, validate: Any) -> None:
+    """Raise unless this is a scheduler of the optimizer that gets what it asks for, or None."""
     if not (scheduler is None or isinstance(scheduler, LRScheduler | ReduceLROnPlateau)):
         fix = "Pass torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_iterations), say."
         raise TypeError(invalid("scheduler", "be one of torch.optim.lr_scheduler", repr(scheduler), fix))
+    if scheduler is not None and scheduler.optimizer is not optimizer:
+        fix = "Make it of the optimizer that fit is given: CosineAnnealingLR(optimizer, num_iterations), say."
+        raise ValueError(invalid("scheduler", "be the optimizer's", "one of another optimizer", fix))
     if isinstance(scheduler, ReduceLROnPlateau) and validate is None:
         fix = "Pass validate=tasks too."
         raise ValueError(invalid("ReduceLROnPlateau", "have a validation score", "validate=None", fix))

@@ -114,7 +114,7 @@ def fit(
         check_positive("max_grad_norm", max_grad_norm)
     check_optimizer(inside, optimizer)
     check_validation(validate)
-    check_scheduler(scheduler, validate)
+    check_scheduler(scheduler, optimizer, validate)
     check_callbacks(callbacks)
     if meta_batch_size is not None:
         check_count("meta_batch_size", meta_batch_size, fix="Write meta_batch_size=4, say.")
@@ -178,6 +178,10 @@ def _meta_step(run: Run, learner: Any, episodes: Episode, max_grad_norm: float |
         return total
 
     run.optimizer.step(closure)  # type: ignore[arg-type]
+    if run.processes.count > 1:  # the mean over the tasks of all, which is what one process would carry
+        carry = (inside.learner if isinstance(inside, Replicas) else inside).carry
+        for leaf in carry.buffers():
+            leaf.copy_(run.processes.sum(leaf) / run.processes.count)
     return seen[0]
 
 
@@ -190,12 +194,13 @@ def _clip(learner: MetaLearner | Replicas, max_norm: float) -> None:
 
 def _validate(run: Run, validate: Any, num_validation_tasks: int) -> None:
     """Score the learner, or every replica, and let history and scheduler know."""
-    was_training = run.learner.training
+    modes = [(module, module.training) for module in run.learner.modules()]
     run.learner.eval()
     try:
         scores = _scores(run.learner, validate, num_validation_tasks)
     finally:
-        run.learner.train(was_training)
+        for module, was_training in modes:
+            module.training = was_training
     run.history.record(run.iteration, scores, run.learner)
     if isinstance(run.scheduler, ReduceLROnPlateau):
         run.scheduler.step(scores.nanmean().item())

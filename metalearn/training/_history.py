@@ -106,6 +106,6 @@ def _replaced(
     return {
         name: tensor
         if name in constants
-        else torch.where(over_first_axes(which.to(tensor.device), tensor), tensor, old[name])
+        else torch.where(over_first_axes(which.to(tensor.device), tensor), tensor, old[name].to(tensor.device))
         for name, tensor in new.items()
     }

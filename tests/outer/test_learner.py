@@ -608,3 +608,21 @@ def test_convolutions_classify():
     assert (after.loss(episodes.support) < 0.5 * before.loss(episodes.support)).all()
     outputs = after(episodes.support.x)
     assert min(functional.accuracy(outputs[i], episodes.support.y[i]) for i in range(2)) >= 0.8
+
+
+class Decay(nn.Module):
+    """A criterion that holds a parameter of the model."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, output, target):
+        return F.mse_loss(output, target) + 0.1 * self.weight.square().sum()
+
+
+def test_a_criterion_may_not_hold_what_adapts():
+    model = models.mlp(1, [6], 1)
+    with pytest.raises(ValueError, match=r"criterion must hold no parameters that adapt; .*query_loss="):
+        outer.MAML(model, Decay(model[0].weight), inner.SGD(0.1), num_steps=1)
+    outer.MAML(model, Decay(model[0].weight), inner.SGD(0.1), num_steps=1, fast="2")

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from metalearn import inner, outer
+from metalearn import data, inner, models, outer
 from metalearn._tree import tree_map
 from tests.cases import keys, relative_difference, sine_learner
 
@@ -120,3 +121,14 @@ def test_orders_are_annealed_by_changing_the_estimator(episodes):
         for gradient, order in ((first, 1), (second, 2)):
             expected = sine_learner(estimator=outer.Unrolled(order)).estimate(episodes, keys()).gradient
             assert relative_difference(gradient, expected) < 1e-12
+
+
+def test_iterations_are_counted_exactly_in_bfloat16():
+    torch.manual_seed(0)
+    steps = outer.MultiStep(1000)
+    learner = outer.MAML(models.mlp(1, [2], 1).bfloat16(), F.mse_loss, inner.SGD(0.01), num_steps=2)
+    learner.estimator = outer.Unrolled(multi_step=steps)
+    learner.carry.keep(torch.tensor(256.0))
+    episodes = tree_map(torch.Tensor.bfloat16, data.Sinusoid(3, 3).sample(3))
+    learner(episodes)
+    assert learner.carry.value.item() == 257

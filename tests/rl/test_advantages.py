@@ -37,3 +37,15 @@ def test_bad_input():
         rl.advantages(torch.zeros(2, 3), torch.zeros(3, 3))
     with pytest.raises(ValueError, match=r"observations must be of shape \[horizon, .*; got \(2, 3\)"):
         rl.fitted_values(torch.zeros(2, 3), torch.zeros(2, 3))
+
+
+def test_a_discount_is_not_rounded():
+    rewards = torch.ones(200, 1)
+    exact = (1 - 0.999**200) / 0.001
+    assert rl.advantages(rewards.double(), discount=0.999)[0].item() == pytest.approx(exact, rel=1e-12)
+    assert rl.advantages(rewards.bfloat16(), discount=0.999)[0].item() == pytest.approx(exact, rel=1e-2)
+
+
+def test_large_constant_observations_have_values():
+    values = rl.fitted_values(torch.full((50, 4, 2), 700.0), torch.ones(50, 4))
+    assert values.isfinite().all()

@@ -165,3 +165,30 @@ def test_bad_input():
         POINTS.reset({"goal": torch.zeros(2)}, torch.zeros(1, 1))
     with pytest.raises(ValueError, match=r'batching must be "loop" for Gymnasium .*; got vmap\. Pass batching'):
         learner_of(POINTS, new_policy())(GOALS.sample(2))
+
+
+class Shifted(Point):
+    action_space = spaces.Discrete(3, start=5)
+
+
+def test_environments_of_other_kinds():
+    with pytest.raises(TypeError, match=r"must be a vector environment; got .*Write rl\.Gymnasium"):
+        rl.Gymnasium(lambda count: gymnasium.make("Pendulum-v1"), 5)
+    with pytest.raises(ValueError, match=r"actions that are vectors or discrete; .*start=5"):
+        rl.Gymnasium(vector(Shifted), 5)
+
+
+def test_a_rollout_steps_once_an_action(monkeypatch):
+    counts = {"step": 0, "reset": 0}
+    for name in counts:
+        plain = getattr(Point, name)
+
+        def counted(self, *args, name=name, plain=plain, **kwargs):
+            counts[name] += 1
+            return plain(self, *args, **kwargs)
+
+        monkeypatch.setattr(Point, name, counted)
+    state = POINTS.reset(torch.tensor([0.5, 0.5]), torch.full((1, 1), 0.7))
+    for _ in range(5):
+        state, _ = POINTS.step(state, torch.ones(1, 2), torch.zeros(1, 1))
+    assert counts == {"step": 5, "reset": 1}

@@ -155,3 +155,23 @@ def test_bad_input(episodes):
         rl.PolicyLoss(policy, ENVIRONMENT)({}, {}, Batch(torch.zeros(2)))
     with pytest.raises(TypeError, match="learner's losses must be those of rl.policy_gradient"):
         rl.record(outer.MAML(policy, torch.mean, inner.SGD(0.1), num_steps=1), episodes)
+
+
+def test_a_policy_acts_as_the_environment_is_acted_on():
+    for policy, environment in (
+        (rl.GaussianPolicy(2, [4], 1), rl.Navigation2D()),
+        (rl.CategoricalPolicy(1, [], 2), rl.bandit(3)),
+    ):
+        wanted = f"policy's action_size must be {environment.action_size}, as .*; got {policy.action_size}. Give"
+        with pytest.raises(ValueError, match=wanted):
+            rl.PolicyLoss(policy, environment)
+
+
+@pytest.mark.parametrize("estimator", [outer.Unrolled(), outer.ForwardMode(), outer.EvolutionStrategies(2)], ids=repr)
+def test_tables_run_under_every_derivative(estimator):
+    policy, tasks = rl.CategoricalPolicy(1, [], 3).double(), rl.FiniteTasks(torch.rand(4, 1, 3).double())
+    options = {"learn_init": False} if isinstance(estimator, outer.ForwardMode) else {}
+    losses = rl.policy_gradient(policy, rl.bandit(3, horizon=2), num_support=4, num_query=4)
+    rule = inner.LearnedRate(inner.SGD(0.1))
+    of = outer.MetaLearner(policy, None, rule, num_steps=2, estimator=estimator, **losses, **options)
+    assert of(tasks.sample(2)).isfinite()

@@ -18,3 +18,10 @@ def test_navigation_moves_and_pays_by_distance():
         assert paid.item() == pytest.approx(first)
         state, paid = environment.step(state, torch.tensor([[9.0, -9.0]]), torch.zeros(1, 0))
         assert torch.allclose(environment.observe(state), torch.tensor([[0.1, -0.1]]))
+
+
+def test_a_task_of_another_shape():
+    with pytest.raises(ValueError, match=r"task of Navigation2D must be a tensor \[2\]; got \(1,\)\. Draw tasks"):
+        rl.Navigation2D().reset(torch.zeros(1), torch.zeros(3, 0))
+    with pytest.raises(ValueError, match=r"task of Pendulum must be a tensor \[2\]; got 0\.5\."):
+        rl.Pendulum().reset(0.5, torch.zeros(3, 2))

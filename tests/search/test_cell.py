@@ -1,4 +1,5 @@
 import itertools
+import random
 
 import pytest
 
@@ -65,3 +66,19 @@ def test_bad_input(call, error, message):
     with pytest.raises(error) as raised:
         call()
     assert message in str(raised.value)
+
+
+def test_all_orders_of_a_cell_have_one_form():
+    def orders(blocks, names):
+        if len(names) == len(blocks):
+            yield Cell([blocks[index].renamed(names) for index in names])
+        for index, block in enumerate(blocks):
+            if index not in names and all(name < 0 or name in names for name in block.inputs):
+                yield from orders(blocks, {**names, index: len(names)})
+
+    names = ("avg_pool_3x3", "conv_3x3", "identity", "max_pool_3x3")
+    draws = random.Random(0)
+    for _ in range(100):
+        sides = [(draws.choice(names), draws.randint(-2, index - 1)) for index in (0, 0, 1, 1, 2, 2)]
+        cell = Cell([Block(*sides[2 * index], *sides[2 * index + 1]) for index in range(3)])
+        assert len({order.canonical() for order in orders(cell.blocks, {})}) == 1

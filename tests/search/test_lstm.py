@@ -9,6 +9,8 @@ from metalearn.search._surrogate import rank_correlation
 from tests.search.cases import SPACE, Structured
 from tests.search.test_progressive import SEARCH
 
+GENERATOR = torch.Generator()
+
 
 def test_it_ranks_cells_that_it_has_not_seen():
     generator = torch.Generator().manual_seed(0)
@@ -40,9 +42,14 @@ def test_sentences():
 
 
 def test_equal_scores_rank_nothing_and_larger_cells_are_read():
-    predict = LSTMRanker(num_members=1).fit(SPACE[:2], torch.ones(2, dtype=torch.float64), torch.Generator())
-    deep = Cell([Block("identity", index - 1, "identity", -2) for index in range(4)])
-    assert predict([deep, SPACE[0]]).shape == (2,)
+    one, scores = Block("identity", -1, "identity", -2), torch.arange(2, dtype=torch.float64)
+    predict = LSTMRanker(num_members=1).fit(
+        [Cell([one]), Cell([Block("conv_3x3", -1, "identity", -2)])], scores, GENERATOR
+    )
+    above, beside = predict([Cell([one, Block("identity", name, "identity", -2)]) for name in (0, -1)])
+    assert above == beside  # what is farther than it has seen is as far as that
+    predict = LSTMRanker(num_members=1).fit(SPACE[:2], torch.ones(2, dtype=torch.float64), GENERATOR)
+    assert predict([Cell([one] * 4), SPACE[0]]).shape == (2,)
 
 
 @pytest.mark.parametrize("name", ["num_members", "hidden_size", "num_steps", "lr"])

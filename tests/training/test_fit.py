@@ -250,3 +250,19 @@ def test_a_validation_that_is_no_number():
     optimizer = torch.optim.SGD(learner.parameters(), lr=0.1)
     with pytest.raises(TypeError, match="validate must return a number; got None"):
         fit(learner, sine_episodes(), optimizer, 1, validate=lambda learner: None, progress=False)
+
+
+def test_validation_leaves_every_module_in_its_mode():
+    model = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Dropout(0.5), torch.nn.Linear(4, 1))
+    learner = outer.MAML(model, F.mse_loss, inner.SGD(0.01), num_steps=1)
+    model[1].eval()
+    optimizer = torch.optim.Adam(learner.parameters())
+    fit(learner, TASKS, optimizer, 1, meta_batch_size=2, validate=TASKS, num_validation_tasks=2, progress=False)
+    assert [model.training, model[1].training] == [True, False]
+
+
+def test_a_scheduler_of_another_optimizer():
+    learner = sine_learner()
+    optimizer, other = (torch.optim.SGD(learner.parameters(), lr=0.1) for _ in range(2))
+    with pytest.raises(ValueError, match="scheduler must be the optimizer's; got one of another optimizer"):
+        fit(learner, TASKS, optimizer, 1, scheduler=CosineAnnealingLR(other, 1))

@@ -10,7 +10,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from metalearn import data, fit, inner
+from metalearn import data, fit, inner, outer
 from tests.cases import keys, sine_episodes, sine_learner, task
 
 TASKS = data.Sinusoid(k_shot=5, num_query=5)
@@ -18,6 +18,10 @@ TASKS = data.Sinusoid(k_shot=5, num_query=5)
 
 def rates():
     return sine_learner(inner.MetaSGD(0.01), fast=["2", "4"])
+
+
+def carrying():
+    return sine_learner(inner.Adam(0.01), estimator=outer.ParameterDifference(keep_state=True))
 
 
 def gradients(learner, part):
@@ -70,6 +74,7 @@ def one_of_two(rank, folder):
         "training": training(DistributedDataParallel(rates()), 6),
         "stopped": training(DistributedDataParallel(rates()), 4, folder / "run"),
         "resumed": training(DistributedDataParallel(rates()), 6, folder / "run"),
+        "carried": training(DistributedDataParallel(carrying()), 4),
         "sharded": sharded(mesh),
         "odd": refusal(meta_batch_size=3),
         "not shared": refusal(folder=folder / f"own {rank}", num_iterations=2),
@@ -114,6 +119,12 @@ def test_fit_does_what_one_process_does(logs):
     loss, parameters = training(rates(), 6)
     for log in logs:
         assert_close(log["training"], (loss, parameters))
+
+
+def test_what_an_estimator_carries_is_the_mean_over_all_tasks(logs):
+    expected = training(carrying(), 4)
+    for log in logs:
+        assert_close(log["carried"], expected)
 
 
 def test_goes_on_from_a_checkpoint(logs):
