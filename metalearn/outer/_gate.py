@@ -13,11 +13,13 @@ from metalearn.functional import draw_keys
 from metalearn.outer._learner_checks import (
     check_device,
     check_episodes,
+    check_judged,
     check_keys,
     check_norms,
     check_precision,
     check_support_batches,
     check_task_axis,
+    warn_of_single_examples,
 )
 from metalearn.outer._probe import check_gradient, check_losses, warn_of_new_statistics
 from metalearn.types import Batch, Episode
@@ -54,7 +56,8 @@ class Gate:
         self.once("gradient", learner, lambda: _check_gradient(learner, *take((episodes, keys), 0)))
 
     def data(self, learner: "MetaLearner", data: Any, support: Batch) -> None:
-        """Raise unless data and learner agree on the device, and the support set on its number of parts."""
+        """Raise unless data and learner agree on device and sets, and the support set on its number of parts."""
+        check_judged(learner.problem, data if isinstance(data, Episode) else Episode(data, data))
         check_device(data, learner.device)
         check_norms(learner.model, learner.problem)
         check_precision(learner.device.type, learner.dtype)
@@ -86,6 +89,7 @@ def _kinds(data: Any) -> tuple[Any, ...]:
 def _check_losses(learner: "MetaLearner", episodes: Episode) -> None:
     check_losses(learner.problem, learner.meta, episodes, learner)
     warn_of_new_statistics(learner.model)
+    warn_of_single_examples(episodes)
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """What `MetaLearner` refuses, before anything is computed: by its arguments and by the shapes it is called on."""
 
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -132,7 +133,10 @@ def check_episodes(episodes: Any) -> int:
     """Return the number of tasks; raise unless the episodes' shapes agree."""
     if not (isinstance(episodes, Episode) and all(isinstance(batch, Batch) for batch in episodes)):
         fix = "Pass tasks.sample(25), or Episode(Batch(x, y), Batch(x, y)) with a leading task axis."
-        raise TypeError(invalid("episodes", "be an Episode of two Batches", type(episodes).__name__, fix))
+        got = type(episodes).__name__
+        if isinstance(episodes, Episode):
+            got += " of " + " and ".join(type(batch).__name__ for batch in episodes)
+        raise TypeError(invalid("episodes", "be an Episode of two Batches", got, fix))
     return check_task_axis({"support": episodes.support, "query": episodes.query})
 
 
@@ -171,6 +175,31 @@ def _check_examples(name: str, x: Any, y: Any, weight: Any) -> None:
         got = f"{name}.x {tuple(x.shape)} and {name}.y {tuple(y.shape)}"
         fix = "Both begin with [num_tasks, num_examples]."
         raise ValueError(invalid("inputs and targets", "agree on tasks and examples", got, fix))
+    if {leaf.shape[1] for leaf in tree_leaves(x) if leaf.dim() > 1} == {0}:
+        shapes = [tuple(leaf.shape) for leaf in tree_leaves(x)]
+        fix = "Every tensor begins with [num_tasks, num_examples]."
+        raise ValueError(invalid(f"{name}.x", "have at least 1 example", shapes, fix))
+
+
+def check_judged(problem: Problem, episodes: Episode) -> None:
+    """Raise if a loss is of a set that is left out."""
+    for name, batch in zip(Episode._fields, episodes, strict=True):
+        if isinstance(getattr(problem, f"{name}_loss"), OnSupport | OnQuery) and not tree_leaves(batch):
+            fix = "Pass data.SupportAsQuery(tasks), or Episode(support, support)." if name == "query" else ""
+            condition = f"have the examples that the {name} loss is measured on"
+            raise ValueError(invalid(f"{name} set", condition, "none", fix))
+
+
+def warn_of_single_examples(episodes: Episode) -> None:
+    """Warn of tasks of one example without features, which are rather the examples of one task."""
+    # What adaptation is given has no query set; without targets it is no regression.
+    parts = [part for batch in episodes if tree_leaves(batch) for part in (batch.x, batch.y)]
+    shapes = {tuple(part.shape) if isinstance(part, Tensor) and part.is_floating_point() else () for part in parts}
+    num_tasks = len(tree_leaves(parts)[0])
+    if num_tasks > 1 and shapes == {(num_tasks, 1)}:
+        got = f"{(num_tasks, 1)}, {num_tasks} tasks of one example each"
+        fix = f"For one task of {num_tasks} examples write x[None], y[None]."
+        warnings.warn(invalid("x and y", "be [num_tasks, num_examples, ...]", got, fix), stacklevel=2)
 
 
 def check_device(batches: Any, device: torch.device) -> None:

@@ -8,26 +8,22 @@ from typing import Any
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from metalearn._checks import invalid
 from metalearn._computable import computable
 from metalearn._modules import call_model
 from metalearn._random import random_numbers_kept
 from metalearn._tasks import take
-from metalearn._tree import tree_flatten, tree_leaves
-from metalearn.functional import ModelLoss, OnQuery, OnSupport, cross_entropy
-from metalearn.models import BatchNorm, FrozenNorm
+from metalearn._tree import tree_detach, tree_flatten, tree_leaves
+from metalearn.functional import OnQuery, OnSupport
+from metalearn.models import FrozenNorm
 from metalearn.outer._base import MetaGradient
+from metalearn.outer._captured import captured
+from metalearn.outer._criterion_checks import bare, check_label_axes, check_targets, check_weights, judges_targets
 from metalearn.outer._per_task import PerTask
 from metalearn.outer._reverse_mode import ReverseMode
 from metalearn.types import Batch, Episode, Estimate, Meta, Problem
-
-CLASS_INDICES: tuple[Any, ...] = (F.cross_entropy, F.nll_loss, nn.CrossEntropyLoss, nn.NLLLoss)
-ELEMENTWISE: tuple[Any, ...] = (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss)
-ELEMENTWISE += (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
 
 
 def check_losses(problem: Problem, meta: Meta, episodes: Episode, learner: nn.Module) -> None:
@@ -35,13 +31,18 @@ def check_losses(problem: Problem, meta: Meta, episodes: Episode, learner: nn.Mo
 
     Raises:
         TypeError: If a loss is no tensor, or does not take the weights or the labels that are given.
-        ValueError: If a loss cannot be computed or is no scalar, a label of any task is out of range, outputs and
-            targets differ in shape, or the model writes into a buffer.
+        ValueError: If a loss cannot be computed, is no scalar or depends on a parameter that it is not given, labels
+            have no axis of examples or one of any task is out of range, outputs and targets differ in shape, or the
+            model writes into a buffer.
     """
+    learned = {id(leaf) for leaf in tree_leaves(meta)}
+    constants = {id(tensor) for tensor in (*learner.parameters(), *learner.buffers())} - learned
+    names = {id(param): name for name, param in learner.named_parameters()}
     with torch.no_grad(), _same_random_numbers(tree_leaves(meta)[0].device), _buffers_unwritten(learner):
         for name, batch in zip(Episode._fields, episodes, strict=True):
             if name == "support" or tree_leaves(batch):
-                _check_loss(name, problem, meta, episodes, batch)
+                foreign = _check_loss(name, problem, tree_detach(meta), episodes, batch)
+                _check_captures(name, problem, [leaf for leaf in foreign if id(leaf) not in constants], names)
 
 
 def check_gradient(
@@ -103,11 +104,17 @@ def check_rule(problem: Problem, meta: Meta, key: Tensor) -> None:
 
     Raises:
         TypeError: If it does not return a dict of updates and the next state.
-        ValueError: If the updates are not named and shaped as the parameters, or the state changes its structure.
+        ValueError: If the updates are not named and shaped as the parameters, the state changes its structure, or the
+            rule depends on a parameter of its own that is not in `init_meta`.
     """
-    state = problem.rule.init_state(meta.rule, meta.init, key)
     zeros = {name: torch.zeros_like(param) for name, param in meta.init.items()}
-    returned = problem.rule.update(meta.rule, zeros, state, meta.init, key.new_zeros((), dtype=torch.float), 0)
+    loss = key.new_zeros((), dtype=torch.float)
+
+    def update() -> Any:
+        state = problem.rule.init_state(meta.rule, meta.init, key)
+        return problem.rule.update(meta.rule, zeros, state, meta.init, loss, 0), state
+
+    (returned, state), foreign = captured(update)
     what = f"update of {problem.rule}"
     if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[0], dict)):
         fix = "Write `return updates, state`."
@@ -120,21 +127,43 @@ def check_rule(problem: Problem, meta: Meta, key: Tensor) -> None:
         fix = "Return the state as init_state shapes it."
         got_spec = tree_flatten(returned[1])[1]
         raise ValueError(invalid(f"state of {problem.rule}", "keep its structure", got_spec, fix))
+    if foreign:
+        own = f"one of shape {tuple(foreign[0].shape)}, which nothing would learn"
+        fix = "Return it from init_meta and take it from meta, or detach it."
+        raise ValueError(invalid(type(problem.rule).__name__, "hold no parameters but those of init_meta", own, fix))
 
 
-def _check_loss(name: str, problem: Problem, meta: Meta, episodes: Episode, batch: Batch) -> None:
+def _check_loss(name: str, problem: Problem, meta: Meta, episodes: Episode, batch: Batch) -> list[Tensor]:
+    """Compute a loss, and return the tensors that require grad which it depends on."""
     on = getattr(problem, f"{name}_loss")
     explained = partial(_explained, name, meta, batch)
     if isinstance(on, OnSupport | OnQuery):
-        _check_weights(on.loss, batch)
-        if _judges_targets(on.loss, batch.y):
+        check_weights(on.loss, batch)
+        if judges_targets(on.loss, batch.y):
+            check_label_axes(name, bare(on.loss.criterion), batch.y)
             with explained():
                 tensors = on.loss.model_tensors(meta.init, meta.shared)
                 output = call_model(on.loss.model, tensors, take(batch.x, 0))
-            _check_targets(name, _bare(on.loss.criterion), output, batch.y)
+            check_targets(name, bare(on.loss.criterion), output, batch.y)
     with explained():
-        loss = on(meta.init, meta.shared, take(episodes, 0), *([0] if name == "support" else []))
+        step = [0] if name == "support" else []
+        loss, foreign = captured(lambda: on(meta.init, meta.shared, take(episodes, 0), *step))
     _check_scalar(name, loss)
+    return foreign
+
+
+def _check_captures(name: str, problem: Problem, foreign: list[Tensor], names: dict[int, str]) -> None:
+    """Raise if a loss depends on tensors that it is not given, which require grad and would never get one."""
+    if foreign:
+        on = getattr(problem, f"{name}_loss")
+        what = f"model and {on.loss.name}" if isinstance(on, OnSupport | OnQuery) else f"{name}_loss"
+        first = foreign[0]
+        got = f"one of shape {tuple(first.shape)}, which nothing would learn"
+        fix = "Pass an nn.Module that owns it, which is then learned, or detach it."
+        if id(first) in names:
+            got = f"{names[id(first)]}, whose gradient would be lost"
+            fix = "Take it from the arguments of a support_loss or query_loss, or detach it."
+        raise ValueError(invalid(what, "capture no parameters", got, fix))
 
 
 @contextmanager
@@ -198,62 +227,10 @@ def _check_scalar(name: str, loss: Any) -> None:
         raise ValueError(invalid(f"{name} loss", "be a scalar", f"shape {tuple(loss.shape)}", fix))
 
 
-def _check_weights(loss: ModelLoss, batch: Batch) -> None:
-    """Raise if weights of examples would not reach a batch normalisation layer, or the criterion."""
-    if not tree_leaves(batch.weight):
-        return
-    norms = [(name, module) for name, module in loss.model.named_modules() if isinstance(module, _BatchNorm)]
-    if deaf := [name for name, norm in norms if not isinstance(norm, BatchNorm)]:
-        fix = "Wrap the model: models.use_batch_statistics(model)."
-        raise ValueError(invalid("batch normalisation", "weigh examples as their batch does", f"plain {deaf}", fix))
-    if _is_one_of(_bare(loss.criterion), CLASS_INDICES + ELEMENTWISE):
-        fix = "Write a criterion (output, target, weight) -> scalar, such as functional.cross_entropy."
-        raise TypeError(invalid("criterion", "take a weight for every example", loss.criterion, fix))
-
-
-def _bare(criterion: Any) -> Any:
-    while isinstance(criterion, partial):
-        criterion = criterion.func
-    return criterion
-
-
-def _judges_targets(loss: ModelLoss, target: Any) -> bool:
-    """Return whether it is known what targets the criterion takes."""
-    known = (*CLASS_INDICES, *ELEMENTWISE, cross_entropy)
-    return _is_one_of(_bare(loss.criterion), known) and isinstance(target, Tensor)
-
-
-def _check_targets(name: str, criterion: Any, output: Any, target: Tensor) -> None:
-    """Raise if targets do not fit the model's output: a label without a logit kills a process that uses a GPU."""
-    if not isinstance(output, Tensor):
-        fix = "Return a tensor, or write a criterion that takes what it returns."
-        raise TypeError(invalid("model", f"give {name} outputs that are a tensor", type(output).__name__, fix))
-    if _is_one_of(criterion, ELEMENTWISE):
-        if output.shape != target.shape[1:]:
-            got = f"{tuple(output.shape)} and {tuple(target.shape[1:])}"
-            fix = "Give y the model's shape: y[..., None], say."
-            raise ValueError(invalid(f"{name} outputs and targets", "have one shape", got, fix))
-    elif target.dim() == 2 and target.dtype != torch.int64:
-        raise TypeError(invalid(f"{name} labels", "be of int64", target.dtype, "Write y.long()."))
-    elif not target.is_floating_point() and output.dim() > 1:
-        _check_labels(name, target[target != getattr(criterion, "ignore_index", -100)], output.shape[1])
-
-
-def _check_labels(name: str, labels: Tensor, num_classes: int) -> None:
-    if labels.numel() and not (labels.min() >= 0 and labels.max() < num_classes):
-        got = f"labels from {labels.min().item()} to {labels.max().item()}"
-        condition = f"be below the model's {num_classes} outputs and at least 0"
-        raise ValueError(invalid(f"{name} labels", condition, got, "Give the model n_way outputs."))
-
-
 def _reverse_mode(estimator: MetaGradient) -> ReverseMode | None:
     if isinstance(estimator, PerTask):
         return _reverse_mode(estimator.estimator)
     return estimator if isinstance(estimator, ReverseMode) else None
-
-
-def _is_one_of(criterion: Any, known: tuple[Any, ...]) -> bool:
-    return any(criterion is entry or (isinstance(entry, type) and isinstance(criterion, entry)) for entry in known)
 
 
 def _named(meta: Meta) -> dict[str, Tensor]:

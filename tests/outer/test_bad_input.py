@@ -8,7 +8,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from metalearn import inner, models, outer
+from metalearn import functional, inner, models, outer
 from metalearn.types import Batch, Episode
 from tests.cases import sine_episodes, sine_learner
 
@@ -184,9 +184,9 @@ class Unused(nn.Module):
         return self.used(x)
 
 
-def classify(label, criterion=F.cross_entropy):
+def classify(label, criterion=F.cross_entropy, weight=()):
     y = torch.full((2, 4), label)
-    batch = Batch(torch.rand(2, 4, 3), y)
+    batch = Batch(torch.rand(2, 4, 3), y, weight)
     return learner(nn.Linear(3, 5), criterion)(Episode(batch, batch))
 
 
@@ -209,6 +209,39 @@ class Faulty(inner.UpdateRule):
             "means": ({name: update.mean() for name, update in updates.items()}, state),
             "another state": (updates, {"new": loss}),
         }[self.kind]
+
+
+@dataclass(frozen=True)
+class Holding(inner.UpdateRule):
+    """Gradient descent with a rate of its own."""
+
+    rate: torch.Tensor
+
+    def update(self, meta, grads, state, params, loss, step):
+        return {name: -self.rate * grad for name, grad in grads.items()}, state
+
+
+class Unregistered(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head, self.body = nn.Linear(1, 1).double(), [nn.Linear(1, 1).double()]
+
+    def forward(self, x):
+        return self.head(self.body[0](x))
+
+
+SCALE = nn.Parameter(torch.ones((), dtype=torch.float64))
+SCALE_SQUARED = SCALE**2
+
+
+def decayed():
+    model = nn.Linear(1, 1).double()
+    return learner(model, lambda output, y: F.mse_loss(output, y) + model.weight.square().sum())(changed())
+
+
+def one_task(criterion):
+    batch = Batch(torch.rand(5, 3), torch.arange(5))
+    return learner(nn.Linear(3, 5), criterion)(Episode(batch, batch))
 
 
 AT_FIRST_CALL = {
@@ -310,7 +343,102 @@ AT_FIRST_CALL = {
     "weights for a criterion that takes none": (
         lambda: learner()(weighted(changed())),
         TypeError,
-        "Write a criterion (output, target, weight) -> scalar, such as functional.cross_entropy.",
+        "Write lambda o, y, w: (w * (o - y).square().mean(-1)).sum() / w.sum().",
+    ),
+    "weights for a criterion of classes that takes those of classes": (
+        lambda: classify(1, weight=torch.ones(2, 4)),
+        TypeError,
+        "criterion must take a weight for every example",
+    ),
+    "weights for a criterion of logits that would broadcast": (
+        lambda: learner(criterion=F.binary_cross_entropy_with_logits)(weighted(changed())),
+        TypeError,
+        "(w * F.binary_cross_entropy_with_logits(o, y, reduction='none').mean(-1)).sum() / w.sum()",
+    ),
+    "weights for a criterion of probabilities that would broadcast": (
+        lambda: learner(criterion=F.binary_cross_entropy)(weighted(changed())),
+        TypeError,
+        "(w * F.binary_cross_entropy(o, y, reduction='none').mean(-1)).sum() / w.sum()",
+    ),
+    "labels without a task axis": (
+        lambda: one_task(F.cross_entropy),
+        ValueError,
+        "support labels must be [num_tasks, num_examples]; got shape (5,). For one task write x[None] and y[None].",
+    ),
+    "labels without a task axis for our criterion": (
+        lambda: one_task(functional.cross_entropy),
+        ValueError,
+        "got shape (5,). For one task write x[None] and y[None].",
+    ),
+    "a parameter in a criterion": (
+        lambda: learner(criterion=lambda output, y: F.mse_loss(SCALE * output, y))(changed()),
+        ValueError,
+        "model and criterion must capture no parameters; got one of shape (), which nothing would learn. Pass an nn.Mod",
+    ),
+    "a parameter in a criterion that only adapts": (
+        lambda: learner(support_criterion=lambda output, y: F.mse_loss(SCALE * output, y)).adapt(changed().support),
+        ValueError,
+        "model and support_criterion must capture no parameters",
+    ),
+    "a parameter in a support loss": (
+        lambda: learner(support_loss=lambda params, *_: SCALE * params["0.weight"].sum())(changed()),
+        ValueError,
+        "support_loss must capture no parameters",
+    ),
+    "what a parameter has become": (
+        lambda: learner(query_loss=lambda params, *_: SCALE_SQUARED * params["0.weight"].sum())(changed()),
+        ValueError,
+        "query_loss must capture no parameters",
+    ),
+    "a module that a criterion does not own": (
+        lambda: learner(criterion=partial(LearnedLoss()))(changed()),
+        ValueError,
+        "Pass an nn.Module that owns it, which is then learned, or detach it.",
+    ),
+    "the model's own parameter in a criterion": (
+        lambda: decayed(),
+        ValueError,
+        "got model.weight, whose gradient would be lost. Take it from the arguments of a support_loss or query_loss",
+    ),
+    "a parameter that the model does not own": (
+        lambda: learner(Unregistered())(changed()),
+        ValueError,
+        "model and criterion must capture no parameters; got one of shape (1",
+    ),
+    "a parameter in a rule": (
+        lambda: learner(rule=Holding(SCALE))(changed()),
+        ValueError,
+        "Holding must hold no parameters but those of init_meta; got one of shape (), which nothing would learn.",
+    ),
+    "no support examples": (
+        lambda: learner()(changed(support_x=X[:, :0], support_y=X[:, :0])),
+        ValueError,
+        "support.x must have at least 1 example; got [(3, 0, 1)].",
+    ),
+    "no query examples": (
+        lambda: learner()(changed(query_x=X[:, :0], query_y=X[:, :0])),
+        ValueError,
+        "query.x must have at least 1 example",
+    ),
+    "no query set": (
+        lambda: learner()(Episode(changed().support, Batch(()))),
+        ValueError,
+        "query loss is measured on; got none. Pass data.SupportAsQuery(tasks), or Episode(support, support).",
+    ),
+    "no query set for replicas": (
+        lambda: outer.Replicas([learner()])(Episode(changed().support, Batch(()))),
+        ValueError,
+        "Pass data.SupportAsQuery(tasks)",
+    ),
+    "no support set": (
+        lambda: learner()(Episode(Batch(()), changed().query)),
+        ValueError,
+        "support set must have the examples that the support loss is measured on",
+    ),
+    "None as query set": (
+        lambda: learner()(Episode(changed().support, None)),
+        TypeError,
+        "episodes must be an Episode of two Batches; got Episode of Batch and NoneType.",
     ),
     "statistics written by hand": (
         lambda: learner(Counting(), batching="loop")(changed()),
@@ -436,6 +564,46 @@ def test_at_first_call(name):
 def test_float16_autocast():
     with torch.autocast("cpu", torch.float16), pytest.raises(ValueError, match="torch.bfloat16"):
         sine_learner().float()(sine_episodes(dtype=torch.float32))
+
+
+def test_a_forgotten_task_axis_of_numbers_is_warned_of_once():
+    one, batch = learner(), Batch(X[0], X[0])
+    with pytest.warns(UserWarning, match=r"5 tasks of one example each. For one task of 5 examples write x\[None\]"):
+        one(Episode(batch, batch))
+    one(Episode(batch, batch))
+    with pytest.warns(UserWarning, match="5 tasks of one example each"):
+        one.adapt(batch)
+    learner().adapt(Batch(X[:1, 0], X[:1, 0]))
+
+
+def test_what_requires_grad_and_is_not_captured_passes():
+    class Scaled(nn.Module):
+        def __init__(self, scale):
+            super().__init__()
+            self.linear, self.frozen = nn.Linear(1, 1).double(), nn.Linear(1, 1).double().requires_grad_(False)
+            self.register_buffer("scale", scale)
+
+        def forward(self, x):
+            return self.frozen(self.linear(self.scale * x))
+
+    def energy(output, y):
+        with torch.enable_grad():
+            point = torch.zeros((), requires_grad=True, dtype=torch.float64)
+            (slope,) = torch.autograd.grad((3 * point).exp(), point, create_graph=True)
+        return F.mse_loss(output, y) * slope
+
+    scaled = Scaled(torch.ones(1, dtype=torch.float64, requires_grad=True))
+    learner(scaled, LearnedLoss(), learn_init="linear.bias")(changed())
+    learner(criterion=energy).adapt(changed().support, num_steps=0)
+    learner(criterion=lambda output, y: F.mse_loss(SCALE.detach() * output, y))(changed())
+
+
+def test_losses_of_ones_own_need_no_query_set():
+    def loss(params, shared, episode, *_):
+        return F.mse_loss(episode.support.x @ params["weight"] + params["bias"], episode.support.y)
+
+    options = {"support_loss": loss, "query_loss": loss, "criterion": None}
+    learner(nn.Linear(1, 1).double(), **options)(Episode(changed().support, Batch(())))
 
 
 def test_ignored_labels_pass():

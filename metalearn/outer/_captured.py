@@ -1,0 +1,40 @@
+"""Tensors that a function depends on without being given them: what it would never learn."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metalearn._tree import tree_leaves
+
+
+def captured(compute: Callable[[], Any]) -> tuple[Any, list[Tensor]]:
+    """Return what is computed, and the tensors that require grad which it depends on, if no argument does.
+
+    Args:
+        compute: Returns a pytree; called once more if its tensors require grad.
+    """
+    with torch.enable_grad():
+        computed = compute()
+        found = _sources(computed)
+        # Tensors that the function itself makes, to differentiate by them, are others at every call.
+        again = {id(leaf) for leaf in _sources(compute())} if found else set()
+    return computed, [leaf for leaf in found if id(leaf) in again]
+
+
+def _sources(computed: Any) -> list[Tensor]:
+    """Return the leaves of the graph of all tensors in a pytree."""
+    tensors = [leaf for leaf in tree_leaves(computed) if isinstance(leaf, Tensor) and leaf.requires_grad]
+    sources = [tensor for tensor in tensors if tensor.grad_fn is None]
+    nodes = [tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None]
+    seen = set(nodes)
+    while nodes:
+        node = nodes.pop()
+        if isinstance(source := getattr(node, "variable", None), Tensor):
+            sources.append(source)
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                nodes.append(following)
+    return sources
