@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from metalearn._checks import check_count, check_function, check_kind
 from metalearn._modules import below, call_model, predict
-from metalearn._tree import tree_map
+from metalearn._tree import tree_leaves, tree_map
 from metalearn.models._batch_norm import Norms
 from metalearn.types import Batch, Episode, Params
 
@@ -60,7 +60,8 @@ class ModelLoss:
 
     def judge(self, output: Any, batch: Batch, shared: Params) -> Tensor:
         """Return the criterion of what the model has made of a batch."""
-        targets = [target for target in (batch.y, batch.weight) if not isinstance(target, tuple) or target]
+        # By their leaves, since torch's default collate makes lists of the empty tuples of a `Batch`.
+        targets = [target for target in (batch.y, batch.weight) if tree_leaves(target)]
         if isinstance(self.criterion, nn.Module):
             return functional_call(self.criterion, below(self.name, shared), (output, *targets))
         return self.criterion(output, *targets)

@@ -29,6 +29,11 @@ def test_without_targets():
     assert loss({}, {}, Batch(torch.tensor([1.0, 3.0]))) == 2
 
 
+def test_an_empty_list_of_weights_is_none():
+    loss = functional.ModelLoss(nn.Identity(), F.mse_loss)
+    assert loss({}, {}, Batch(torch.tensor([1.0, 3.0]), torch.zeros(2), [])) == 5
+
+
 def test_deals_the_batch_out():
     loss = functional.ModelLoss(nn.Identity(), torch.sum, num_batches=2)
     batch = Batch(torch.tensor([1.0, 10.0, 2.0, 20.0]))
