@@ -12,6 +12,7 @@ from metalearn._derivatives import grad_and_value, vjp
 from metalearn._tree import tree_map, tree_ravel, tree_zeros_like
 from metalearn.functional import OnSupport
 from metalearn.outer._base import MetaGradient
+from metalearn.outer._probe import check_rule
 from metalearn.outer._solvers import CG, Solver
 from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Params, Problem, PyTree
 
@@ -51,7 +52,8 @@ class Implicit(MetaGradient):
     The inner problem is the support loss plus (strength / 2) |params - init|^2, in training, `adapt` and `evaluate`.
     At its solution phi the gradient to `init` is v = (I + H / strength)^-1 dquery/dphi, with H the support loss's
     Hessian, and that to `shared` is dquery/dshared - (d^2 support / dphi dshared) v / strength. Memory does not grow
-    with the number of steps. What a rule learns has no influence on the solution, so it gets no gradient.
+    with the number of steps. What a rule learns has no influence on the solution, so it gets no gradient. The rule must
+    rest where the gradient is zero: a weight decay belongs into the support loss, and a learner refuses one in the rule.
 
     Its diagnostics say how far from exact the estimate is: "inner_gradient", the norm of the inner problem's gradient
     at phi relative to that at the start, and "residual", what the solver leaves of dquery/dphi, relative to it. Both
@@ -91,10 +93,18 @@ class Implicit(MetaGradient):
             raise TypeError(invalid("Implicit's solver", "be a solver", repr(self.solver), fix))
 
     def check(self, problem: Problem, meta: Meta) -> None:
-        """Raise if no step descends the support loss."""
+        """Raise if no step descends the support loss, or the rule moves on where the gradient is zero."""
         if self.proximal == "last_step" and problem.num_steps == 1:
             fix = "The last one only returns towards the start: the paper's code takes num_steps=17."
             raise ValueError(invalid('num_steps with proximal="last_step"', "be at least 2", 1, fix))
+        # Not at the start itself, which may be zero, where weight decay rests too, or have no values yet.
+        ones = tree_map(lambda start: torch.ones_like(start, device="cpu"), meta.init)
+        with torch.random.fork_rng(devices=[]):
+            updates = check_rule(problem, meta._replace(init=ones), torch.tensor(0, device="cpu"))
+        if any(update.any() for update in updates.values()):
+            fix = "Put a penalty into support_loss=: see docs/how_to/hyperparameters.md."
+            got = f"{problem.rule}, whose update there is not zero"
+            raise ValueError(invalid(f"rule under {self}", "rest where the gradient is zero", got, fix))
 
     def __call__(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree) -> Estimate:
         """Estimate one task's meta-gradient."""

@@ -23,7 +23,7 @@ from metalearn.outer._captured import captured
 from metalearn.outer._criterion_checks import bare, check_label_axes, check_targets, check_weights, judges_targets
 from metalearn.outer._per_task import PerTask
 from metalearn.outer._reverse_mode import ReverseMode
-from metalearn.types import Batch, Episode, Estimate, Meta, Problem
+from metalearn.types import Batch, Episode, Estimate, Meta, Params, Problem
 
 
 def check_losses(problem: Problem, meta: Meta, episodes: Episode, learner: nn.Module) -> None:
@@ -99,8 +99,8 @@ def warn_of_new_statistics(model: nn.Module) -> None:
         warnings.warn(invalid("frozen statistics", "be set", f"those of new layers in {new}", fix), stacklevel=2)
 
 
-def check_rule(problem: Problem, meta: Meta, key: Tensor) -> None:
-    """Call the update rule once on gradients of zero.
+def check_rule(problem: Problem, meta: Meta, key: Tensor) -> Params:
+    """Call the update rule once on gradients of zero, and return its updates.
 
     Raises:
         TypeError: If it does not return a dict of updates and the next state.
@@ -131,6 +131,7 @@ def check_rule(problem: Problem, meta: Meta, key: Tensor) -> None:
         own = f"one of shape {tuple(foreign[0].shape)}, which nothing would learn"
         fix = "Return it from init_meta and take it from meta, or detach it."
         raise ValueError(invalid(type(problem.rule).__name__, "hold no parameters but those of init_meta", own, fix))
+    return returned[0]
 
 
 def _check_loss(name: str, problem: Problem, meta: Meta, episodes: Episode, batch: Batch) -> list[Tensor]:

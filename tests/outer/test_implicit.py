@@ -1,13 +1,15 @@
 """The implicit gradient against closed forms, the unrolled limit, and what iMAML claims for it."""
 
 import warnings
+from dataclasses import dataclass
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from metalearn import inner, models, outer, testing
-from metalearn.types import Batch, Episode, Meta
+from metalearn.outer._implicit import Proximal
+from metalearn.types import Batch, Episode, Meta, Problem
 from tests.cases import keys, relative_difference, sine_episodes, sine_learner, task
 
 STRENGTH = 5.0
@@ -218,3 +220,64 @@ def test_learns_a_representation_and_an_inner_loss(episodes):
         expected = testing.finite_difference(loss, start, direction, 1e-4)
         param.data.copy_(start)
         torch.testing.assert_close(gradient[name].sum(), expected, rtol=1e-5, atol=1e-8)
+
+
+@dataclass(frozen=True)
+class Decayed(inner.UpdateRule):
+    """Gradient descent with weight decay."""
+
+    lr: float
+    decay: float
+
+    def update(self, meta, grads, state, params, loss, step):
+        return {name: -self.lr * (grad + self.decay * params[name]) for name, grad in grads.items()}, state
+
+
+@pytest.mark.parametrize("estimator", [outer.Implicit(2.0), outer.ClipPerTask(outer.Implicit(2.0), 1.0)])
+def test_refuses_a_rule_that_moves_on_at_the_solution(estimator):
+    for start in (1.0, 0.0):
+        model = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.constant_(model.weight, start)
+        message = "must rest where the gradient is zero; got Decayed.*, whose update there is not zero. Put a penalty"
+        with pytest.raises(ValueError, match=message):
+            outer.MAML(model, F.mse_loss, Decayed(0.1, 0.01), num_steps=3, estimator=estimator)
+    assert outer.MAML(model, F.mse_loss, Decayed(0.1, 0.0), num_steps=3, estimator=estimator)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        inner.SGD(0.1),
+        inner.Momentum(0.1),
+        inner.Nesterov(0.1),
+        inner.Adam(0.1),
+        inner.RMSProp(0.1),
+        inner.Clipped(inner.SGD(0.1), value=1.0),
+        inner.Clipped(inner.Adam(0.1), norm=1.0),
+    ],
+    ids=str,
+)
+def test_takes_rules_that_rest(rule):
+    for dtype in (torch.float64, torch.bfloat16):
+        assert outer.IMAML(models.mlp(1, [4], 1).to(dtype), F.mse_loss, rule, num_steps=3)
+    assert outer.IMAML(models.mlp(1, [4], 1).to("meta"), F.mse_loss, rule, num_steps=3)
+
+
+def test_decay_in_the_support_loss_is_exact():
+    """The same solution as of the rule that decays, with the gradient that belongs to it."""
+    decay = 0.3
+
+    def decayed(params, shared, episode, step):
+        return ridge(params, shared, episode, step) + 0.5 * decay * params["w"].square().sum()
+
+    def adapted(init):
+        meta, rule = Meta({"w": init}, META.shared, {}), Decayed(0.1, decay)
+        support_loss = Proximal(ridge, meta.init, STRENGTH)
+        problem = Problem(support_loss, on_query, rule, 1000)
+        return on_query(inner.adapt(problem, meta, EPISODE, torch.tensor(0)).params, {}, EPISODE)
+
+    estimator = outer.Implicit(STRENGTH, outer.Direct())
+    gradient = outer.meta_gradient(decayed, on_query, inner.SGD(0.1), estimator, 1000)
+    estimate = gradient(META, EPISODE, torch.tensor(0))
+    expected = torch.func.grad(adapted)(META.init["w"])
+    assert relative_difference(estimate.gradient.init["w"], expected) < 1e-8
