@@ -41,7 +41,9 @@ def check_weights(loss: ModelLoss, batch: Batch) -> None:
         return
     norms = [(name, module) for name, module in loss.model.named_modules() if isinstance(module, _BatchNorm)]
     if deaf := [name for name, norm in norms if not isinstance(norm, BatchNorm)]:
-        fix = "Wrap the model: models.use_batch_statistics(model)."
+        fix = (
+            "Write models.use_batch_statistics(model, 'support'), or 'transductive' as it is now; see docs/gotchas.md."
+        )
         raise ValueError(invalid("batch normalisation", "weigh examples as their batch does", f"plain {deaf}", fix))
     if _is_one_of(criterion := bare(loss.criterion), CLASS_INDICES + ELEMENTWISE):
         fix = f"Write {_weighted(criterion)}."

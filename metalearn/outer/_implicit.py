@@ -53,7 +53,7 @@ class Implicit(MetaGradient):
     At its solution phi the gradient to `init` is v = (I + H / strength)^-1 dquery/dphi, with H the support loss's
     Hessian, and that to `shared` is dquery/dshared - (d^2 support / dphi dshared) v / strength. Memory does not grow
     with the number of steps. What a rule learns has no influence on the solution, so it gets no gradient. The rule must
-    rest where the gradient is zero: a weight decay belongs into the support loss, and a learner refuses one in the rule.
+    rest where the gradient is zero: weight decay belongs into the support loss, and is refused in the rule.
 
     Its diagnostics say how far from exact the estimate is: "inner_gradient", the norm of the inner problem's gradient
     at phi relative to that at the start, and "residual", what the solver leaves of dquery/dphi, relative to it. Both

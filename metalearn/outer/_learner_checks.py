@@ -39,7 +39,9 @@ def check_arguments(
         fix = "Pass the module as it was before, and compile the whole meta-step: MAML(..., compile=True)."
         raise ValueError(invalid("model", "not be compiled", f"torch.compile of {compiled}", fix))
     if norms := running_statistics(model):
-        fix = "Wrap the model: models.use_batch_statistics(model)."
+        fix = (
+            "Write models.use_batch_statistics(model, 'support'), or 'frozen' if it is pretrained; see docs/gotchas.md."
+        )
         got = f"them in {norms[:3]}" + f" and {len(norms) - 3} more layers" * (len(norms) > 3)
         raise ValueError(invalid("model", "keep no running statistics", got, fix))
 
@@ -215,7 +217,7 @@ def check_norms(model: nn.Module, problem: Problem) -> None:
     losses = [on.loss for on in (problem.support_loss, problem.query_loss) if isinstance(on, OnSupport | OnQuery)]
     norms = Norms.of(model)
     if any(loss.norms != norms for loss in losses):
-        fix = "Call models.use_batch_statistics(model) before you build the learner."
+        fix = "Call models.use_batch_statistics before you build the learner."
         raise ValueError(invalid("model", "keep its normalisation layers in a learner", "others", fix))
 
 

@@ -10,6 +10,16 @@ from torch import Tensor
 from metalearn._checks import did_you_mean, invalid
 from metalearn.outer._select import Selection
 
+RATE = "The rate is the rule's: write inner.SGD(lr=0.01)."
+ORDER = "Write outer.FOMAML(model, criterion, rule, num_steps=5), or estimator=outer.Unrolled(order=1)."
+STEPS = "Write num_steps=5."
+ELSEWHERE = {
+    **dict.fromkeys(("lr", "inner_lr", "fast_lr", "alpha", "step_size"), RATE),
+    **dict.fromkeys(("first_order", "order"), ORDER),
+    **dict.fromkeys(("inner_steps", "num_inner_steps", "adaptation_steps"), STEPS),
+}
+"""What other libraries call an argument, with the call that says it here."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -39,7 +49,7 @@ def method(build: Callable[P, T]) -> Callable[P, T]:
     def checked(*args: P.args, **kwargs: P.kwargs) -> T:
         for argument in kwargs:
             if argument not in taken:
-                fix = did_you_mean(argument, taken)
+                fix = ELSEWHERE.get(argument) or did_you_mean(argument, taken)
                 raise TypeError(invalid(f"arguments of {name}", f"be among {', '.join(taken)}", repr(argument), fix))
         if "num_steps" not in kwargs:
             raise TypeError(invalid("num_steps", "be given", "none", f"Write {name}(..., num_steps=5)."))

@@ -199,7 +199,7 @@ def _buffers_unwritten(learner: nn.Module) -> Iterator[None]:
                 written.append(path)
                 module._buffers[name] = buffer.copy_(value)
     if written:
-        fix = "Wrap the model: models.use_batch_statistics(model), or keep the statistics in an estimator's carry."
+        fix = "Write models.use_batch_statistics(model, 'support'), or keep what it writes in an estimator's carry."
         raise ValueError(invalid("model", "leave its buffers as they are", f"writes into {written}", fix))
 
 

@@ -209,7 +209,9 @@ def test_weights_that_would_not_reach_a_layer_are_refused():
     model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2, track_running_stats=False))
     learner = outer.MAML(model, functional.cross_entropy, inner.SGD(0.1), num_steps=1)
     batch = Batch(torch.randn(1, 4, 3), torch.tensor([[0, 1, 0, 1]]), torch.ones(1, 4))
-    with pytest.raises(ValueError, match="models.use_batch_statistics"):
+    with pytest.raises(
+        ValueError, match=r"Write models.use_batch_statistics\(model, 'support'\), or 'transductive' as"
+    ):
         learner(Episode(batch, batch))
 
 

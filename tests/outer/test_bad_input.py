@@ -61,7 +61,7 @@ AT_CONSTRUCTION = {
     "running statistics": (
         lambda: learner(with_batch_norm()),
         ValueError,
-        "model must keep no running statistics; got them in ['1']. Wrap the model: models.use_batch_statistics(model)",
+        "got them in ['1']. Write models.use_batch_statistics(model, 'support'), or 'frozen' if it is pretrained; see",
     ),
     "a pattern of nothing": (lambda: learner(fast="0.wieght"), ValueError, "Did you mean '0.weight'?"),
     "an empty pattern": (lambda: learner(fast=""), ValueError, "fast='*' takes all"),
@@ -464,6 +464,11 @@ AT_FIRST_CALL = {
         lambda: classify(1.0),
         TypeError,
         "support labels must be of int64; got torch.float32. Write y.long().",
+    ),
+    "a tuple for two inputs": (
+        lambda: learner(nn.Bilinear(1, 1, 1).double())(changed(support_x=(X, X), query_x=(X, X))),
+        TypeError,
+        "make them fit. A tuple is one argument; a dict is passed as keywords: Batch({'u': u, 'v': v}, y).",
     ),
     "inputs of another precision": (
         lambda: learner()(sine_episodes(dtype=torch.float32)),

@@ -64,6 +64,23 @@ def test_misspelt_arguments():
         outer.MAML(nn.Linear(1, 1), F.mse_loss, SGD)
 
 
+@pytest.mark.parametrize(
+    ("argument", "fix"),
+    [
+        ("first_order", r"Write outer.FOMAML\(.*, or estimator=outer.Unrolled\(order=1\)\.$"),
+        ("order", r"estimator=outer.Unrolled\(order=1\)\.$"),
+        ("lr", r"The rate is the rule's: write inner.SGD\(lr=0.01\)\.$"),
+        ("inner_lr", "inner.SGD"),
+        ("fast_lr", "inner.SGD"),
+        ("alpha", "inner.SGD"),
+        ("adaptation_steps", r"Write num_steps=5\.$"),
+    ],
+)
+def test_arguments_of_other_libraries(argument, fix):
+    with pytest.raises(TypeError, match=f"arguments of MAML must be among .*; got '{argument}'. .*{fix}"):
+        outer.MAML(nn.Linear(1, 1), F.mse_loss, SGD, **{argument: 1})
+
+
 def test_reptile_trains_on_parts_of_the_support_set():
     learner = build(outer.Reptile, support_batches=5)
     learner(sine_episodes(k_shot=5)).backward()
