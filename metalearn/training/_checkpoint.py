@@ -34,6 +34,7 @@ class Run:
         processes: Those that train the learner together.
         history: What has happened.
         iteration: Number of meta-steps taken.
+        is_over: Whether a callback has ended it.
     """
 
     learner: MetaLearner | Replicas
@@ -44,6 +45,7 @@ class Run:
     processes: Processes
     history: History
     iteration: int = 0
+    is_over: bool = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return all of it as tensors and plain values. Every process calls this, and gets the same."""
@@ -52,6 +54,7 @@ class Run:
             "format": FORMAT,
             "of": self._kind(),
             "iteration": self.iteration,
+            "is_over": self.is_over,
             "learner": self.learner.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
@@ -77,7 +80,7 @@ class Run:
             self.scheduler.load_state_dict(state["scheduler"])
         for name, value in state["history"].items():
             setattr(self.history, name, value)
-        self.iteration = state["iteration"]
+        self.iteration, self.is_over = state["iteration"], state.get("is_over", False)
         self.batches.load_state_dict(state["batches"][self.processes.rank])
         load_random_state(state["random"][self.processes.rank], self.generator)
 

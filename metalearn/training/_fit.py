@@ -30,6 +30,7 @@ from metalearn.training._history import History
 from metalearn.training._interrupt import Interrupt
 from metalearn.training._logs import Progress
 from metalearn.training._processes import Processes
+from metalearn.training._stopping import check_has_score, is_over
 from metalearn.types import Episode
 
 REFRESH_SECONDS = 0.5
@@ -81,6 +82,8 @@ def fit(
         checkpoint_dir: Folder of the run's `checkpoint.pt`; None writes none.
         checkpoint_every: Number of iterations between checkpoints, at least 1; the last iteration has one too.
         callbacks: Functions called with a `training.Progress` after every iteration, such as `training.CSVLog(path)`.
+            One that returns True ends the run, such as `training.EarlyStopping(patience=10)`: the iteration is then the
+            last one, validated and written like it. The same call again asks them before it trains on.
         generator: Source of the tasks' randomness and keys; PyTorch's if not given.
         progress: Whether to show a progress bar with loss and speed on standard error.
 
@@ -116,6 +119,7 @@ def fit(
     check_validation(validate)
     check_scheduler(scheduler, optimizer, validate)
     check_callbacks(callbacks)
+    check_has_score(callbacks, validate)
     if meta_batch_size is not None:
         check_count("meta_batch_size", meta_batch_size, fix="Write meta_batch_size=4, say.")
         meta_batch_size *= len(inside) if isinstance(inside, Replicas) else 1
@@ -125,13 +129,16 @@ def fit(
     history = History(keep_best=keep_best)
     run = Run(inside, optimizer, scheduler, source, generator, processes, history)
     checkpoints.resume(run, num_iterations)
+    is_watched = processes.any(bool(callbacks), inside.device)  # for then all of them ask at every iteration
+    if run.is_over:  # by a callback that may be gone, or more patient now
+        run.is_over = is_over(callbacks, Progress(run.iteration, history, inside, processes))
     done, start = run.iteration, time.perf_counter() - history.seconds
     shows, may_wait = progress and processes.rank == 0, checkpoints.file is not None and processes.count == 1
     with (
         _bar(num_iterations, done, shows) as bar,
         Interrupt(may_wait) as interrupt,
     ):
-        while run.iteration < num_iterations:
+        while run.iteration < num_iterations and not run.is_over:
             history.add(*_meta_step(run, learner, next(source), max_grad_norm))
             run.iteration += 1
             is_last = run.iteration == num_iterations
@@ -139,8 +146,10 @@ def fit(
                 _validate(run, validate, num_validation_tasks)
             if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step()
-            for callback in callbacks:
-                callback(Progress(run.iteration, history, inside, processes))
+            run.is_over = is_watched and is_over(callbacks, Progress(run.iteration, history, inside, processes))
+            is_last = is_last or run.is_over
+            if is_last and validate is not None and run.iteration not in history.scores:
+                _validate(run, validate, num_validation_tasks)
             history.seconds = time.perf_counter() - start
             checkpoints.save(run, is_last or interrupt.came)
             if interrupt.came:

@@ -71,6 +71,10 @@ class Processes:
             dist.all_reduce(tensor, group=self.group)
         return tensor
 
+    def any(self, value: bool, device: torch.device) -> bool:
+        """Return whether any process's value is true, by a sum on `device`, which is faster than `all`."""
+        return value if self.count == 1 else bool(self.sum(torch.tensor(int(value), device=device)))
+
     def generator(self, generator: torch.Generator | None) -> torch.Generator | None:
         """Return a generator of the same numbers in every process: those that the first one would draw."""
         if self.count == 1:

@@ -62,6 +62,10 @@ def sharded(mesh):
     return [piece.full_tensor() for piece in pieces], str(raised.value)
 
 
+def at_4(progress):
+    return progress.iteration == 4
+
+
 def one_of_two(rank, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
@@ -75,6 +79,7 @@ def one_of_two(rank, folder):
         "stopped": training(DistributedDataParallel(rates()), 4, folder / "run"),
         "resumed": training(DistributedDataParallel(rates()), 6, folder / "run"),
         "carried": training(DistributedDataParallel(carrying()), 4),
+        "ended": training(DistributedDataParallel(rates()), 6, callbacks=[at_4] if rank == 1 else []),
         "sharded": sharded(mesh),
         "odd": refusal(meta_batch_size=3),
         "not shared": refusal(folder=folder / f"own {rank}", num_iterations=2),
@@ -131,6 +136,11 @@ def test_goes_on_from_a_checkpoint(logs):
     for log in logs:
         assert len(log["stopped"][0]) == 4
         torch.testing.assert_close(log["resumed"], log["training"], rtol=0, atol=0)
+
+
+def test_a_callback_of_one_process_ends_the_run_of_all(logs):
+    for log in logs:
+        torch.testing.assert_close(log["ended"], log["stopped"], rtol=0, atol=0)
 
 
 def test_shares_are_equal(logs):

@@ -1,0 +1,65 @@
+"""When a run of `fit` ends before its last iteration."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metalearn._checks import check_count, check_number, invalid
+from metalearn.training._history import History
+from metalearn.training._logs import Progress
+
+
+class EarlyStopping:
+    """A callback of `fit` that ends the run when the validation score has not improved for a while.
+
+    The score is `fit`'s, lower is better; of replicas, the mean of those that are no NaN. All that it knows is
+    `history.scores`, so a run that goes on from a checkpoint stops where an unbroken one does.
+
+    Args:
+        patience: Number of validations in a row without an improvement after which the run ends, at least 1.
+        min_improvement: What a score must be below the best one by, to count as an improvement, at least 0.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If `patience` is below 1 or `min_improvement` below 0.
+    """
+
+    def __init__(self, patience: int, min_improvement: float = 0.0) -> None:
+        fix = "Write training.EarlyStopping(patience=10), say."
+        check_count("patience", patience, fix=fix)
+        check_number("min_improvement", min_improvement, fix=fix)
+        if min_improvement < 0:
+            raise ValueError(invalid("min_improvement", "be at least 0", min_improvement, fix))
+        self._patience, self._min_improvement = patience, min_improvement
+
+    def __call__(self, progress: Progress) -> bool:
+        """Return whether this iteration's score ends the run; False after an iteration without one."""
+        return progress.iteration in progress.history.scores and self._is_over(progress.history)
+
+    def _is_over(self, history: History) -> bool:
+        best, since = math.inf, 0
+        for scores in history.scores.values():
+            score = torch.tensor(scores).nanmean().item()
+            is_better = score < best - self._min_improvement
+            best, since = (score, 0) if is_better else (best, since + 1)
+        return since >= self._patience
+
+
+def is_over(callbacks: Sequence[Callable[[Progress], Any]], progress: Progress) -> bool:
+    """Call every callback, and return whether any of them ends the run, in any process."""
+    ends = [_is_true(callback(progress)) for callback in callbacks]
+    return progress.processes.any(any(ends), progress.learner.device)
+
+
+def check_has_score(callbacks: Sequence[Any], validate: Any) -> None:
+    """Raise if a run that is never scored is to end by its score."""
+    if validate is None and any(isinstance(callback, EarlyStopping) for callback in callbacks):
+        raise ValueError(invalid("EarlyStopping", "have a validation score", "validate=None", "Pass validate=tasks too."))
+
+
+def _is_true(value: Any) -> bool:
+    """Return whether this is True, or what a comparison of scalar tensors gives for it; a loss, say, is not."""
+    return value is True or (isinstance(value, Tensor) and value.dtype == torch.bool and bool(value.all()))
