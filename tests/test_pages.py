@@ -38,7 +38,7 @@ def test_code(name, somewhere, capsys):
         if expected is None:
             exec(compile(code, name, "exec"), names)
             continue
-        with pytest.raises((ValueError, RuntimeError), match=re.escape(expected[1])):
+        with pytest.raises((TypeError, ValueError, RuntimeError), match=re.escape(expected[1])):
             exec(compile(code, name, "exec"), names)
 
 

@@ -35,7 +35,6 @@ def restored():
     yield
     plt.close("all")
     torch.set_default_dtype(torch.float32)
-    torch.backends.mha.set_fastpath_enabled(True)
 
 
 @pytest.mark.parametrize("name", NAMES)

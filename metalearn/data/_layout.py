@@ -48,7 +48,8 @@ def as_uint8(what: str, images: Any) -> Tensor:
     if isinstance(images, np.ndarray) and images.dtype == np.uint8:
         return torch.from_numpy(np.require(images, requirements=["C", "W"]))
     got = getattr(images, "dtype", type(images).__name__)
-    fix = "Pass (255 * images).round().to(torch.uint8) for floats in [0, 1]."
+    floats = "Pass (255 * images).round().to(torch.uint8) for floats in [0, 1]"
+    fix = f"{floats}; for other data write a data.TaskDistribution."
     raise TypeError(invalid(what, "be a tensor or array of uint8", got, fix))
 
 

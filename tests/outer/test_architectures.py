@@ -99,9 +99,10 @@ def test_recurrent_models_on_a_gpu_need_the_kernels_with_second_derivatives(monk
         maml(RECURRENT["GRU"](), batching="loop")(sequences())
 
 
+@pytest.mark.parametrize("batching", ["vmap", "loop"])
 @pytest.mark.parametrize("layer", ["MultiheadAttention", "TransformerEncoderLayer"])
-def test_attention_in_evaluation_mode_adapts(layer):
-    learner, episodes = maml(ATTENTION[layer]()).eval(), sequences()
+def test_attention_in_evaluation_mode_adapts(layer, batching):
+    learner, episodes = maml(ATTENTION[layer](), batching=batching).eval(), sequences()
     with sdpa_kernel(SDPBackend.MATH):
         expected = learner(episodes).detach()
         with torch.no_grad():
