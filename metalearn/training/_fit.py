@@ -130,8 +130,8 @@ def fit(
     run = Run(inside, optimizer, scheduler, source, generator, processes, history)
     checkpoints.resume(run, num_iterations)
     is_watched = processes.any(bool(callbacks), inside.device)  # for then all of them ask at every iteration
-    if run.is_over:  # by a callback that may be gone, or more patient now
-        run.is_over = is_over(callbacks, Progress(run.iteration, history, inside, processes))
+    # What has ended the run may be gone, or more patient now.
+    run.is_over = run.is_over and is_over(callbacks, Progress(run.iteration, history, inside, processes))
     done, start = run.iteration, time.perf_counter() - history.seconds
     shows, may_wait = progress and processes.rank == 0, checkpoints.file is not None and processes.count == 1
     with (

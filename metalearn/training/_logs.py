@@ -23,8 +23,8 @@ class Progress:
     Attributes:
         iteration: Number of iterations so far, from 1.
         history: What has happened; its `recent_loss(100)` reads losses, which waits for a GPU.
-        learner: The learner, whose `diagnostics` are those of this iteration's tasks; empty if a run that a callback has
-            ended is called again.
+        learner: The learner, whose `diagnostics` are those of this iteration's tasks; empty where a run that had ended
+            is called again.
         processes: Those that train it; files should be written by `processes.rank == 0` only.
     """
 

@@ -112,9 +112,13 @@ def test_a_run_that_was_killed_stops_where_an_unbroken_one_does(tmp_path):
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match=r"patience must be at least 1; got 0. Write training.EarlyStopping\(patience=10"):
+    with pytest.raises(
+        ValueError, match=r"patience must be at least 1; got 0. Write training.EarlyStopping\(patience=10"
+    ):
         training.EarlyStopping(0)
     with pytest.raises(ValueError, match="min_improvement must be at least 0; got -1"):
         training.EarlyStopping(1, min_improvement=-1)
-    with pytest.raises(ValueError, match="EarlyStopping must have a validation score; got validate=None. Pass validate"):
+    with pytest.raises(
+        ValueError, match="EarlyStopping must have a validation score; got validate=None. Pass validate"
+    ):
         train([training.EarlyStopping(3)], validate=None)
