@@ -45,14 +45,14 @@ class Summary:
         count = len(self.values)
         return self.quantile * self.values.std().item() / math.sqrt(count) if count > 1 else math.nan
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return f"{self.mean:.4g} +- {self.ci95:.2g}"
 
 
 class Summaries(dict[str, Summary]):
     """Summaries by name, which print as one line."""
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return ", ".join(f"{name} {summary}" for name, summary in self.items())
 
 
@@ -89,7 +89,7 @@ class Evaluation(Mapping[str, Summary]):
     def __len__(self) -> int:
         return len(self.summaries)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         tasks = f"{self.num_tasks} tasks, {self.num_steps} steps, batch statistics: {self.batch_statistics}"
         return f"{Summaries(self.summaries)} ({tasks})"
 

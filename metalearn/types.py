@@ -136,6 +136,10 @@ class Adapted:
     batching: str = "vmap"
     chunk_size: int | None = None
 
+    def __repr__(self) -> str:
+        of = "" if self.model is None else f"{len(self)} tasks, "
+        return f"Adapted({of}{len(self.params)} parameter tensors)"
+
     def __len__(self) -> int:
         """Return the number of tasks."""
         return num_tasks(self.params)

@@ -24,6 +24,8 @@ def test_summary_statistics():
 def test_prints_as_one_line():
     printed = Evaluation({"loss": Summary(torch.tensor([1.0, 3.0]))}, 2, 5, "none")
     assert str(printed) == "loss 2 +- 2 (2 tasks, 5 steps, batch statistics: none)"
+    assert repr(printed) == str(printed)
+    assert repr([printed["loss"]]) == "[2 +- 2]"
     assert len(printed) == 1
 
 
@@ -34,7 +36,7 @@ def test_differences_are_paired():
     assert list(compared) == ["loss"]
     assert compared["loss"].values.tolist() == [0.5, 0.5, 1.0]
     assert compared["loss"].ci95 < 0.1 * one["loss"].ci95
-    assert str(compared) == "loss 0.6667 +- 0.33"
+    assert str(compared) == repr(compared) == "loss 0.6667 +- 0.33"
 
 
 @pytest.mark.parametrize("fingerprints", [(1, 2), (None, None), (1, None)])

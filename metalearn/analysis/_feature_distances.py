@@ -33,6 +33,9 @@ class FeatureDistances:
     same_class: Tensor
     other_class: Tensor
 
+    def __repr__(self) -> str:
+        return "FeatureDistances({} tasks, {} support x {} query examples)".format(*self.values.shape)
+
     @property
     def closest(self) -> Tensor:
         """Every task's closest pair of one class, `[num_tasks, 2]`: indices of a support and of a query example."""

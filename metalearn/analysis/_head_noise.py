@@ -35,7 +35,7 @@ class HeadNoise:
         """Draw the mean score and its 95 % interval over the noise, and return matplotlib's axes."""
         return draw_curve(ax, self.evaluations, score, "standard deviation of the noise")
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return "\n".join(f"std {std:g}: {evaluation}" for std, evaluation in self.evaluations.items())
 
 

@@ -63,7 +63,7 @@ class LabelPermutations:
         ax.legend()
         return ax
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         size = "{} tasks, {} permutations".format(*self.scores.shape)
         return f"mean {self.mean}, std {self.std}, worst {self.worst}, best {self.best} ({size})"
 

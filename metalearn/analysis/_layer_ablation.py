@@ -47,7 +47,7 @@ class LayerAblation:
         ax.legend()
         return ax
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         rows = [f"all adapt: {self.whole}"]
         for layer in self.frozen:
             rows += [f"{layer} frozen: {self.frozen[layer]}", f"{layer} alone: {self.alone[layer]}"]

@@ -49,7 +49,7 @@ class StepsCurve:
         """Draw the mean score and its 95 % interval over steps, named for a legend, and return matplotlib's axes."""
         return draw_curve(ax, self.evaluations, score, "adaptation steps", label)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return "\n".join(map(str, self.evaluations.values()))
 
 

@@ -34,7 +34,7 @@ class BatchingTime:
     peak_bytes: int = 0
     error: str = ""
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in self.settings.items() if value)
         if self.error:
             return f"{settings:<50} failed: {self.error.splitlines()[0]}"
@@ -67,7 +67,7 @@ class BatchingTable:
             raise ValueError(invalid("max_bytes", "allow one of the choices", f"{max_bytes} for {peaks}", fix))
         return min(fitting, key=lambda time: time.seconds).settings
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return "\n".join(map(str, self.times))
 
 

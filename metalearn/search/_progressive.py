@@ -32,6 +32,11 @@ class SearchResult:
     trials: tuple[Trial, ...]
     rank_correlations: tuple[float, ...]
 
+    def __repr__(self) -> str:
+        scores = [trial.score for trial in self.trials if trial.score is not None]
+        best = f", best score {max(scores):.4g}" if scores else ""
+        return f"SearchResult({len(self.trials)} trials, {len(self.trials) - len(scores)} failed{best})"
+
     @property
     def best(self) -> Trial:
         """The trial of the highest score."""

@@ -34,6 +34,15 @@ class History:
     keep_best: int = 1
     _unread: list[tuple[Tensor, Tensor]] = field(default_factory=list, repr=False)
 
+    def __repr__(self) -> str:
+        """Return the run in a line; this waits for a GPU while it is trained."""
+        parts = [f"{len(self.loss) + len(self._unread)} iterations"]
+        parts += [f"recent loss {self.recent_loss(100):.4g}"] if len(self.loss) or self._unread else []
+        parts += [self._best()] if self.scores else []
+        num_diverged = int(self.num_diverged.sum()) + sum(int(diverged.sum()) for _, diverged in self._unread)
+        parts += [f"{num_diverged} diverged tasks"] if num_diverged else []
+        return f"History({', '.join(parts)}, {self.seconds:.1f} s)"
+
     @property
     def best_state(self) -> dict[str, Tensor] | None:
         """The `state_dict` at the lowest score, each replica's at its own; None without a finite score."""
@@ -89,6 +98,11 @@ class History:
         if self.scores:
             shown["score"] = f"{self._scores()[-1].mean().item():.4g}"
         return shown
+
+    def _best(self) -> str:
+        lowest = self._scores().amin(0)
+        at = f" at iteration {self.best_iteration}" if lowest.dim() == 0 else f" in the mean of {len(lowest)} replicas"
+        return f"best score {lowest.mean().item():.4g}{at}" if lowest.isfinite().any() else "no finite score"
 
     def _scores(self) -> Tensor:
         """Return all scores, `[validations]` or `[validations, R]`, infinite where they are NaN."""

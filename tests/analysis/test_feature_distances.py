@@ -13,6 +13,7 @@ def test_distances_are_those_between_each_pair():
     model, episodes = learner().model, tasks().sample(3)
     result = feature_distances(model.features, episodes)
     assert result.values.shape == result.same_class.shape == (3, 6, 6)
+    assert repr(result) == "FeatureDistances(3 tasks, 6 support x 6 query examples)"
     with torch.no_grad():
         support, query = (model.features(part.x[1]) for part in episodes)
     torch.testing.assert_close(result.values[1, 2, 5], (support[2] - query[5]).norm())

@@ -17,7 +17,7 @@ def test_noise_of_nothing_is_evaluation_and_the_learner_is_left_alone():
     assert torch.equal(evaluations[0]["loss"].values, alone["loss"].values)
     assert {each.fingerprint for each in evaluations} == {alone.fingerprint}
     assert evaluations[0]["loss"].mean < evaluations[2]["loss"].mean
-    assert str(noise).startswith("std 0: loss")
+    assert repr(noise).startswith("std 0: loss")
 
 
 def test_noise_has_its_size_and_its_seed():

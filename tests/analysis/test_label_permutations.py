@@ -49,7 +49,7 @@ def test_statistics_are_over_permutations():
     torch.testing.assert_close(result.std.values, torch.tensor([0.5, 0.0]))
     torch.testing.assert_close(result.best.values, torch.tensor([1.0, 0.2]))
     torch.testing.assert_close(result.worst.values, torch.tensor([0.0, 0.2]))
-    assert str(result).endswith("(2 tasks, 3 permutations)")
+    assert repr(result).endswith("(2 tasks, 3 permutations)")
 
 
 def test_plots():

@@ -18,7 +18,7 @@ def test_is_evaluation_with_layers_frozen():
     assert all(not torch.equal(a, b) for i, a in enumerate(losses) for b in losses[:i])
     assert len({e.fingerprint for e in (ablation.whole, *ablation.frozen.values(), *ablation.alone.values())}) == 1
     assert "accuracy" in ablation.whole
-    assert str(ablation).count("\n") == 6
+    assert repr(ablation).count("\n") == 6
 
 
 def test_a_layer_alone_is_a_learner_whose_others_are_shared():

@@ -15,7 +15,7 @@ def test_is_evaluation_at_every_number_of_steps():
         alone = evaluate(learner(), tasks(), num_steps=steps, **options(40))
         assert torch.equal(evaluation["accuracy"].values, alone["accuracy"].values)
         assert (evaluation.num_steps, evaluation.fingerprint) == (steps, alone.fingerprint)
-    assert str(curve).count("\n") == 2
+    assert repr(curve).count("\n") == 2
 
 
 def test_same_tasks_of_what_is_gone_after_one_pass():

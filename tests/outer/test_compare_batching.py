@@ -22,7 +22,7 @@ def test_every_choice_is_timed_and_measured():
     assert [bool(time.settings["compile"]) for time in table.times] == 4 * [False] + 4 * [True]
     assert all(0 < time.seconds < 60 and time.peak_bytes > 0 and not time.error for time in table.times)
     assert table.times[0].peak_bytes > table.times[3].peak_bytes  # all tasks' graphs live at once, or one's
-    assert str(table).splitlines()[0].startswith("batching='vmap'")
+    assert repr(table).splitlines()[0].startswith("batching='vmap'")
     assert (learner.batching, learner.chunk_size, learner.compile_options) == ("vmap", None, False)
 
 

@@ -56,6 +56,7 @@ def _counted(calls):
 
 def test_workers_change_nothing():
     one = SEARCH.run(Structured())
+    assert repr(one) == f"SearchResult({len(one.trials)} trials, 0 failed, best score {one.best.score:.4g})"
     with ThreadPoolExecutor(2) as executor:
         two = SEARCH.run(Structured(), executor=executor)
     assert [trial.cell for trial in one.trials] == [trial.cell for trial in two.trials]
