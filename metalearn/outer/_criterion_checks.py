@@ -73,7 +73,7 @@ def check_targets(name: str, criterion: Any, output: Any, target: Tensor) -> Non
     if not isinstance(output, Tensor):
         fix = "Return a tensor, or write a criterion that takes what it returns."
         raise TypeError(invalid("model", f"give {name} outputs that are a tensor", type(output).__name__, fix))
-    if _is_one_of(criterion, ELEMENTWISE):
+    if _is_one_of(bare(criterion), ELEMENTWISE):
         if output.shape != target.shape[1:]:
             got = f"{tuple(output.shape)} and {tuple(target.shape[1:])}"
             fix = "Give y the model's shape: y[..., None], say."
@@ -81,7 +81,16 @@ def check_targets(name: str, criterion: Any, output: Any, target: Tensor) -> Non
     elif target.dim() == 2 and target.dtype != torch.int64:
         raise TypeError(invalid(f"{name} labels", "be of int64", target.dtype, "Write y.long()."))
     elif not target.is_floating_point() and output.dim() > 1:
-        _check_labels(name, target[target != getattr(criterion, "ignore_index", -100)], output.shape[1])
+        _check_labels(name, target[target != _ignored(criterion)], output.shape[1])
+
+
+def _ignored(criterion: Any) -> int:
+    """Return the label that a criterion ignores."""
+    while isinstance(criterion, partial):
+        if "ignore_index" in criterion.keywords:
+            return int(criterion.keywords["ignore_index"])
+        criterion = criterion.func
+    return getattr(criterion, "ignore_index", -100)
 
 
 def _check_labels(name: str, labels: Tensor, num_classes: int) -> None:

@@ -145,7 +145,7 @@ def _check_loss(name: str, problem: Problem, meta: Meta, episodes: Episode, batc
             with explained():
                 tensors = on.loss.model_tensors(meta.init, meta.shared)
                 output = call_model(on.loss.model, tensors, take(batch.x, 0))
-            check_targets(name, bare(on.loss.criterion), output, batch.y)
+            check_targets(name, on.loss.criterion, output, batch.y)
     with explained():
         step = [0] if name == "support" else []
         loss, foreign = captured(lambda: on(meta.init, meta.shared, take(episodes, 0), *step))
@@ -252,7 +252,10 @@ def _unused(problem: Problem, estimator: MetaGradient, meta: Meta, episode: Epis
     unused: dict[str, set[str]] = {"support": set(), "query": set()}
     with torch.enable_grad():
         if "support" in estimator.differentiates:
-            unused["support"] = _unreached(problem.support_loss(init, shared, episode, 0), leaves)
+            steps = range(problem.num_steps)  # of which each may have a loss of its own
+            unused["support"] = set.intersection(
+                *(_unreached(problem.support_loss(init, shared, episode, step), leaves) for step in steps)
+            )
             if unused["support"] >= {f"model.{name}" for name in init}:
                 fix = "Use the model's output in it, or estimator=outer.EvolutionStrategies(inner=True)."
                 got = "none for any parameter that adapts"

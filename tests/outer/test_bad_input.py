@@ -373,7 +373,7 @@ AT_FIRST_CALL = {
     "a parameter in a criterion": (
         lambda: learner(criterion=lambda output, y: F.mse_loss(SCALE * output, y))(changed()),
         ValueError,
-        "model and criterion must capture no parameters; got one of shape (), which nothing would learn. Pass an nn.Mod",
+        "model and criterion must capture no parameters; got one of shape (), which nothing would learn. Pass an nn",
     ),
     "a parameter in a criterion that only adapts": (
         lambda: learner(support_criterion=lambda output, y: F.mse_loss(SCALE * output, y)).adapt(changed().support),
@@ -611,9 +611,30 @@ def test_losses_of_ones_own_need_no_query_set():
     learner(nn.Linear(1, 1).double(), **options)(Episode(changed().support, Batch(())))
 
 
-def test_ignored_labels_pass():
-    batch = Batch(torch.rand(2, 4, 3), torch.tensor([[0, 1, 2, -100]] * 2))
-    assert learner(nn.Linear(3, 3), F.cross_entropy)(Episode(batch, batch)).isfinite()
+@pytest.mark.parametrize("ignored", [-100, 255])
+def test_ignored_labels_pass(ignored):
+    batch = Batch(torch.rand(2, 4, 3), torch.tensor([[0, 1, 2, ignored]] * 2))
+    for criterion in (partial(F.cross_entropy, ignore_index=ignored), nn.CrossEntropyLoss(ignore_index=ignored)):
+        assert learner(nn.Linear(3, 3), criterion)(Episode(batch, batch)).isfinite()
+
+
+class PerStep(nn.Module):
+    """A learned support loss with a parameter of its own for every step."""
+
+    def __init__(self, num_steps):
+        super().__init__()
+        self.predict = lambda params, x: F.linear(x, params["weight"], params["bias"])
+        self.scale = nn.ParameterList([nn.Parameter(torch.ones((), dtype=torch.float64)) for _ in range(num_steps)])
+
+    def forward(self, params, shared, episode, step):
+        return self.scale[step] * F.mse_loss(self.predict(params, episode.support.x), episode.support.y)
+
+
+def test_a_learned_loss_may_have_a_parameter_for_every_step():
+    model = nn.Linear(1, 1).double()
+    loss = PerStep(3)
+    learner(model, num_steps=3, support_loss=loss)(sine_episodes()).backward()
+    assert all(scale.grad.abs() > 0 for scale in loss.scale)
 
 
 def test_dropout_passes_under_unrolled_and_in_evaluation_mode():
