@@ -33,7 +33,7 @@ from metalearn.outer._learner_checks import (
     check_serial,
     check_statistics,
 )
-from metalearn.outer._select import Selection, select, trainable
+from metalearn.outer._select import Selection, select, shown, trainable
 from metalearn.outer._unrolled import Unrolled
 from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Params, Problem, PyTree
 
@@ -287,6 +287,17 @@ class MetaLearner(nn.Module):
             _, (params, state) = over_chunks(adapt, (support, keys), self.chunk_size)
         calling = (self.model, self.problem.query_loss, self.batching, self.chunk_size)
         return Adapted(params, meta.shared, state, support, *calling)
+
+    def extra_repr(self) -> str:
+        """Return what `print` shows of the method."""
+        shared = sum(name.startswith("model.") for name in self._shared)
+        method = f"rule={self.problem.rule}, num_steps={self.num_steps}, estimator={self.estimator}"
+        batching = {"batching": self.batching, "chunk_size": self.chunk_size, "compile": self.compile_options}
+        others = "".join(
+            f", {name}={value!r}" for name, value in batching.items() if value not in ("vmap", None, False)
+        )
+        starts = f", {len(self.problem.constant)} starts not learned" if self.problem.constant else ""
+        return f"{method}{others}\nfast={shown(self._fast, len(self._fast) + shared)}{starts}"
 
     def _losses(self, episodes: Episode, keys: Tensor | None) -> Tensor:
         """Return every task's query loss after adaptation, without a gradient."""

@@ -77,6 +77,10 @@ class Replicas(nn.Module):
         learner.carry = learner.carry.part(index)
         return learner
 
+    def extra_repr(self) -> str:
+        """Return how many there are, for `print`."""
+        return f"{len(self)} replicas"
+
     @property
     def constants(self) -> frozenset[str]:
         """Names in `state_dict` of what all replicas share."""

@@ -12,6 +12,9 @@ from metalearn._checks import did_you_mean, invalid
 Selection: TypeAlias = bool | str | Callable[[str], bool] | Iterable[str]
 """True (all), False (none), a pattern such as "head.*" or "head", a predicate on names, or a list of patterns."""
 
+MOST_SHOWN = 4
+"""Number of names that are all shown."""
+
 
 def trainable(module: nn.Module) -> dict[str, list[str]]:
     """Return every parameter that requires grad: its first name, and all names of it where it is tied."""
@@ -20,6 +23,14 @@ def trainable(module: nn.Module) -> dict[str, list[str]]:
         if param.requires_grad:
             names.setdefault(id(param), []).append(name)
     return {aliases[0]: aliases for aliases in names.values()}
+
+
+def shown(chosen: list[str], count: int) -> str:
+    """Return which of `count` names are chosen, in a few words."""
+    if len(chosen) == count:
+        return f"all {count} tensors"
+    listed = chosen if len(chosen) <= MOST_SHOWN else [*chosen[: MOST_SHOWN - 1], "...", chosen[-1]]
+    return f"{len(chosen)} of {count} tensors: {', '.join(listed)}"
 
 
 def select(what: str, selection: Selection, names: dict[str, list[str]]) -> list[str]:

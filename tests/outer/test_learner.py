@@ -58,6 +58,19 @@ def test_names():
     assert list(meta.shared) == ["model.0.weight", "model.0.bias", "model.2.weight", "model.2.bias"]
 
 
+def test_print_shows_the_method():
+    lines = repr(sine_learner()).splitlines()
+    assert lines[1] == f"  rule=SGD(lr=0.01), num_steps=3, estimator={outer.Unrolled()}"
+    assert lines[2] == "  fast=all 6 tensors"
+    options = {"fast": ["2", "4"], "learn_init": "4", "chunk_size": 2, "estimator": outer.Stepwise()}
+    lines = repr(sine_learner(inner.MetaSGD(0.1), **options)).splitlines()
+    assert lines[1].endswith(f"num_steps=3, estimator={outer.Stepwise()}, chunk_size=2")
+    assert lines[2] == "  fast=4 of 6 tensors: 2.weight, 2.bias, 4.weight, 4.bias, 2 starts not learned"
+    assert sine_learner(fast="[02]*").extra_repr().endswith("fast=4 of 6 tensors: 0.weight, 0.bias, 2.weight, 2.bias")
+    many = sine_learner(fast=lambda name: name != "0.bias")
+    assert many.extra_repr().endswith("fast=5 of 6 tensors: 0.weight, 2.weight, 2.bias, ..., 4.bias")
+
+
 def test_estimate_has_a_loss_a_task(episodes):
     estimate = sine_learner().estimate(episodes)
     assert estimate.loss.shape == (3,)
@@ -416,6 +429,8 @@ class TestAdapt:
         one = inner.adapt(learner.problem._replace(num_steps=4), tree_detach(learner.meta), task(episodes), keys()[0])
         assert relative_difference({n: p[0] for n, p in adapted.params.items()}, one.params) < 1e-12
         assert len(adapted) == 3
+        assert repr(adapted) == "Adapted(3 tasks, 6 parameter tensors)"
+        assert repr(one) == "Adapted(6 parameter tensors)"
 
     def test_loss_and_outputs(self, episodes):
         learner = sine_learner()

@@ -58,6 +58,10 @@ def test_training_equals_separate_runs(rule, estimator):
         assert relative_difference(tree_detach(replicas[index].meta), tree_detach(learner.meta)) < 1e-9
 
 
+def test_print_shows_their_number():
+    assert repr(outer.Replicas([build(0), build(1)])).splitlines()[1] == "  2 replicas"
+
+
 def test_one_does_not_influence_another():
     learners = [build(seed) for seed in range(R)]
     with torch.no_grad():
