@@ -10,6 +10,7 @@ from metalearn._checks import invalid
 from metalearn.inner import Masked, UpdateRule, Wrapper
 from metalearn.inner._t_net import transforms
 from metalearn.outer._base import MetaGradient
+from metalearn.outer._head import head
 from metalearn.outer._implicit import Implicit
 from metalearn.outer._learner import MetaLearner
 from metalearn.outer._options import Options, method
@@ -66,16 +67,17 @@ def ANIL(  # noqa: N802
 ) -> MetaLearner:
     """Return almost-no-inner-loop: `MAML` in which the head alone adapts. Arguments as there.
 
-    The head is `fast=`, or else the module whose trainable parameters were registered last.
+    The head is `fast=`, or else the model's only child named head, fc, classifier or output, or else the module whose
+    trainable parameters were registered last. Matrices T of `inner.t_net` do not adapt.
 
     Raises:
-        ValueError: If that module is the model itself and `fast` is not given.
+        ValueError: If that module is the model itself, or has no weight matrix, and `fast` is not given.
 
     References:
         Raghu et al., "Rapid learning or feature reuse? Towards understanding the effectiveness of MAML", ICLR 2020.
     """
     if isinstance(model, nn.Module) and "fast" not in options:
-        options["fast"] = _last_module(model, "ANIL")
+        options["fast"] = head(model, "ANIL")
     return MetaLearner(model, criterion, rule, estimator=estimator, **options)
 
 
@@ -96,13 +98,13 @@ def HyperRepresentation(  # noqa: N802
     and `multi_step=MultiStep()`, with a step on the representation for each task's whole run of the head.
 
     Raises:
-        ValueError: If the head is the model itself and `fast` is not given.
+        ValueError: If the head, found as in `ANIL`, is the model itself or has no weight matrix.
 
     References:
         Franceschi et al., "A bridge between hyperparameter optimization and learning-to-learn", 2017.
     """
     if isinstance(model, nn.Module) and "fast" not in options:
-        options["fast"] = _last_module(model, "HyperRepresentation")
+        options["fast"] = head(model, "HyperRepresentation")
     options.setdefault("learn_init", False)
     learner = MetaLearner(model, criterion, rule, estimator=estimator, **options)
     for start in learner.meta.init.values():
@@ -206,13 +208,3 @@ def MTNet(  # noqa: N802
 
 def _has_mask(rule: UpdateRule) -> bool:
     return isinstance(rule, Masked) or (isinstance(rule, Wrapper) and _has_mask(rule.rule))
-
-
-def _last_module(model: nn.Module, method: str) -> str:
-    names = list(trainable(model))
-    head = names[-1].rpartition(".")[0] if names else ""
-    if not head and len({name.partition(".")[0] for name in names}) > 1:
-        fix = f"Name what adapts: {method}(..., fast=[{names[-1]!r}])."
-        got = f"parameters {names[-2:]} of the model"
-        raise ValueError(invalid(f"{method}'s head", "be a module of its own", got, fix))
-    return head or "*"

@@ -46,6 +46,53 @@ def test_the_head_is_the_last_that_can_be_learned():
     assert list(outer.ANIL(model, F.mse_loss, SGD, num_steps=1).meta.init) == ["2.weight", "2.bias"]
 
 
+class Network(nn.Module):
+    """Modules by name, in the order in which they are registered."""
+
+    def __init__(self, **modules):
+        super().__init__()
+        for name, module in modules.items():
+            self.add_module(name, module)
+
+
+def fast(model, **options):
+    return list(outer.ANIL(model, F.mse_loss, SGD, num_steps=1, **options).meta.init)
+
+
+@pytest.mark.parametrize("name", ["head", "fc", "classifier", "output"])
+def test_the_head_is_the_child_of_its_name(name):
+    assert fast(Network(**{name: nn.Linear(4, 1)}, body=nn.Linear(1, 4))) == [f"{name}.weight", f"{name}.bias"]
+    layers = nn.Sequential(nn.Linear(4, 4, bias=False), nn.ReLU(), nn.Linear(4, 1, bias=False), nn.LayerNorm(1))
+    expected = [f"{name}.0.weight", f"{name}.2.weight", f"{name}.3.weight", f"{name}.3.bias"]
+    assert fast(Network(body=nn.Linear(1, 4), **{name: layers})) == expected
+
+
+def test_the_head_is_the_last_where_names_do_not_tell():
+    two = {"head": nn.Linear(4, 1), "fc": nn.Linear(4, 4), "body": nn.Linear(1, 4)}
+    assert fast(Network(**two)) == ["body.weight", "body.bias"]
+    two["head"].requires_grad_(False)
+    assert fast(Network(**two)) == ["fc.weight", "fc.bias"]
+
+
+@pytest.mark.parametrize("method", [outer.ANIL, outer.HyperRepresentation])
+def test_a_normalisation_layer_is_no_head(method):
+    model = nn.Sequential(nn.Linear(1, 4), nn.Sequential(nn.ReLU(), nn.LayerNorm(4)))
+    with pytest.raises(ValueError, match="head must have a weight matrix; got '1.1', LayerNorm. Name what adapts"):
+        method(model, F.mse_loss, SGD, num_steps=1)
+    assert len(fast(model, fast="1.1")) == 2
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (models.mlp(1, [4], 1), ["2.W.weight", "2.W.bias"]),
+        (Network(head=nn.Linear(4, 1), body=nn.Linear(1, 4)), ["head.W.weight", "head.W.bias"]),
+    ],
+)
+def test_the_head_of_a_t_net_is_without_t(model, expected):
+    assert fast(inner.t_net(model)) == expected
+
+
 def test_a_head_may_be_the_whole_model():
     head = nn.Linear(1, 1)
     with pytest.raises(ValueError, match="HyperRepresentation's head must be a module of its own"):
