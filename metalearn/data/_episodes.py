@@ -3,13 +3,13 @@
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import final
+from typing import Any, final
 
 import torch
 
 from metalearn._checks import as_device, check_count, check_generator, invalid
 from metalearn.data._workers import worker_batches
-from metalearn.types import Episode
+from metalearn.types import Batch, Episode
 
 
 class TaskDistribution(ABC):
@@ -64,15 +64,16 @@ class TaskDistribution(ABC):
             Episodes with a leading axis of `num_tasks` on every tensor.
 
         Raises:
-            TypeError: If `num_tasks` is not an int, `generator` not a `torch.Generator`, or `device` not a device.
+            TypeError: If `num_tasks` is not an int, `generator` not a `torch.Generator`, `device` not a device, or what
+                `draw` returns no episodes.
             ValueError: If `num_tasks` is below 1, or there is no device of that name.
         """
         check_count("num_tasks", num_tasks, fix="Pass sample(num_tasks=25).")
         check_generator(generator)
-        if device is None:
-            return self.draw(num_tasks, generator, None)
-        place = as_device(device)
-        return self.draw(num_tasks, generator, place).to(place)
+        place = None if device is None else as_device(device)
+        episodes = self.draw(num_tasks, generator, place)
+        self._check_drawn(episodes)
+        return episodes if place is None else episodes.to(place)
 
     @final
     def batches(
@@ -121,6 +122,15 @@ class TaskDistribution(ABC):
     def source_device(self) -> torch.device | None:
         """Where what tasks are made of lies; None if they are made of nothing but numbers."""
         return None
+
+    def _check_drawn(self, episodes: Any) -> None:
+        """Raise unless `draw` has returned what it must."""
+        is_episode = isinstance(episodes, Episode)
+        if not (is_episode and all(isinstance(batch, Batch) for batch in episodes)):
+            parts = [type(batch).__name__ for batch in episodes] if is_episode else None
+            got = f"an Episode of {' and '.join(parts)}" if parts else type(episodes).__name__
+            fix = "Write Episode(Batch(x, y), Batch(x, y))."
+            raise TypeError(invalid(f"draw of {type(self).__name__}", "return an Episode of two Batches", got, fix))
 
     def _check_workers(self, num_workers: int) -> None:
         """Raise if worker processes cannot read what tasks are made of."""

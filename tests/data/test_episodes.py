@@ -1,6 +1,7 @@
 """The protocol of task distributions, over all of them."""
 
 import itertools
+import re
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from metalearn.data import (
     Sinusoid,
     TaskDistribution,
 )
+from metalearn.types import Batch, Episode
 
 DISTRIBUTIONS = [
     Sinusoid(3, 4, noise_std=0.1),
@@ -133,3 +135,29 @@ def test_errors_are_raised_at_the_call(tasks, call, error, message):
 def test_a_distribution_without_draw_is_abstract():
     with pytest.raises(TypeError, match="abstract"):
         TaskDistribution()
+
+
+class Wrong(TaskDistribution):
+    def __init__(self, drawn):
+        self.drawn = drawn
+
+    def draw(self, num_tasks, generator, device):
+        return self.drawn
+
+
+PAIR = torch.zeros(1, 2, 1), torch.zeros(1, 2, 1)
+
+
+@pytest.mark.parametrize("device", [None, "cpu"])
+@pytest.mark.parametrize(
+    ("drawn", "got"),
+    [((PAIR, PAIR), "tuple"), (Episode(PAIR, Batch(*PAIR)), "an Episode of tuple and Batch"), (None, "NoneType")],
+)
+def test_a_draw_returns_episodes(drawn, got, device):
+    message = (
+        f"draw of Wrong must return an Episode of two Batches; got {got}. Write Episode(Batch(x, y), Batch(x, y))."
+    )
+    with pytest.raises(TypeError, match=re.escape(message)):
+        Wrong(drawn).sample(1, device=device)
+    with pytest.raises(TypeError, match=re.escape(message)):
+        next(Wrong(drawn).batches(1, device=device))
