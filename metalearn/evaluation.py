@@ -1,11 +1,13 @@
 """Evaluation: adapt to many unseen tasks and summarise how well that went."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parallel import DistributedDataParallel
 
 from metalearn._checks import check_count, check_generator, invalid
@@ -37,7 +39,7 @@ def evaluate(
 ) -> Evaluation:
     """Adapt to tasks and measure the adapted models on their query sets. Memory does not grow with `num_tasks`.
 
-    The learner is used in the mode it is in; call `learner.eval()` for a model with dropout.
+    The learner is used in the mode it is in; call `learner.eval()` for a model with dropout, which warns otherwise.
 
     A list of learners is an ensemble, such as the best checkpoints of one run, `fit(..., keep_best=5)`: each adapts by
     itself, their outputs are averaged, and loss and metrics are those of the mean output, the loss by the first one's
@@ -59,6 +61,9 @@ def evaluate(
     Raises:
         TypeError: If an argument is of the wrong kind.
         ValueError: If a count is too low, the episodes end before `num_tasks`, or learners cannot be averaged.
+
+    Warns:
+        UserWarning: If the model drops units.
 
     References:
         Antoniou, Edwards and Storkey, "How to train your MAML", ICLR 2019 (the ensemble of the five best checkpoints).
@@ -87,6 +92,7 @@ def evaluate_each(
     check_count("num_tasks", num_tasks, fix="Write num_tasks=600, say.")
     check_metrics(metrics)
     check_generator(generator)
+    _warn_of_dropout([learner for learner, _ in learners])
     parts: list[list[dict[str, Tensor]]] = [[] for _ in learners]
     tasks = 0
     for batch, keys in keyed_batches(episodes, num_tasks, generator, learners[0][0].device):
@@ -134,6 +140,15 @@ def mean_losses(
             with torch.no_grad():
                 total += replicas(episodes, keys=part_keys) * len(part[1])
     return total.cpu() / num_tasks
+
+
+def _warn_of_dropout(learners: Sequence[MetaLearner | Ensemble]) -> None:
+    modules = (module for learner in learners for module in learner.model.modules())
+    active = next((each for each in modules if isinstance(each, _DropoutNd) and each.training and each.p > 0), None)
+    if active is not None:
+        fix = "Call learner.eval() first, and learner.train() to train on."
+        condition = "be in evaluation mode, or units are dropped while it is judged"
+        warnings.warn(invalid("model", condition, f"an active {active}", fix), stacklevel=4)
 
 
 def check_metrics(metrics: Any) -> None:

@@ -28,6 +28,20 @@ def test_values_are_those_of_adapt():
     assert evaluate(learner, [episodes], num_tasks=3).num_steps == 3
 
 
+def test_active_dropout_is_warned_of_once():
+    model = nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+    learner = outer.MAML(model, F.mse_loss, inner.SGD(0.01), num_steps=1)
+    with pytest.warns(UserWarning, match=r"got an active Dropout\(p=0.5.* Call learner.eval\(\) first") as caught:
+        evaluate(learner, TASKS, num_tasks=40)
+    assert [warning.filename for warning in caught] == [__file__]
+    with pytest.warns(UserWarning, match="Call learner.eval"):
+        evaluate([learner, learner], TASKS, num_tasks=1)
+    evaluate(learner.eval(), TASKS, num_tasks=1)
+    learner.train()
+    model[1].p = 0.0
+    evaluate(learner, TASKS, num_tasks=1)
+
+
 @pytest.mark.parametrize("num_tasks", [1, 31, 32, 33, 100])
 def test_counts_tasks_exactly(num_tasks):
     assert len(evaluate(sine(), TASKS, num_tasks=num_tasks)["loss"].values) == num_tasks
