@@ -58,7 +58,7 @@ def test_arrays_share_memory_if_they_can():
         (
             pixels(2, 3, 6, 5).float(),
             TypeError,
-            r"of uint8; got torch\.float32\. Pass .* write a data\.TaskDistribution\.$",
+            r"got torch\.float32\. Pass .* write a data\.TaskDistribution\.$",
         ),
         ([np.zeros((2, 6, 5))], TypeError, r"images\[0\] must be a tensor or array of uint8; got float64"),
         ([[1, 2]], TypeError, r"images\[0\] must be a tensor or array of uint8; got list"),
