@@ -114,9 +114,9 @@ def test_an_exhausted_space_ends_the_search():
     assert len(result.trials) == len({trial.cell for trial in result.trials}) < 3 + 30
 
 
-def test_processes_and_a_score_that_cannot_be_sent_to_them(tmp_path):
+def test_a_process_and_a_score_that_cannot_be_sent_to_it(tmp_path):
     calls, log = [], tmp_path / "log.jsonl"
-    with ProcessPoolExecutor(2, get_context("spawn")) as executor:
+    with ProcessPoolExecutor(1, get_context("spawn")) as executor:
         with pytest.raises(TypeError, match=r"must send the score to its workers; .* at the top level of a module"):
             SEARCH.run(_counted(calls), executor=executor, log=log)
         assert not calls
