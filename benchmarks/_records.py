@@ -8,6 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from metalearn._files import whole_file
+
 RECORD = "file of docs/records to write the table to, for benchmarks.pages"
 
 
@@ -24,10 +26,8 @@ def keep(path: Path, settings: dict[str, Any], record: dict[str, Any]) -> None:
 
 def replace(path: Path, text: str) -> None:
     """Write a file that is there as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(text)
-    part.replace(path)
+    with whole_file(path) as stream:
+        stream.write(text.encode())
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metalearn import inner, outer
+from metalearn._random import random_numbers_kept
 from metalearn._tasks import take
 from metalearn._tree import tree_detach, tree_flatten, tree_leaves, tree_map, tree_names, tree_unflatten
 from metalearn.functional import draw_keys
@@ -34,7 +35,7 @@ class Case:
     fast: str = "*"
 
     def learner(self, rule: inner.UpdateRule, **options: Any) -> outer.MetaLearner:
-        with torch.random.fork_rng(devices=[]):
+        with random_numbers_kept():
             torch.manual_seed(0)
             model = self.model().double()
             learner = outer.MetaLearner(model, F.mse_loss, rule, **{"num_steps": 3, "fast": self.fast, **options})

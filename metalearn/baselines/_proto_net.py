@@ -65,6 +65,6 @@ class _Prototypes(nn.Module):
 
 def _spread(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Return half the mean squared distance to the own prototype, summed over classes, up to a constant."""
-    own = one_hot(output, target).to(output.dtype)
+    own = one_hot(target, output.shape[-1]).to(output.dtype)
     own = own if weight is None else own * weight[:, None]
     return -0.5 * (own * output / own.sum(0).clamp(min=torch.finfo(own.dtype).tiny)).sum()

@@ -33,7 +33,7 @@ def cross_entropy(output: Tensor, target: Tensor, weight: Tensor | None = None) 
         raise TypeError(invalid("target", "be of int64", target.dtype, "Write target.long()."))
     if weight is None:
         return F.cross_entropy(output, target)
-    hot = one_hot(output, target)
+    hot = one_hot(target, output.shape[-1])
     losses = -(hot * F.log_softmax(_without_absent(output, hot, weight), -1)).sum(-1)
     return (weight * losses).sum() / weight.sum()
 
@@ -56,7 +56,7 @@ def accuracy(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Te
     _check_classified(output, target, weight)
     if weight is None:
         return (output.argmax(-1) == target).float().mean()
-    right = _without_absent(output, one_hot(output, target), weight).argmax(-1) == target
+    right = _without_absent(output, one_hot(target, output.shape[-1]), weight).argmax(-1) == target
     return (weight * right).sum() / weight.sum()
 
 
@@ -72,9 +72,9 @@ def _check_classified(output: Any, target: Any, weight: Any) -> None:
         raise ValueError(invalid("what is judged", condition, shapes, "Pass one task's examples."))
 
 
-def one_hot(output: Tensor, target: Tensor) -> Tensor:
-    """Return which logit `[num_examples, num_classes]` is each example's own."""
-    return target[..., None] == torch.arange(output.shape[-1], device=output.device)
+def one_hot(index: Tensor, size: int) -> Tensor:
+    """Return `[..., size]`, true at each index; `F.one_hot` reads the indices, which fails under vmap of grad."""
+    return index[..., None] == torch.arange(size, device=index.device)
 
 
 def _without_absent(output: Tensor, hot: Tensor, weight: Tensor) -> Tensor:

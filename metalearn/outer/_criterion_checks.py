@@ -22,7 +22,7 @@ ELEMENTWISE: tuple[Any, ...] = (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber
 ELEMENTWISE += (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, *PROBABILITIES, *LOGITS)
 
 
-def bare(criterion: Any) -> Any:
+def _bare(criterion: Any) -> Any:
     """Return the criterion that a partial is of."""
     while isinstance(criterion, partial):
         criterion = criterion.func
@@ -32,7 +32,7 @@ def bare(criterion: Any) -> Any:
 def judges_targets(loss: ModelLoss, target: Any) -> bool:
     """Return whether it is known what targets the criterion takes."""
     known = (*CLASS_INDICES, *ELEMENTWISE, cross_entropy)
-    return _is_one_of(bare(loss.criterion), known) and isinstance(target, Tensor)
+    return _is_one_of(_bare(loss.criterion), known) and isinstance(target, Tensor)
 
 
 def check_weights(loss: ModelLoss, batch: Batch) -> None:
@@ -45,7 +45,7 @@ def check_weights(loss: ModelLoss, batch: Batch) -> None:
             "Write models.use_batch_statistics(model, 'support'), or 'transductive' as it is now; see docs/gotchas.md."
         )
         raise ValueError(invalid("batch normalisation", "weigh examples as their batch does", f"plain {deaf}", fix))
-    if _is_one_of(criterion := bare(loss.criterion), CLASS_INDICES + ELEMENTWISE):
+    if _is_one_of(criterion := _bare(loss.criterion), CLASS_INDICES + ELEMENTWISE):
         fix = f"Write {_weighted(criterion)}."
         raise TypeError(invalid("criterion", "take a weight for every example", loss.criterion, fix))
 
@@ -63,7 +63,7 @@ def _weighted(criterion: Any) -> str:
 
 def check_label_axes(name: str, criterion: Any, target: Tensor) -> None:
     """Raise if labels have the axis of tasks alone, which is then that of one task's examples."""
-    if target.dim() == 1 and not _is_one_of(criterion, ELEMENTWISE):
+    if target.dim() == 1 and not _is_one_of(_bare(criterion), ELEMENTWISE):
         got, fix = f"shape {tuple(target.shape)}", "For one task write x[None] and y[None]."
         raise ValueError(invalid(f"{name} labels", "be [num_tasks, num_examples]", got, fix))
 
@@ -73,7 +73,7 @@ def check_targets(name: str, criterion: Any, output: Any, target: Tensor) -> Non
     if not isinstance(output, Tensor):
         fix = "Return a tensor, or write a criterion that takes what it returns."
         raise TypeError(invalid("model", f"give {name} outputs that are a tensor", type(output).__name__, fix))
-    if _is_one_of(bare(criterion), ELEMENTWISE):
+    if _is_one_of(_bare(criterion), ELEMENTWISE):
         if output.shape != target.shape[1:]:
             got = f"{tuple(output.shape)} and {tuple(target.shape[1:])}"
             fix = "Give y the model's shape: y[..., None], say."

@@ -9,6 +9,7 @@ from torch import Tensor
 from metalearn import inner
 from metalearn._checks import check_choice, check_positive, invalid
 from metalearn._derivatives import grad_and_value, vjp
+from metalearn._random import random_numbers_kept
 from metalearn._tree import tree_map, tree_ravel, tree_zeros_like
 from metalearn.functional import OnSupport
 from metalearn.outer._base import MetaGradient
@@ -99,7 +100,7 @@ class Implicit(MetaGradient):
             raise ValueError(invalid('num_steps with proximal="last_step"', "be at least 2", 1, fix))
         # Not at the start itself, which may be zero, where weight decay rests too, or have no values yet.
         ones = tree_map(lambda start: torch.ones_like(start, device="cpu"), meta.init)
-        with torch.random.fork_rng(devices=[]):
+        with random_numbers_kept():
             updates = check_rule(problem, meta._replace(init=ones), torch.tensor(0, device="cpu"))
         if any(update.any() for update in updates.values()):
             fix = "Put a penalty into support_loss=: see docs/how_to/hyperparameters.md."

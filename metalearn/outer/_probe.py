@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from metalearn.functional import OnQuery, OnSupport
 from metalearn.models import FrozenNorm
 from metalearn.outer._base import MetaGradient
 from metalearn.outer._captured import captured
-from metalearn.outer._criterion_checks import bare, check_label_axes, check_targets, check_weights, judges_targets
+from metalearn.outer._criterion_checks import check_label_axes, check_targets, check_weights, judges_targets
 from metalearn.outer._per_task import PerTask
 from metalearn.outer._reverse_mode import ReverseMode
 from metalearn.types import Batch, Episode, Estimate, Meta, Params, Problem
@@ -38,7 +38,7 @@ def check_losses(problem: Problem, meta: Meta, episodes: Episode, learner: nn.Mo
     learned = {id(leaf) for leaf in tree_leaves(meta)}
     constants = {id(tensor) for tensor in (*learner.parameters(), *learner.buffers())} - learned
     names = {id(param): name for name, param in learner.named_parameters()}
-    with torch.no_grad(), _same_random_numbers(tree_leaves(meta)[0].device), _buffers_unwritten(learner):
+    with torch.no_grad(), random_numbers_kept(tree_leaves(meta)[0].device), _buffers_unwritten(learner):
         for name, batch in zip(Episode._fields, episodes, strict=True):
             if name == "support" or tree_leaves(batch):
                 foreign = _check_loss(name, problem, tree_detach(meta), episodes, batch)
@@ -57,7 +57,7 @@ def check_gradient(
     if unlearned:
         fix = "Call .requires_grad_(True) before you build the learner, or .requires_grad_(False) now."
         raise ValueError(invalid("constants of the learner", "not require grad", unlearned, fix))
-    with _same_random_numbers(key.device):
+    with random_numbers_kept(key.device):
         check_rule(problem, meta, key)
         unused = _unused(problem, estimator, meta, episode)
         before = _generator_states(key.device)
@@ -141,7 +141,7 @@ def _check_loss(name: str, problem: Problem, meta: Meta, episodes: Episode, batc
     if isinstance(on, OnSupport | OnQuery):
         check_weights(on.loss, batch)
         if judges_targets(on.loss, batch.y):
-            check_label_axes(name, bare(on.loss.criterion), batch.y)
+            check_label_axes(name, on.loss.criterion, batch.y)
             with explained():
                 tensors = on.loss.model_tensors(meta.init, meta.shared)
                 output = call_model(on.loss.model, tensors, take(batch.x, 0))
@@ -276,10 +276,6 @@ def _unreached(loss: Tensor, leaves: dict[str, Tensor]) -> set[str]:
 
 def _place(tensor: Tensor) -> tuple[Any, ...]:
     return tensor.data_ptr(), tensor.shape, tensor.stride()
-
-
-def _same_random_numbers(device: torch.device) -> AbstractContextManager[None]:
-    return random_numbers_kept(device)
 
 
 def _generator_states(device: torch.device) -> list[Tensor]:

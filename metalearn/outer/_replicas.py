@@ -130,7 +130,7 @@ class Replicas(nn.Module):
             meta = tree_detach(self.learner.meta)
             first_tasks = tree_map(lambda leaf: leaf[:, 0], dealt[0])
             init_carry = partial(self.learner.estimator.init_carry, self.learner.problem)
-            start = init_carry(*tree_map(lambda leaf: leaf[0], (meta, first_tasks)))
+            start = init_carry(*take((meta, first_tasks), 0))
             # Nearly all estimators carry nothing, and vmap is slow.
             carry = self.learner.carry(_vmap(init_carry)(meta, first_tasks) if tree_leaves(start) else start)
             return self._run.for_shapes_of(episodes)(self.learner, meta, carry, *dealt)

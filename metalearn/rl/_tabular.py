@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from metalearn._checks import check_count, invalid
+from metalearn.functional._criteria import one_hot
 from metalearn.rl._base import Environment, check_task
 from metalearn.types import PyTree
 
@@ -68,7 +69,7 @@ class Tabular(Environment):
         check_task(self, task, (self.observation_size, self.action_size))
         rewards = task.expand(len(noise), *task.shape)
         state = torch.zeros(len(noise), dtype=torch.int64, device=noise.device)
-        return {"state": _one_hot(state, self.observation_size).to(rewards), "rewards": rewards}
+        return {"state": one_hot(state, self.observation_size).to(rewards), "rewards": rewards}
 
     def observe(self, state: PyTree) -> Tensor:
         """Return the state, one-hot."""
@@ -77,12 +78,12 @@ class Tabular(Environment):
     def step(self, state: PyTree, action: Tensor, noise: Tensor) -> tuple[PyTree, Tensor]:
         """Draw the next state, and pay what the table says."""
         here = state["state"]
-        chosen = _one_hot(action, self.action_size).to(here)
+        chosen = one_hot(action, self.action_size).to(here)
         table = torch.tensor(self.transitions, dtype=here.dtype, device=here.device)
         reward = torch.einsum("ns,na,nsa->n", here, chosen, state["rewards"])
         probabilities = torch.einsum("ns,na,sat->nt", here, chosen, table)
         following = choose(probabilities, noise)
-        return {**state, "state": _one_hot(following, self.observation_size).to(here)}, reward
+        return {**state, "state": one_hot(following, self.observation_size).to(here)}, reward
 
 
 def bandit(num_arms: int, horizon: int = 1) -> Tabular:
@@ -107,8 +108,3 @@ def choose(probabilities: Tensor, noise: Tensor) -> Any:
     """Return an index for every distribution `[..., n]`, drawn by a uniform number `[..., 1]`."""
     below = probabilities.detach().to(noise.dtype).cumsum(-1)[..., :-1]
     return (noise > below).sum(-1)
-
-
-def _one_hot(index: Tensor, size: int) -> Tensor:
-    # F.one_hot reads the indices, which fails under vmap of grad.
-    return index[..., None] == torch.arange(size, device=index.device)
