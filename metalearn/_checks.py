@@ -80,8 +80,8 @@ def check_range(what: str, value: Any, *, fix: str = "") -> None:
     if not (numbers and len(value) == 2):
         raise TypeError(invalid(what, "be a pair of numbers (low, high)", repr(value), fix))
     low, high = value
-    if not (is_finite(low) and is_finite(high) and low <= high):
-        raise ValueError(invalid(what, "be finite with low <= high", value, fix))
+    if not (is_finite(low) and is_finite(high) and low <= high and is_finite(high - low)):
+        raise ValueError(invalid(what, "be finite with low <= high, and high - low finite", value, fix))
 
 
 def check_index(what: str, value: Any, length: int) -> None:

@@ -18,7 +18,8 @@ COLUMNS = "Pass from_dataset(dataset, columns=('image', 'label')), say."
 
 def read_dataset(dataset: Any, columns: Any, size: Any) -> tuple[list[Tensor], list[str]]:
     """Return the images `[n, C, H, W]` of every label that occurs, in ascending order, and their names."""
-    if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
+    indexed = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
+    if not indexed or isinstance(dataset, Mapping):
         condition, fix = "have len(dataset) and dataset[i]", "Pass list(dataset) if it is an iterable."
         raise TypeError(invalid("dataset", condition, type(dataset), fix))
     _check_columns(columns)

@@ -6,9 +6,10 @@ stand-ins that check their states, since NumPy's own take any, and nothing that 
 """
 
 import pickle
+import pickletools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -33,6 +34,8 @@ def read_pickle(file: Path, condition: str) -> Any:
         raise FileNotFoundError(invalid("root", condition, f"no file {file}"))
     try:
         with file.open("rb") as stream:
+            _check_sizes(stream)
+            stream.seek(0)
             return _plain(_Unpickler(stream, encoding="latin1").load())
     except _RefusedError as error:
         fix = "Nothing in it was run; do not trust where it comes from."
@@ -40,6 +43,13 @@ def read_pickle(file: Path, condition: str) -> Any:
     except Exception as error:  # Damaged pickles raise errors of many types.
         got, fix = f"{type(error).__name__}: {error}", "Download it again."
         raise ValueError(invalid(str(file), condition, got, fix)) from error
+
+
+def _check_sizes(stream: IO[bytes]) -> None:
+    """Raise if a pickle is cut, or numbers its parts beyond their count, of which a table would be made."""
+    for place, (opcode, number, _) in enumerate(pickletools.genops(stream)):
+        if opcode.name.endswith("PUT") and number not in range(place + 1):
+            raise ValueError(f"part {number} after {place} operations")
 
 
 class _RefusedError(Exception):
@@ -140,9 +150,9 @@ def _replaced(content: Any, done: dict[int, Any]) -> Any:
 
 
 def as_array(content: Any) -> np.ndarray:
-    """Return an array or a list as an array; lists in lists could be of any size once they are one."""
-    if isinstance(content, list | tuple) and any(isinstance(part, list | tuple | dict) for part in content):
-        raise TypeError(f"{type(content).__name__} of lists in place of integers")
+    """Return an array, or a list of integers as one; of anything else it could be of any size once it is one."""
+    if isinstance(content, list | tuple) and not all(isinstance(part, int | np.integer) for part in content):
+        raise TypeError(f"{type(content).__name__} of other things than integers")
     return np.asarray(content)
 
 

@@ -117,8 +117,8 @@ def safe_sqrt(x: Tensor) -> Tensor:
     >>> torch.func.grad(lambda x: safe_sqrt(x).sum())(torch.tensor([0.0, 4.0]))
     tensor([0.0000, 0.2500])
     """
-    if not isinstance(x, Tensor):
-        raise TypeError(invalid("x", "be a tensor", repr(x), "Write torch.tensor(4.0), say."))
+    if not isinstance(x, Tensor) or x.is_complex():
+        raise TypeError(invalid("x", "be a tensor of real numbers", repr(x), "Write torch.tensor(4.0), say."))
     positive = x > 0
     return torch.where(positive, torch.where(positive, x, 1.0).sqrt(), 0.0)
 

@@ -35,15 +35,12 @@ class Learned(Wrapper):
     def __post_init__(self) -> None:
         super().__post_init__()
         rule: Any = self.rule
-        if not isinstance(self.names, str | tuple | list):
-            fix = 'Write Learned(rule, "lr"), say.'
+        names, fix = (self.names,) if isinstance(self.names, str) else self.names, 'Write Learned(rule, "lr"), say.'
+        if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
             raise TypeError(invalid("Learned's names", "be a name or a tuple of them", repr(self.names), fix))
-        names = (self.names,) if isinstance(self.names, str) else tuple(self.names)
-        object.__setattr__(self, "names", names)
-        if not names or any(name in names[:index] for index, name in enumerate(names)):
-            raise ValueError(
-                invalid("Learned's names", "be at least one, each once", names, 'Write Learned(rule, "lr"), say.')
-            )
+        object.__setattr__(self, "names", tuple(names))
+        if not names or len(set(names)) < len(names):
+            raise ValueError(invalid("Learned's names", "be at least one, each once", tuple(names), fix))
         for name in names:
             of_rule = {field.name: str(field.type) for field in fields(rule)}
             check_choice("Learned's names", name, of_rule)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from metalearn._checks import check_choice, check_count, check_function, check_kind, invalid
-from metalearn._tree import tree_leaves
+from metalearn._tree import tree_leaves, tree_names
 from metalearn.functional import OnQuery, OnSupport
 from metalearn.inner import UpdateRule
 from metalearn.models import running_statistics
@@ -144,7 +144,7 @@ def check_episodes(episodes: Any) -> int:
 
 def check_task_axis(batches: dict[str, Batch]) -> int:
     """Return the number of tasks; raise unless all tensors agree on it and each batch on its number of examples."""
-    num_tasks: dict[str, int] = {}
+    sizes = set()
     for name, batch in batches.items():
         if not isinstance(batch, Batch):
             fix = "Write learner.adapt(episodes.support)."
@@ -152,12 +152,14 @@ def check_task_axis(batches: dict[str, Batch]) -> int:
         for field, part in zip(batch._fields, batch, strict=True):
             for leaf in tree_leaves(part):
                 _check_leaf(f"{name}.{field}", leaf)
-                num_tasks[f"{name}.{field}"] = leaf.shape[0]
+                sizes.add(leaf.shape[0])
         _check_examples(name, *batch)
-    if len(set(num_tasks.values())) != 1 or 0 in num_tasks.values():
+    if len(sizes) != 1 or 0 in sizes:
+        places = [f"{name}.{place}" for name, batch in batches.items() for place in tree_names(batch)]
+        got = dict(zip(places, map(len, tree_leaves(tuple(batches.values()))), strict=True))
         fix = "Every tensor begins with [num_tasks, num_examples]; for one task that is tensor[None]."
-        raise ValueError(invalid("episodes", "agree on a number of tasks of at least 1", num_tasks, fix))
-    return next(iter(num_tasks.values()))
+        raise ValueError(invalid("episodes", "agree on a number of tasks of at least 1", got, fix))
+    return sizes.pop()
 
 
 def _check_leaf(name: str, leaf: Any) -> None:

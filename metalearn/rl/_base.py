@@ -94,6 +94,9 @@ def check_environment(environment: Environment, task: PyTree, action: Tensor) ->
     if not isinstance(action, Tensor) or action.dim() not in (1, 2) or not len(action):
         fix = "Write torch.zeros(num_trajectories, environment.action_size)."
         raise TypeError(invalid("action", "be a tensor of actions for at least one trajectory", repr(action), fix))
+    if action.shape[1:] not in ((), (environment.action_size,)):
+        condition = f"be [num_trajectories, {environment.action_size}], or indices [num_trajectories]"
+        raise ValueError(invalid("action", condition, tuple(action.shape), "Write policy.sample(output, noise)."))
     count, name = len(action), type(environment).__name__
     dtype = action.dtype if action.is_floating_point() else None
     noise = torch.full((count, environment.noise_size), 0.25, dtype=dtype, device=action.device)

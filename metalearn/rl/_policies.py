@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from metalearn import models
-from metalearn._checks import check_positive, invalid
+from metalearn._checks import check_between, invalid
 from metalearn.rl._base import Environment
 from metalearn.rl._tabular import choose
 
@@ -48,11 +48,11 @@ class GaussianPolicy(Policy):
         observation_size: Size of an observation, at least 1.
         hidden: Widths of the network's hidden layers.
         action_size: Size of an action, at least 1.
-        init_std: Standard deviation at the start.
+        init_std: Standard deviation at the start, strictly between 1e-6 and 1e6.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If a width is below 1, or `init_std` not positive.
+        ValueError: If a width is below 1, or `init_std` out of its range.
 
     >>> policy = GaussianPolicy(2, [100, 100], 2)
     >>> policy(torch.zeros(5, 2))["mean"].shape
@@ -62,7 +62,7 @@ class GaussianPolicy(Policy):
     def __init__(
         self, observation_size: int, hidden: Sequence[int], action_size: int, *, init_std: float = 1.0
     ) -> None:
-        check_positive("init_std", init_std, fix="Pass init_std=1.0.")
+        check_between("init_std", init_std, 1e-6, 1e6, fix="Pass init_std=1.0.")  # float32 knows its square
         super().__init__()
         self.network = models.mlp(observation_size, hidden, action_size)
         self.action_size = action_size

@@ -9,6 +9,7 @@ from metalearn._checks import check_kind, invalid
 from metalearn._tasks import map_in_chunks
 from metalearn._tree import tree_map
 from metalearn.outer import MetaLearner
+from metalearn.outer._learner_checks import check_episodes
 from metalearn.rl._losses import PolicyLoss, QueryRollouts, SupportRollouts
 from metalearn.types import Batch, Episode, Params
 
@@ -42,6 +43,7 @@ def record(learner: MetaLearner, episodes: Episode, *, keys: Tensor | None = Non
     if "query" not in estimator.differentiates or getattr(estimator, "multi_step", None):
         condition, fix = "differentiate the query loss after the last step alone", "Use outer.Unrolled()."
         raise ValueError(invalid("estimator on kept trajectories", condition, estimator, fix))
+    check_episodes(episodes)
     episodes = Episode(*(_unrecorded(batch) for batch in episodes))
     keys = learner.check(episodes, keys)
 
@@ -64,4 +66,6 @@ def record(learner: MetaLearner, episodes: Episode, *, keys: Tensor | None = Non
 
 def _unrecorded(batch: Batch) -> Batch:
     """Return a batch without the trajectories that an earlier call has kept, which adaptation would use."""
+    if not isinstance(batch.x, dict):
+        return batch  # which the learner refuses
     return batch._replace(x={name: leaf for name, leaf in batch.x.items() if name != "recorded"})

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalearn._checks import check_positive, invalid
+from metalearn._checks import check_between, invalid
 
 
 def reinforce(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ def reinforce(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor) -> T
 
     Raises:
         TypeError: If an argument is no tensor.
-        ValueError: If shapes disagree.
+        ValueError: If shapes or devices disagree.
 
     References:
         Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement learning", Machine
@@ -61,17 +61,17 @@ def clipped(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, *, cli
         log_probs: As there.
         old_log_probs: As there; they matter here.
         advantages: As there.
-        clip: Largest change of a ratio of probabilities from 1.
+        clip: Largest change of a ratio of probabilities from 1, strictly between 0 and 1.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes disagree, or `clip` is not positive.
+        ValueError: If shapes or devices disagree, or `clip` is not strictly between 0 and 1.
 
     References:
         Schulman et al., "Proximal policy optimization algorithms", arXiv 2017 (eq. 7).
     """
     _check(log_probs, old_log_probs, advantages)
-    check_positive("clip", clip, fix="Pass clip=0.2.")
+    check_between("clip", clip, 0, 1, fix="Pass clip=0.2.")
     ratio = (log_probs - old_log_probs).exp()
     return torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
 
@@ -84,6 +84,9 @@ def _check(*given: Any) -> None:
     for what, value in zip(("log_probs", "old_log_probs", "advantages"), given, strict=True):
         if not isinstance(value, Tensor) or not value.is_floating_point():
             raise TypeError(invalid(what, "be a floating tensor", repr(value), "Pass those of a Rollout."))
+    if len({value.device for value in given}) > 1:
+        got = [str(value.device) for value in given]
+        raise ValueError(invalid("log-probabilities and advantages", "be on one device", got, "Move them with .to()."))
     shapes = [tuple(value.shape) for value in given]
     if len(shapes[0]) != 2 or len(set(shapes)) > 1:
         condition = "be of one shape [horizon, num_trajectories]"

@@ -104,7 +104,7 @@ class Payload:
         ({"class_dict": [1, 2]}, "got IndexError"),
         ({"class_dict": {"a": [0, 1, 9]}}, "got an index that is not one of 9 images"),
         ({"class_dict": {"a": [0, 1, -1]}}, "got an index that is not one of 9 images"),
-        ({"class_dict": {"a": ["x"]}}, "got an index that is not one of 9 images"),
+        ({"class_dict": {"a": ["x"]}}, "got TypeError: list of other things than integers"),
         ({"class_dict": {"a": [0, 1, 2]}}, "have 3 classes for split 'train'; got 1"),
         ({"class_dict": {"a": [0], "b": [1], "c": [2]}}, "have 3 images of class 'a'; got 1"),
         ({"image_data": np.array([{}] * 9)}, "got an array of dtype object"),

@@ -97,8 +97,9 @@ def test_what_is_refused_is_named(write, value, refused):
         pickle.dumps(PLAIN)[:-50],
         pickle.dumps(Call(np.ndarray, (2,), "O")),
         b"\x80\x02cnumpy\nndarray\n)\x81.",  # numpy.ndarray.__new__
+        b"\x80\x02]r\xff\xff\xff\x03.",  # an empty list, as part 67,108,863, which Python makes a table for
     ],
-    ids=["empty", "text", "cut", "constructor", "new"],
+    ids=["empty", "text", "cut", "constructor", "new", "sparse"],
 )
 def test_damaged_pickles_are_named(write, value):
     with pytest.raises(ValueError, match=r"x\.pkl must be a pickle; got .*: .*\. Download it again\."):

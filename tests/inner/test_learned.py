@@ -32,6 +32,7 @@ BAD = [
     (lambda: inner.Learned(inner.Momentum(0.1), "momentun"), ValueError, "Did you mean 'momentum'?"),
     (lambda: inner.Learned(inner.Momentum(0.1), ()), ValueError, 'Learned(rule, "lr")'),
     (lambda: inner.Learned(inner.Clipped(inner.SGD(0.1), norm=1.0), "rule"), TypeError, "be a number to be learned"),
+    (lambda: inner.Learned(inner.SGD(0.1), (0.1, "lr")), TypeError, "be a name or a tuple of them; got (0.1, 'lr')"),
     (lambda: inner.Learned(inner.LSTM(), "lr"), ValueError, "which it does not use"),
     (lambda: inner.Learned(inner.LSTM(), "hidden_size"), TypeError, "be a number to be learned; got 20"),
     (lambda: inner.Learned(inner.Turtle(), "hidden"), TypeError, "be a number to be learned"),

@@ -278,6 +278,11 @@ AT_FIRST_CALL = {
         ValueError,
         "agree on a number of tasks of at least 1; got {'support.x': 3, 'support.y': 3, 'query.x': 2, 'query.y': 2}",
     ),
+    "fewer of one of two inputs": (
+        lambda: learner()(changed(query_x={"image": X[:2], "text": X})),
+        ValueError,
+        "at least 1; got {'support.x': 3, 'support.y': 3, 'query.x.image': 2, 'query.x.text': 3, 'query.y': 3}",
+    ),
     "no task": (
         lambda: learner()(changed(**dict.fromkeys(changed_names(), X[:0]))),
         ValueError,

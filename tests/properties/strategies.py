@@ -139,10 +139,10 @@ JUNK = st.sampled_from([
 
 LEAVES = [
     lambda leaf: leaf[0],
-    lambda leaf: leaf[:, :0],
+    lambda leaf: leaf[:, :0] if leaf.dim() > 1 else leaf[:0],
     lambda leaf: leaf[:0],
     lambda leaf: torch.cat([leaf, leaf]),
-    lambda leaf: torch.cat([leaf, leaf], 1),
+    lambda leaf: torch.cat([leaf, leaf], min(1, leaf.dim() - 1)),
     lambda leaf: leaf.unsqueeze(-1),
     lambda leaf: leaf.flatten(),
     lambda leaf: leaf.sum(),

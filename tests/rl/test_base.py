@@ -94,6 +94,11 @@ def test_names_what_is_wrong(environment, message):
         rl.check_environment(environment(), torch.zeros(1), torch.ones(4, 1))
 
 
+def test_names_an_action_of_another_size():
+    with pytest.raises(ValueError, match=r"action must be \[num_trajectories, 1\], or indices .*; got \(4, 2\)"):
+        rl.check_environment(Walk(), torch.zeros(1), torch.ones(4, 2))
+
+
 @pytest.mark.parametrize("environment", [Draws, RewardOfShape1])
 def test_a_learner_says_so_at_its_first_call(environment):
     policy = rl.GaussianPolicy(1, [], 1)

@@ -155,6 +155,8 @@ def test_bad_input(episodes):
         rl.PolicyLoss(policy, ENVIRONMENT)({}, {}, Batch(torch.zeros(2)))
     with pytest.raises(TypeError, match="learner's losses must be those of rl.policy_gradient"):
         rl.record(outer.MAML(policy, torch.mean, inner.SGD(0.1), num_steps=1), episodes)
+    with pytest.raises(TypeError, match="episodes must be an Episode of two Batches; got range"):
+        rl.record(learner(), range(3))
 
 
 def test_a_policy_acts_as_the_environment_is_acted_on():

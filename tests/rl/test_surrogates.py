@@ -119,9 +119,13 @@ def test_clipped_stops_where_the_policy_has_moved_far():
     assert (log_probs.grad != 0).tolist() == [[True, False, False, True]]
 
 
-def test_wrong_shapes_are_named():
+def test_wrong_arguments_are_named():
     steps = torch.zeros(3, 2)
     with pytest.raises(ValueError, match="must be of one shape .horizon, num_trajectories.; got"):
         rl.dice(steps, steps, torch.zeros(2, 3))
     with pytest.raises(TypeError, match="advantages must be a floating tensor; got None"):
         rl.reinforce(steps, steps, None)
+    with pytest.raises(ValueError, match=r"must be on one device; got \['cpu', 'meta', 'cpu'\]"):
+        rl.dice(steps, steps.to("meta"), steps)
+    with pytest.raises(ValueError, match="clip must be strictly between 0 and 1; got 20"):
+        rl.clipped(steps, steps, steps, clip=20)

@@ -131,6 +131,8 @@ WRONG_PIXELS = st.sampled_from(
 )
 WRONG_COUNTS = st.sampled_from([(1, 3), (3, 1), (0, 2), (1, 2, 3), (1, "2"), (1.0, 2), [1, 2], 100, True])
 
+DOWNLOADED = {"omniglot", "cifar_fs", "fc100"}
+
 ENTRIES = {
     "Sinusoid": Entry(
         data.Sinusoid,
@@ -289,6 +291,7 @@ ENTRIES = {
     name: Entry(
         absent(getattr(data, name)),
         {"root": st.just(True), "split": SPLITS, **more},
+        given={"download": st.just(False)} if name in DOWNLOADED else {},
         wrong={
             "split": st.sampled_from(["valid", "Train", ["train"]]),
             "root": st.sampled_from(["", "\0", "a" * 5000]),
@@ -296,9 +299,9 @@ ENTRIES = {
         always=False,
     )
     for name, more in {
-        "omniglot": {"download": st.just(False), "angles": st.none(), "resample": st.just("nearest")},
-        "cifar_fs": {"download": st.just(False)},
-        "fc100": {"download": st.just(False)},
+        "omniglot": {"angles": st.none(), "resample": st.just("nearest")},
+        "cifar_fs": {},
+        "fc100": {},
         "mini_imagenet": {"size": st.just(84)},
         "tiered_imagenet": {"size": st.just(84)},
         "cub": {"size": st.just(84)},

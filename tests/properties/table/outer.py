@@ -171,7 +171,9 @@ ENTRIES = {
         },
         works,
         MODULES | WRONG_FAST | {"estimator": ESTIMATORS, "support_batches": st.sampled_from([2, 5, 7])},
-        functions=frozenset({"criterion", "support_criterion", "support_loss", "query_loss", "compile"}),
+        functions=frozenset(
+            {"criterion", "support_criterion", "support_loss", "query_loss", "compile", "fast", "learn_init"}
+        ),
         always=False,
     ),
     "MetaLearner.forward": Entry(
