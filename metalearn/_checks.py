@@ -5,12 +5,13 @@ Every message reads `{what} must {condition}; got {value}. {fix}`.
 
 import difflib
 import os
-import sys
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 
+LARGEST = torch.finfo(torch.float32).max
+"""Largest number that most models can compute with."""
 LONGEST = 300
 """Number of characters that a message shows of a value."""
 
@@ -148,9 +149,16 @@ def as_device(device: Any) -> torch.device:
         raise ValueError(invalid("device", "be a name that PyTorch knows", repr(device), fix)) from error
 
 
+def check_one_device(what: str, tensors: Iterable[torch.Tensor]) -> None:
+    """Raise unless all tensors are on the same device."""
+    devices = list(dict.fromkeys(str(tensor.device) for tensor in tensors))
+    if len(devices) > 1:
+        raise ValueError(invalid(what, "be on one device", devices, "Move them there: .to('cpu'), say."))
+
+
 def is_finite(value: float) -> bool:
-    """Return whether a number is finite as a float, which an int may be too large for."""
-    return -sys.float_info.max <= value <= sys.float_info.max
+    """Return whether a number is finite in float32, as most models are."""
+    return abs(value) <= LARGEST
 
 
 def did_you_mean(word: Any, choices: Iterable[Any]) -> str:

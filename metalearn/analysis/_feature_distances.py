@@ -9,10 +9,11 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from metalearn._checks import check_function, invalid
+from metalearn._checks import check_function, check_one_device, invalid
 from metalearn._computable import computable
 from metalearn._modules import call_model
 from metalearn._tasks import map_tasks
+from metalearn._tree import tree_leaves
 from metalearn.analysis._plot import axes_or_new
 from metalearn.models._batch_norm import Norms
 from metalearn.outer._learner_checks import check_episodes
@@ -79,7 +80,7 @@ def feature_distances(features: Callable[[Any], Tensor], episodes: Episode) -> F
 
     Raises:
         TypeError: If `features` is no function, or the episodes are of the wrong kind.
-        ValueError: If shapes disagree, or a task has no pair of one class.
+        ValueError: If shapes or devices disagree, or a task has no pair of one class.
 
     References:
         Franceschi, Frasconi, Donini and Pontil, "A bridge between hyperparameter optimization and learning-to-learn",
@@ -94,9 +95,13 @@ def feature_distances(features: Callable[[Any], Tensor], episodes: Episode) -> F
     """
     check_function("features", features, "be a module or a function", fix="Pass learner.model.features, say.")
     check_episodes(episodes)
+    check_one_device("episodes", tree_leaves(episodes))
     same_class, other_class = _pairs(episodes)
     with torch.no_grad():
         support, query = (_features(features, part).flatten(2) for part in episodes)
+    if support.dtype != query.dtype:
+        got = f"{support.dtype} and {query.dtype}"
+        raise ValueError(invalid("features of support and query", "be of one dtype", got, "Convert the episodes."))
     # By differences, as products would lose the digits of small distances.
     values = torch.cdist(support, query, compute_mode="donot_use_mm_for_euclid_dist")
     return FeatureDistances(values, same_class, other_class)

@@ -1,5 +1,6 @@
 """What `MetaLearner` refuses, before anything is computed: by its arguments and by the shapes it is called on."""
 
+import inspect
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -60,6 +61,8 @@ def check_batching(batching: Any, chunk_size: Any, compile: Any) -> None:
     if not isinstance(compile, bool | Mapping):
         fix = f'Write compile={{"backend": {compile!r}}}.'.replace("'", '"')
         raise TypeError(invalid("compile", "be a bool or torch.compile's options", repr(compile), fix))
+    for name in compile if isinstance(compile, Mapping) else ():
+        check_choice("an option of compile", name, list(inspect.signature(torch.compile).parameters)[1:])
 
 
 def check_estimator(estimator: Any) -> None:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from metalearn._checks import check_fraction, invalid
+from metalearn._checks import check_fraction, check_one_device, invalid
 
 
 def fitted_values(observations: Tensor, rewards: Tensor, discount: float = 0.99) -> Tensor:
@@ -21,13 +21,14 @@ def fitted_values(observations: Tensor, rewards: Tensor, discount: float = 0.99)
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes disagree, or `discount` is not from 0 to 1.
+        ValueError: If shapes or devices disagree, or `discount` is not from 0 to 1.
 
     References:
         Duan et al., "Benchmarking deep reinforcement learning for continuous control", ICML 2016.
     """
     _check_steps("rewards", rewards, 2)
     _check_steps("observations", observations, 3)
+    check_one_device("observations and rewards", (observations, rewards))
     if observations.shape[:2] != rewards.shape:
         got = f"{tuple(observations.shape)} and {tuple(rewards.shape)}"
         raise ValueError(invalid("observations and rewards", "be of the same steps", got, "Pass those of one Rollout."))
@@ -58,7 +59,7 @@ def advantages(rewards: Tensor, values: Tensor | None = None, discount: float = 
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes disagree, or a factor is not from 0 to 1.
+        ValueError: If shapes or devices disagree, or a factor is not from 0 to 1.
 
     References:
         Schulman et al., "High-dimensional continuous control using generalized advantage estimation", ICLR 2016.
@@ -72,6 +73,7 @@ def advantages(rewards: Tensor, values: Tensor | None = None, discount: float = 
     if values is None:
         return _sums_ahead(rewards.detach(), discount * decay)
     _check_steps("values", values, 2)
+    check_one_device("values and rewards", (values, rewards))
     if values.shape != rewards.shape:
         got = f"{tuple(values.shape)} and {tuple(rewards.shape)}"
         raise ValueError(invalid("values and rewards", "be of the same steps", got, "Pass those of one Rollout."))

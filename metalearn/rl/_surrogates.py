@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalearn._checks import check_between, invalid
+from metalearn._checks import check_between, check_one_device, invalid
 
 
 def reinforce(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor) -> Tensor:
@@ -84,9 +84,7 @@ def _check(*given: Any) -> None:
     for what, value in zip(("log_probs", "old_log_probs", "advantages"), given, strict=True):
         if not isinstance(value, Tensor) or not value.is_floating_point():
             raise TypeError(invalid(what, "be a floating tensor", repr(value), "Pass those of a Rollout."))
-    if len({value.device for value in given}) > 1:
-        got = [str(value.device) for value in given]
-        raise ValueError(invalid("log-probabilities and advantages", "be on one device", got, "Move them with .to()."))
+    check_one_device("log-probabilities and advantages", given)
     shapes = [tuple(value.shape) for value in given]
     if len(shapes[0]) != 2 or len(set(shapes)) > 1:
         condition = "be of one shape [horizon, num_trajectories]"

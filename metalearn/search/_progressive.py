@@ -1,5 +1,6 @@
 """Progressive search: cells grow block by block, and a surrogate says which of them are worth a trial."""
 
+import math
 from collections.abc import Callable, Iterable
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from time import perf_counter
 
 import torch
 
-from metalearn._checks import as_list, check_choice, check_count, check_function, check_kind, invalid, is_finite
+from metalearn._checks import as_list, check_choice, check_count, check_function, check_kind, invalid
 from metalearn.search._cell import Cell
 from metalearn.search._expand import expanded, smallest
 from metalearn.search._log import Log, Trial
@@ -231,7 +232,7 @@ def judge(score: Score, cell: Cell) -> Trial:
     start = perf_counter()
     try:
         value = float(score(cell))
-        if not is_finite(value):
+        if not math.isfinite(value):
             raise ValueError(invalid("score", "be finite", value))
         return Trial(cell, value, seconds=perf_counter() - start)
     except Exception as error:  # the system's and PyTorch's errors of memory among them

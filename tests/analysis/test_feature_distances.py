@@ -49,6 +49,10 @@ def test_bad_input():
         feature_distances(3, tasks().sample(2))
     with pytest.raises(ValueError, match="episodes must have labels .num_tasks, num_examples.; got .3, 5, 1."):
         feature_distances(nn.Identity(), sine_episodes())
+    single = tasks().sample(2)
+    double = single._replace(query=Batch(single.query.x.double(), single.query.y))
+    with pytest.raises(ValueError, match=r"be of one dtype; got torch\.float32 and torch\.float64"):
+        feature_distances(nn.Flatten(), double)
     with pytest.raises(TypeError, match="an Episode of two Batches"):
         feature_distances(nn.Identity(), tasks())
     lonely = tasks().sample(3)

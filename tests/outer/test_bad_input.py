@@ -57,6 +57,11 @@ AT_CONSTRUCTION = {
     ),
     "unknown batching": (lambda: learner(batching="vamp"), ValueError, "Did you mean 'vmap'?"),
     "a typo": (lambda: learner(num_step=3), TypeError, "num_step"),
+    "compile by a wrong option": (
+        lambda: learner(compile={"backed": "eager"}),
+        ValueError,
+        "got 'backed'. Did you mean 'backend'?",
+    ),
     "compile by name": (lambda: learner(compile="inductor"), TypeError, 'compile={"backend": "inductor"}'),
     "running statistics": (
         lambda: learner(with_batch_norm()),

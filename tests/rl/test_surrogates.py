@@ -125,7 +125,7 @@ def test_wrong_arguments_are_named():
         rl.dice(steps, steps, torch.zeros(2, 3))
     with pytest.raises(TypeError, match="advantages must be a floating tensor; got None"):
         rl.reinforce(steps, steps, None)
-    with pytest.raises(ValueError, match=r"must be on one device; got \['cpu', 'meta', 'cpu'\]"):
+    with pytest.raises(ValueError, match=r"must be on one device; got \['cpu', 'meta'\]"):
         rl.dice(steps, steps.to("meta"), steps)
     with pytest.raises(ValueError, match="clip must be strictly between 0 and 1; got 20"):
         rl.clipped(steps, steps, steps, clip=20)
