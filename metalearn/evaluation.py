@@ -21,7 +21,7 @@ from metalearn.data import TaskDistribution
 from metalearn.functional import draw_keys
 from metalearn.models import batch_statistics
 from metalearn.outer import MetaLearner, Replicas
-from metalearn.outer._learner_checks import check_episodes
+from metalearn.outer._episode_checks import check_episodes
 from metalearn.types import Episode
 
 TASKS_AT_ONCE = 32

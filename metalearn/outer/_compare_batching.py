@@ -13,8 +13,9 @@ from torch.utils.benchmark import Timer
 from metalearn._checks import as_list, check_count, invalid
 from metalearn._memory import peak_live_bytes
 from metalearn.functional import draw_keys
+from metalearn.outer._episode_checks import check_episodes
 from metalearn.outer._learner import MetaLearner
-from metalearn.outer._learner_checks import check_batching, check_episodes
+from metalearn.outer._learner_checks import check_batching
 from metalearn.types import Episode
 
 

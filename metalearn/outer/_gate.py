@@ -10,17 +10,16 @@ from metalearn._tasks import take
 from metalearn._tree import tree_detach, tree_leaves
 from metalearn._walk import each_module
 from metalearn.functional import draw_keys
-from metalearn.outer._learner_checks import (
+from metalearn.outer._episode_checks import (
     check_device,
     check_episodes,
     check_judged,
     check_keys,
-    check_norms,
-    check_precision,
     check_support_batches,
     check_task_axis,
     warn_of_single_examples,
 )
+from metalearn.outer._learner_checks import check_norms, check_precision
 from metalearn.outer._probe import check_gradient, check_losses, warn_of_new_statistics
 from metalearn.types import Batch, Episode
 

@@ -21,6 +21,7 @@ from metalearn.outer._base import MetaGradient
 from metalearn.outer._carry import Carry
 from metalearn.outer._compile import WholeStep
 from metalearn.outer._each_task import adapt_each, estimate_each, keep_finite
+from metalearn.outer._episode_checks import check_serial
 from metalearn.outer._gate import Gate
 from metalearn.outer._learner_checks import (
     check_arguments,
@@ -30,7 +31,6 @@ from metalearn.outer._learner_checks import (
     check_owns,
     check_parameters,
     check_reaches,
-    check_serial,
     check_statistics,
 )
 from metalearn.outer._select import Selection, select, shown, trainable

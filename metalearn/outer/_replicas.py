@@ -21,8 +21,8 @@ from metalearn.outer._attach import attach
 from metalearn.outer._carry import Carry
 from metalearn.outer._compile import WholeStep
 from metalearn.outer._each_task import at_once, estimate_own, keep_finite, losses_own
+from metalearn.outer._episode_checks import check_episodes, check_keys, check_serial
 from metalearn.outer._learner import MetaLearner
-from metalearn.outer._learner_checks import check_episodes, check_keys, check_serial
 from metalearn.types import Episode, Estimate, Meta, PyTree
 
 

@@ -9,7 +9,7 @@ from metalearn._checks import check_kind, invalid
 from metalearn._tasks import map_in_chunks
 from metalearn._tree import tree_map
 from metalearn.outer import MetaLearner
-from metalearn.outer._learner_checks import check_episodes
+from metalearn.outer._episode_checks import check_episodes
 from metalearn.rl._losses import PolicyLoss, QueryRollouts, SupportRollouts
 from metalearn.types import Batch, Episode, Params
 

@@ -11,7 +11,7 @@ import torch
 from metalearn._checks import invalid
 from metalearn.data import Shard, TaskDistribution
 from metalearn.evaluation import as_iterable
-from metalearn.outer._learner_checks import check_episodes
+from metalearn.outer._episode_checks import check_episodes
 from metalearn.training._processes import Processes
 from metalearn.types import Episode
 
