@@ -55,6 +55,10 @@ def _check_leaf(name: str, leaf: Any) -> None:
 
 
 def _check_examples(name: str, x: Any, y: Any, weight: Any) -> None:
+    if isinstance(weight, Tensor) and weight.is_complex():
+        raise TypeError(
+            invalid(f"{name}.weight", "hold real numbers", weight.dtype, "Leave it out to weigh all alike.")
+        )
     if isinstance(x, Tensor) and isinstance(weight, Tensor) and weight.shape != x.shape[:2]:
         got, fix = f"{name}.weight {tuple(weight.shape)}", f"Give {name}.weight one number an example."
         raise ValueError(invalid("weights", f"be of shape {tuple(x.shape[:2])}, [num_tasks, num_examples]", got, fix))

@@ -355,6 +355,11 @@ AT_FIRST_CALL = {
         TypeError,
         "Write lambda o, y, w: (w * (o - y).square().mean(-1)).sum() / w.sum().",
     ),
+    "weights that are no real numbers": (
+        lambda: classify(1, weight=torch.ones(2, 4, dtype=torch.complex64)),
+        TypeError,
+        "support.weight must hold real numbers; got torch.complex64",
+    ),
     "weights for a criterion of classes that takes those of classes": (
         lambda: classify(1, weight=torch.ones(2, 4)),
         TypeError,
