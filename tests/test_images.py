@@ -12,7 +12,7 @@ from metalearn import data
 
 IMAGES = data.ClassImages(torch.randint(256, (6, 13, 8, 8), generator=torch.manual_seed(0)).byte())
 SPLITS = {"train": IMAGES, "val": IMAGES, "test": IMAGES}
-ARGUMENTS = argparse.Namespace(budget=1e-9, looks=0, tasks=2, seed=0, device="cpu", statistics="support")
+ARGUMENTS = argparse.Namespace(budget=1e-9, looks=0, tasks=2, seed=0, device="cpu", threads=1, statistics="support")
 
 
 def run(method):

@@ -156,7 +156,7 @@ def policy_gradient(
 
 
 def _task_and_key(batch: Batch) -> dict[str, Any]:
-    if not (isinstance(batch.x, dict) and {"task", "key"} <= batch.x.keys()):
+    if not (isinstance(batch.x, dict) and "task" in batch.x and "key" in batch.x):
         fix = "Sample tasks from rl.UniformTasks or rl.FiniteTasks."
         raise TypeError(invalid("batch", "hold a dict of 'task' and 'key'", type(batch.x).__name__, fix))
     return batch.x
