@@ -21,6 +21,8 @@ def read_dataset(dataset: Any, columns: Any, size: Any) -> tuple[list[Tensor], l
     indexed = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
     if not indexed or isinstance(dataset, Mapping):
         condition, fix = "have len(dataset) and dataset[i]", "Pass list(dataset) if it is an iterable."
+        if isinstance(dataset, Mapping):
+            fix = "Pass one of its splits, dataset['train'], or list(zip(images, labels)) of its columns."
         raise TypeError(invalid("dataset", condition, type(dataset), fix))
     _check_columns(columns)
     shape = None if size is None else sides(size)

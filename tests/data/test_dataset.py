@@ -122,7 +122,7 @@ def test_columns_and_sizes_that_are_refused(dataset, arguments, error, message):
     ("dataset", "error", "message"),
     [
         (iter([]), TypeError, r"dataset must have len\(dataset\) and dataset\[i\].*Pass list\(dataset\)"),
-        ({"image": [], "label": []}, TypeError, r"have len\(dataset\) and dataset\[i\]; got <class 'dict'>"),
+        ({"image": [], "label": []}, TypeError, r"dataset\[i\]; got <class 'dict'>\. Pass one of its splits"),
         ([], ValueError, "images must hold at least one class"),
         ([random_image(6, 5)], TypeError, r"dataset\[0\] must be a pair \(image, label\)"),
         ([(random_image(6, 5), "cat")], TypeError, r"dataset\[0\] must have an int as its label; got 'cat'"),
