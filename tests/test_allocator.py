@@ -28,7 +28,8 @@ def page_faults(setting):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's malloc alone is set")
 def test_large_tensors_stay_without_page_faults():
-    assert page_faults("keep_large_blocks()") < 1000
+    # Of 40,960 otherwise; one more block, of 4,096 pages, may be needed once.
+    assert page_faults("keep_large_blocks()") < 2 * 4096
 
 
 def test_does_nothing_elsewhere(monkeypatch):
