@@ -56,6 +56,7 @@ class Run:
         num_classes = len(self.images["train"]) if flat else tasks.n_way
         model = self.problem.network(self.method, num_classes, self.arguments.statistics)
         learner = self.method.build(model).to(self.arguments.device)
+        learner.set_batching(compile=self.arguments.compile)
         trained: dict[str, Any] = {"seconds": 0, "iterations": 0, "curve": []}
         if self.method.sees in batches:
             size = 1 if flat else self.problem.meta_batch_size
@@ -141,6 +142,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1, help="on a CPU (%(default)s)")
+    parser.add_argument("--compile", action="store_true", help="train compiled; compiling does not count as training")
     parser.add_argument("--out", type=Path, default=Path("runs/images"))
     parser.add_argument("--record", type=Path, help=RECORD)
     parser.add_argument("--show", action="store_true", help="run nothing; print what has been run with these settings")
@@ -148,7 +150,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     problem = PROBLEMS[arguments.name]
     images = read(problem, arguments.device, parser)
-    keys = ("budget", "statistics", "tasks", "seed", "device", "threads")
+    keys = ("budget", "statistics", "tasks", "seed", "device", "threads", "compile")
     settings = {key: getattr(arguments, key) for key in keys}
     results = {}
     for row, method in problem.methods.items():

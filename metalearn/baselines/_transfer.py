@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from metalearn import inner
-from metalearn._checks import check_count, invalid
+from metalearn._checks import check_count
 from metalearn._derivatives import grad_and_value
 from metalearn._tree import tree_leaves, tree_map, tree_zeros_like
 from metalearn.functional import uniform
@@ -19,7 +19,8 @@ class Transfer(MetaGradient):
     """The gradient of joint training, without an inner loop; adaptation is training on mini-batches.
 
     Of the parameters after every `select_every` steps, and after the last one, those with the lowest loss on the whole
-    support set are kept.
+    support set are kept. Padded tasks adapt as they would without padding, but at the cost of the whole support set in
+    every step.
 
     Args:
         batch_size: Number of support examples in a mini-batch, drawn with replacement, at least 1.
@@ -58,9 +59,6 @@ class Transfer(MetaGradient):
 
     def adapt(self, problem: Problem, meta: Meta, support: Batch, key: Tensor, num_steps: int) -> Adapted:
         """Train on mini-batches of the support set."""
-        if tree_leaves(support.weight):
-            fix = "Give n_way and k_shot as numbers."
-            raise ValueError(invalid("tasks of a transfer baseline", "be of one size", "weights of examples", fix))
         params = best = meta.init
         state, lowest = problem.rule.init_state(meta.rule, params, key), None
         whole = Episode(support, Batch(()))
@@ -76,7 +74,13 @@ class Transfer(MetaGradient):
         return Adapted(best, meta.shared, state)
 
     def _draw(self, support: Batch, key: Tensor, step: int) -> Batch:
-        """Draw a mini-batch of the support set with replacement."""
-        count = len(tree_leaves(support)[0])
-        chosen = (uniform(key, (self.batch_size,), stream=step, dtype=torch.float64) * count).long()
-        return tree_map(lambda leaf: leaf[chosen], support)
+        """Draw a mini-batch of the support set with replacement; of a padded one, all examples with new weights."""
+        drawn = uniform(key, (self.batch_size,), stream=step, dtype=torch.float64)
+        if not tree_leaves(support.weight):
+            chosen = (drawn * len(tree_leaves(support)[0])).long()
+            return tree_map(lambda leaf: leaf[chosen], support)
+        is_there = support.weight > 0
+        rank = is_there.cumsum(0) - 1
+        times = (rank == (drawn * is_there.sum()).long()[:, None]).sum(0).to(support.weight.dtype)
+        # Not zero for those left out: by the weights the criterion knows the task's classes.
+        return support._replace(weight=support.weight * times.clamp(min=torch.finfo(times.dtype).tiny))

@@ -3,7 +3,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from metalearn import baselines, data, inner, outer
+from metalearn import baselines, data, inner, models, outer
 from metalearn.baselines import Transfer
 from metalearn.functional import uniform
 from metalearn.types import Batch, Episode
@@ -66,6 +66,26 @@ def test_every_example_is_drawn():
     support = Batch(torch.arange(6)[:, None])
     drawn = {int(x) for step in range(20) for x in learner.estimator._draw(support, torch.tensor(1), step).x}
     assert drawn == set(range(6))
+
+
+def test_padded_tasks_adapt_as_without_padding():
+    classes = data.ClassImages(torch.randint(256, (6, 9, 8, 8), generator=torch.Generator().manual_seed(0)).byte())
+    support = data.EpisodeSampler(classes, 3, 2, 2).sample(2, generator=torch.Generator().manual_seed(1)).support
+    x, y, keys = support.x.double(), support.y, torch.tensor([3, 4])
+
+    def adapted(n_way, support):
+        torch.manual_seed(2)
+        model = models.conv4(1, 4, num_filters=3, num_layers=1).double()
+        model.head.weight, model.head.bias = (nn.Parameter(param[:n_way]) for param in model.head.parameters())
+        estimator = Transfer(batch_size=3, select_every=2)
+        learner = baselines.TrainFromScratch(model, rule=inner.Adam(0.1), num_steps=5, estimator=estimator)
+        return learner.adapt(support, keys=keys).params
+
+    expected = adapted(3, Batch(x, y))
+    weight = torch.tensor([1.0] * 6 + [0.0] * 2).double().expand(2, -1)
+    ours = adapted(4, Batch(torch.cat([x, x[:, :2]], 1), torch.cat([y, torch.full((2, 2), 3)], 1), weight))
+    for name, param in expected.items():
+        torch.testing.assert_close(ours[name][:, :3] if name.startswith("head") else ours[name], param)
 
 
 BAD = [
