@@ -75,7 +75,8 @@ class Run:
         while seconds < budget:
             optimizer.param_groups[0]["lr"] = self.method.lr * (0.5 + 0.5 * math.cos(math.pi * seconds / budget))
             start = self.clock()
-            fit(learner, batches, optimizer, LOOK_EVERY, meta_batch_size=size, progress=False)
+            options = {"meta_batch_size": size, "max_grad_norm": self.method.max_grad_norm, "progress": False}
+            fit(learner, batches, optimizer, LOOK_EVERY, **options)
             seconds += self.clock() - start
             iterations += LOOK_EVERY
             if math.floor(seconds / budget * self.arguments.looks) > len(curve):
@@ -142,6 +143,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1, help="on a CPU (%(default)s)")
+    parser.add_argument("--autocast", action="store_true", help="train and evaluate under autocast to bfloat16")
     parser.add_argument("--compile", action="store_true", help="train compiled; compiling does not count as training")
     parser.add_argument("--out", type=Path, default=Path("runs/images"))
     parser.add_argument("--record", type=Path, help=RECORD)
@@ -150,7 +152,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     problem = PROBLEMS[arguments.name]
     images = read(problem, arguments.device, parser)
-    keys = ("budget", "statistics", "tasks", "seed", "device", "threads", "compile")
+    keys = ("budget", "statistics", "tasks", "seed", "device", "threads", "autocast", "compile")
     settings = {key: getattr(arguments, key) for key in keys}
     results = {}
     for row, method in problem.methods.items():
@@ -158,7 +160,8 @@ def main() -> None:
         record = kept(path, settings)
         if record is None and not arguments.show and fnmatch(row, arguments.methods):
             print(f"{row}:", flush=True)
-            record = Run(problem, method, images, arguments)()
+            with torch.autocast(torch.device(arguments.device).type, torch.bfloat16, enabled=arguments.autocast):
+                record = Run(problem, method, images, arguments)()
             keep(path, settings, record)
         if record is not None:
             results[row] = record

@@ -34,6 +34,7 @@ class Method:
         lr: Rate of the outer optimizer at its start.
         optimizer: The outer optimizer.
         shots: Support images of a class in training, if not as many as in the problem.
+        max_grad_norm: Bound on the norm of the meta-gradient.
     """
 
     build: Build
@@ -44,6 +45,7 @@ class Method:
     lr: float = 3e-3
     optimizer: type[torch.optim.Optimizer] = torch.optim.Adam
     shots: int | None = None
+    max_grad_norm: float | None = None
 
 
 def _of(method: Callable[..., outer.MetaLearner], rule: inner.UpdateRule, **options: Any) -> Build:
@@ -154,5 +156,8 @@ for layers in CNN:
         _of(outer.MAML, inner.SGD(rate), num_steps=4), {"omniglot_10w5s": CNN[layers]}, model=changes
     )
     DEPTHS[f"CNN + KFC, {layers} layers"] = Method(
-        _of(outer.MAML, KRONECKER, num_steps=4), {"omniglot_10w5s": KFC[layers]}, model=changes
+        _of(outer.MAML, KRONECKER, num_steps=4),
+        {"omniglot_10w5s": KFC[layers]},
+        model=changes,
+        max_grad_norm=1.0,  # without it, one layer diverges after some 1,400 iterations
     )

@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=10, help="minutes to train (%(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path("runs/layers.png"))
-    parser.set_defaults(looks=3, seed=0, statistics="transductive")
+    parser.set_defaults(looks=3, seed=0, statistics="transductive", threads=1)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(arguments.seed)

@@ -32,7 +32,7 @@ def build(workload: Workload, arrays: Arrays, variant: str, device: str) -> Syst
         num_steps=workload.num_steps,
         estimator=estimator(workload, variant),
         batching="loop" if "loop" in variant else "vmap",
-        compile="compiled" in variant,
+        compile={"options": {"cpp_wrapper": True}} if "C++" in variant else "compiled" in variant,
     ).to(device)
     if variant == "rule in a plain loop":
         return system(plain_loop(workload, learner, given), learner.parameters(), device)

@@ -15,6 +15,7 @@ SCRIPTS = {  # the system's name, its script in benchmarks/peers, and the varian
     "Unrolled, loop": ("use_metalearn", "Unrolled, loop"),
     "Unrolled, compiled": ("use_metalearn", "Unrolled, compiled"),
     "Stepwise, compiled": ("use_metalearn", "Stepwise, compiled"),
+    "Unrolled, compiled to C++": ("use_metalearn", "Unrolled, compiled, C++"),
     "ParameterDifference": ("use_metalearn", "ParameterDifference"),
     "ParameterDifference, compiled": ("use_metalearn", "ParameterDifference, compiled"),
     "EpisodeSampler": ("use_metalearn", ""),
@@ -29,7 +30,10 @@ LONG = {"num_tasks": 4, "support": 25, "query": 75, "num_filters": 32}
 
 CASES: list[tuple[Workload, tuple[str, ...]]] = [
     *(
-        (Workload(f"W1 sine, {n} {'task' if n == 1 else 'tasks'}", n, 5), (*PEERS, *EAGER, *COMPILED))
+        (
+            Workload(f"W1 sine, {n} {'task' if n == 1 else 'tasks'}", n, 5),
+            (*PEERS, *EAGER, *COMPILED, "Unrolled, compiled to C++"),
+        )
         for n in (1, 25, 100)
     ),
     *(

@@ -21,7 +21,11 @@ class _Attach(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, loss_bar: Tensor) -> tuple[Tensor | None, ...]:
         gradients = ctx.saved_tensors
-        return (None, *_Once.apply(loss_bar, *ctx.leaves, *gradients), *[None] * len(gradients))
+        if torch.is_grad_enabled():  # backward(create_graph=True)
+            scaled = _Once.apply(loss_bar, *ctx.leaves, *gradients)
+        else:
+            scaled = _scaled(loss_bar, gradients)
+        return (None, *scaled, *[None] * len(gradients))
 
 
 class _Once(torch.autograd.Function):
@@ -32,13 +36,16 @@ class _Once(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, loss_bar: Tensor, *leaves_then_gradients: Tensor) -> tuple[Tensor, ...]:
-        gradients = leaves_then_gradients[len(leaves_then_gradients) // 2 :]
-        return tuple(over_first_axes(loss_bar, gradient) * gradient for gradient in gradients)
+        return _scaled(loss_bar, leaves_then_gradients[len(leaves_then_gradients) // 2 :])
 
     @staticmethod
     def backward(ctx: Any, *bars: Tensor) -> tuple[Tensor | None, ...]:
         message = "trying to differentiate twice a function that was marked with @once_differentiable"
         raise RuntimeError(f"{message}: a meta-gradient is computed in the forward pass and has no graph.")
+
+
+def _scaled(loss_bar: Tensor, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(over_first_axes(loss_bar, gradient) * gradient for gradient in gradients)
 
 
 def attach(loss: Tensor, meta: Meta, gradient: Meta) -> Tensor:

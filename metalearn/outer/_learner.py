@@ -234,9 +234,8 @@ class MetaLearner(nn.Module):
         with torch.no_grad():
             meta = tree_detach(self.meta)
             carry = self.carry(self.estimator.init_carry(self.problem, meta, take(episodes, 0)))
-            run = partial(self._run.for_shapes_of(episodes), self, meta, carry)
-            summed, (loss, diagnostics) = over_chunks(run, (episodes, keys), self.chunk_size)
-            gradient, carry = tree_map(lambda total: total / len(keys), summed)
+            run = partial(self._run.for_shapes_of(episodes), self, len(keys), meta, carry)
+            (gradient, carry), (loss, diagnostics) = over_chunks(run, (episodes, keys), self.chunk_size)
         return Estimate(gradient, loss, carry, diagnostics)
 
     def check(self, episodes: Episode, keys: Tensor | None = None) -> Tensor:
@@ -317,10 +316,12 @@ class MetaLearner(nn.Module):
         adapted = self.estimator.adapt(self.problem, meta, episode.support, key, self.num_steps)
         return self.problem.query_loss(adapted.params, adapted.shared, episode)
 
-    def _estimate_chunk(self, meta: Meta, carry: PyTree, episodes: Episode, keys: Tensor) -> Any:
+    def _estimate_chunk(self, num_tasks: int, meta: Meta, carry: PyTree, episodes: Episode, keys: Tensor) -> Any:
+        """Return a chunk's part of the means over all tasks, and what is of every task."""
         each = estimate_each(self.estimator, self.problem, meta, episodes, keys, carry, self.batching)
         kept = tree_map(lambda leaf: leaf.sum(0), keep_finite(each, carry))
-        return (each.gradient, kept), (each.loss, each.diagnostics)
+        means = tree_map(lambda total: total / num_tasks, (each.gradient, kept))
+        return means, (each.loss, each.diagnostics)
 
     def _model_loss(self, name: str, num_batches: int | None = None) -> ModelLoss:
         return ModelLoss(self.model, getattr(self, name), name, num_batches or 1)

@@ -181,10 +181,7 @@ def _estimate_replicas(learner: MetaLearner, meta: Meta, carry: PyTree, episodes
         gradient, carry = tree_map(lambda leaf: leaf.mean(1), (each.gradient, each.carry))
         return Estimate(gradient, each.loss, carry, each.diagnostics)
 
-    def estimate(meta: Meta, carry: PyTree, episodes: Episode, keys: Tensor) -> Any:
-        (gradient, carry), (loss, diagnostics) = learner._estimate_chunk(meta, carry, episodes, keys)
-        return tree_map(lambda total: total / len(keys), (gradient, carry)), (loss, diagnostics)
-
+    estimate = partial(learner._estimate_chunk, keys.shape[1])
     (gradient, carry), (loss, diagnostics) = _vmap(estimate)(meta, carry, episodes, keys)
     return Estimate(gradient, loss, carry, diagnostics)
 
