@@ -6,13 +6,16 @@ import pytest
 import torch
 
 from benchmarks.images.__main__ import Run, show
-from benchmarks.images._methods import DEPTHS, METHODS
+from benchmarks.images._depths import OMNIGLOT
+from benchmarks.images._methods import METHODS
 from benchmarks.images._problems import Problem
 from metalearn import data
 
 IMAGES = data.ClassImages(torch.randint(256, (6, 13, 8, 8), generator=torch.manual_seed(0)).byte())
 SPLITS = {"train": IMAGES, "val": IMAGES, "test": IMAGES}
-ARGUMENTS = argparse.Namespace(budget=1e-9, looks=0, tasks=2, seed=0, device="cpu", threads=1, statistics="support")
+ARGUMENTS = argparse.Namespace(
+    budget=1e-9, looks=0, tasks=2, seed=0, device="cpu", threads=1, statistics="support", compile=False
+)
 
 
 def run(method):
@@ -21,10 +24,10 @@ def run(method):
     return Run(problem, method, SPLITS, ARGUMENTS)()
 
 
-@pytest.mark.parametrize("name", [*METHODS, "CNN, 1 layers", "CNN + KFC, 2 layers"])
+@pytest.mark.parametrize("name", [*METHODS, "CNN, 1 layers", "CNN + KFC, 2 layers", "CNN + Meta-Curvature, 2 layers"])
 def test_methods(name, monkeypatch):
     monkeypatch.setattr(Run, "train", one_step)
-    result = run({**METHODS, **DEPTHS}[name])
+    result = run({**METHODS, **OMNIGLOT}[name])
     assert list(result["accuracies"]) == ["test", "val"]
     assert result["statistics"] == "support"
 

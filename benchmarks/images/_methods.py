@@ -48,7 +48,7 @@ class Method:
     max_grad_norm: float | None = None
 
 
-def _of(method: Callable[..., outer.MetaLearner], rule: inner.UpdateRule, **options: Any) -> Build:
+def of(method: Callable[..., outer.MetaLearner], rule: inner.UpdateRule, **options: Any) -> Build:
     def build(model: nn.Module) -> outer.MetaLearner:
         return method(model, F.cross_entropy, rule, **options)
 
@@ -100,38 +100,38 @@ TURTLE = inner.LearnedRate(inner.Turtle(("grad",), lr=0.4), per="tensor")
 
 
 def _representation(rate: float = 0.1, **options: Any) -> Build:
-    return _of(outer.HyperRepresentation, inner.LearnedRate(inner.SGD(rate)), num_steps=5, **options)
+    return of(outer.HyperRepresentation, inner.LearnedRate(inner.SGD(rate)), num_steps=5, **options)
 
 
 JOINT = outer.Unrolled(order=1, multi_step=outer.MultiStep())
 METHODS: dict[str, Method] = {
     "MAML": Method(
-        _of(outer.MAML, inner.LearnedRate(inner.SGD(0.4), per="tensor"), num_steps=1),
+        of(outer.MAML, inner.LearnedRate(inner.SGD(0.4), per="tensor"), num_steps=1),
         {"omniglot_5w1s": "98.7 +- 0.4", "omniglot_5w5s": "99.9 +- 0.1"},
     ),
-    "MAML, fixed rate": Method(_of(outer.MAML, inner.SGD(0.4), num_steps=1), {}),
+    "MAML, fixed rate": Method(of(outer.MAML, inner.SGD(0.4), num_steps=1), {}),
     "FOMAML": Method(
-        _of(outer.FOMAML, inner.SGD(0.4), num_steps=1),
+        of(outer.FOMAML, inner.SGD(0.4), num_steps=1),
         {"omniglot_5w1s": "98.3 +- 0.5", "omniglot_5w5s": "99.2 +- 0.2"},
     ),
     "Reptile": Method(
-        _of(outer.Reptile, REPTILE, num_steps=5, support_batches=5, keep_state=True),
+        of(outer.Reptile, REPTILE, num_steps=5, support_batches=5, keep_state=True),
         {"omniglot_5w1s": "97.68", "omniglot_5w5s": "99.48"},
         judged=_reptile_at_test,
         optimizer=torch.optim.SGD,
         lr=1.0,
         shots=10,
     ),
-    "ANIL": Method(_of(outer.ANIL, inner.SGD(0.4), num_steps=1), {}),
+    "ANIL": Method(of(outer.ANIL, inner.SGD(0.4), num_steps=1), {}),
     "iMAML": Method(
-        _of(outer.IMAML, inner.SGD(0.3), **IN_FEW_STEPS),
+        of(outer.IMAML, inner.SGD(0.3), **IN_FEW_STEPS),
         {"omniglot_5w1s": "99.16 +- 0.35", "omniglot_5w5s": "99.67 +- 0.12"},
     ),
     "Meta-SGD": Method(
-        _of(outer.MAML, inner.MetaSGD(0.4), num_steps=1),
+        of(outer.MAML, inner.MetaSGD(0.4), num_steps=1),
         {"omniglot_5w1s": "99.53 +- 0.26", "omniglot_5w5s": "99.93 +- 0.09"},
     ),
-    "TURTLE": Method(_of(outer.MAML, TURTLE, num_steps=1), {}),
+    "TURTLE": Method(of(outer.MAML, TURTLE, num_steps=1), {}),
     "MT-net": Method(_mt_net, {"omniglot_5w1s": "99.5 +- 0.3"}),
     "hyper-representation": Method(_representation(), {}),
     "hyper-representation, rate from 0.5": Method(_representation(0.5), {}),
@@ -143,21 +143,3 @@ METHODS: dict[str, Method] = {
     "centroid finetuning": Method(_cosine_pretraining, {}, "mini-batches", _by_centroids, lr=1e-3),
     "from scratch": Method(baselines.TrainFromScratch, {}, "nothing"),
 }
-
-
-KRONECKER = inner.SelfAdapting(inner.KroneckerNetwork(0.5, num_layers=4, normalise=True), lr=0.5)
-CNN = {1: "29.20 +- 1.13", 2: "60.94 +- 1.54", 3: "91.69 +- 0.70", 4: "97.56 +- 0.45"}
-KFC = {1: "66.45 +- 1.42", 2: "91.13 +- 0.93", 3: "96.57 +- 0.86", 4: "98.49 +- 0.41"}
-DEPTHS: dict[str, Method] = {}
-for layers in CNN:
-    rate = 0.5 if layers == 4 else 0.8
-    changes = (("num_layers", layers),)
-    DEPTHS[f"CNN, {layers} layers"] = Method(
-        _of(outer.MAML, inner.SGD(rate), num_steps=4), {"omniglot_10w5s": CNN[layers]}, model=changes
-    )
-    DEPTHS[f"CNN + KFC, {layers} layers"] = Method(
-        _of(outer.MAML, KRONECKER, num_steps=4),
-        {"omniglot_10w5s": KFC[layers]},
-        model=changes,
-        max_grad_norm=1.0,  # without it, one layer diverges after some 1,400 iterations
-    )

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.images._methods import DEPTHS, METHODS, Method
+from benchmarks.images import _depths
+from benchmarks.images._methods import METHODS, Method
 from metalearn import data, models
 
 
@@ -58,7 +59,10 @@ PROBLEMS = {
     "omniglot_5w1s": Problem(omniglot, {"n_way": 5, "k_shot": 1, "num_query": 5}, GREY, METHODS),
     "omniglot_5w5s": Problem(omniglot, {"n_way": 5, "k_shot": 5, "num_query": 5}, GREY, METHODS),
     "omniglot_10w5s": Problem(
-        omniglot, {"n_way": 10, "k_shot": 5, "num_query": 5}, {"in_channels": 1, "num_filters": 64}, DEPTHS
+        omniglot, {"n_way": 10, "k_shot": 5, "num_query": 5}, {"in_channels": 1, "num_filters": 64}, _depths.OMNIGLOT
+    ),
+    "cifar_fs_10w3s": Problem(
+        cifar_fs, {"n_way": 10, "k_shot": 3, "num_query": 5}, {"in_channels": 3, "num_filters": 32}, _depths.CIFAR_FS
     ),
     "cifar_fs_5w1s": Problem(cifar_fs, {"n_way": 5, "k_shot": 1, "num_query": 15}, COLOUR, METHODS),
     "cifar_fs_5w5s": Problem(cifar_fs, {"n_way": 5, "k_shot": 5, "num_query": 15}, COLOUR, METHODS),

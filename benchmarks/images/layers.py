@@ -12,7 +12,6 @@ import matplotlib.pyplot as plt
 import torch
 
 from benchmarks.images.__main__ import METRICS, Run, read
-from benchmarks.images._methods import DEPTHS
 from benchmarks.images._problems import PROBLEMS
 from metalearn import Evaluation, analysis, data, keep_large_blocks
 
@@ -35,7 +34,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(arguments.seed)
-    problem, method = PROBLEMS["omniglot_10w5s"], DEPTHS["CNN, 4 layers"]
+    problem = PROBLEMS["omniglot_10w5s"]
+    method = problem.methods["CNN, 4 layers"]
     images = read(problem, arguments.device, parser)
     tasks: dict[str, data.EpisodeSampler] = {split: problem.sampler(images[split]) for split in images}
     learner = method.build(problem.network(method, 10, arguments.statistics)).to(arguments.device)
