@@ -81,6 +81,7 @@ class Transfer(MetaGradient):
             return tree_map(lambda leaf: leaf[chosen], support)
         is_there = support.weight > 0
         rank = is_there.cumsum(0) - 1
-        times = (rank == (drawn * is_there.sum()).long()[:, None]).sum(0).to(support.weight.dtype)
+        times = (rank == (drawn * is_there.sum()).long()[:, None]).sum(0)
         # Not zero for those left out: by the weights the criterion knows the task's classes.
-        return support._replace(weight=support.weight * times.clamp(min=torch.finfo(times.dtype).tiny))
+        times = times.to(torch.promote_types(support.weight.dtype, torch.float32)).clamp(min=1e-30)
+        return support._replace(weight=support.weight * times)

@@ -16,7 +16,7 @@ NOTE = (
 
 
 class WholeStep:
-    """A plain function , compiled as one graph for every shape of episodes.
+    """A plain function, compiled as one graph for every shape of episodes.
 
     Args:
         function: The function.
