@@ -63,8 +63,6 @@ def tree_zeros_like(tree: Any) -> Any:
 
 def over_first_axes(values: Tensor, tensor: Tensor) -> Tensor:
     """Return values of the first axes of `tensor`, reshaped so that they broadcast over its other axes."""
-    if not values.dim():
-        return values
     return values.reshape(values.shape + (1,) * (tensor.dim() - values.dim()))
 
 

@@ -75,8 +75,15 @@ class Run:
         while seconds < budget:
             optimizer.param_groups[0]["lr"] = self.method.lr * (0.5 + 0.5 * math.cos(math.pi * seconds / budget))
             start = self.clock()
-            options = {"meta_batch_size": size, "max_grad_norm": self.method.max_grad_norm, "progress": False}
-            fit(learner, batches, optimizer, LOOK_EVERY, **options)
+            fit(
+                learner,
+                batches,
+                optimizer,
+                LOOK_EVERY,
+                meta_batch_size=size,
+                max_grad_norm=self.method.max_grad_norm,
+                progress=False,
+            )
             seconds += self.clock() - start
             iterations += LOOK_EVERY
             if math.floor(seconds / budget * self.arguments.looks) > len(curve):

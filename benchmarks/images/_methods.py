@@ -49,6 +49,8 @@ class Method:
 
 
 def of(method: Callable[..., outer.MetaLearner], rule: inner.UpdateRule, **options: Any) -> Build:
+    """Return what makes the method's learner of a model, for classification."""
+
     def build(model: nn.Module) -> outer.MetaLearner:
         return method(model, F.cross_entropy, rule, **options)
 

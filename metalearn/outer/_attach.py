@@ -21,11 +21,7 @@ class _Attach(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, loss_bar: Tensor) -> tuple[Tensor | None, ...]:
         gradients = ctx.saved_tensors
-        if torch.is_grad_enabled():  # backward(create_graph=True)
-            scaled = _Once.apply(loss_bar, *ctx.leaves, *gradients)
-        else:
-            scaled = _scaled(loss_bar, gradients)
-        return (None, *scaled, *[None] * len(gradients))
+        return (None, *_Once.apply(loss_bar, *ctx.leaves, *gradients), *[None] * len(gradients))
 
 
 class _Once(torch.autograd.Function):
@@ -36,16 +32,13 @@ class _Once(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, loss_bar: Tensor, *leaves_then_gradients: Tensor) -> tuple[Tensor, ...]:
-        return _scaled(loss_bar, leaves_then_gradients[len(leaves_then_gradients) // 2 :])
+        gradients = leaves_then_gradients[len(leaves_then_gradients) // 2 :]
+        return tuple(over_first_axes(loss_bar, gradient) * gradient for gradient in gradients)
 
     @staticmethod
     def backward(ctx: Any, *bars: Tensor) -> tuple[Tensor | None, ...]:
         message = "trying to differentiate twice a function that was marked with @once_differentiable"
         raise RuntimeError(f"{message}: a meta-gradient is computed in the forward pass and has no graph.")
-
-
-def _scaled(loss_bar: Tensor, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(over_first_axes(loss_bar, gradient) * gradient for gradient in gradients)
 
 
 def attach(loss: Tensor, meta: Meta, gradient: Meta) -> Tensor:
