@@ -2,7 +2,6 @@
 
 from metalearn.models._batch_norm import BatchNorm, FrozenNorm, PerStepNorm, SupportNorm
 from metalearn.models._batch_statistics import batch_statistics, running_statistics, use_batch_statistics
-from metalearn.models._channels_last import channels_last
 from metalearn.models._conv4 import conv4
 from metalearn.models._mlp import linear_network, mlp
 from metalearn.models._resnet12 import resnet12
@@ -13,7 +12,6 @@ __all__ = [
     "conv4",
     "resnet12",
     "use_batch_statistics",
-    "channels_last",
     "batch_statistics",
     "running_statistics",
     "BatchNorm",

@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from metalearn._checks import check_bool, check_count, check_fraction, check_positive, invalid
 from metalearn._walk import each_module
-from metalearn.models._normalise import normalise
 
 
 class BatchNorm(_BatchNorm):
@@ -58,7 +58,7 @@ class BatchNorm(_BatchNorm):
     def by_batch(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         """Return inputs normalised by their own statistics."""
         if not self.example_weight.numel():
-            return normalise(x, weight, bias, self.eps)
+            return F.batch_norm(x, None, None, weight, bias, training=True, eps=self.eps)
         return self.scaled(x, *moments(x, self.example_weight), weight, bias)
 
     def weights(self, x: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ import torch.nn as nn
 
 from metalearn._checks import check_choice, check_count, invalid
 from metalearn.models._batch_statistics import BATCH_STATISTICS, use_batch_statistics
-from metalearn.models._channels_last import channels_last
 
 
 def conv4(
@@ -74,7 +73,7 @@ def conv4(
     network.add_module("features", nn.Sequential(*blocks, nn.Flatten()))
     network.add_module("head", nn.Linear(num_filters * size * size, num_classes))
     use_batch_statistics(network, batch_statistics, num_steps=num_steps)
-    return channels_last(network)
+    return network
 
 
 def _block(in_channels: int, out_channels: int, downsample: str, pool: int) -> list[nn.Module]:

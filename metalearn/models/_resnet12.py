@@ -8,7 +8,6 @@ from torch import Tensor
 
 from metalearn._checks import check_choice, check_count, invalid
 from metalearn.models._batch_statistics import BATCH_STATISTICS, use_batch_statistics
-from metalearn.models._channels_last import channels_last
 
 WIDTHS = (64, 160, 320, 640)
 
@@ -59,7 +58,7 @@ def resnet12(
     network.add_module("features", nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten()))
     network.add_module("head", nn.Linear(counts[-1], num_classes))
     use_batch_statistics(network, batch_statistics, num_steps=num_steps)
-    return channels_last(network)
+    return network
 
 
 class _Block(nn.Module):
