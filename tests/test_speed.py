@@ -24,10 +24,10 @@ def systems(monkeypatch):
 @pytest.mark.parametrize(
     ("workload", "names"),
     [
-        (Workload("sine", 3, 2), ("autograd.grad loop", "Unrolled", "Stepwise", "Unrolled, loop")),
+        (Workload("sine", 3, 2), ("autograd.grad loop", "Unrolled", "Stepwise", "Unrolled, loop", "Unrolled by vmap")),
         (Workload("first-order", 3, 2, method="fomaml"), ("autograd.grad loop", "Unrolled")),
         (Workload("Reptile", 3, 2, method="reptile"), ("autograd.grad loop", "ParameterDifference")),
-        (Workload("images", 2, 1, **SMALL_CONV4), ("autograd.grad loop", "Unrolled", "Stepwise")),
+        (Workload("images", 2, 1, **SMALL_CONV4), ("autograd.grad loop", "Unrolled", "Stepwise", "Unrolled by vmap")),
         (Workload("LSTM", 2, 2, rule="lstm"), ("rule in a plain loop", "Unrolled", "Stepwise")),
         (Workload("TURTLE", 2, 2, rule="turtle"), ("rule in a plain loop", "Unrolled")),
     ],

@@ -13,6 +13,7 @@ SCRIPTS = {  # the system's name, its script in benchmarks/peers, and the varian
     "Unrolled": ("use_metalearn", "Unrolled"),
     "Stepwise": ("use_metalearn", "Stepwise"),
     "Unrolled, loop": ("use_metalearn", "Unrolled, loop"),
+    "Unrolled by vmap": ("use_metalearn", "Unrolled by vmap"),
     "Unrolled, compiled": ("use_metalearn", "Unrolled, compiled"),
     "Stepwise, compiled": ("use_metalearn", "Stepwise, compiled"),
     "Unrolled, compiled to C++": ("use_metalearn", "Unrolled, compiled, C++"),
@@ -32,21 +33,21 @@ CASES: list[tuple[Workload, tuple[str, ...]]] = [
     *(
         (
             Workload(f"W1 sine, {n} {'task' if n == 1 else 'tasks'}", n, 5),
-            (*PEERS, *EAGER, *COMPILED, "Unrolled, compiled to C++"),
+            (*PEERS, *EAGER, "Unrolled by vmap", *COMPILED, "Unrolled, compiled to C++"),
         )
         for n in (1, 25, 100)
     ),
     *(
         (
             Workload(f"W2 Conv-4, T = {steps}", 8, steps, **CONV4),
-            ("floor", *PEERS, "JAX, jit and map", *EAGER, "Unrolled, loop", *COMPILED),
+            ("floor", *PEERS, "JAX, jit and map", *EAGER, "Unrolled, loop", "Unrolled by vmap", *COMPILED),
         )
         for steps in (1, 5)
     ),
     *(
         (
             Workload(f"W3 Conv-4, T = {steps}", num_steps=steps, **LONG),
-            (*PEERS[:4], "JAX, jit and map", *EAGER, *(COMPILED if steps <= 5 else ())),
+            (*PEERS[:4], "JAX, jit and map", *EAGER, "Unrolled by vmap", *(COMPILED if steps <= 5 else ())),
         )
         for steps in (1, 5, 10, 20, 40)
     ),

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.func import functional_call
 
 from metalearn._checks import check_count, check_function, check_kind
+from metalearn._derivatives import in_transform
+from metalearn._layers import Layers
 from metalearn._modules import below, call_model, predict
 from metalearn._tree import tree_leaves, tree_map
 from metalearn.models._batch_norm import Norms
@@ -36,6 +38,7 @@ class ModelLoss:
     name: str = "criterion"
     num_batches: int = 1
     norms: Norms = field(init=False, repr=False)
+    layers: Layers | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_kind("ModelLoss's model", self.model, nn.Module, "an nn.Module", "the module itself")
@@ -43,20 +46,35 @@ class ModelLoss:
         check_kind("ModelLoss's name", self.name, str, "a string", "'criterion', say")
         check_count("ModelLoss's num_batches", self.num_batches)
         object.__setattr__(self, "norms", Norms.of(self.model))
+        object.__setattr__(self, "layers", Layers.of(self.model))
 
     def __call__(self, params: Params, shared: Params, batch: Batch, step: int = 0) -> Tensor:
         """Return the loss at `params` and `shared`, a scalar."""
-        if self.num_batches > 1:
-            batch = _part(batch, step % self.num_batches, self.num_batches)
+        batch, tensors = self.part(batch, step), self.model_tensors(params, shared)
+        if self.layers and self.layers_take(batch):
+            return self.judge(self.layers(tensors, batch.x, of_tasks=False), batch, shared)
         told = self.norms.told(self.model, batch.weight, step)
-        output = call_model(self.model, {**self.model_tensors(params, shared), **told}, batch.x)
-        return self.judge(output, batch, shared)
+        return self.judge(call_model(self.model, {**tensors, **told}, batch.x), batch, shared)
 
     def on_query(self, params: Params, shared: Params, episode: Episode) -> Tensor:
         """Return the loss on the query set, which the support set may help to normalise."""
         tensors = self.model_tensors(params, shared)
+        if self.layers and self.layers_take(episode.query):
+            return self.judge(self.layers(tensors, episode.query.x, of_tasks=False), episode.query, shared)
         output = predict(self.model, tensors, self.norms, episode.query, episode.support)
         return self.judge(output, episode.query, shared)
+
+    def layers_take(self, batch: Batch, of_tasks: bool = False) -> bool:
+        """Return whether the model's layers are known, and all that its output depends on are parameters and `x`."""
+        plain = not (tree_leaves(batch.weight) or in_transform())
+        return plain and self.layers is not None and self.layers.take(batch.x, of_tasks)
+
+    def part(self, batch: Batch, step: int, axis: int = 0) -> Batch:
+        """Return the examples, along an axis, that step t sees."""
+        if self.num_batches == 1:
+            return batch
+        of_all = (slice(None),) * axis
+        return tree_map(lambda leaf: leaf[(*of_all, slice(step % self.num_batches, None, self.num_batches))], batch)
 
     def judge(self, output: Any, batch: Batch, shared: Params) -> Tensor:
         """Return the criterion of what the model has made of a batch."""
@@ -105,6 +123,10 @@ class OnSupport:
         """Return the loss on the support set."""
         return self.loss(params, shared, episode.support, step)
 
+    def batch(self, episodes: Episode, step: int) -> Batch:
+        """Return what the loss is of, of all tasks."""
+        return self.loss.part(episodes.support, step, axis=1)
+
     def whole(self) -> "OnSupport":
         """Return the loss on the whole support set at every step."""
         return OnSupport(replace(self.loss, num_batches=1))
@@ -123,6 +145,6 @@ class OnQuery:
         """Return the loss on the query set."""
         return self.loss.on_query(params, shared, episode)
 
-
-def _part(batch: Batch, index: int, num_parts: int) -> Batch:
-    return tree_map(lambda leaf: leaf[index::num_parts], batch)
+    def batch(self, episodes: Episode) -> Batch:
+        """Return what the loss is of, of all tasks."""
+        return episodes.query

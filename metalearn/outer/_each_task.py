@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from metalearn._derivatives import in_transform
+from metalearn._layers import known_losses
 from metalearn._tasks import map_tasks, vmap_tasks
 from metalearn._tree import over_first_axes, tree_leaves, tree_map
+from metalearn.functional import OnQuery, OnSupport
 from metalearn.inner import UpdateRule
 from metalearn.outer._base import MetaGradient
 from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Params, Problem, PyTree
@@ -145,6 +147,15 @@ def _of_all_tasks(problem: Problem, shared_too: bool) -> Problem:
 
 def _over_tasks(loss: Callable[..., Tensor], shared_too: bool) -> Callable[..., Tensor]:
     def losses(params: Params, shared: Params, episodes: Episode, *step: int) -> Any:
+        if isinstance(loss, OnSupport | OnQuery):
+            on, batch = loss.loss, loss.batch(episodes, *step)
+            if on.layers and on.layers_take(batch, of_tasks=True):
+                outputs = on.layers(on.model_tensors(params, shared), batch.x, of_tasks=True)
+                if (known := known_losses(on.criterion, outputs, batch.y)) is not None:
+                    return known
+                if shared_too:
+                    return _vmap(on.judge, outputs, batch, shared)
+                return _vmap(lambda output, batch: on.judge(output, batch, shared), outputs, batch)
         if shared_too:
             return _vmap(lambda params, shared, episode: loss(params, shared, episode, *step), params, shared, episodes)
         return _vmap(lambda params, episode: loss(params, shared, episode, *step), params, episodes)

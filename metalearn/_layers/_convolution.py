@@ -1,0 +1,102 @@
+"""Convolutions whose second derivatives are as fast as the first.
+
+PyTorch takes that of a grouped convolution, which per-task weights make, group by group.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+
+from metalearn._derivatives import in_transform
+from metalearn._layers._fold import channels_last, on_cpu
+
+
+class Geometry(NamedTuple):
+    """What a convolution is told beside its tensors."""
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+
+    def of_tasks(self, num_tasks: int) -> "Geometry":
+        """Return that of all tasks' convolutions as groups of one."""
+        return self._replace(groups=self.groups * num_tasks)
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    """Return `F.conv2d` of images `[n, C, H, W]`."""
+    if not on_cpu(x, weight, bias):
+        return F.conv2d(x, weight, bias, *geometry)
+    return _Convolution.apply(channels_last(x), channels_last(weight), bias, geometry)
+
+
+class _Convolution(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+        ctx.geometry = geometry
+        ctx.save_for_backward(x, weight)
+        return F.conv2d(_input(x), weight, bias, *geometry)
+
+    @staticmethod
+    def backward(ctx: Any, y_bar: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        return (*_pull(y_bar, x, weight, ctx.needs_input_grad[:3], ctx.geometry), None)
+
+
+class _ConvolutionBackward(Function):
+    """The cotangents of input, weight and bias that are needed: convolutions again, linear in each of their tensors."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, y_bar: Tensor, x: Tensor, weight: Tensor, needed: tuple[bool, ...], geometry: Geometry
+    ) -> tuple[Tensor, ...]:
+        ctx.needed, ctx.geometry = needed, geometry
+        ctx.save_for_backward(y_bar, x, weight)
+        ctx.set_materialize_grads(False)
+        bars = _cotangents(channels_last(y_bar), _input(x), weight, needed, geometry)
+        return tuple(bar for bar, need in zip(bars, needed, strict=True) if need)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        y_bar, x, weight = ctx.saved_tensors
+        given = iter(cotangents)
+        x_dot, weight_dot, bias_dot = (next(given) if need else None for need in ctx.needed)
+        to_y_bar, to_x, to_weight = None, None, None
+        if weight_dot is not None:
+            to_y_bar = convolve(x, weight_dot, bias_dot, ctx.geometry)
+            (to_x, *_) = _pull(y_bar, x, weight_dot, (ctx.needs_input_grad[1], False, False), ctx.geometry)
+        elif bias_dot is not None:
+            to_y_bar = bias_dot[:, None, None].expand_as(y_bar)
+        if x_dot is not None:
+            pushed = convolve(x_dot, weight, None, ctx.geometry)
+            to_y_bar = pushed if to_y_bar is None else to_y_bar + pushed
+            (_, to_weight, _) = _pull(y_bar, x_dot, weight, (False, ctx.needs_input_grad[2], False), ctx.geometry)
+        return to_y_bar, to_x, to_weight, None, None
+
+
+def _pull(y_bar: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool], geometry: Geometry) -> list[Tensor | None]:
+    """Return the cotangents of input, weight and bias, None for those that are not needed."""
+    if not any(needed):
+        return [None, None, None]
+    if in_transform():
+        return list(_cotangents(y_bar, x, weight, needed, geometry))
+    bars = iter(_ConvolutionBackward.apply(y_bar, x, weight, tuple(needed), geometry))
+    return [next(bars) if need else None for need in needed]
+
+
+def _cotangents(y_bar: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool], geometry: Geometry) -> Any:
+    """Return them by PyTorch's function, which has derivatives too."""
+    stride, padding, dilation, groups = geometry
+    options = weight.shape[:1], stride, padding, dilation, False, (0, 0), groups, needed
+    return torch.ops.aten.convolution_backward(y_bar, x, weight, *options)
+
+
+def _input(x: Tensor) -> Tensor:
+    """Return images with channels last, by strides that say so: PyTorch takes those of one channel otherwise."""
+    x = channels_last(x)
+    return x if x.shape[1] > 1 else x.as_strided(x.shape, (x[0].numel(), 1, x.shape[-1], 1))

@@ -1,0 +1,164 @@
+"""A model that is a sequence of known layers, as a function of its parameters for one task or for all at once."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from metalearn._layers._convolution import Geometry, convolve
+from metalearn._layers._fold import fold, unfold
+from metalearn._layers._normalisation import normalise
+from metalearn._walk import each_module
+from metalearn.models._batch_norm import BatchNorm
+
+Compute = Callable[[Any, Any, Any, Tensor, bool], Tensor]
+"""From a layer, its weight and bias, its input, and whether this is of all tasks, to its output.
+
+Then all tensors have a leading task axis, but for weights and biases that all tasks share.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Layers:
+    """A model whose layers are all known, computed without `vmap` and without putting its parameters into modules.
+
+    Attributes:
+        model: The model.
+        steps: Its layers in their order: what computes each, the layer, and its name followed by a dot.
+        images: Whether one of them is for images `[n, C, H, W]`.
+    """
+
+    model: nn.Module
+    steps: tuple[tuple[Compute, nn.Module, str], ...]
+    images: bool
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "Layers | None":
+        """Return the model's layers if they are known, each used once."""
+        layers = list(_in_order(model, ""))
+        computes = [_compute(layer) for layer, _ in layers]
+        owned = [id(own) for layer, _ in layers for own in (layer, *layer.parameters())]
+        if not layers or None in computes or len(set(owned)) < len(owned):
+            return None
+        steps = [(compute, *layer) for compute, layer in zip(computes, layers, strict=True) if compute is not None]
+        return cls(model, tuple(steps), any(compute in IMAGES for compute, *_ in steps))
+
+    def take(self, x: Any, of_tasks: bool) -> bool:
+        """Return whether these are inputs for the layers, which are as they were and have no hooks."""
+        dims = x.dim() - of_tasks if isinstance(x, Tensor) else 0
+        return (dims == 4 if self.images else dims >= 2) and self._as_they_were()
+
+    def _as_they_were(self) -> bool:
+        now, known = [layer for layer, _ in _in_order(self.model, "")], [layer for _, layer, _ in self.steps]
+        same = len(now) == len(known) and all(layer is old for layer, old in zip(now, known, strict=True))
+        return same and not any(map(_changed, each_module(self.model)))
+
+    def __call__(self, tensors: dict[str, Tensor], x: Tensor, of_tasks: bool) -> Tensor:
+        """Return the model's output.
+
+        Args:
+            tensors: What takes the place of parameters of these names.
+            x: Inputs `[n, ...]`, or `[num_tasks, n, ...]` of all tasks.
+            of_tasks: Whether inputs, outputs, and tensors that not all tasks share have a leading task axis.
+        """
+        for compute, layer, prefix in self.steps:
+            weight, bias = (tensors.get(prefix + own, getattr(layer, own, None)) for own in ("weight", "bias"))
+            x = compute(layer, weight, bias, x, of_tasks)
+        return x
+
+
+def _in_order(module: nn.Module, prefix: str) -> Iterator[tuple[nn.Module, str]]:
+    """Yield the layers of a sequence, and of sequences in it, with their names."""
+    if type(module) is not nn.Sequential:
+        yield module, prefix
+        return
+    for name, child in module._modules.items():  # `named_children` leaves out what comes twice
+        yield from _in_order(child, f"{prefix}{name}.")
+
+
+def _changed(module: nn.Module) -> bool:
+    """Return whether calling a module does more than its class says."""
+    own = vars(module)
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return "forward" in own or any(own[name] for name in hooks)
+
+
+def _linear(layer: Any, weight: Any, bias: Any, x: Tensor, of_tasks: bool) -> Tensor:
+    if weight.dim() == 2:
+        shared = bias is None or bias.dim() == 1
+        y = F.linear(x, weight, bias if shared else None)
+        return y if shared else y + bias.reshape(len(bias), *[1] * (y.dim() - 2), -1)
+    rows, weight = x.flatten(1, -2), weight.mT
+    if bias is None:
+        y = torch.bmm(rows, weight)
+    else:
+        y = torch.baddbmm(bias if bias.dim() == 1 else bias[:, None], rows, weight)
+    return y if x.dim() == 3 else y.unflatten(1, x.shape[1:-1])
+
+
+def _convolution(layer: Any, weight: Any, bias: Any, x: Tensor, of_tasks: bool) -> Tensor:
+    geometry = Geometry(layer.stride, layer.padding, layer.dilation, layer.groups)
+    if not of_tasks:
+        return convolve(x, weight, bias, geometry)
+    if weight.dim() == 4 and (bias is None or bias.dim() == 1):
+        return convolve(x.flatten(0, 1), weight, bias, geometry).unflatten(0, x.shape[:2])
+    y = convolve(fold(x), _each(weight, 4, len(x)), _each(bias, 1, len(x)), geometry.of_tasks(len(x)))
+    return unfold(y, len(x))
+
+
+def _norm(layer: _BatchNorm, weight: Any, bias: Any, x: Tensor, of_tasks: bool) -> Tensor:
+    if not of_tasks:
+        layer._check_input_dim(x)
+        return normalise(x, weight, bias, layer.eps)
+    return unfold(normalise(fold(x), _each(weight, 1, len(x)), _each(bias, 1, len(x)), layer.eps), len(x))
+
+
+def _pool(layer: nn.Module, weight: Any, bias: Any, x: Tensor, of_tasks: bool) -> Tensor:
+    return unfold(layer(fold(x)), len(x)) if of_tasks else layer(x)
+
+
+def _mean(layer: nn.Module, weight: Any, bias: Any, x: Tensor, of_tasks: bool) -> Tensor:
+    return x.mean((-2, -1), keepdim=True)
+
+
+def _flatten(layer: nn.Module, weight: Any, bias: Any, x: Tensor, of_tasks: bool) -> Tensor:
+    return x.flatten(1 + of_tasks)
+
+
+def _elementwise(layer: nn.Module, weight: Any, bias: Any, x: Tensor, of_tasks: bool) -> Tensor:
+    return layer(x)
+
+
+def _each(param: Any, dims: int, num_tasks: int) -> Any:
+    """Return the tasks' parameters of so many dimensions, one after the other along the first."""
+    if param is None:
+        return None
+    return (param if param.dim() > dims else param.expand(num_tasks, *param.shape)).flatten(0, 1)
+
+
+IMAGES = (_convolution, _pool, _mean)
+ELEMENTWISE = {nn.Identity, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Softplus, nn.Sigmoid, nn.Tanh}
+NORMS = {BatchNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d}
+
+
+def _compute(layer: Any) -> Compute | None:
+    """Return what computes a layer, None if nothing here does."""
+    kind = type(layer)
+    if kind in ELEMENTWISE:
+        return _elementwise
+    known: dict[type[nn.Module], tuple[Compute, Callable[[], bool]]] = {
+        nn.Linear: (_linear, lambda: True),
+        nn.Conv2d: (_convolution, lambda: layer.padding_mode == "zeros" and not isinstance(layer.padding, str)),
+        nn.MaxPool2d: (_pool, lambda: not layer.return_indices),
+        nn.AvgPool2d: (_pool, lambda: True),
+        nn.AdaptiveAvgPool2d: (_mean, lambda: layer.output_size in (1, (1, 1), [1, 1])),
+        nn.Flatten: (_flatten, lambda: (layer.start_dim, layer.end_dim) == (1, -1)),
+        **dict.fromkeys(NORMS, (_norm, lambda: layer.running_mean is None)),
+    }
+    compute, suits = known.get(kind, (None, lambda: False))
+    return compute if suits() else None

@@ -1,0 +1,104 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.autograd import gradcheck, gradgradcheck
+
+from metalearn._layers._convolution import Geometry, convolve
+
+SIMPLE = Geometry((2, 2), (1, 1), (1, 1), 1)
+ODD = Geometry((1, 2), (0, 1), (2, 1), 2)
+
+
+def tensors(geometry, bias=True, dtype=torch.float64):
+    torch.manual_seed(0)
+    shapes = [(2, 4, 5, 4), (2, 4 // geometry.groups, 3, 3), (2,)][: 3 if bias else 2]
+    return [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
+
+
+def ours(geometry):
+    return lambda x, weight, bias=None: convolve(x, weight, bias, geometry)
+
+
+def theirs(geometry):
+    return lambda x, weight, bias=None: F.conv2d(x, weight, bias, *geometry)
+
+
+@pytest.mark.parametrize("geometry", [SIMPLE, ODD])
+@pytest.mark.parametrize("bias", [True, False])
+class TestConvolve:
+    def test_value(self, geometry, bias):
+        args = tensors(geometry, bias)
+        torch.testing.assert_close(ours(geometry)(*args), theirs(geometry)(*args))
+
+    def test_first_and_second_derivatives(self, geometry, bias):
+        args = tuple(tensors(geometry, bias))
+        assert gradcheck(ours(geometry), args, fast_mode=True)
+        assert gradgradcheck(ours(geometry), args, fast_mode=True)
+
+    def test_third_derivative(self, geometry, bias):
+        args = tensors(geometry, bias)
+        for mine, reference in zip(third(ours(geometry), args), third(theirs(geometry), args), strict=True):
+            torch.testing.assert_close(mine, reference)
+
+
+def third(function, args):
+    """Return the gradients of something of the gradients of something of the gradients."""
+    value = function(*args).sin().sum()
+    for create in (True, True, False):
+        grads = torch.autograd.grad(value, args, create_graph=create, materialize_grads=True)
+        value = sum((each.sin() * torch.arange(each.numel()).reshape(each.shape)).sum() for each in grads)
+    return grads
+
+
+@pytest.mark.parametrize("wanted", [[0], [1], [2], [0, 2]])
+def test_only_what_is_wanted_requires_grad(wanted):
+    gradients = []
+    for function in (ours(SIMPLE), theirs(SIMPLE)):
+        args = [arg.detach().requires_grad_(index in wanted) for index, arg in enumerate(tensors(SIMPLE))]
+        chosen = [args[index] for index in wanted]
+        first = torch.autograd.grad(function(*args).pow(3).sum(), chosen, create_graph=True)
+        second = torch.autograd.grad(sum(each.pow(2).sum() for each in first), chosen)
+        gradients.append((*first, *second))
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_come_last(channels):
+    y = convolve(torch.randn(2, channels, 6, 6), torch.randn(4, channels, 3, 3), None, SIMPLE)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(y.stride(1), 1)
+
+
+def test_forward_mode_and_low_precision_are_pytorchs():
+    args = tuple(arg.detach() for arg in tensors(SIMPLE))
+    _, mine = torch.func.jvp(ours(SIMPLE), args, args)
+    _, reference = torch.func.jvp(theirs(SIMPLE), args, args)
+    torch.testing.assert_close(mine, reference)
+    low = [arg.bfloat16() for arg in args]
+    assert ours(SIMPLE)(*low).dtype == torch.bfloat16
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ours(SIMPLE)(*(arg.float() for arg in args)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_many_cotangents_at_once(requires_grad):
+    """As `Implicit(solver=Direct())` takes them, with and without further derivatives."""
+    torch.manual_seed(0)
+    args, results = tensors(SIMPLE), []
+    y_bars, x_bars = (torch.randn(3, *shape, dtype=torch.float64) for shape in ((2, 2, 3, 2), args[0].shape))
+    for function in (ours(SIMPLE), theirs(SIMPLE)):
+        y = function(*args)
+        (first,) = torch.autograd.grad(y.sin().sum(), args[0], create_graph=True)
+
+        def pull(y_bar, x_bar, y=y, first=first):
+            options = {"retain_graph": True, "create_graph": requires_grad}
+            return torch.autograd.grad(y, args, y_bar, **options), torch.autograd.grad(
+                first, args[:2], x_bar, **options
+            )
+
+        pulled = torch.func.vmap(pull)(y_bars, x_bars)
+        leaves = [leaf for part in pulled for leaf in part]
+        if requires_grad:
+            leaves += torch.autograd.grad(sum(leaf.sin().sum() for leaf in leaves), args)
+        results.append(leaves)
+    torch.testing.assert_close(*results)

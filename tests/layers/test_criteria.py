@@ -1,0 +1,31 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.func import vmap
+
+from metalearn._layers import known_losses
+
+SQUARES = (F.mse_loss, torch.randn(3, 5, 2), torch.randn(3, 5, 2))
+CLASSES = (F.cross_entropy, torch.randn(3, 5, 4), torch.arange(15).reshape(3, 5) % 4)
+
+
+@pytest.mark.parametrize("case", [SQUARES, CLASSES])
+def test_is_the_criterion_of_every_task(case):
+    criterion, outputs, targets = case
+    torch.testing.assert_close(known_losses(*case), vmap(criterion)(outputs, targets))
+
+
+UNKNOWN = [
+    (F.l1_loss, *SQUARES[1:]),
+    (F.mse_loss, torch.randn(3, 5, 2), torch.randn(3, 5)),
+    (F.mse_loss, torch.randn(3), torch.randn(3)),
+    (F.mse_loss, {"y": torch.randn(3, 5)}, torch.randn(3, 5)),
+    (F.cross_entropy, torch.randn(3, 5, 4), torch.rand(3, 5, 4)),
+    (F.cross_entropy, torch.randn(3, 4), torch.tensor([0, 1, 2])),
+    (F.cross_entropy, torch.randn(3, 5, 4, 2), torch.zeros(3, 5, 2, dtype=torch.int64)),
+]
+
+
+@pytest.mark.parametrize("case", UNKNOWN)
+def test_leaves_what_it_does_not_know(case):
+    assert known_losses(*case) is None

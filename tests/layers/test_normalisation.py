@@ -1,0 +1,104 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.autograd import gradcheck, gradgradcheck
+
+from metalearn._layers._normalisation import normalise
+
+SHAPES = [(5, 3), (4, 3, 2), (3, 3, 2, 2)]
+
+
+def tensors(shape, affine=True):
+    torch.manual_seed(0)
+    shapes = [shape, (shape[1],), (shape[1],)][: 3 if affine else 1]
+    return [torch.randn(each, dtype=torch.float64, requires_grad=True) for each in shapes]
+
+
+def ours(x, weight=None, bias=None):
+    return normalise(x, weight, bias, 1e-5)
+
+
+def theirs(x, weight=None, bias=None):
+    return F.batch_norm(x, None, None, weight, bias, training=True)
+
+
+def by_hand(x, weight=None, bias=None):
+    other = [axis for axis in range(x.dim()) if axis != 1]
+    var, mean = torch.var_mean(x, other, correction=0, keepdim=True)
+    y = (x - mean) * (var + 1e-5).rsqrt()
+    each = (-1, *[1] * (x.dim() - 2))
+    return y if weight is None else y * weight.reshape(each) + bias.reshape(each)
+
+
+def third(function, args):
+    value = function(*args).sin().sum()
+    for create in (True, True, False):
+        grads = torch.autograd.grad(value, args, create_graph=create, materialize_grads=True)
+        value = sum((each.sin() * torch.arange(each.numel()).reshape(each.shape)).sum() for each in grads)
+    return grads
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("affine", [True, False])
+class TestNormalise:
+    def test_value(self, shape, affine):
+        args = tensors(shape, affine)
+        torch.testing.assert_close(ours(*args), theirs(*args))
+
+    def test_first_and_second_derivatives(self, shape, affine):
+        args = tuple(tensors(shape, affine))
+        assert gradcheck(ours, args, fast_mode=True)
+        assert gradgradcheck(ours, args, fast_mode=True)
+
+    def test_third_derivative_which_pytorch_lacks(self, shape, affine):
+        args = tensors(shape, affine)
+        for mine, reference in zip(third(ours, args), third(by_hand, args), strict=True):
+            torch.testing.assert_close(mine, reference)
+
+
+def test_layout_is_kept_and_does_not_matter():
+    x, y_bar = torch.randn(2, 2, 3, 4, 4, dtype=torch.float64)
+    gradients = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        inputs = x.contiguous(memory_format=layout).requires_grad_()
+        y = ours(inputs)
+        assert y.is_contiguous(memory_format=layout)
+        (first,) = torch.autograd.grad(y.pow(3).sum(), inputs, create_graph=True)
+        gradients.append(torch.autograd.grad(first, inputs, y_bar)[0])
+    torch.testing.assert_close(*gradients)
+
+
+def test_a_single_value_has_no_variance():
+    with pytest.raises(ValueError, match="more than 1 value"):
+        ours(torch.zeros(1, 3))
+
+
+def test_forward_mode_is_pytorchs():
+    args = tuple(arg.detach() for arg in tensors((5, 3)))
+    _, mine = torch.func.jvp(ours, args, args)
+    _, reference = torch.func.jvp(by_hand, args, args)
+    torch.testing.assert_close(mine, reference)
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_many_cotangents_at_once(requires_grad):
+    """As `Implicit(solver=Direct())` takes them, with and without further derivatives."""
+    torch.manual_seed(0)
+    args, results = tensors((3, 3, 2, 2)), []
+    y_bars, x_bars = torch.randn(2, 3, *args[0].shape, dtype=torch.float64)
+    for function in (ours, by_hand):
+        y = function(*args)
+        (first,) = torch.autograd.grad(y.sin().sum(), args[0], create_graph=True)
+
+        def pull(y_bar, x_bar, y=y, first=first):
+            options = {"retain_graph": True, "create_graph": requires_grad}
+            return torch.autograd.grad(y, args, y_bar, **options), torch.autograd.grad(
+                first, args[:2], x_bar, **options
+            )
+
+        pulled = torch.func.vmap(pull)(y_bars, x_bars)
+        leaves = [leaf for part in pulled for leaf in part]
+        if requires_grad:
+            leaves += torch.autograd.grad(sum(leaf.sin().sum() for leaf in leaves), args)
+        results.append(leaves)
+    torch.testing.assert_close(*results)

@@ -1,0 +1,162 @@
+import copy
+
+import pytest
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from metalearn import inner, models, outer
+from metalearn._layers import Layers
+from metalearn.types import Batch, Episode
+
+
+class Unknown(nn.Module):
+    """What is computed by `vmap`, or by the model itself."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model(x)
+
+
+def convolutions():
+    body = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.MaxPool2d(2))
+    more = [nn.Conv2d(4, 4, 3, stride=2, groups=2, bias=False), nn.BatchNorm2d(4, affine=False), nn.Tanh()]
+    head = nn.Sequential(nn.AvgPool2d(1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3, bias=False))
+    return models.use_batch_statistics(nn.Sequential(body, *more, head))
+
+
+MODELS = {
+    "mlp": (lambda: models.mlp(1, [6, 6], 3), (1,)),
+    "norms of vectors": (lambda: nn.Sequential(nn.Linear(4, 6), models.BatchNorm(6), nn.GELU(), nn.Linear(6, 3)), (4,)),
+    "conv4": (lambda: models.conv4(1, 3, num_filters=4, image_size=8), (1, 8, 8)),
+    "conv4, pooled": (lambda: models.conv4(2, 3, num_filters=4, image_size=16, downsample="max_pool"), (2, 16, 16)),
+    "convolutions": (convolutions, (2, 9, 9)),
+}
+FAST = {"weights alone": "*weight", "biases alone": "*bias", "the head": lambda name: name.endswith(LAST)}
+LAST = ("4.weight", "4.bias", "3.3.weight", "3.weight", "head.weight", "head.bias")
+ESTIMATORS = [outer.Unrolled(), outer.Stepwise(), outer.Unrolled(order=1)]
+
+
+def built(name):
+    torch.manual_seed(0)
+    return MODELS[name][0]().double()
+
+
+def episodes(shape):
+    torch.manual_seed(1)
+    support, query = (
+        Batch(torch.randn(3, n, *shape, dtype=torch.float64), torch.arange(3 * n).reshape(3, n) % 3) for n in (4, 6)
+    )
+    return Episode(support, query)
+
+
+def gradients(model, shape, **options):
+    learner = outer.MetaLearner(model, F.cross_entropy, inner.SGD(0.3), num_steps=2, **options)
+    estimate = learner.estimate(episodes(shape))
+    return estimate.loss, [*estimate.gradient.init.values(), *estimate.gradient.shared.values()]
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=["unrolled", "stepwise", "order 1"])
+@pytest.mark.parametrize("name", MODELS)
+class TestIsWhatVmapComputes:
+    @pytest.mark.parametrize("batching", ["vmap", "loop"])
+    def test_of_all_parameters(self, name, batching, estimator):
+        options = {"batching": batching, "estimator": estimator, "support_batches": 2}
+        known, unknown = (gradients(wrap(built(name)), MODELS[name][1], **options) for wrap in (nn.Sequential, Unknown))
+        torch.testing.assert_close(known, unknown, rtol=1e-11, atol=1e-13)
+
+    @pytest.mark.parametrize("fast", FAST)
+    def test_of_some(self, name, fast, estimator):
+        known, unknown = (
+            gradients(wrap(built(name)), MODELS[name][1], fast=FAST[fast], estimator=estimator)
+            for wrap in (nn.Sequential, Unknown)
+        )
+        torch.testing.assert_close(known, unknown, rtol=1e-11, atol=1e-13)
+
+
+def test_replicas():
+    learners = [outer.MAML(models.mlp(1, [5], 3).double(), F.cross_entropy, inner.SGD(0.1), num_steps=2) for _ in "ab"]
+    unknown = [
+        outer.MAML(Unknown(copy.deepcopy(learner.model)), F.cross_entropy, inner.SGD(0.1), num_steps=2)
+        for learner in learners
+    ]
+    tasks = episodes((1,))
+    tasks = Episode(*(Batch(torch.cat([b.x, b.x[:1]]), torch.cat([b.y, b.y[:1]])) for b in tasks))
+    first, second = (outer.Replicas(each) for each in (learners, unknown))
+    for replicas in (first, second):
+        replicas(tasks).sum().backward()
+    grads = ([param.grad for param in replicas.parameters()] for replicas in (first, second))
+    torch.testing.assert_close(*grads, rtol=1e-11, atol=1e-13)
+
+
+def test_known_are_sequences_of_known_layers_each_used_once():
+    class Own(nn.Linear):
+        pass
+
+    tied = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    tied[1].weight = tied[0].weight
+    layer = nn.Linear(2, 2)
+    assert Layers.of(nn.Sequential(nn.Sequential(nn.Linear(2, 3)), nn.ReLU()))
+    unknown = [
+        Own(2, 2),
+        nn.Sequential(),
+        tied,
+        nn.Sequential(layer, layer),
+        nn.Dropout(),
+        nn.BatchNorm1d(3),
+        models.use_batch_statistics(nn.BatchNorm1d(3), "support"),
+        nn.Conv2d(1, 2, 3, padding="same"),
+        nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect"),
+        nn.MaxPool2d(2, return_indices=True),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(2),
+        nn.utils.parametrizations.orthogonal(nn.Linear(2, 2)),
+        nn.LazyLinear(2),
+    ]
+    assert [layer for layer in unknown if Layers.of(layer)] == []
+
+
+def test_takes_examples_and_no_layer_that_was_changed():
+    layers, images = Layers.of(models.mlp(2, [3], 1)), Layers.of(models.conv4(1, 2))
+    assert layers.take(torch.zeros(5, 2), False)
+    assert layers.take(torch.zeros(4, 5, 2), True)
+    assert layers.take(torch.zeros(4, 7, 5, 2), True)
+    assert images.take(torch.zeros(4, 5, 1, 28, 28), True)
+    assert not layers.take(torch.zeros(2), False)
+    assert not layers.take(torch.zeros(5, 2), True)
+    assert not layers.take({"x": torch.zeros(5, 2)}, False)
+    assert not images.take(torch.zeros(5, 1, 28, 28), True)
+
+    handle = layers.model[0].register_forward_hook(lambda *_: None)
+    assert not layers.take(torch.zeros(5, 2), False)
+    handle.remove()
+    assert layers.take(torch.zeros(5, 2), False)
+    layers.model[1] = nn.Tanh()
+    assert not layers.take(torch.zeros(5, 2), False)
+    images.model.head.forward = lambda x: x
+    assert not images.take(torch.zeros(4, 5, 1, 28, 28), True)
+
+
+def test_a_layer_that_was_replaced_counts():
+    model = models.mlp(1, [4], 3).double()
+    learner = outer.MAML(model, F.cross_entropy, inner.SGD(0.1), num_steps=1)
+    before = learner(episodes((1,)))
+    model[1] = nn.Tanh()
+    expected = outer.MAML(copy.deepcopy(model), F.cross_entropy, inner.SGD(0.1), num_steps=1)(episodes((1,)))
+    torch.testing.assert_close(learner(episodes((1,))), expected)
+    assert not torch.allclose(before, expected)
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 2), (4, 7, 5, 2)])
+@pytest.mark.parametrize("bias", ["none", "shared", "own"])
+@pytest.mark.parametrize("own_weight", [True, False])
+def test_linear_of_examples_of_any_shape(shape, bias, own_weight):
+    torch.manual_seed(0)
+    layer, x = nn.Linear(2, 3, bias=bias != "none"), torch.randn(shape)
+    tensors = {"weight": torch.randn(4, 3, 2)} if own_weight else {}
+    tensors |= {"bias": torch.randn(4, 3)} if bias == "own" else {}
+    expected = torch.func.vmap(lambda own, x: torch.func.functional_call(layer, own, (x,)))(tensors, x)
+    torch.testing.assert_close(Layers.of(layer)(tensors, x, of_tasks=True), expected)
