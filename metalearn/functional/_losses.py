@@ -50,24 +50,35 @@ class ModelLoss:
 
     def __call__(self, params: Params, shared: Params, batch: Batch, step: int = 0) -> Tensor:
         """Return the loss at `params` and `shared`, a scalar."""
-        batch, tensors = self.part(batch, step), self.model_tensors(params, shared)
-        if self.layers and self.layers_take(batch):
-            return self.judge(self.layers(tensors, batch.x, of_tasks=False), batch, shared)
-        told = self.norms.told(self.model, batch.weight, step)
-        return self.judge(call_model(self.model, {**tensors, **told}, batch.x), batch, shared)
+        batch = self.part(batch, step)
+        output = self.by_layers(params, shared, batch)
+        if output is None:
+            told = self.norms.told(self.model, batch.weight, step)
+            output = call_model(self.model, {**self.model_tensors(params, shared), **told}, batch.x)
+        return self.judge(output, batch, shared)
 
     def on_query(self, params: Params, shared: Params, episode: Episode) -> Tensor:
         """Return the loss on the query set, which the support set may help to normalise."""
-        tensors = self.model_tensors(params, shared)
-        if self.layers and self.layers_take(episode.query):
-            return self.judge(self.layers(tensors, episode.query.x, of_tasks=False), episode.query, shared)
-        output = predict(self.model, tensors, self.norms, episode.query, episode.support)
+        output = self.by_layers(params, shared, episode.query)
+        if output is None:
+            tensors = self.model_tensors(params, shared)
+            output = predict(self.model, tensors, self.norms, episode.query, episode.support)
         return self.judge(output, episode.query, shared)
 
-    def layers_take(self, batch: Batch, of_tasks: bool = False) -> bool:
-        """Return whether the model's layers are known, and all that its output depends on are parameters and `x`."""
-        plain = not (tree_leaves(batch.weight) or in_transform())
-        return plain and self.layers is not None and self.layers.take(batch.x, of_tasks)
+    def by_layers(self, params: Params, shared: Params, batch: Batch, *, of_tasks: bool = False) -> Tensor | None:
+        """Return the model's output if its layers are known and it depends on parameters and `x` alone, or else None.
+
+        Args:
+            params: Fast parameters.
+            shared: The others.
+            batch: What the output is for.
+            of_tasks: Whether the batch is of all tasks, and so are parameters with an axis more than the model's.
+        """
+        if self.layers is None or tree_leaves(batch.weight) or in_transform():
+            return None
+        if not self.layers.take(batch.x, of_tasks):
+            return None
+        return self.layers(self.model_tensors(params, shared), batch.x, of_tasks)
 
     def part(self, batch: Batch, step: int, axis: int = 0) -> Batch:
         """Return the examples, along an axis, that step t sees."""

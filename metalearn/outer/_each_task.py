@@ -11,7 +11,7 @@ from metalearn._derivatives import in_transform
 from metalearn._layers import known_losses
 from metalearn._tasks import map_tasks, vmap_tasks
 from metalearn._tree import over_first_axes, tree_leaves, tree_map
-from metalearn.functional import OnQuery, OnSupport
+from metalearn.functional import ModelLoss, OnQuery, OnSupport
 from metalearn.inner import UpdateRule
 from metalearn.outer._base import MetaGradient
 from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Params, Problem, PyTree
@@ -148,19 +148,24 @@ def _of_all_tasks(problem: Problem, shared_too: bool) -> Problem:
 def _over_tasks(loss: Callable[..., Tensor], shared_too: bool) -> Callable[..., Tensor]:
     def losses(params: Params, shared: Params, episodes: Episode, *step: int) -> Any:
         if isinstance(loss, OnSupport | OnQuery):
-            on, batch = loss.loss, loss.batch(episodes, *step)
-            if on.layers and on.layers_take(batch, of_tasks=True):
-                outputs = on.layers(on.model_tensors(params, shared), batch.x, of_tasks=True)
-                if (known := known_losses(on.criterion, outputs, batch.y)) is not None:
-                    return known
-                if shared_too:
-                    return _vmap(on.judge, outputs, batch, shared)
-                return _vmap(lambda output, batch: on.judge(output, batch, shared), outputs, batch)
+            batch = loss.batch(episodes, *step)
+            outputs = loss.loss.by_layers(params, shared, batch, of_tasks=True)
+            if outputs is not None:
+                return _judged(loss.loss, outputs, batch, shared, shared_too)
         if shared_too:
             return _vmap(lambda params, shared, episode: loss(params, shared, episode, *step), params, shared, episodes)
         return _vmap(lambda params, episode: loss(params, shared, episode, *step), params, episodes)
 
     return losses
+
+
+def _judged(loss: ModelLoss, outputs: Tensor, batch: Batch, shared: Params, shared_too: bool) -> Tensor:
+    known = known_losses(loss.criterion, outputs, batch.y)
+    if known is not None:
+        return known
+    if shared_too:
+        return _vmap(loss.judge, outputs, batch, shared)
+    return _vmap(lambda output, batch: loss.judge(output, batch, shared), outputs, batch)
 
 
 def _vmap(function: Callable[..., Any], *args: Any) -> Any:
