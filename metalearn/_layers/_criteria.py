@@ -6,6 +6,9 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+IGNORED = -100
+"""The target that `F.cross_entropy` leaves out."""
+
 
 def known_losses(criterion: Callable[..., Any], outputs: Any, targets: Any) -> Tensor | None:
     """Return the criterion of every task, None if it or what it is given is not known.
@@ -21,5 +24,5 @@ def known_losses(criterion: Callable[..., Any], outputs: Any, targets: Any) -> T
         return F.mse_loss(outputs, targets, reduction="none").flatten(1).mean(1)
     if criterion is F.cross_entropy and outputs.dim() == 3 and targets.dim() == 2 and not targets.is_floating_point():
         each = F.cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction="none")
-        return each.unflatten(0, targets.shape).mean(1)
+        return each.unflatten(0, targets.shape).sum(1) / (targets != IGNORED).sum(1)
     return None

@@ -62,6 +62,11 @@ def test_only_what_is_wanted_requires_grad(wanted):
     torch.testing.assert_close(*gradients)
 
 
+def test_images_in_any_order_in_memory():
+    x, *params = tensors(SIMPLE)
+    assert gradgradcheck(lambda x, *params: ours(SIMPLE)(x.transpose(2, 3), *params), (x, *params), fast_mode=True)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_channels_come_last(channels):
     y = convolve(torch.randn(2, channels, 6, 6), torch.randn(4, channels, 3, 3), None, SIMPLE)

@@ -68,6 +68,17 @@ def test_layout_is_kept_and_does_not_matter():
     torch.testing.assert_close(*gradients)
 
 
+def test_rounding_is_that_of_sums_in_pairs():
+    torch.manual_seed(0)
+    x = (torch.randn(40, 8, 28, 28) + 1).contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(ours(x).double(), ours(x.double()), rtol=0, atol=3e-6)
+
+
+def test_inputs_in_any_order_in_memory():
+    args = [tensors((3, 2, 2, 2))[0].transpose(0, 1), *tensors((3, 3, 2))[1:]]
+    assert gradgradcheck(ours, args, fast_mode=True)
+
+
 def test_a_single_value_has_no_variance():
     with pytest.raises(ValueError, match="more than 1 value"):
         ours(torch.zeros(1, 3))
