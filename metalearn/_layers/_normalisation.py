@@ -29,7 +29,7 @@ class _Normalise(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
         values = _laid_out_as(x, x)
-        # With channels last PyTorch's kernel adds up one number after the other in float32: 50 times the rounding error.
+        # With channels last PyTorch's kernel adds up one float32 after the other, at 50 times the rounding error.
         m = values.mean(_others(x))
         square = values - _each(m, x)
         square *= square
