@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from metalearn._derivatives import in_transform
-from metalearn._layers._fold import channels_last, on_cpu
+from metalearn._layers._fold import channels_last, left_to_pytorch, on_cpu, strictly_channels_last
 
 
 class Geometry(NamedTuple):
@@ -40,7 +39,7 @@ class _Convolution(Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
         ctx.geometry = geometry
         ctx.save_for_backward(x, weight)
-        return F.conv2d(_input(x), weight, bias, *geometry)
+        return F.conv2d(strictly_channels_last(x), strictly_channels_last(weight), bias, *geometry)
 
     @staticmethod
     def backward(ctx: Any, y_bar: Tensor) -> tuple[Tensor | None, ...]:
@@ -58,7 +57,8 @@ class _ConvolutionBackward(Function):
         ctx.needed, ctx.geometry = needed, geometry
         ctx.save_for_backward(y_bar, x, weight)
         ctx.set_materialize_grads(False)
-        bars = _cotangents(channels_last(y_bar), _input(x), weight, needed, geometry)
+        y_bar, x, weight = (strictly_channels_last(tensor) for tensor in (y_bar, x, weight))
+        bars = _cotangents(y_bar, x, weight, needed, geometry)
         return tuple(bar for bar, need in zip(bars, needed, strict=True) if need)
 
     @staticmethod
@@ -83,7 +83,7 @@ def _pull(y_bar: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool], geom
     """Return the cotangents of input, weight and bias, None for those that are not needed."""
     if not any(needed):
         return [None, None, None]
-    if in_transform():
+    if left_to_pytorch():
         return list(_cotangents(y_bar, x, weight, needed, geometry))
     bars = iter(_ConvolutionBackward.apply(y_bar, x, weight, tuple(needed), geometry))
     return [next(bars) if need else None for need in needed]
@@ -94,9 +94,3 @@ def _cotangents(y_bar: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool]
     stride, padding, dilation, groups = geometry
     options = weight.shape[:1], stride, padding, dilation, False, (0, 0), groups, needed
     return torch.ops.aten.convolution_backward(y_bar, x, weight, *options)
-
-
-def _input(x: Tensor) -> Tensor:
-    """Return images with channels last, by strides that say so: PyTorch takes those of one channel otherwise."""
-    x = channels_last(x)
-    return x if x.shape[1] > 1 else x.as_strided(x.shape, (x[0].numel(), 1, x.shape[-1], 1))

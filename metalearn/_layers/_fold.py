@@ -22,17 +22,31 @@ def channels_last(images: Tensor) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last)
 
 
+def strictly_channels_last(images: Tensor) -> Tensor:
+    """Return them with the strides of that layout, without a derivative.
+
+    Of axes of size one any stride would do. But PyTorch takes images of one channel for the other layout, and its
+    convolution of float64 reads the stride of a single image.
+    """
+    _, channels, height, width = images.shape
+    strides = (channels * height * width, 1, channels * width, channels)
+    return channels_last(images).as_strided(images.shape, strides)
+
+
 def on_cpu(x: Tensor, *params: Tensor | None) -> bool:
     """Return whether these are tensors for which our derivatives are faster than PyTorch's.
 
-    So they are on CPUs, where alone they are measured, in full precision. Forward mode and transforms, such as `vmap`
-    over many cotangents, are left to PyTorch.
+    So they are on CPUs, where alone they are measured, in full precision.
     """
     return (
         x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.float64)
         and all(param is None or param.dtype == x.dtype for param in params)
         and not torch.is_autocast_enabled("cpu")
-        and forward_ad._current_level < 0
-        and not in_transform()
+        and not left_to_pytorch()
     )
+
+
+def left_to_pytorch() -> bool:
+    """Return whether derivatives are taken in forward mode or by a transform, such as `vmap` over many cotangents."""
+    return forward_ad._current_level >= 0 or in_transform()

@@ -10,14 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from metalearn._derivatives import in_transform
-from metalearn._layers._fold import channels_last, on_cpu
+from metalearn._layers._fold import channels_last, left_to_pytorch, on_cpu
 
 EACH = (True, True, True)
 
 
 def normalise(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """Return `F.batch_norm` of inputs `[n, C, ...]` by their own statistics, with weight and bias `[C]`."""
+    # PyTorch's kernel reads parameters that are expanded beyond their end.
+    weight, bias = (None if param is None else param.contiguous() for param in (weight, bias))
     if x.numel() > x.shape[1] and on_cpu(x, weight, bias):
         return _Normalise.apply(x, weight, bias, eps)
     return F.batch_norm(x, None, None, weight, bias, training=True, eps=eps)
@@ -79,7 +80,7 @@ class _NormaliseBackward(Function):
 
 def _pull(y_bar: Tensor, x: Tensor, weight: Tensor | None, m: Tensor, s: Tensor, eps: float) -> Any:
     """Return the cotangents of input, weight and bias."""
-    if not in_transform():
+    if not left_to_pytorch():
         return _NormaliseBackward.apply(y_bar, x, weight, m, s, eps)
     m, s = _statistics(x, m, s, eps)
     z, n = (x - _each(m, x)) * _each(s, x), x.numel() // x.shape[1]

@@ -39,14 +39,16 @@ class Layers:
 
     @classmethod
     def of(cls, model: nn.Module) -> "Layers | None":
-        """Return the model's layers if they are known, each used once."""
-        layers = list(_in_order(model, ""))
-        computes = [_compute(layer) for layer, _ in layers]
-        owned = [id(own) for layer, _ in layers for own in (layer, *layer.parameters())]
-        if not layers or None in computes or len(set(owned)) < len(owned):
+        """Return the model's layers if they are known, and each, and each of their parameters, has one name."""
+        steps = tuple((_compute(layer), layer, prefix) for layer, prefix in _in_order(model, ""))
+        owned = {prefix + name: param for _, layer, prefix in steps for name, param in layer.named_parameters()}
+        names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+        objects = {id(each) for each in (*(layer for _, layer, _ in steps), *owned.values())}
+        if not steps or names != list(owned) or len(objects) < len(steps) + len(owned):
             return None
-        steps = [(compute, *layer) for compute, layer in zip(computes, layers, strict=True) if compute is not None]
-        return cls(model, tuple(steps), any(compute in IMAGES for compute, *_ in steps))
+        if not all(compute for compute, *_ in steps):
+            return None
+        return cls(model, steps, any(compute in IMAGES for compute, *_ in steps))
 
     def take(self, x: Any, of_tasks: bool) -> bool:
         """Return whether these are inputs for the layers, which are as they were and have no hooks."""
@@ -54,9 +56,17 @@ class Layers:
         return (dims == 4 if self.images else dims >= 2) and self._as_they_were()
 
     def _as_they_were(self) -> bool:
-        now, known = [layer for layer, _ in _in_order(self.model, "")], [layer for _, layer, _ in self.steps]
-        same = len(now) == len(known) and all(layer is old for layer, old in zip(now, known, strict=True))
-        return same and not any(map(_changed, each_module(self.model)))
+        """Return whether the layers are those that they were, and calling them does what their classes say."""
+        now = list(_in_order(self.model, ""))
+        return (
+            len(now) == len(self.steps)
+            and all(
+                layer is old and _compute(layer) is step
+                for (layer, _), (step, old, _) in zip(now, self.steps, strict=True)
+            )
+            and not any(map(_is_changed, each_module(self.model)))
+            and not any(getattr(nn.modules.module, f"_global{hooks}") for hooks in HOOKS)
+        )
 
     def __call__(self, tensors: dict[str, Tensor], x: Tensor, of_tasks: bool) -> Tensor:
         """Return the model's output.
@@ -81,11 +91,9 @@ def _in_order(module: nn.Module, prefix: str) -> Iterator[tuple[nn.Module, str]]
         yield from _in_order(child, f"{prefix}{name}.")
 
 
-def _changed(module: nn.Module) -> bool:
-    """Return whether calling a module does more than its class says."""
+def _is_changed(module: nn.Module) -> bool:
     own = vars(module)
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return "forward" in own or any(own[name] for name in hooks)
+    return "forward" in own or any(own[hooks] for hooks in HOOKS)
 
 
 def _linear(layer: Any, weight: Any, bias: Any, x: Tensor, of_tasks: bool) -> Tensor:
@@ -141,24 +149,33 @@ def _each(param: Any, dims: int, num_tasks: int) -> Any:
     return (param if param.dim() > dims else param.expand(num_tasks, *param.shape)).flatten(0, 1)
 
 
-IMAGES = (_convolution, _pool, _mean)
-ELEMENTWISE = {nn.Identity, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Softplus, nn.Sigmoid, nn.Tanh}
-NORMS = {BatchNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d}
-
-
-def _compute(layer: Any) -> Compute | None:
+def _compute(layer: nn.Module) -> Any:
     """Return what computes a layer, None if nothing here does."""
-    kind = type(layer)
-    if kind in ELEMENTWISE:
-        return _elementwise
-    known: dict[type[nn.Module], tuple[Compute, Callable[[], bool]]] = {
-        nn.Linear: (_linear, lambda: True),
-        nn.Conv2d: (_convolution, lambda: layer.padding_mode == "zeros" and not isinstance(layer.padding, str)),
-        nn.MaxPool2d: (_pool, lambda: not layer.return_indices),
-        nn.AvgPool2d: (_pool, lambda: True),
-        nn.AdaptiveAvgPool2d: (_mean, lambda: layer.output_size in (1, (1, 1), [1, 1])),
-        nn.Flatten: (_flatten, lambda: (layer.start_dim, layer.end_dim) == (1, -1)),
-        **dict.fromkeys(NORMS, (_norm, lambda: layer.running_mean is None)),
-    }
-    compute, suits = known.get(kind, (None, lambda: False))
-    return compute if suits() else None
+    compute, suits = KNOWN.get(type(layer), (None, None))
+    return compute if suits is None or suits(layer) else None
+
+
+def _is_padded_by_zeros(layer: Any) -> bool:
+    return layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+
+
+def _is_by_batch(layer: Any) -> bool:
+    weighted = isinstance(layer, BatchNorm) and layer.example_weight.numel() > 0
+    return layer.running_mean is None and layer.running_var is None and not weighted
+
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+IMAGES = (_convolution, _pool, _mean)
+ELEMENTWISE = (nn.Identity, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Softplus, nn.Sigmoid, nn.Tanh)
+NORMS = (BatchNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+KNOWN: dict[type[nn.Module], tuple[Compute, Callable[[Any], bool] | None]] = {
+    nn.Linear: (_linear, None),
+    nn.Conv2d: (_convolution, _is_padded_by_zeros),
+    nn.MaxPool2d: (_pool, lambda layer: not layer.return_indices),
+    nn.AvgPool2d: (_pool, None),
+    nn.AdaptiveAvgPool2d: (_mean, lambda layer: layer.output_size in (1, (1, 1), [1, 1])),
+    nn.Flatten: (_flatten, lambda layer: (layer.start_dim, layer.end_dim) == (1, -1)),
+    **dict.fromkeys(NORMS, (_norm, _is_by_batch)),
+    **dict.fromkeys(ELEMENTWISE, (_elementwise, None)),
+}
+"""What computes layers of which class, and what must hold of a layer."""

@@ -67,6 +67,32 @@ def test_images_in_any_order_in_memory():
     assert gradgradcheck(lambda x, *params: ours(SIMPLE)(x.transpose(2, 3), *params), (x, *params), fast_mode=True)
 
 
+def test_the_stride_of_a_single_image_does_not_matter():
+    x, *params = tensors(SIMPLE)
+    (single,) = (x[:1].contiguous(memory_format=torch.channels_last).detach(),)
+    odd = single.as_strided(single.shape, (1, *single.stride()[1:])).requires_grad_()
+    assert gradcheck(ours(SIMPLE), (odd, *params), fast_mode=True)
+    assert gradgradcheck(ours(SIMPLE), (odd, *params), fast_mode=True)
+
+
+def test_no_images():
+    x, weight, bias = (arg.detach() for arg in tensors(SIMPLE))
+    assert ours(SIMPLE)(x[:0], weight, bias).shape == (0, 2, 3, 2)
+    assert ours(SIMPLE)(x[:0, :1], weight[:, :1], bias).shape == (0, 2, 3, 2)
+
+
+def test_forward_mode_over_a_gradient_is_pytorchs():
+    results = []
+    for function in (ours(SIMPLE), theirs(SIMPLE)):
+        args = tensors(SIMPLE)
+        y = function(*args)
+        with torch.autograd.forward_ad.dual_level():
+            y_bar = torch.autograd.forward_ad.make_dual(torch.ones_like(y), y.detach())
+            (bar,) = torch.autograd.grad(y, args[1], y_bar)
+            results.append(torch.autograd.forward_ad.unpack_dual(bar).tangent)
+    torch.testing.assert_close(*results)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_channels_come_last(channels):
     y = convolve(torch.randn(2, channels, 6, 6), torch.randn(4, channels, 3, 3), None, SIMPLE)

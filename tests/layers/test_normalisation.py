@@ -79,6 +79,17 @@ def test_inputs_in_any_order_in_memory():
     assert gradgradcheck(ours, args, fast_mode=True)
 
 
+def test_parameters_that_are_expanded():
+    x, weight, bias = tensors((5, 3))
+    args = x, weight[:1], bias[:1]
+    torch.testing.assert_close(second_of_expanded(ours, *args), second_of_expanded(by_hand, *args))
+
+
+def second_of_expanded(function, x, weight, bias):
+    first = torch.autograd.grad(function(x, weight.expand(3), bias.expand(3)).sin().sum(), x, create_graph=True)
+    return torch.autograd.grad(first[0].sin().sum(), (x, weight, bias), materialize_grads=True)
+
+
 def test_a_single_value_has_no_variance():
     with pytest.raises(ValueError, match="more than 1 value"):
         ours(torch.zeros(1, 3))

@@ -31,9 +31,9 @@ def convolutions():
 MODELS = {
     "mlp": (lambda: models.mlp(1, [6, 6], 3), (1,)),
     "norms of vectors": (lambda: nn.Sequential(nn.Linear(4, 6), models.BatchNorm(6), nn.GELU(), nn.Linear(6, 3)), (4,)),
-    "conv4": (lambda: models.conv4(1, 3, num_filters=4, image_size=8), (1, 8, 8)),
+    "conv4": (lambda: models.conv4(1, 3, num_filters=4, image_size=28), (1, 28, 28)),
     "conv4, pooled": (lambda: models.conv4(2, 3, num_filters=4, image_size=16, downsample="max_pool"), (2, 16, 16)),
-    "convolutions": (convolutions, (2, 9, 9)),
+    "convolutions": (convolutions, (2, 12, 12)),
 }
 FAST = {"weights alone": "*weight", "biases alone": "*bias", "the head": lambda name: name.endswith(LAST)}
 LAST = ("4.weight", "4.bias", "3.3.weight", "3.weight", "head.weight", "head.bias")
@@ -77,6 +77,32 @@ class TestIsWhatVmapComputes:
         torch.testing.assert_close(known, unknown, rtol=1e-11, atol=1e-13)
 
 
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("batching", ["vmap", "loop"])
+def test_single_examples(name, batching):
+    if "vectors" in name:
+        pytest.skip("one vector has no variance")
+    torch.manual_seed(1)
+    x = torch.randn(3, 1, *MODELS[name][1], dtype=torch.float64)
+    one = Episode(Batch(x, torch.tensor([[0], [1], [2]])), Batch(x, torch.tensor([[1], [0], [2]])))
+    results = []
+    for wrap in (nn.Sequential, Unknown):
+        learner = outer.MAML(wrap(built(name)), F.cross_entropy, inner.SGD(0.3), num_steps=2, batching=batching)
+        learner(one).backward()
+        results.append([param.grad for param in learner.parameters()])
+    torch.testing.assert_close(*results, rtol=1e-11, atol=1e-13)
+
+
+def test_norms_of_one_channel():
+    layers = [nn.Linear(1, 1), models.BatchNorm(1), nn.Tanh(), nn.Linear(1, 3)]
+    for fast in ("*", "*0.weight"):
+        known, unknown = (
+            gradients(wrap(copy.deepcopy(nn.Sequential(*layers)).double()), (1,), fast=fast)
+            for wrap in (nn.Sequential, Unknown)
+        )
+        torch.testing.assert_close(known, unknown, rtol=1e-11, atol=1e-13)
+
+
 def test_replicas():
     learners = [outer.MAML(models.mlp(1, [5], 3).double(), F.cross_entropy, inner.SGD(0.1), num_steps=2) for _ in "ab"]
     unknown = [
@@ -96,7 +122,8 @@ def test_known_are_sequences_of_known_layers_each_used_once():
     class Own(nn.Linear):
         pass
 
-    tied = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    tied, alias = (nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)) for _ in "ab")
+    alias.also = alias[0].weight
     tied[1].weight = tied[0].weight
     layer = nn.Linear(2, 2)
     assert Layers.of(nn.Sequential(nn.Sequential(nn.Linear(2, 3)), nn.ReLU()))
@@ -104,6 +131,7 @@ def test_known_are_sequences_of_known_layers_each_used_once():
         Own(2, 2),
         nn.Sequential(),
         tied,
+        alias,
         nn.Sequential(layer, layer),
         nn.Dropout(),
         nn.BatchNorm1d(3),
@@ -138,6 +166,43 @@ def test_takes_examples_and_no_layer_that_was_changed():
     assert not layers.take(torch.zeros(5, 2), False)
     images.model.head.forward = lambda x: x
     assert not images.take(torch.zeros(4, 5, 1, 28, 28), True)
+
+
+CHANGES = [
+    lambda layers: setattr(layers[0], "padding_mode", "circular"),
+    lambda layers: setattr(layers[0], "padding", "same"),
+    lambda layers: setattr(layers[0], "__class__", type("Own", (nn.Conv2d,), {})),
+    lambda layers: layers[1].register_buffer("running_mean", torch.zeros(4)),
+    lambda layers: setattr(layers[1], "example_weight", torch.ones(5)),
+    lambda layers: setattr(layers[3], "return_indices", True),
+    lambda layers: setattr(layers[4], "output_size", 2),
+    lambda layers: setattr(layers[5], "start_dim", 2),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_layers_that_were_changed_are_no_longer_known(change):
+    layers = [
+        nn.Conv2d(1, 4, 3),
+        models.BatchNorm(4),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    ]
+    known, images = Layers.of(nn.Sequential(*layers)), torch.zeros(2, 1, 6, 6)
+    assert known.take(images, False)
+    change(layers)
+    assert not known.take(images, False)
+
+
+def test_hooks_of_all_modules_are_called():
+    known = Layers.of(models.mlp(2, [3], 1))
+    handle = nn.modules.module.register_module_forward_hook(lambda *_: None)
+    taken = known.take(torch.zeros(5, 2), False)
+    handle.remove()
+    assert not taken
+    assert known.take(torch.zeros(5, 2), False)
 
 
 def test_a_layer_that_was_replaced_counts():
