@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
 
 from metalearn._layers._convolution import Geometry, convolve
+from tests.layers.derivatives import of_many_cotangents, third
 
 SIMPLE = Geometry((2, 2), (1, 1), (1, 1), 1)
 ODD = Geometry((1, 2), (0, 1), (2, 1), 2)
@@ -39,15 +40,6 @@ class TestConvolve:
         args = tensors(geometry, bias)
         for mine, reference in zip(third(ours(geometry), args), third(theirs(geometry), args), strict=True):
             torch.testing.assert_close(mine, reference)
-
-
-def third(function, args):
-    """Return the gradients of something of the gradients of something of the gradients."""
-    value = function(*args).sin().sum()
-    for create in (True, True, False):
-        grads = torch.autograd.grad(value, args, create_graph=create, materialize_grads=True)
-        value = sum((each.sin() * torch.arange(each.numel()).reshape(each.shape)).sum() for each in grads)
-    return grads
 
 
 @pytest.mark.parametrize("wanted", [[0], [1], [2], [0, 2]])
@@ -111,25 +103,10 @@ def test_forward_mode_and_low_precision_are_pytorchs():
         assert ours(SIMPLE)(*(arg.float() for arg in args)).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("requires_grad", [False, True])
-def test_many_cotangents_at_once(requires_grad):
-    """As `Implicit(solver=Direct())` takes them, with and without further derivatives."""
-    torch.manual_seed(0)
-    args, results = tensors(SIMPLE), []
-    y_bars, x_bars = (torch.randn(3, *shape, dtype=torch.float64) for shape in ((2, 2, 3, 2), args[0].shape))
-    for function in (ours(SIMPLE), theirs(SIMPLE)):
-        y = function(*args)
-        (first,) = torch.autograd.grad(y.sin().sum(), args[0], create_graph=True)
-
-        def pull(y_bar, x_bar, y=y, first=first):
-            options = {"retain_graph": True, "create_graph": requires_grad}
-            return torch.autograd.grad(y, args, y_bar, **options), torch.autograd.grad(
-                first, args[:2], x_bar, **options
-            )
-
-        pulled = torch.func.vmap(pull)(y_bars, x_bars)
-        leaves = [leaf for part in pulled for leaf in part]
-        if requires_grad:
-            leaves += torch.autograd.grad(sum(leaf.sin().sum() for leaf in leaves), args)
-        results.append(leaves)
-    torch.testing.assert_close(*results)
+@pytest.mark.parametrize("further", [False, True])
+def test_many_cotangents_at_once(further):
+    args = tensors(SIMPLE)
+    mine, reference = (
+        of_many_cotangents(function, args, further=further) for function in (ours(SIMPLE), theirs(SIMPLE))
+    )
+    torch.testing.assert_close(mine, reference)

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
 
 from metalearn._layers._normalisation import normalise
+from tests.layers.derivatives import of_many_cotangents, third
 
 SHAPES = [(5, 3), (4, 3, 2), (3, 3, 2, 2)]
 
@@ -28,14 +29,6 @@ def by_hand(x, weight=None, bias=None):
     y = (x - mean) * (var + 1e-5).rsqrt()
     each = (-1, *[1] * (x.dim() - 2))
     return y if weight is None else y * weight.reshape(each) + bias.reshape(each)
-
-
-def third(function, args):
-    value = function(*args).sin().sum()
-    for create in (True, True, False):
-        grads = torch.autograd.grad(value, args, create_graph=create, materialize_grads=True)
-        value = sum((each.sin() * torch.arange(each.numel()).reshape(each.shape)).sum() for each in grads)
-    return grads
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -102,25 +95,8 @@ def test_forward_mode_is_pytorchs():
     torch.testing.assert_close(mine, reference)
 
 
-@pytest.mark.parametrize("requires_grad", [False, True])
-def test_many_cotangents_at_once(requires_grad):
-    """As `Implicit(solver=Direct())` takes them, with and without further derivatives."""
-    torch.manual_seed(0)
-    args, results = tensors((3, 3, 2, 2)), []
-    y_bars, x_bars = torch.randn(2, 3, *args[0].shape, dtype=torch.float64)
-    for function in (ours, by_hand):
-        y = function(*args)
-        (first,) = torch.autograd.grad(y.sin().sum(), args[0], create_graph=True)
-
-        def pull(y_bar, x_bar, y=y, first=first):
-            options = {"retain_graph": True, "create_graph": requires_grad}
-            return torch.autograd.grad(y, args, y_bar, **options), torch.autograd.grad(
-                first, args[:2], x_bar, **options
-            )
-
-        pulled = torch.func.vmap(pull)(y_bars, x_bars)
-        leaves = [leaf for part in pulled for leaf in part]
-        if requires_grad:
-            leaves += torch.autograd.grad(sum(leaf.sin().sum() for leaf in leaves), args)
-        results.append(leaves)
-    torch.testing.assert_close(*results)
+@pytest.mark.parametrize("further", [False, True])
+def test_many_cotangents_at_once(further):
+    args = tensors((3, 3, 2, 2))
+    mine, reference = (of_many_cotangents(function, args, further=further) for function in (ours, by_hand))
+    torch.testing.assert_close(mine, reference)
