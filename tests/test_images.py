@@ -14,7 +14,8 @@ from metalearn import data
 IMAGES = data.ClassImages(torch.randint(256, (6, 13, 8, 8), generator=torch.manual_seed(0)).byte())
 SPLITS = {"train": IMAGES, "val": IMAGES, "test": IMAGES}
 ARGUMENTS = argparse.Namespace(
-    budget=1e-9, looks=0, tasks=2, seed=0, device="cpu", threads=1, statistics="support", compile=False
+    **{"budget": 1e-9, "looks": 0, "tasks": 2, "seed": 0, "device": "cpu", "threads": 1, "statistics": "support"},
+    **{"compile": False, "cuda_graph": False, "meta_batch_size": 4, "filters": None},
 )
 
 

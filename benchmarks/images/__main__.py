@@ -54,12 +54,12 @@ class Run:
         }
         flat = self.method.sees == "mini-batches"
         num_classes = len(self.images["train"]) if flat else tasks.n_way
-        model = self.problem.network(self.method, num_classes, self.arguments.statistics)
+        model = self.problem.network(self.method, num_classes, self.arguments.statistics, self.arguments.filters)
         learner = self.method.build(model).to(self.arguments.device)
-        learner.set_batching(compile=self.arguments.compile)
+        learner.set_batching(compile=self.arguments.compile, cuda_graph=self.arguments.cuda_graph)
         trained: dict[str, Any] = {"seconds": 0, "iterations": 0, "curve": []}
         if self.method.sees in batches:
-            size = 1 if flat else self.problem.meta_batch_size
+            size = 1 if flat else self.arguments.meta_batch_size
             trained = self.train(learner, batches[self.method.sees], size)
         rest = [name for name in self.images if name not in ("train", "val")]
         scores = {name: self.score(learner, name, self.arguments.tasks) for name in (*rest, "val")}
@@ -152,6 +152,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="on a CPU (%(default)s)")
     parser.add_argument("--autocast", action="store_true", help="train and evaluate under autocast to bfloat16")
     parser.add_argument("--compile", action="store_true", help="train compiled; compiling does not count as training")
+    parser.add_argument("--cuda-graph", action="store_true", help="train by replay of a CUDA graph")
+    parser.add_argument("--meta-batch-size", type=int, default=4, help="tasks in a meta-step (%(default)s)")
+    parser.add_argument("--filters", type=int, help="of every convolution; the problem's if not given")
     parser.add_argument("--out", type=Path, default=Path("runs/images"))
     parser.add_argument("--record", type=Path, help=RECORD)
     parser.add_argument("--show", action="store_true", help="run nothing; print what has been run with these settings")
@@ -159,8 +162,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     problem = PROBLEMS[arguments.name]
     images = read(problem, arguments.device, parser)
-    keys = ("budget", "statistics", "tasks", "seed", "device", "threads", "autocast", "compile")
-    settings = {key: getattr(arguments, key) for key in keys}
+    apart = ("name", "methods", "looks", "out", "record", "show")
+    settings = {key: value for key, value in vars(arguments).items() if key not in apart}
     results = {}
     for row, method in problem.methods.items():
         path = arguments.out / arguments.name / f"{row}, {arguments.statistics}, seed {arguments.seed}.json"

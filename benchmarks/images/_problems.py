@@ -19,24 +19,21 @@ class Problem:
         sizes: Ways, shots and query images of a task.
         model: Arguments of `models.conv4`.
         methods: The rows.
-        meta_batch_size: Number of tasks in a meta-step.
     """
 
     images: Callable[[Path], dict[str, data.ClassImages]]
     sizes: dict[str, int]
     model: dict[str, Any]
     methods: dict[str, Method]
-    meta_batch_size: int = 4
 
     def sampler(self, classes: data.ClassImages, shots: int | None = None) -> data.EpisodeSampler:
         """Return the tasks of some classes, with another number of support images if given."""
         return data.EpisodeSampler(classes, **{**self.sizes, "k_shot": shots or self.sizes["k_shot"]})
 
-    def network(self, method: Method, num_classes: int, statistics: str) -> Any:
-        """Return the network of a method."""
-        return models.conv4(
-            num_classes=num_classes, batch_statistics=statistics, **{**self.model, **dict(method.model)}
-        )
+    def network(self, method: Method, num_classes: int, statistics: str, num_filters: int | None = None) -> Any:
+        """Return the network of a method, with another number of filters if given."""
+        changes = {**dict(method.model), **({"num_filters": num_filters} if num_filters else {})}
+        return models.conv4(num_classes=num_classes, batch_statistics=statistics, **{**self.model, **changes})
 
 
 def omniglot(folder: Path) -> dict[str, data.ClassImages]:

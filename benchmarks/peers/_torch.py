@@ -29,7 +29,7 @@ def network(workload: Workload, arrays: Arrays, device: str) -> nn.Sequential:
         for channels in (1, filters, filters, filters):
             convolution = nn.Conv2d(channels, filters, 3, stride=2, padding=1)
             blocks += [convolution, nn.BatchNorm2d(filters, track_running_stats=False), nn.ReLU()]
-        blocks += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(filters, 5)]
+        blocks += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(filters, workload.n_way)]
     else:
         blocks = [nn.Linear(1, 40), nn.ReLU(), nn.Linear(40, 40), nn.ReLU(), nn.Linear(40, 1)]
     return load(nn.Sequential(*blocks), arrays).to(device)
@@ -53,6 +53,13 @@ def criterion(workload: Workload) -> Callable[..., torch.Tensor]:
     return F.cross_entropy if workload.num_filters else F.mse_loss
 
 
+def wait(result: Any, device: str) -> Any:
+    """Return a result when it is there."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return result
+
+
 def system(meta_step: Callable[[], Any], params: Iterable[torch.Tensor], device: str) -> System:
     """Return a system from a function that leaves the meta-gradient in the `.grad` of params."""
     params = list(params)
@@ -60,9 +67,7 @@ def system(meta_step: Callable[[], Any], params: Iterable[torch.Tensor], device:
     def step() -> None:
         for param in params:
             param.grad = None
-        meta_step()
-        if device == "cuda":
-            torch.cuda.synchronize()
+        wait(meta_step(), device)
 
     def gradient() -> list[np.ndarray]:
         step()

@@ -16,12 +16,13 @@ class Workload:
         name: Of the workload.
         num_tasks: Tasks in the meta-batch.
         num_steps: Inner steps.
-        support: Support examples a task; of conv4, in five classes.
+        support: Support examples a task.
         query: Query examples a task.
         num_filters: Filters of Conv-4 on images of 28 x 28 pixels; 0 for an MLP 1-40-40-1 on sine waves.
         rule: "sgd", "lstm" or "turtle".
         method: "maml", "fomaml", "reptile"; "sample" draws episodes and does nothing with them.
         lr: Rate of inner SGD.
+        n_way: Classes of conv4.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Workload:
     rule: str = "sgd"
     method: str = "maml"
     lr: float = 0.01
+    n_way: int = 5
 
 
 def shapes(workload: Workload) -> list[tuple[int, ...]]:
@@ -42,7 +44,7 @@ def shapes(workload: Workload) -> list[tuple[int, ...]]:
     filters, blocks = workload.num_filters, []
     for channels in (1, filters, filters, filters):
         blocks += [(filters, channels, 3, 3), (filters,), (filters,), (filters,)]
-    return [*blocks, (5, filters), (5,)]
+    return [*blocks, (workload.n_way, filters), (workload.n_way,)]
 
 
 def arrays(workload: Workload, seed: int = 0) -> Arrays:
@@ -58,7 +60,7 @@ def arrays(workload: Workload, seed: int = 0) -> Arrays:
     for part, count in (("support", workload.support), ("query", workload.query)):
         if workload.num_filters:
             x = random.uniform(0, 1, (workload.num_tasks, count, 1, 28, 28))
-            y = np.tile(np.arange(count) % 5, (workload.num_tasks, 1)).astype(np.int64)
+            y = np.tile(np.arange(count) % workload.n_way, (workload.num_tasks, 1)).astype(np.int64)
         else:
             x = random.uniform(-5, 5, (workload.num_tasks, count, 1))
             y = (amplitude * np.sin(x - phase)).astype(np.float32)

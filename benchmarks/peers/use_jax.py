@@ -4,7 +4,10 @@
 # ///
 """JAX 0.10.2: the meta-gradient as one jitted function, by `vmap` over tasks or, for convolutions, `map`."""
 
+import os
 from typing import Any
+
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the systems share a GPU
 
 import jax
 import jax.numpy as jnp

@@ -1,10 +1,11 @@
 """This library, from the environment that the driver runs in."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from _torch import criterion, load, system, tasks
+from _torch import criterion, load, system, tasks, wait
 from _worker import System, serve
 from _workload import Arrays, Workload
 
@@ -29,10 +30,11 @@ def build(workload: Workload, arrays: Arrays, variant: str, device: str) -> Syst
     if workload.method == "sample":
         images = torch.randint(0, 256, (1000, 20, 28, 28), dtype=torch.uint8)
         distribution = data.EpisodeSampler(data.ClassImages(images).to(device), 5, 1, workload.query // 5)
-        return System(lambda: distribution.sample(workload.num_tasks, device=device), list, int)
+        return System(lambda: wait(distribution.sample(workload.num_tasks, device=device), device), list, int)
     episodes = tasks(arrays, device)
     given = Episode(Batch(episodes.support_x, episodes.support_y), Batch(episodes.query_x, episodes.query_y))
-    model = models.conv4(1, 5, num_filters=workload.num_filters) if workload.num_filters else models.mlp(1, [40, 40], 1)
+    conv4 = partial(models.conv4, 1, workload.n_way, num_filters=workload.num_filters)
+    model = conv4() if workload.num_filters else models.mlp(1, [40, 40], 1)
     model = Own(load(model, arrays)) if "by vmap" in variant else load(model, arrays)
     torch.manual_seed(0)
     rule = inner.SGD(workload.lr) if workload.rule == "sgd" else RULES[workload.rule]()
@@ -44,6 +46,7 @@ def build(workload: Workload, arrays: Arrays, variant: str, device: str) -> Syst
         estimator=estimator(workload, variant),
         batching="loop" if "loop" in variant else "vmap",
         compile={"options": {"cpp_wrapper": True}} if "C++" in variant else "compiled" in variant,
+        cuda_graph="CUDA graph" in variant,
     ).to(device)
     if variant == "rule in a plain loop":
         return system(plain_loop(workload, learner, given), learner.parameters(), device)

@@ -10,6 +10,7 @@ import json
 import platform
 import re
 import statistics
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from fnmatch import fnmatch
 from pathlib import Path
@@ -20,7 +21,7 @@ import torch
 
 from benchmarks._records import show
 from benchmarks.peers._workload import Workload, arrays
-from benchmarks.speed._cases import CASES, SCRIPTS
+from benchmarks.speed._cases import CASES, ON_GPU, SCRIPTS
 from benchmarks.speed._process import Process
 from benchmarks.speed._report import COLUMNS, plot, rows
 
@@ -35,10 +36,12 @@ class Contest:
     """
 
     def __init__(self, workload: Workload, systems: tuple[str, ...], arguments: argparse.Namespace) -> None:
-        self.folder, self.workload = arguments.out.resolve(), workload
+        self.folder, self.workload, self.arguments = arguments.out.resolve(), workload, arguments
         options = (arguments.device, arguments.large_blocks, arguments.threads)
         self.records: dict[str, dict[str, Any]] = {name: {"system": name, "seconds": []} for name in systems}
-        self.processes = {name: Process(*SCRIPTS[name], *options, self.folder / f"{name}.log") for name in systems}
+        self.processes = {
+            name: Process(*SCRIPTS[name], *options, self.folder / f"{name}.log", arguments.peers) for name in systems
+        }
 
     def ask(self, name: str, do: str, **order: Any) -> Any:
         """Return a system's answer; None if it has failed."""
@@ -54,8 +57,15 @@ class Contest:
         """Let every system build the workload, and compare their gradients."""
         given, gradient, reference = self.folder / "arrays.npz", self.folder / "gradient.npz", None
         np.savez(given, **arrays(self.workload))
+
+        def build(name: str) -> Any:
+            order = {"workload": asdict(self.workload), "arrays": str(given), "patience": self.arguments.patience}
+            return self.ask(name, "build", **order)
+
+        with ThreadPoolExecutor(self.arguments.builds) as pool:
+            built = dict(zip(self.records, pool.map(build, self.records), strict=True))
         for name, record in self.records.items():
-            if not self.ask(name, "build", workload=asdict(self.workload), arrays=str(given)):
+            if not built[name]:
                 continue
             record["peak_bytes"] = self.ask(name, "peak")
             if name != "floor" and self.ask(name, "gradient", to=str(gradient)):
@@ -91,14 +101,18 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads of a process (%(default)s)")
     parser.add_argument("--large-blocks", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--peers", type=Path, help="folder of the peers' packages, in place of environments by uv")
+    parser.add_argument("--builds", type=int, default=1, help="systems that are built at a time (%(default)s)")
+    parser.add_argument("--patience", type=float, default=900, help="seconds to build (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("runs/speed"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / "speed.json"
     known = json.loads(path.read_text()) if path.exists() else {}
     settings = {name: getattr(arguments, name) for name in ("rounds", "seconds", "threads", "large_blocks", "device")}
-    print(f"torch {torch.__version__}, {platform.processor() or platform.machine()}, {settings}", flush=True)
-    for workload, systems in CASES:
+    device = torch.cuda.get_device_name() if arguments.device == "cuda" else platform.processor() or platform.machine()
+    print(f"torch {torch.__version__}, {device}, {settings}", flush=True)
+    for workload, systems in CASES if arguments.device == "cpu" else ON_GPU:
         chosen = tuple(name for name in systems if any(fnmatch(name, p) for p in arguments.systems))
         if fnmatch(workload.name, arguments.workloads) and chosen:
             contest = Contest(workload, chosen, arguments)

@@ -17,8 +17,12 @@ SCRIPTS = {  # the system's name, its script in benchmarks/peers, and the varian
     "Unrolled, compiled": ("use_metalearn", "Unrolled, compiled"),
     "Stepwise, compiled": ("use_metalearn", "Stepwise, compiled"),
     "Unrolled, compiled to C++": ("use_metalearn", "Unrolled, compiled, C++"),
+    "Unrolled, CUDA graph": ("use_metalearn", "Unrolled, CUDA graph"),
+    "Stepwise, CUDA graph": ("use_metalearn", "Stepwise, CUDA graph"),
+    "Unrolled, compiled, CUDA graph": ("use_metalearn", "Unrolled, compiled, CUDA graph"),
     "ParameterDifference": ("use_metalearn", "ParameterDifference"),
     "ParameterDifference, compiled": ("use_metalearn", "ParameterDifference, compiled"),
+    "ParameterDifference, CUDA graph": ("use_metalearn", "ParameterDifference, CUDA graph"),
     "EpisodeSampler": ("use_metalearn", ""),
     "rule in a plain loop": ("use_metalearn", "rule in a plain loop"),
 }
@@ -59,6 +63,39 @@ CASES: list[tuple[Workload, tuple[str, ...]]] = [
     (
         Workload("W5 Reptile, 25 tasks", 25, 5, method="reptile"),
         (*FIRST_ORDER, "ParameterDifference", "ParameterDifference, compiled"),
+    ),
+    (Workload("W6 sampling, 8 tasks", 8, 0, 5, 75, 64, method="sample"), ("autograd.grad loop", "EpisodeSampler")),
+]
+
+LARGE = {"support": 100, "query": 300, "num_filters": 64, "lr": 0.4, "n_way": 20}
+GRAPHS = ("Unrolled, CUDA graph", "Stepwise, CUDA graph")
+ON_GPU: list[tuple[Workload, tuple[str, ...]]] = [
+    *(
+        (
+            Workload(f"W1 sine, {n} {'task' if n == 1 else 'tasks'}", n, 5),
+            (*PEERS, *EAGER, *GRAPHS, *(("Unrolled, compiled, CUDA graph",) if n > 1 else ())),
+        )
+        for n in (1, 25, 100)
+    ),
+    (
+        Workload("W2 Conv-4, 5-way 1-shot, 8 tasks, T = 1", 8, 1, **CONV4),
+        ("floor", *PEERS, *EAGER, "Unrolled by vmap", *GRAPHS),
+    ),
+    *(
+        (
+            Workload(f"{name} Conv-4, 20-way 5-shot, {tasks} tasks, T = {steps}", tasks, steps, **LARGE),
+            ("floor", *PEERS[:4], *EAGER, "Unrolled by vmap", *GRAPHS),
+        )
+        for name, tasks, steps in (("W2", 32, 1), ("W2", 32, 5), ("W3", 16, 10))
+    ),
+    *(
+        (Workload(f"W4 {rule}, 25 tasks", 25, 5, rule=rule), ("rule in a plain loop", *EAGER, *GRAPHS))
+        for rule in ("lstm", "turtle")
+    ),
+    (Workload("W5 first-order MAML, 25 tasks", 25, 5, method="fomaml"), (*FIRST_ORDER, "Unrolled", GRAPHS[0])),
+    (
+        Workload("W5 Reptile, 25 tasks", 25, 5, method="reptile"),
+        (*FIRST_ORDER, "ParameterDifference", "ParameterDifference, CUDA graph"),
     ),
     (Workload("W6 sampling, 8 tasks", 8, 0, 5, 75, 64, method="sample"), ("autograd.grad loop", "EpisodeSampler")),
 ]

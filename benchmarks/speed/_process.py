@@ -24,17 +24,30 @@ class Process:
         large_blocks: Whether its allocator keeps large blocks.
         threads: Number of threads, and of cores that it may use.
         log: File for its standard error.
+        peers: Folder with the packages of the systems that are not this library; None for environments by uv.
     """
 
-    def __init__(self, script: str, variant: str, device: str, large_blocks: bool, threads: int, log: Path) -> None:
+    def __init__(
+        self,
+        script: str,
+        variant: str,
+        device: str,
+        large_blocks: bool,
+        threads: int,
+        log: Path,
+        peers: Path | None = None,
+    ) -> None:
         path = ROOT / "benchmarks" / "peers" / f"{script}.py"
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         if script == "use_metalearn":
             command, environment["PYTHONPATH"] = [sys.executable], str(ROOT)
+        elif peers:
+            command, environment["PYTHONPATH"] = [sys.executable], str(peers.resolve())
         else:
             environment.pop("PYTHONPATH", None)  # parallel-metalearn imports under our name
             command = [_uv(), "run", "--quiet", "--no-project", "--script"]
-        cores = sorted(os.sched_getaffinity(0))[:threads] if hasattr(os, "sched_getaffinity") else []
+        pins = device == "cpu" and hasattr(os, "sched_getaffinity")
+        cores = sorted(os.sched_getaffinity(0))[:threads] if pins else []
         self._log = log
         with log.open("w") as errors:
             self._process = subprocess.Popen(
@@ -48,10 +61,10 @@ class Process:
                 preexec_fn=(lambda: os.sched_setaffinity(0, cores)) if cores else None,
             )
 
-    def ask(self, do: str, **arguments: Any) -> Any:
-        """Return the answer to one order."""
+    def ask(self, do: str, patience: float = SECONDS, **arguments: Any) -> Any:
+        """Return the answer to one order, unless it takes more seconds than there is patience."""
         orders, answers = cast(IO[str], self._process.stdin), cast(IO[str], self._process.stdout)
-        timer = threading.Timer(SECONDS, self._process.kill)
+        timer = threading.Timer(patience, self._process.kill)
         timer.start()
         try:
             orders.write(json.dumps({"do": do, **arguments}) + "\n")

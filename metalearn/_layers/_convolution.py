@@ -11,7 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from metalearn._layers._fold import channels_last, left_to_pytorch, on_cpu, strictly_channels_last
+from metalearn._layers._fold import are_ours, channels_last, left_to_pytorch, strictly_channels_last
+from metalearn._layers._products import convolve_groups, pull_groups
+
+FEW = 4
+"""Channels of a group, as images have, for which a GPU's library takes up to ten times as long."""
 
 
 class Geometry(NamedTuple):
@@ -29,7 +33,7 @@ class Geometry(NamedTuple):
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """Return `F.conv2d` of images `[n, C, H, W]`."""
-    if not on_cpu(x, weight, bias):
+    if not are_ours(x, weight, bias):
         return F.conv2d(x, weight, bias, *geometry)
     return _Convolution.apply(channels_last(x), channels_last(weight), bias, geometry)
 
@@ -39,6 +43,8 @@ class _Convolution(Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
         ctx.geometry = geometry
         ctx.save_for_backward(x, weight)
+        if _by_products(x, weight, geometry):
+            return convolve_groups(x, weight, bias, geometry)
         return F.conv2d(strictly_channels_last(x), strictly_channels_last(weight), bias, *geometry)
 
     @staticmethod
@@ -57,8 +63,11 @@ class _ConvolutionBackward(Function):
         ctx.needed, ctx.geometry = needed, geometry
         ctx.save_for_backward(y_bar, x, weight)
         ctx.set_materialize_grads(False)
-        y_bar, x, weight = (strictly_channels_last(tensor) for tensor in (y_bar, x, weight))
-        bars = _cotangents(y_bar, x, weight, needed, geometry)
+        if _by_products(x, weight, geometry):
+            bars = pull_groups(channels_last(y_bar), x, weight, needed, geometry)
+        else:
+            y_bar, x, weight = (strictly_channels_last(tensor) for tensor in (y_bar, x, weight))
+            bars = _cotangents(y_bar, x, weight, needed, geometry)
         return tuple(bar for bar, need in zip(bars, needed, strict=True) if need)
 
     @staticmethod
@@ -94,3 +103,9 @@ def _cotangents(y_bar: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool]
     stride, padding, dilation, groups = geometry
     options = weight.shape[:1], stride, padding, dilation, False, (0, 0), groups, needed
     return torch.ops.aten.convolution_backward(y_bar, x, weight, *options)
+
+
+def _by_products(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
+    """Return whether a convolution is faster as matrix products: on a GPU, in groups of a few channels."""
+    is_thin = geometry.groups > 1 and weight.shape[1] <= FEW and set(geometry.dilation) == {1}
+    return x.device.type == "cuda" and is_thin

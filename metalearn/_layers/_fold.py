@@ -33,16 +33,14 @@ def strictly_channels_last(images: Tensor) -> Tensor:
     return channels_last(images).as_strided(images.shape, strides)
 
 
-def on_cpu(x: Tensor, *params: Tensor | None) -> bool:
-    """Return whether these are tensors for which our derivatives are faster than PyTorch's.
-
-    So they are on CPUs, where alone they are measured, in full precision.
-    """
+def are_ours(x: Tensor, *params: Tensor | None) -> bool:
+    """Return whether these are tensors whose derivatives we take, faster than PyTorch: in full precision."""
+    device = x.device.type
     return (
-        x.device.type == "cpu"
+        device in ("cpu", "cuda")
         and x.dtype in (torch.float32, torch.float64)
         and all(param is None or param.dtype == x.dtype for param in params)
-        and not torch.is_autocast_enabled("cpu")
+        and not torch.is_autocast_enabled(device)
         and not left_to_pytorch()
     )
 

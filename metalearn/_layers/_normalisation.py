@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from metalearn._layers._fold import channels_last, left_to_pytorch, on_cpu
+from metalearn._layers._fold import are_ours, channels_last, left_to_pytorch
 
 EACH = (True, True, True)
 
@@ -19,7 +19,7 @@ def normalise(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float)
     """Return `F.batch_norm` of inputs `[n, C, ...]` by their own statistics, with weight and bias `[C]`."""
     # PyTorch's kernel reads parameters that are expanded beyond their end.
     weight, bias = (None if param is None else param.contiguous() for param in (weight, bias))
-    if x.numel() > x.shape[1] and on_cpu(x, weight, bias):
+    if x.numel() > x.shape[1] and are_ours(x, weight, bias):
         return _Normalise.apply(x, weight, bias, eps)
     return F.batch_norm(x, None, None, weight, bias, training=True, eps=eps)
 
@@ -30,14 +30,19 @@ class _Normalise(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
         values = _laid_out_as(x, x)
-        # With channels last PyTorch's kernel adds up one float32 after the other, at 50 times the rounding error.
-        m = values.mean(_others(x))
-        square = values - _each(m, x)
-        square *= square
-        var = square.mean(_others(x))
         ctx.eps = eps
-        ctx.save_for_backward(x, weight, m, (var + eps).rsqrt())
-        return torch.ops.aten.native_batch_norm(values, weight, bias, m, var, False, 0.0, eps)[0]
+        if x.device.type != "cpu":
+            y, m, s = torch.ops.aten.native_batch_norm(values, weight, bias, None, None, True, 0.0, eps)
+        else:
+            # With channels last PyTorch's kernel adds up one float32 after the other, at 50 times the rounding error.
+            m = values.mean(_others(x))
+            square = values - _each(m, x)
+            square *= square
+            var = square.mean(_others(x))
+            s = (var + eps).rsqrt()
+            y, *_ = torch.ops.aten.native_batch_norm(values, weight, bias, m, var, False, 0.0, eps)
+        ctx.save_for_backward(x, weight, m, s)
+        return y
 
     @staticmethod
     def backward(ctx: Any, y_bar: Tensor) -> tuple[Tensor | None, ...]:
@@ -55,6 +60,8 @@ class _NormaliseBackward(Function):
 
     @staticmethod
     def forward(ctx: Any, y_bar: Tensor, x: Tensor, weight: Tensor | None, m: Tensor, s: Tensor, eps: float) -> Any:
+        if weight is None and x.device.type == "cuda":
+            weight = torch.ones_like(m)  # without one PyTorch's kernel fails
         tensors = _laid_out_as(y_bar, x), _laid_out_as(x, x), weight
         bars = torch.ops.aten.native_batch_norm_backward(*tensors, None, None, m, s, True, eps, EACH)
         ctx.eps = eps

@@ -82,7 +82,8 @@ def compare_batching(
 ) -> BatchingTable:
     """Time a learner's meta-gradient with its tasks vmapped, in chunks and in a loop, eager and compiled.
 
-    The choices take turns, on copies of the learner; one that fails, such as by lack of memory, says why.
+    On a GPU each is timed as a CUDA graph too. The choices take turns, on copies of the learner; one that fails, such
+    as by lack of memory, says why.
 
     Args:
         learner: The learner; it is left as it is.
@@ -109,13 +110,15 @@ def compare_batching(
         raise TypeError(invalid("learner", "be a MetaLearner", type(learner).__name__, fix))
     num_tasks = check_episodes(episodes)
     check_count("rounds", rounds)
-    check_batching("vmap", None, compile)
+    check_batching("vmap", None, compile, False)
     sizes = _sizes(num_tasks, chunk_sizes)
     keys = learner.check(episodes, draw_keys(num_tasks, device=learner.device))
     batchings: list[dict[str, Any]] = [{"batching": "vmap", "chunk_size": size} for size in (None, *sizes)]
     batchings.append({"batching": "loop", "chunk_size": 1})
-    hows = [False, compile] if compile else [False]
-    timers = [_Timed(learner, {**batching, "compile": how}, episodes, keys) for how in hows for batching in batchings]
+    hows = [{"compile": how, "cuda_graph": False} for how in ([False, compile] if compile else [False])]
+    if learner.device.type == "cuda":
+        hows += [{**how, "cuda_graph": True} for how in hows]
+    timers = [_Timed(learner, {**batching, **how}, episodes, keys) for how in hows for batching in batchings]
     for _ in range(rounds):
         for timer in timers:
             timer.measure()

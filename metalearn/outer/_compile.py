@@ -1,4 +1,4 @@
-"""`torch.compile` of a whole meta-step."""
+"""`torch.compile` of a whole meta-step, and its recording as a CUDA graph."""
 
 from collections.abc import Callable, Mapping
 from types import FunctionType
@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from metalearn._tree import tree_leaves
+from metalearn.outer._cuda_graph import Recorded
 from metalearn.types import Episode
 
 NOTE = (
@@ -16,25 +17,27 @@ NOTE = (
 
 
 class WholeStep:
-    """A plain function, compiled as one graph for every shape of episodes.
+    """A plain function, compiled as one graph for every shape of episodes, recorded as a CUDA graph, or neither.
 
     Args:
-        function: The function.
-        options: True, or options of `torch.compile`; False leaves the function as it is.
+        function: The function, of a learner and trees of tensors.
+        options: True, or options of `torch.compile`; False does not compile.
+        cuda_graph: Whether it is recorded.
     """
 
-    def __init__(self, function: Callable[..., Any], options: bool | Mapping[str, Any]) -> None:
-        self._function, self._options = function, options
-        self._compiled: dict[Any, Callable[..., Any]] = {}
+    def __init__(self, function: Callable[..., Any], options: bool | Mapping[str, Any], cuda_graph: bool) -> None:
+        self._function, self._options, self._cuda_graph = function, options, cuda_graph
+        self._made: dict[Any, Callable[..., Any]] = {}
 
     def for_shapes_of(self, episodes: Episode) -> Callable[..., Any]:
-        """Return the function, compiled for episodes of these shapes."""
-        if self._options is False:
+        """Return the function as it is run for episodes of these shapes."""
+        if self._options is False and not self._cuda_graph:
             return self._function
         shapes = tuple(leaf.shape for leaf in tree_leaves(episodes))
-        if shapes not in self._compiled:
-            self._compiled[shapes] = self._compile()
-        return self._compiled[shapes]
+        if shapes not in self._made:
+            function = self._function if self._options is False else self._compile()
+            self._made[shapes] = Recorded(function) if self._cuda_graph else function
+        return self._made[shapes]
 
     def _compile(self) -> Callable[..., Any]:
         # A copy is compiled, since torch.compile counts recompilations by code object and gives up after a few.
@@ -55,7 +58,7 @@ class WholeStep:
         return run
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_compiled": {}}
+        return {**self.__dict__, "_made": {}}
 
     def __deepcopy__(self, memo: Any) -> "WholeStep":
-        return WholeStep(self._function, self._options)
+        return WholeStep(self._function, self._options, self._cuda_graph)

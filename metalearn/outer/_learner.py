@@ -63,6 +63,7 @@ class MetaLearner(nn.Module):
         batching: "vmap" over tasks, or "loop" for models that cannot be vmapped.
         chunk_size: Number of tasks computed at once; gradients are added up chunk by chunk. None for all.
         compile: Whether `torch.compile` compiles the whole meta-step; a dict is passed on as its options.
+        cuda_graph: Whether the meta-step's kernels are recorded at the first call and replayed, on a GPU.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -93,6 +94,7 @@ class MetaLearner(nn.Module):
         batching: str = "vmap",
         chunk_size: int | None = None,
         compile: bool | Mapping[str, Any] = False,
+        cuda_graph: bool = False,
     ) -> None:
         super().__init__()
         check_arguments(
@@ -105,7 +107,7 @@ class MetaLearner(nn.Module):
         )
         check_estimator(estimator)  # a module would not even reach the setter below
         self.model, self.criterion, self.support_criterion = model, criterion, support_criterion
-        self.set_batching(batching, chunk_size, compile)
+        self.set_batching(batching, chunk_size, compile, cuda_graph)
         self.support_batches = support_batches or 1
         in_support = "criterion" if support_criterion is None else "support_criterion"
         self.support_loss, self.query_loss = support_loss, query_loss
@@ -151,7 +153,11 @@ class MetaLearner(nn.Module):
         self._estimator, self._gate = estimator, Gate()
 
     def set_batching(
-        self, batching: str = "vmap", chunk_size: int | None = None, compile: bool | Mapping[str, Any] = False
+        self,
+        batching: str = "vmap",
+        chunk_size: int | None = None,
+        compile: bool | Mapping[str, Any] = False,
+        cuda_graph: bool = False,
     ) -> None:
         """Choose how tasks are batched; `outer.compare_batching` says which choice is fastest.
 
@@ -159,15 +165,17 @@ class MetaLearner(nn.Module):
             batching: "vmap" over tasks, or "loop".
             chunk_size: Number of tasks computed at once, at least 1; None for all.
             compile: Whether `torch.compile` compiles the whole meta-step; a dict is passed on as its options.
+            cuda_graph: Whether the meta-step's kernels, compiled or not, are recorded at the first call and replayed,
+                on a GPU. What the model does on the host, such as branches, is then what it was at that call.
 
         Raises:
             TypeError: If an argument is of the wrong kind.
             ValueError: If `batching` is unknown or `chunk_size` below 1.
         """
-        check_batching(batching, chunk_size, compile)
-        self.batching, self.compile_options = batching, compile
+        check_batching(batching, chunk_size, compile, cuda_graph)
+        self.batching, self.compile_options, self.cuda_graph = batching, compile, cuda_graph
         self.chunk_size = 1 if batching == "loop" else chunk_size
-        self._run = WholeStep(MetaLearner._estimate_chunk, compile)
+        self._run = WholeStep(MetaLearner._estimate_chunk, compile, cuda_graph)
 
     @property
     def num_steps(self) -> int:
@@ -291,7 +299,8 @@ class MetaLearner(nn.Module):
         """Return what `print` shows of the method."""
         shared = sum(name.startswith("model.") for name in self._shared)
         method = f"rule={self.problem.rule}, num_steps={self.num_steps}, estimator={self.estimator}"
-        batching = {"batching": self.batching, "chunk_size": self.chunk_size, "compile": self.compile_options}
+        how = {"compile": self.compile_options, "cuda_graph": self.cuda_graph}
+        batching = {"batching": self.batching, "chunk_size": self.chunk_size, **how}
         others = "".join(
             f", {name}={value!r}" for name, value in batching.items() if value not in ("vmap", None, False)
         )

@@ -8,7 +8,7 @@ import torch
 import torch.nn as nn
 from torch.nn.parameter import is_lazy
 
-from metalearn._checks import check_choice, check_count, check_function, check_kind, invalid
+from metalearn._checks import check_bool, check_choice, check_count, check_function, check_kind, invalid
 from metalearn.functional import OnQuery, OnSupport
 from metalearn.inner import UpdateRule
 from metalearn.models import running_statistics
@@ -50,7 +50,7 @@ def _is_compiled(module: nn.Module) -> bool:
     return type(module).__module__ == "torch._dynamo.eval_frame" or module._compiled_call_impl is not None
 
 
-def check_batching(batching: Any, chunk_size: Any, compile: Any) -> None:
+def check_batching(batching: Any, chunk_size: Any, compile: Any, cuda_graph: Any) -> None:
     """Raise unless a learner can batch tasks like this."""
     check_choice("batching", batching, ["vmap", "loop"])
     if chunk_size is not None:
@@ -60,6 +60,14 @@ def check_batching(batching: Any, chunk_size: Any, compile: Any) -> None:
         raise TypeError(invalid("compile", "be a bool or torch.compile's options", repr(compile), fix))
     for name in compile if isinstance(compile, Mapping) else ():
         check_choice("an option of compile", name, list(inspect.signature(torch.compile).parameters)[1:])
+    check_bool("cuda_graph", cuda_graph)
+
+
+def check_on_gpu(learner: Any) -> None:
+    """Raise if a learner is to be recorded as a CUDA graph and is not on a GPU."""
+    if learner.cuda_graph and learner.device.type != "cuda":
+        fix = "Write learner.to('cuda'), or learner.set_batching(cuda_graph=False)."
+        raise ValueError(invalid("a learner with cuda_graph=True", "be on a GPU", learner.device, fix))
 
 
 def check_estimator(estimator: Any) -> None:

@@ -37,6 +37,7 @@ class Options(TypedDict, total=False):
     batching: str
     chunk_size: int | None
     compile: bool | Mapping[str, Any]
+    cuda_graph: bool
 
 
 def method(build: Callable[P, T]) -> Callable[P, T]:

@@ -61,7 +61,7 @@ class Replicas(nn.Module):
         for name in _learned_names(learners[0]):
             tensors = [get_tensor(learner, name) for learner in learners]
             _set_alike(self.learner, name, torch.stack([tensor.detach() for tensor in tensors]))
-        self._run = WholeStep(_estimate_replicas, learners[0].compile_options)
+        self._run = WholeStep(_estimate_replicas, learners[0].compile_options, learners[0].cuda_graph)
 
     def __len__(self) -> int:
         """Return the number of replicas."""

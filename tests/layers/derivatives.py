@@ -8,7 +8,9 @@ def third(function, args):
     value = function(*args).sin().sum()
     for create in (True, True, False):
         grads = torch.autograd.grad(value, args, create_graph=create, materialize_grads=True)
-        value = sum((each.sin() * torch.arange(each.numel()).reshape(each.shape)).sum() for each in grads)
+        value = sum(
+            (each.sin() * torch.arange(each.numel(), device=each.device).reshape(each.shape)).sum() for each in grads
+        )
     return grads
 
 

@@ -595,7 +595,7 @@ class TestCompile:
         learner = sine_learner(num_steps=1, compile={"backend": "eager"})
         for num_tasks in range(2, 5):
             learner(sine_episodes(num_tasks))
-        assert len(learner._run._compiled) == 3
+        assert len(learner._run._made) == 3
 
     def test_many_learners(self, episodes):
         with torch._dynamo.config.patch(recompile_limit=2):

@@ -1,0 +1,80 @@
+"""Grouped convolutions as batched matrix products of patches.
+
+All tensors are in memory with their channels last. Groups, of which there are G, have C and F channels each.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def convolve_groups(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Any) -> Tensor:
+    """Return `F.conv2d` of images `[n, G * C, H, W]` and weights `[G * F, C, kh, kw]`, without a derivative."""
+    patches, weights = _patches(x, weight, geometry), _by_group(weight, geometry)
+    height, width = _size(x, weight, geometry)
+    y = x.new_empty(len(x) * height * width, geometry.groups, weights.shape[1])
+    if bias is None:
+        torch.bmm(patches, weights.mT, out=y.transpose(0, 1))
+    else:
+        torch.baddbmm(bias.reshape(geometry.groups, 1, -1), patches, weights.mT, out=y.transpose(0, 1))
+    return y.view(len(x), height, width, -1).permute(0, 3, 1, 2)
+
+
+def pull_groups(
+    y_bar: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool], geometry: Any
+) -> tuple[Tensor | None, ...]:
+    """Return the cotangents of images, weights and bias that are needed, without a derivative."""
+    rows = y_bar.permute(0, 2, 3, 1).reshape(-1, geometry.groups, len(weight) // geometry.groups).transpose(0, 1)
+    x_bar = weight_bar = bias_bar = None
+    if needed[0]:
+        patches_bar = x.new_empty(rows.shape[1], geometry.groups, weight[0].numel())
+        torch.bmm(rows, _by_group(weight, geometry), out=patches_bar.transpose(0, 1))
+        x_bar = _gathered(patches_bar, y_bar, x, weight, geometry)
+    if needed[1]:
+        products = torch.bmm(rows.mT, _patches(x, weight, geometry))
+        weight_bar = products.view(len(weight), *weight.shape[2:], -1).permute(0, 3, 1, 2)
+    if needed[2]:
+        bias_bar = rows.sum(1).flatten()
+    return x_bar, weight_bar, bias_bar
+
+
+def _by_group(weight: Tensor, geometry: Any) -> Tensor:
+    """Return weights as `[G, F, kh * kw * C]`."""
+    return weight.permute(0, 2, 3, 1).reshape(geometry.groups, len(weight) // geometry.groups, -1)
+
+
+def _size(x: Tensor, weight: Tensor, geometry: Any) -> list[int]:
+    """Return height and width of the output."""
+    sides = zip(x.shape[2:], weight.shape[2:], geometry.stride, geometry.padding, strict=True)
+    return [(side + 2 * padding - kernel) // stride + 1 for side, kernel, stride, padding in sides]
+
+
+def _patches(x: Tensor, weight: Tensor, geometry: Any) -> Tensor:
+    """Return what the kernel sees at each place: `[G, n * height * width, kh * kw * C]`."""
+    (kh, kw), (sh, sw) = weight.shape[2:], geometry.stride
+    images = _padded(x, geometry).permute(0, 2, 3, 1).unflatten(3, (geometry.groups, -1))
+    windows = images.unfold(1, kh, sh).unfold(2, kw, sw)  # [n, height, width, G, C, kh, kw]
+    return windows.permute(0, 1, 2, 3, 5, 6, 4).reshape(-1, geometry.groups, weight[0].numel()).transpose(0, 1)
+
+
+def _gathered(patches_bar: Tensor, y_bar: Tensor, x: Tensor, weight: Tensor, geometry: Any) -> Tensor:
+    """Return, for every pixel of the images, the sum over the patches that see it: the transpose of `_patches`."""
+    (n, _, height, width), (kh, kw), (sh, sw) = y_bar.shape, weight.shape[2:], geometry.stride
+    (ph, pw), channels = geometry.padding, weight.shape[1]
+    windows_bar = patches_bar.view(n, height, width, geometry.groups, kh, kw, channels)
+    high, wide = x.shape[2] + 2 * ph, x.shape[3] + 2 * pw
+    images_bar = x.new_zeros(n, high, wide, geometry.groups, channels)
+    for row in range(kh):
+        for column in range(kw):
+            seen = images_bar[:, row : row + sh * height : sh, column : column + sw * width : sw]
+            seen += windows_bar[..., row, column, :]
+    inside = images_bar[:, ph : high - ph, pw : wide - pw]
+    return inside.flatten(3).permute(0, 3, 1, 2)
+
+
+def _padded(x: Tensor, geometry: Any) -> Tensor:
+    (ph, pw) = geometry.padding
+    return F.pad(x, (pw, pw, ph, ph)).contiguous(memory_format=torch.channels_last)
