@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.images import _depths
-from benchmarks.images._methods import METHODS, Method
+from benchmarks.images._methods import METHODS, Method, methods
 from metalearn import data, models
 
 
@@ -61,6 +61,6 @@ PROBLEMS = {
     "cifar_fs_10w3s": Problem(
         cifar_fs, {"n_way": 10, "k_shot": 3, "num_query": 5}, {"in_channels": 3, "num_filters": 32}, _depths.CIFAR_FS
     ),
-    "cifar_fs_5w1s": Problem(cifar_fs, {"n_way": 5, "k_shot": 1, "num_query": 15}, COLOUR, METHODS),
-    "cifar_fs_5w5s": Problem(cifar_fs, {"n_way": 5, "k_shot": 5, "num_query": 15}, COLOUR, METHODS),
+    "cifar_fs_5w1s": Problem(cifar_fs, {"n_way": 5, "k_shot": 1, "num_query": 15}, COLOUR, methods(0.1)),
+    "cifar_fs_5w5s": Problem(cifar_fs, {"n_way": 5, "k_shot": 5, "num_query": 15}, COLOUR, methods(0.1)),
 }

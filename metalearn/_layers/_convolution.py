@@ -63,6 +63,7 @@ class _ConvolutionBackward(Function):
         ctx.needed, ctx.geometry = needed, geometry
         ctx.save_for_backward(y_bar, x, weight)
         ctx.set_materialize_grads(False)
+        bars: tuple[Any, ...]
         if _by_products(x, weight, geometry):
             bars = pull_groups(channels_last(y_bar), x, weight, needed, geometry)
         else:

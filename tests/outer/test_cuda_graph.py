@@ -47,7 +47,7 @@ def test_it_shows():
         (outer.Unrolled(), {"batching": "loop"}),
         (outer.Unrolled(multi_step=outer.MultiStep(3)), {}),
         (outer.Stepwise(), {}),
-        (outer.Implicit(5.0), {"rule": inner.SGD(0.01)}),
+        (outer.Implicit(20.0), {"rule": inner.SGD(0.02)}),
         (outer.ParameterDifference(), {"rule": inner.SGD(0.01)}),
     ],
     ids=str,
