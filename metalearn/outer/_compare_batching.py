@@ -147,7 +147,8 @@ class _Timed:
         estimate = partial(own.estimate, episodes, keys)
         self._timer = Timer("estimate()", globals={"estimate": estimate}, num_threads=torch.get_num_threads())
         try:
-            estimate()
+            if not own.cuda_graph:  # whose peak is at its recording
+                estimate()
             self._peak = peak_live_bytes(estimate, learner.device)
             self._calls = max(1, round(0.05 / self._timer.timeit(1).mean))
         except RuntimeError as error:  # out of memory, or not to be vmapped or compiled

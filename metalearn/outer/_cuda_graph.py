@@ -36,7 +36,7 @@ class Recorded:
     def __call__(self, learner: Any, *args: Any) -> Any:
         """Return what the function returns, in memory of its own."""
         kinds = tuple((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf for leaf in tree_leaves(args))
-        key = kinds, _state(learner), torch.is_autocast_enabled("cuda")
+        key = kinds, _state(learner), torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
         with torch.cuda.device(learner.device):
             if key not in self._graphs:
                 self._graphs[key] = _Graph(partial(self._function, learner), args)
