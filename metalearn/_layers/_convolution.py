@@ -4,31 +4,18 @@ PyTorch takes that of a grouped convolution, which per-task weights make, group 
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from metalearn._layers._fold import are_ours, channels_last, left_to_pytorch, strictly_channels_last
+from metalearn._layers._fold import Geometry, are_ours, channels_last, left_to_pytorch, strictly_channels_last
 from metalearn._layers._products import convolve_groups, pull_groups
 
 FEW = 4
 """Channels of a group, as images have, for which a GPU's library takes up to ten times as long."""
-
-
-class Geometry(NamedTuple):
-    """What a convolution is told beside its tensors."""
-
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
-    groups: int
-
-    def of_tasks(self, num_tasks: int) -> "Geometry":
-        """Return that of all tasks' convolutions as groups of one."""
-        return self._replace(groups=self.groups * num_tasks)
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:

@@ -1,10 +1,25 @@
 """Tasks as groups of channels, and which tensors the convolutions and norms here are for."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from metalearn._derivatives import in_transform
+
+
+class Geometry(NamedTuple):
+    """What a convolution is told beside its tensors."""
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+
+    def of_tasks(self, num_tasks: int) -> "Geometry":
+        """Return that of all tasks' convolutions as groups of one."""
+        return self._replace(groups=self.groups * num_tasks)
 
 
 def fold(x: Tensor) -> Tensor:

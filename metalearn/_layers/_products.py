@@ -4,14 +4,15 @@ All tensors are in memory with their channels last. Groups, of which there are G
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from metalearn._layers._fold import Geometry
 
-def convolve_groups(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Any) -> Tensor:
+
+def convolve_groups(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """Return `F.conv2d` of images `[n, G * C, H, W]` and weights `[G * F, C, kh, kw]`, without a derivative."""
     patches, weights = _patches(x, weight, geometry), _by_group(weight, geometry)
     height, width = _size(x, weight, geometry)
@@ -24,7 +25,7 @@ def convolve_groups(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: An
 
 
 def pull_groups(
-    y_bar: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool], geometry: Any
+    y_bar: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool], geometry: Geometry
 ) -> tuple[Tensor | None, ...]:
     """Return the cotangents of images, weights and bias that are needed, without a derivative."""
     rows = y_bar.permute(0, 2, 3, 1).reshape(-1, geometry.groups, len(weight) // geometry.groups).transpose(0, 1)
@@ -41,18 +42,18 @@ def pull_groups(
     return x_bar, weight_bar, bias_bar
 
 
-def _by_group(weight: Tensor, geometry: Any) -> Tensor:
+def _by_group(weight: Tensor, geometry: Geometry) -> Tensor:
     """Return weights as `[G, F, kh * kw * C]`."""
     return weight.permute(0, 2, 3, 1).reshape(geometry.groups, len(weight) // geometry.groups, -1)
 
 
-def _size(x: Tensor, weight: Tensor, geometry: Any) -> list[int]:
+def _size(x: Tensor, weight: Tensor, geometry: Geometry) -> list[int]:
     """Return height and width of the output."""
     sides = zip(x.shape[2:], weight.shape[2:], geometry.stride, geometry.padding, strict=True)
     return [(side + 2 * padding - kernel) // stride + 1 for side, kernel, stride, padding in sides]
 
 
-def _patches(x: Tensor, weight: Tensor, geometry: Any) -> Tensor:
+def _patches(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
     """Return what the kernel sees at each place: `[G, n * height * width, kh * kw * C]`."""
     (kh, kw), (sh, sw) = weight.shape[2:], geometry.stride
     images = _padded(x, geometry).permute(0, 2, 3, 1).unflatten(3, (geometry.groups, -1))
@@ -60,7 +61,7 @@ def _patches(x: Tensor, weight: Tensor, geometry: Any) -> Tensor:
     return windows.permute(0, 1, 2, 3, 5, 6, 4).reshape(-1, geometry.groups, weight[0].numel()).transpose(0, 1)
 
 
-def _gathered(patches_bar: Tensor, y_bar: Tensor, x: Tensor, weight: Tensor, geometry: Any) -> Tensor:
+def _gathered(patches_bar: Tensor, y_bar: Tensor, x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
     """Return, for every pixel of the images, the sum over the patches that see it: the transpose of `_patches`."""
     (n, _, height, width), (kh, kw), (sh, sw) = y_bar.shape, weight.shape[2:], geometry.stride
     (ph, pw), channels = geometry.padding, weight.shape[1]
@@ -75,6 +76,6 @@ def _gathered(patches_bar: Tensor, y_bar: Tensor, x: Tensor, weight: Tensor, geo
     return inside.flatten(3).permute(0, 3, 1, 2)
 
 
-def _padded(x: Tensor, geometry: Any) -> Tensor:
+def _padded(x: Tensor, geometry: Geometry) -> Tensor:
     (ph, pw) = geometry.padding
     return F.pad(x, (pw, pw, ph, ph)).contiguous(memory_format=torch.channels_last)

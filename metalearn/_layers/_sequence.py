@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from metalearn._layers._convolution import Geometry, convolve
-from metalearn._layers._fold import fold, unfold
+from metalearn._layers._convolution import convolve
+from metalearn._layers._fold import Geometry, fold, unfold
 from metalearn._layers._normalisation import normalise
 from metalearn._walk import each_module
 from metalearn.models._batch_norm import BatchNorm

@@ -22,8 +22,8 @@ WARM_UPS = 2
 class Recorded:
     """A function of a learner and of trees of tensors on its GPU, replayed with the tensors that it is given.
 
-    It is recorded anew for other shapes, modes of modules, or places of constants. Whatever else it does on the host
-    happens at the recording alone.
+    It is recorded anew for other shapes, problems, estimators, modes of modules, or places of constants. Whatever else
+    it does on the host happens at the recording alone.
 
     Args:
         function: Called with the learner and the trees; returns a tree of tensors.
@@ -32,14 +32,18 @@ class Recorded:
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
         self._graphs: dict[Any, _Graph] = {}
+        self._kept: list[Any] = []
 
     def __call__(self, learner: Any, *args: Any) -> Any:
         """Return what the function returns, in memory of its own."""
         kinds = tuple((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf for leaf in tree_leaves(args))
-        key = kinds, _state(learner), torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+        method = learner.problem, learner.estimator
+        precision = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+        key = kinds, *map(id, method), *precision, *_state(learner)
         with torch.cuda.device(learner.device):
             if key not in self._graphs:
                 self._graphs[key] = _Graph(partial(self._function, learner), args)
+                self._kept.append(method)  # so that their numbers are not given to others
             return self._graphs[key](args)
 
 

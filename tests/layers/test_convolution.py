@@ -3,7 +3,8 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
 
-from metalearn._layers._convolution import Geometry, convolve
+from metalearn._layers._convolution import convolve
+from metalearn._layers._fold import Geometry
 from tests.layers.derivatives import of_many_cotangents, third
 
 SIMPLE = Geometry((2, 2), (1, 1), (1, 1), 1)

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradgradcheck
 
-from metalearn._layers._convolution import Geometry, convolve
+from metalearn._layers._convolution import convolve
+from metalearn._layers._fold import Geometry
 from metalearn._layers._products import convolve_groups, pull_groups
 from tests.layers.derivatives import third
 

@@ -120,6 +120,18 @@ def test_modes_and_constants_are_read_anew():
     torch.testing.assert_close(learner.estimate(episodes, keys).loss, in_place)
 
 
+@ON_GPU
+def test_another_estimator_is_recorded_anew():
+    learner = build(cuda_graph=True).to("cuda")
+    episodes, keys = TASKS.sample(4, device="cuda"), torch.arange(4, device="cuda")
+    second = learner.estimate(episodes, keys).gradient
+    learner.estimator = outer.Unrolled(order=1)
+    first = learner.estimate(episodes, keys).gradient
+    assert relative_difference(first, second) > 1e-3
+    learner.set_batching()
+    assert relative_difference(learner.estimate(episodes, keys).gradient, first) < 1e-5
+
+
 class Branching(nn.Linear):
     """A model whose path depends on values."""
 
