@@ -1,6 +1,5 @@
 """Reading and replacing tensors of modules, and pytrees of tensors that are modules."""
 
-import functools
 from typing import Any
 
 import torch
@@ -43,9 +42,12 @@ def get_tensor(module: nn.Module, name: str) -> Tensor:
     Raises:
         ValueError: If it is no longer there.
     """
+    *path, last = name.split(".")
     try:
-        return functools.reduce(getattr, name.split("."), module)  # type: ignore[return-value]
-    except AttributeError as error:  # which nn.Module would take for one of its own, and name a property in place of it
+        for part in path:  # not by getattr, which takes three times as long
+            module = module._modules[part]  # type: ignore[assignment]
+        return (module._parameters if last in module._parameters else module._buffers)[last]  # type: ignore[return-value]
+    except (KeyError, AttributeError) as error:
         condition = "have the tensors that it had when the learner was made"
         fix = "Change a copy: copy.deepcopy(model), or make the learner after the change."
         raise ValueError(invalid("model", condition, f"none of the name {name!r}", fix)) from error

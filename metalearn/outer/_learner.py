@@ -214,7 +214,7 @@ class MetaLearner(nn.Module):
         meta = self.meta
         if not (torch.is_grad_enabled() and any(leaf.requires_grad for leaf in tree_leaves(meta))):
             return self._losses(episodes, keys).mean()
-        estimate = self.estimate(episodes, keys)
+        estimate = self._estimate(meta, episodes, keys)
         self.diagnostics = estimate.diagnostics
         if self.training:
             self.carry.keep(estimate.carry)
@@ -238,13 +238,7 @@ class MetaLearner(nn.Module):
             TypeError: If the episodes are of the wrong kind.
             ValueError: As `forward`.
         """
-        keys = self.check(episodes, keys)
-        with torch.no_grad():
-            meta = tree_detach(self.meta)
-            carry = self.carry(self.estimator.init_carry(self.problem, meta, take(episodes, 0)))
-            run = partial(self._run.for_shapes_of(episodes), self, len(keys), meta, carry)
-            (gradient, carry), (loss, diagnostics) = over_chunks(run, (episodes, keys), self.chunk_size)
-        return Estimate(gradient, loss, carry, diagnostics)
+        return self._estimate(self.meta, episodes, keys)
 
     def check(self, episodes: Episode, keys: Tensor | None = None) -> Tensor:
         """Raise for what is wrong with the episodes or the problem, and return the keys.
@@ -306,6 +300,15 @@ class MetaLearner(nn.Module):
         )
         starts = f", {len(self.problem.constant)} starts not learned" if self.problem.constant else ""
         return f"{method}{others}\nfast={shown(self._fast, len(self._fast) + shared)}{starts}"
+
+    def _estimate(self, meta: Meta, episodes: Episode, keys: Tensor | None) -> Estimate:
+        keys = self.check(episodes, keys)
+        with torch.no_grad():
+            meta = tree_detach(meta)
+            carry = self.carry(self.estimator.init_carry(self.problem, meta, take(episodes, 0)))
+            run = partial(self._run.for_shapes_of(episodes), self, len(keys), meta, carry)
+            (gradient, carry), (loss, diagnostics) = over_chunks(run, (episodes, keys), self.chunk_size)
+        return Estimate(gradient, loss, carry, diagnostics)
 
     def _losses(self, episodes: Episode, keys: Tensor | None) -> Tensor:
         """Return every task's query loss after adaptation, without a gradient."""
