@@ -44,7 +44,7 @@ def get_tensor(module: nn.Module, name: str) -> Tensor:
     """
     *path, last = name.split(".")
     try:
-        for part in path:  # not by getattr, which takes three times as long
+        for part in path:  # not by getattr, which takes several times as long
             module = module._modules[part]  # type: ignore[assignment]
         return (module._parameters if last in module._parameters else module._buffers)[last]  # type: ignore[return-value]
     except (KeyError, AttributeError) as error:

@@ -83,6 +83,15 @@ def test_convolutions(network, batching):
     assert_same(learner, image_episodes(), **batching)
 
 
+@pytest.mark.parametrize("batching", [{}, {"batching": "loop"}], ids=str)
+def test_normalisation_without_weights(batching):
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(6, affine=False, track_running_stats=False)
+    layers = [nn.Conv2d(1, 6, 3, 2), norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)]
+    learner = outer.MAML(nn.Sequential(*layers).double(), F.cross_entropy, inner.SGD(0.1), num_steps=2)
+    assert_same(learner, image_episodes(), **batching)
+
+
 def test_convolutions_that_tasks_share():
     torch.manual_seed(0)
     model = models.conv4(1, 5, num_filters=6, image_size=16).double()
@@ -122,11 +131,16 @@ def test_bfloat16():
     learner = outer.MAML(models.conv4(1, 5, num_filters=8, image_size=16), F.cross_entropy, inner.SGD(0.1), num_steps=1)
     episodes = tree_map(lambda leaf: leaf.to("cuda"), image_episodes())
     episodes = Episode(*(batch._replace(x=batch.x.float()) for batch in episodes))
-    learner.to("cuda")
+    losses = {}
     for cuda_graph in (False, True):
-        learner.set_batching(cuda_graph=cuda_graph)
-        with torch.autocast("cuda", torch.bfloat16):
-            loss = learner(episodes)
-        loss.backward()
-        assert loss.isfinite()
-        assert all(param.grad.dtype == torch.float32 for param in learner.parameters())
+        own = copy.deepcopy(learner).to("cuda")
+        own.set_batching(cuda_graph=cuda_graph)
+        optimizer = torch.optim.SGD(own.parameters(), 0.1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            with torch.autocast("cuda", torch.bfloat16):
+                losses[cuda_graph] = own(episodes)
+            losses[cuda_graph].backward()
+            optimizer.step()
+        assert all(param.grad.dtype == torch.float32 for param in own.parameters())
+    torch.testing.assert_close(losses[True], losses[False], rtol=0.05, atol=0.05)

@@ -12,10 +12,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from metalearn._layers._fold import Geometry, are_ours, channels_last, left_to_pytorch, strictly_channels_last
-from metalearn._layers._products import convolve_groups, pull_groups
-
-FEW = 4
-"""Channels of a group, as images have, for which a GPU's library takes up to ten times as long."""
+from metalearn._layers._products import convolve_groups, cotangents_of_groups
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
@@ -51,8 +48,8 @@ class _ConvolutionBackward(Function):
         ctx.save_for_backward(y_bar, x, weight)
         ctx.set_materialize_grads(False)
         bars: tuple[Any, ...]
-        if _by_products(x, weight, geometry):
-            bars = pull_groups(channels_last(y_bar), x, weight, needed, geometry)
+        if _by_products(x, weight, geometry) and not needed[0]:
+            bars = None, *cotangents_of_groups(channels_last(y_bar), x, weight, geometry)
         else:
             y_bar, x, weight = (strictly_channels_last(tensor) for tensor in (y_bar, x, weight))
             bars = _cotangents(y_bar, x, weight, needed, geometry)
@@ -94,6 +91,6 @@ def _cotangents(y_bar: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool]
 
 
 def _by_products(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
-    """Return whether a convolution is faster as matrix products: on a GPU, in groups of a few channels."""
-    is_thin = geometry.groups > 1 and weight.shape[1] <= FEW and set(geometry.dilation) == {1}
-    return x.device.type == "cuda" and is_thin
+    """Return whether matrix products are faster: on a GPU, for groups of one channel, as grey images make."""
+    is_grey = geometry.groups > 1 and weight.shape[1] == 1 < len(weight) // geometry.groups
+    return x.device.type == "cuda" and is_grey and set(geometry.dilation) == {1}

@@ -31,7 +31,7 @@ class _Normalise(Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
         values = _laid_out_as(x, x)
         ctx.eps = eps
-        if x.device.type != "cpu":
+        if x.device.type == "cuda":
             y, m, s = torch.ops.aten.native_batch_norm(values, weight, bias, None, None, True, 0.0, eps)
         else:
             # With channels last PyTorch's kernel adds up one float32 after the other, at 50 times the rounding error.
@@ -60,9 +60,8 @@ class _NormaliseBackward(Function):
 
     @staticmethod
     def forward(ctx: Any, y_bar: Tensor, x: Tensor, weight: Tensor | None, m: Tensor, s: Tensor, eps: float) -> Any:
-        if weight is None and x.device.type == "cuda":
-            weight = torch.ones_like(m)  # without one PyTorch's kernel fails
-        tensors = _laid_out_as(y_bar, x), _laid_out_as(x, x), weight
+        w = torch.ones_like(m) if weight is None else weight  # without one PyTorch's kernel for GPUs fails
+        tensors = _laid_out_as(y_bar, x), _laid_out_as(x, x), w
         bars = torch.ops.aten.native_batch_norm_backward(*tensors, None, None, m, s, True, eps, EACH)
         ctx.eps = eps
         ctx.save_for_backward(y_bar, x, weight, m, s, *bars[1:])

@@ -3,8 +3,6 @@
 All tensors are in memory with their channels last. Groups, of which there are G, have C and F channels each.
 """
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,22 +22,12 @@ def convolve_groups(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Ge
     return y.view(len(x), height, width, -1).permute(0, 3, 1, 2)
 
 
-def pull_groups(
-    y_bar: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool], geometry: Geometry
-) -> tuple[Tensor | None, ...]:
-    """Return the cotangents of images, weights and bias that are needed, without a derivative."""
+def cotangents_of_groups(y_bar: Tensor, x: Tensor, weight: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
+    """Return the cotangents of weights and bias, without a derivative."""
     rows = y_bar.permute(0, 2, 3, 1).reshape(-1, geometry.groups, len(weight) // geometry.groups).transpose(0, 1)
-    x_bar = weight_bar = bias_bar = None
-    if needed[0]:
-        patches_bar = x.new_empty(rows.shape[1], geometry.groups, weight[0].numel())
-        torch.bmm(rows, _by_group(weight, geometry), out=patches_bar.transpose(0, 1))
-        x_bar = _gathered(patches_bar, y_bar, x, weight, geometry)
-    if needed[1]:
-        products = torch.bmm(rows.mT, _patches(x, weight, geometry))
-        weight_bar = products.view(len(weight), *weight.shape[2:], -1).permute(0, 3, 1, 2)
-    if needed[2]:
-        bias_bar = rows.sum(1).flatten()
-    return x_bar, weight_bar, bias_bar
+    products = torch.bmm(rows.mT, _patches(x, weight, geometry))
+    weight_bar = products.view(len(weight), *weight.shape[2:], -1).permute(0, 3, 1, 2)
+    return weight_bar, rows.sum(1).flatten()
 
 
 def _by_group(weight: Tensor, geometry: Geometry) -> Tensor:
@@ -61,21 +49,6 @@ def _patches(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
     return windows.permute(0, 1, 2, 3, 5, 6, 4).reshape(-1, geometry.groups, weight[0].numel()).transpose(0, 1)
 
 
-def _gathered(patches_bar: Tensor, y_bar: Tensor, x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
-    """Return, for every pixel of the images, the sum over the patches that see it: the transpose of `_patches`."""
-    (n, _, height, width), (kh, kw), (sh, sw) = y_bar.shape, weight.shape[2:], geometry.stride
-    (ph, pw), channels = geometry.padding, weight.shape[1]
-    windows_bar = patches_bar.view(n, height, width, geometry.groups, kh, kw, channels)
-    high, wide = x.shape[2] + 2 * ph, x.shape[3] + 2 * pw
-    images_bar = x.new_zeros(n, high, wide, geometry.groups, channels)
-    for row in range(kh):
-        for column in range(kw):
-            seen = images_bar[:, row : row + sh * height : sh, column : column + sw * width : sw]
-            seen += windows_bar[..., row, column, :]
-    inside = images_bar[:, ph : high - ph, pw : wide - pw]
-    return inside.flatten(3).permute(0, 3, 1, 2)
-
-
 def _padded(x: Tensor, geometry: Geometry) -> Tensor:
-    (ph, pw) = geometry.padding
+    ph, pw = geometry.padding
     return F.pad(x, (pw, pw, ph, ph)).contiguous(memory_format=torch.channels_last)

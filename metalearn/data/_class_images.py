@@ -58,7 +58,7 @@ class ClassImages:
     def _fill(self, pixels: Tensor, num_images: Sequence[int], class_names: Sequence[str]) -> None:
         self.pixels = pixels
         self.num_images = tuple(num_images)
-        self._most = max(self.num_images)
+        self._largest = max(self.num_images)  # here, since there can be thousands, and draws are many
         self.class_names = tuple(class_names)
         self.counts = torch.tensor(num_images, device=pixels.device)
         self.starts = self.counts.cumsum(0) - self.counts

@@ -118,7 +118,7 @@ class EpisodeSampler(TaskDistribution):
         # The k largest of independent uniform keys are a random subset; sorted by key, in random order.
         k_shot = _most(self.k_shot)
         labels = keys(num_tasks, len(counts)).topk(_most(self.n_way)).indices
-        slots = torch.arange(self.classes._most, device=device)
+        slots = torch.arange(self.classes._largest, device=device)
         empty = slots >= counts[labels].unsqueeze(-1)
         shots = keys(*empty.shape).masked_fill(empty, -1).topk(k_shot + self.num_query).indices
         indices = starts[labels].unsqueeze(-1) + shots

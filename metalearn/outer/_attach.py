@@ -33,8 +33,8 @@ class _Once(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, loss_bar: Tensor, *leaves_then_gradients: Tensor) -> tuple[Tensor, ...]:
         gradients = leaves_then_gradients[len(leaves_then_gradients) // 2 :]
-        if loss_bar.dim() == 0:
-            return tuple(torch._foreach_mul(gradients, loss_bar))
+        if loss_bar.dim() == 0 and not torch._C._functorch.is_legacy_batchedtensor(loss_bar):  # is_grads_batched=True
+            return tuple(torch._foreach_mul(gradients, loss_bar))  # one launch on a GPU
         return tuple(over_first_axes(loss_bar, gradient) * gradient for gradient in gradients)
 
     @staticmethod

@@ -116,13 +116,22 @@ def compare_batching(
     batchings: list[dict[str, Any]] = [{"batching": "vmap", "chunk_size": size} for size in (None, *sizes)]
     batchings.append({"batching": "loop", "chunk_size": 1})
     hows = [{"compile": how, "cuda_graph": False} for how in ([False, compile] if compile else [False])]
+    choices = [{**batching, **how} for how in hows for batching in batchings]
+    times = _in_turns(learner, choices, episodes, keys, rounds)
     if learner.device.type == "cuda":
-        hows += [{**how, "cuda_graph": True} for how in hows]
-    timers = [_Timed(learner, {**batching, **how}, episodes, keys) for how in hows for batching in batchings]
+        for choice in choices:  # one after the other, since each recording keeps its memory
+            times += _in_turns(learner, [{**choice, "cuda_graph": True}], episodes, keys, rounds)
+    return BatchingTable(times)
+
+
+def _in_turns(
+    learner: MetaLearner, choices: list[dict[str, Any]], episodes: Episode, keys: torch.Tensor, rounds: int
+) -> list[BatchingTime]:
+    timers = [_Timed(learner, choice, episodes, keys) for choice in choices]
     for _ in range(rounds):
         for timer in timers:
             timer.measure()
-    return BatchingTable([timer.result() for timer in timers])
+    return [timer.result() for timer in timers]
 
 
 def _sizes(num_tasks: int, chunk_sizes: Any) -> list[int]:

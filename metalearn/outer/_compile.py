@@ -33,7 +33,8 @@ class WholeStep:
         """Return the function as it is run for episodes of these shapes."""
         if self._options is False and not self._cuda_graph:
             return self._function
-        shapes = tuple(leaf.shape for leaf in tree_leaves(episodes))
+        # A recording knows shapes by itself.
+        shapes = () if self._options is False else tuple(leaf.shape for leaf in tree_leaves(episodes))
         if shapes not in self._made:
             function = self._function if self._options is False else self._compile()
             self._made[shapes] = Recorded(function) if self._cuda_graph else function

@@ -8,7 +8,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from metalearn._tree import tree_leaves, tree_map
+from metalearn._tree import tree_flatten, tree_leaves, tree_map
 from metalearn._walk import each_module
 
 NOTE = (
@@ -22,8 +22,9 @@ WARM_UPS = 2
 class Recorded:
     """A function of a learner and of trees of tensors on its GPU, replayed with the tensors that it is given.
 
-    It is recorded anew for other shapes, problems, estimators, modes of modules, or places of constants. Whatever else
-    it does on the host happens at the recording alone.
+    There is a recording for every structure of the trees, precision and mode of the modules. It is made anew when the
+    learner has another problem or estimator, or constants elsewhere. Whatever else the function does on the host
+    happens at the recording alone.
 
     Args:
         function: Called with the learner and the trees; returns a tree of tensors.
@@ -31,51 +32,79 @@ class Recorded:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
-        self._graphs: dict[Any, _Graph] = {}
-        self._kept: list[Any] = []
+        self._recordings: dict[Any, tuple[Any, Any, Any, Recording]] = {}
 
     def __call__(self, learner: Any, *args: Any) -> Any:
         """Return what the function returns, in memory of its own."""
-        kinds = tuple((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf for leaf in tree_leaves(args))
-        method = learner.problem, learner.estimator
-        precision = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
-        key = kinds, *map(id, method), *precision, *_state(learner)
-        with torch.cuda.device(learner.device):
-            if key not in self._graphs:
-                self._graphs[key] = _Graph(partial(self._function, learner), args)
-                self._kept.append(method)  # so that their numbers are not given to others
-            return self._graphs[key](args)
+        modules = list(each_module(*(child for name, child in learner.named_children() if name != "carry")))
+        kind = _kind(args), learner.device, _precision(), *((type(module), module.training) for module in modules)
+        problem, estimator, places = learner.problem, learner.estimator, _places_of_constants(modules)
+        of_problem, of_estimator, of_places, recording = self._recordings.get(kind, (None, None, None, None))
+        if recording is None or of_problem is not problem or of_estimator is not estimator or of_places != places:
+            recording = None
+            self._recordings.pop(kind, None)  # so that its memory is free before the next one takes its own
+            recording = Recording(partial(self._function, learner), args, learner.device)
+            self._recordings[kind] = problem, estimator, places, recording
+        return recording(args)
 
 
-class _Graph:
+class Recording:
     """The function's kernels, between fixed places for what goes in and what comes out."""
 
-    def __init__(self, function: Callable[..., Any], args: Any) -> None:
+    def __init__(self, function: Callable[..., Any], args: Any, device: torch.device) -> None:
+        self._device, self._graph = device, torch.cuda.CUDAGraph()
         inputs = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, args)
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UPS):
-                function(*inputs)
-        torch.cuda.current_stream().wait_stream(side)
-        self._graph = torch.cuda.CUDAGraph()
-        generator = torch.cuda.default_generators[torch.cuda.current_device()]
-        before = generator.clone_state()
-        try:
-            with torch.cuda.graph(self._graph):
-                self._outputs = function(*inputs)
-        except RuntimeError as error:
-            generator.graphsafe_set_state(before)  # for PyTorch leaves it waiting for the end of the recording
-            error.add_note(NOTE)
-            raise
         self._inputs = _tensors(inputs)
+        with torch.cuda.device(device):
+            here, side = torch.cuda.current_stream(), torch.cuda.Stream()
+            side.wait_stream(here)
+            with torch.cuda.stream(side):
+                for _ in range(WARM_UPS):
+                    function(*inputs)
+            here.wait_stream(side)
+            generator = torch.cuda.default_generators[torch.cuda.current_device()]
+            before = generator.clone_state()
+            try:
+                with torch.cuda.stream(here), torch.cuda.graph(self._graph):
+                    self._outputs = function(*inputs)
+            except RuntimeError as error:
+                generator.graphsafe_set_state(before)  # for PyTorch leaves it waiting for the end of the recording
+                if not isinstance(error, torch.OutOfMemoryError):
+                    error.add_note(NOTE)
+                raise
 
     def __call__(self, args: Any) -> Any:
-        _copy(self._inputs, _tensors(args))
-        self._graph.replay()
-        copies = tree_map(torch.empty_like, self._outputs)  # the next replay overwrites the outputs
-        _copy(tree_leaves(copies), tree_leaves(self._outputs))
+        with torch.cuda.device(self._device):
+            _copy(self._inputs, _tensors(args))
+            self._graph.replay()
+            copies = tree_map(torch.empty_like, self._outputs)  # the next replay overwrites the outputs
+            _copy(tree_leaves(copies), tree_leaves(self._outputs))
         return copies
+
+
+def _kind(tree: Any) -> Any:
+    """Return a tree's structure, its tensors' shapes and dtypes, and its other leaves."""
+    if isinstance(tree, Tensor):
+        return tree.shape, tree.dtype
+    if type(tree) is dict:
+        return tuple((name, _kind(part)) for name, part in tree.items())
+    if isinstance(tree, tuple):
+        return type(tree), *map(_kind, tree)
+    leaves, structure = tree_flatten(tree)
+    return tree if structure.is_leaf() else (structure, *map(_kind, leaves))
+
+
+def _precision() -> tuple[Any, ...]:
+    """Return the global settings by which PyTorch chooses kernels."""
+    autocast = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+    tf32 = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    return *autocast, *tf32, torch.are_deterministic_algorithms_enabled()
+
+
+def _places_of_constants(modules: list[nn.Module]) -> tuple[int, ...]:
+    """Return where the parameters and buffers are that are read beside the arguments."""
+    tensors = (tensor for module in modules for tensor in (*module._parameters.values(), *module._buffers.values()))
+    return tuple(tensor.data_ptr() for tensor in tensors if tensor is not None and not tensor.requires_grad)
 
 
 def _tensors(tree: Any) -> list[Tensor]:
@@ -91,11 +120,3 @@ def _copy(to: list[Tensor], of: list[Tensor]) -> None:
         sources.append(source)
     for targets, sources in by_dtype.values():
         torch._foreach_copy_(targets, sources)
-
-
-def _state(learner: nn.Module) -> tuple[Any, ...]:
-    """Return the modules' modes, and where their constants are: all that is read beside the arguments."""
-    modules = list(each_module(*(child for name, child in learner.named_children() if name != "carry")))
-    tensors = (tensor for module in modules for tensor in (*module._parameters.values(), *module._buffers.values()))
-    constants = (tensor.data_ptr() for tensor in tensors if tensor is not None and not tensor.requires_grad)
-    return *(module.training for module in modules), *constants

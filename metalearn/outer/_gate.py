@@ -19,7 +19,7 @@ from metalearn.outer._episode_checks import (
     check_task_axis,
     warn_of_single_examples,
 )
-from metalearn.outer._learner_checks import check_norms, check_on_gpu, check_precision
+from metalearn.outer._learner_checks import check_norms, check_precision
 from metalearn.outer._probe import check_gradient, check_losses, warn_of_new_statistics
 from metalearn.types import Batch, Episode
 
@@ -58,7 +58,6 @@ class Gate:
         """Raise unless data and learner agree on device and sets, and the support set on its number of parts."""
         check_judged(learner.problem, data if isinstance(data, Episode) else Episode(data, data))
         check_device(data, learner.device)
-        check_on_gpu(learner)
         check_norms(learner.model, learner.problem)
         check_precision(learner.device.type, learner.dtype)
         check_support_batches(support, learner.support_batches)

@@ -28,6 +28,7 @@ from metalearn.outer._learner_checks import (
     check_batching,
     check_estimator,
     check_fast,
+    check_on_gpu,
     check_owns,
     check_parameters,
     check_reaches,
@@ -166,11 +167,12 @@ class MetaLearner(nn.Module):
             chunk_size: Number of tasks computed at once, at least 1; None for all.
             compile: Whether `torch.compile` compiles the whole meta-step; a dict is passed on as its options.
             cuda_graph: Whether the meta-step's kernels, compiled or not, are recorded at the first call and replayed,
-                on a GPU. What the model does on the host, such as branches, is then what it was at that call.
+                on a GPU. What the model does on the host, such as branches, and its modules' plain attributes are then
+                what they were at that call.
 
         Raises:
             TypeError: If an argument is of the wrong kind.
-            ValueError: If `batching` is unknown or `chunk_size` below 1.
+            ValueError: If `batching` is unknown, `chunk_size` below 1, or two choices exclude one another.
         """
         check_batching(batching, chunk_size, compile, cuda_graph)
         self.batching, self.compile_options, self.cuda_graph = batching, compile, cuda_graph
@@ -253,6 +255,7 @@ class MetaLearner(nn.Module):
             TypeError: If the episodes are of the wrong kind.
             ValueError: As `forward`.
         """
+        check_on_gpu(self)
         keys = self._gate.episodes(self, episodes, keys)
         check_serial(self.estimator, len(keys))
         self._gate.gradient(self, episodes, keys)

@@ -61,6 +61,10 @@ def check_batching(batching: Any, chunk_size: Any, compile: Any, cuda_graph: Any
     for name in compile if isinstance(compile, Mapping) else ():
         check_choice("an option of compile", name, list(inspect.signature(torch.compile).parameters)[1:])
     check_bool("cuda_graph", cuda_graph)
+    mode = compile.get("mode") if isinstance(compile, Mapping) else None
+    if cuda_graph and mode in ("reduce-overhead", "max-autotune"):
+        got, fix = f"mode={mode!r}, which records CUDA graphs of its own", "Leave cuda_graph out, or the mode."
+        raise ValueError(invalid("compile with cuda_graph=True", "record nothing", got, fix))
 
 
 def check_on_gpu(learner: Any) -> None:

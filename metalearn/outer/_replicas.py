@@ -23,6 +23,7 @@ from metalearn.outer._compile import WholeStep
 from metalearn.outer._each_task import at_once, estimate_own, keep_finite, losses_own
 from metalearn.outer._episode_checks import check_episodes, check_keys, check_serial
 from metalearn.outer._learner import MetaLearner
+from metalearn.outer._learner_checks import check_on_gpu
 from metalearn.types import Episode, Estimate, Meta, PyTree
 
 
@@ -124,6 +125,7 @@ class Replicas(nn.Module):
             TypeError: As `forward`.
             ValueError: As `forward`.
         """
+        check_on_gpu(self.learner)
         dealt = self._deal(episodes, keys)
         check_serial(self.learner.estimator, dealt[1].shape[1])
         with torch.no_grad():
@@ -254,7 +256,7 @@ def _settings(learner: MetaLearner) -> dict[str, Any]:
         "estimator": learner.estimator,
         "criteria": [_kind(criterion) for criterion in (learner.criterion, learner.support_criterion)],
         "support_batches": learner.support_batches,
-        "batching": (learner.batching, learner.chunk_size),
+        "batching": (learner.batching, learner.chunk_size, learner.compile_options, learner.cuda_graph),
         "fast parameters": learner._fast,
         **{f"tensor {name}": _layout(tensor) for name, tensor in _tensors(learner)},
         **{f"module {name}": _hyperparameters(module) for name, module in learner.named_modules() if name},

@@ -6,6 +6,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from metalearn import data, fit, inner, models, outer
+from metalearn.outer._cuda_graph import Recorded
 from metalearn.types import Episode
 from tests.cases import relative_difference
 
@@ -36,6 +37,88 @@ def test_another_value_is_refused():
 def test_it_shows():
     assert "cuda_graph=True" in repr(build(cuda_graph=True))
     assert "cuda_graph" not in repr(build())
+
+
+def test_what_records_graphs_of_its_own_is_refused():
+    with pytest.raises(ValueError, match="record nothing; got mode='reduce-overhead'.*Leave cuda_graph out"):
+        build(cuda_graph=True, compile={"mode": "reduce-overhead"})
+
+
+def test_adapting_on_a_cpu_needs_no_graph():
+    learner = build(cuda_graph=True)
+    assert learner.adapt(TASKS.sample(2).support).params
+    with torch.no_grad():
+        assert learner(TASKS.sample(2)).isfinite()
+
+
+class TestWhatIsRecordedAnew:
+    """With recordings that compute: which of them is taken does not need a GPU."""
+
+    @pytest.fixture(autouse=True)
+    def _recordings(self, monkeypatch):
+        self.made = []
+
+        class Computing:
+            def __init__(self, function, args, device):
+                self.function = function
+                outer_self.made.append(self)
+
+            def __call__(self, args):
+                return self.function(*args)
+
+        outer_self = self
+        monkeypatch.setattr("metalearn.outer._cuda_graph.Recording", Computing)
+        self.model = nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 1))
+        self.model.register_buffer("constant", torch.zeros(2))
+        self.learner, self.step = build(self.model), Recorded(lambda learner, *args: args)
+
+    def count(self, *args):
+        before = len(self.made)
+        self.step(self.learner, *args)
+        return len(self.made) - before
+
+    def test_nothing_if_only_values_differ(self):
+        assert self.count(3, {"x": torch.zeros(2)}) == 1
+        assert self.count(3, {"x": torch.ones(2)}) == 0
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            (4, {"x": torch.zeros(2), "y": torch.zeros(2)}),
+            (3, {"x": torch.zeros(3), "y": torch.zeros(2)}),
+            (3, {"x": torch.zeros(2).double(), "y": torch.zeros(2)}),
+            (3, {"y": torch.zeros(2), "x": torch.zeros(2)}),
+            (3, (torch.zeros(2), torch.zeros(2))),
+            (3, [torch.zeros(2), torch.zeros(2)]),
+        ],
+    )
+    def test_for_arguments_of_another_kind(self, other):
+        args = 3, {"x": torch.zeros(2), "y": torch.zeros(2)}
+        assert [self.count(*args), self.count(*other), self.count(*args)] == [1, 1, 0]
+
+    def test_for_other_modes_and_precision(self):
+        assert self.count() == 1
+        self.learner.eval()
+        assert self.count() == 1
+        torch.backends.cudnn.allow_tf32 = not torch.backends.cudnn.allow_tf32
+        try:
+            assert self.count() == 1
+        finally:
+            torch.backends.cudnn.allow_tf32 = not torch.backends.cudnn.allow_tf32
+        self.learner.train()
+        assert self.count() == 0
+
+    def test_in_place_of_the_last_for_another_estimator_or_other_constants(self):
+        assert self.count() == 1
+        self.learner.estimator = outer.Unrolled(order=1)
+        assert self.count() == 1
+        self.model.constant = torch.zeros(2)
+        assert self.count() == 1
+        self.model.constant.fill_(1)
+        with torch.no_grad():
+            self.model[0].weight.add_(1)
+        assert self.count() == 0
+        assert len(self.step._recordings) == 1
 
 
 @ON_GPU
@@ -116,7 +199,9 @@ def test_modes_and_constants_are_read_anew():
     torch.testing.assert_close(in_place, learner.estimate(episodes, keys).loss)
     learner.set_batching(cuda_graph=True)
     learner.estimate(episodes, keys)
-    learner.cpu().to("cuda")  # elsewhere now
+    there = [tensor.data for tensor in learner.state_dict().values()]  # so that they cannot come back to their places
+    learner.cpu().to("cuda")
+    assert there
     torch.testing.assert_close(learner.estimate(episodes, keys).loss, in_place)
 
 
@@ -145,6 +230,8 @@ def test_what_waits_for_the_gpu_is_told():
     with pytest.raises(RuntimeError) as caught:
         learner(TASKS.sample(2, device="cuda"))
     assert "set_batching(cuda_graph=False)" in caught.value.__notes__[-1]
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
+    assert build(cuda_graph=True).to("cuda")(TASKS.sample(2, device="cuda")).isfinite()
     learner.set_batching("loop")
     assert learner(TASKS.sample(2, device="cuda")).isfinite()
 

@@ -115,6 +115,14 @@ class TestAutogradsRules:
         with pytest.raises(RuntimeError, match="differentiate twice"):
             (loss + penalty).backward()
 
+    def test_many_incoming_gradients_at_once(self, episodes):
+        learner = sine_learner()
+        loss, params = learner(episodes), list(learner.parameters())
+        incoming = torch.tensor([1.0, 2.0], dtype=torch.float64)
+        many = torch.autograd.grad(loss, params, incoming, retain_graph=True, is_grads_batched=True)
+        for grad, both in zip(torch.autograd.grad(loss, params), many, strict=True):
+            torch.testing.assert_close(both, torch.stack([grad, 2 * grad]))
+
     def test_gradients_accumulate_and_scale(self, episodes):
         learner = sine_learner()
         learner(episodes).backward()
