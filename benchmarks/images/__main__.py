@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="run nothing; print what has been run with these settings")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark = True  # on a GPU: faster, and a seed is then no longer exact
     problem = PROBLEMS[arguments.name]
     images = read(problem, arguments.device, parser)
     apart = ("name", "methods", "looks", "out", "record", "show")

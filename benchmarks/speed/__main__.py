@@ -22,7 +22,7 @@ import torch
 from benchmarks._records import show
 from benchmarks.peers._workload import Workload, arrays
 from benchmarks.speed._cases import CASES, ON_GPU, SCRIPTS
-from benchmarks.speed._process import Process
+from benchmarks.speed._process import PATIENCE, Process
 from benchmarks.speed._report import COLUMNS, plot, rows
 
 
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--peers", type=Path, help="folder of the peers' packages, in place of environments by uv")
     parser.add_argument("--builds", type=int, default=1, help="systems that are built at a time (%(default)s)")
-    parser.add_argument("--patience", type=float, default=900, help="seconds to build (%(default)s)")
+    parser.add_argument("--patience", type=float, default=PATIENCE, help="seconds to build (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("runs/speed"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 900
-"""After which a system that does not answer is given up."""
+PATIENCE = 900.0
+"""Seconds after which a system that does not answer is given up."""
 
 
 class Process:
@@ -61,7 +61,7 @@ class Process:
                 preexec_fn=(lambda: os.sched_setaffinity(0, cores)) if cores else None,
             )
 
-    def ask(self, do: str, patience: float = SECONDS, **arguments: Any) -> Any:
+    def ask(self, do: str, patience: float = PATIENCE, **arguments: Any) -> Any:
         """Return the answer to one order, unless it takes more seconds than there is patience."""
         orders, answers = cast(IO[str], self._process.stdin), cast(IO[str], self._process.stdout)
         timer = threading.Timer(patience, self._process.kill)

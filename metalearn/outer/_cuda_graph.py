@@ -52,7 +52,7 @@ class Recording:
     """The function's kernels, between fixed places for what goes in and what comes out."""
 
     def __init__(self, function: Callable[..., Any], args: Any, device: torch.device) -> None:
-        self._device, self._graph = device, torch.cuda.CUDAGraph()
+        self._device = device
         inputs = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, args)
         self._inputs = _tensors(inputs)
         with torch.cuda.device(device):
@@ -62,10 +62,11 @@ class Recording:
                 for _ in range(WARM_UPS):
                     function(*inputs)
             here.wait_stream(side)
+            self._graph = torch.cuda.CUDAGraph()
             generator = torch.cuda.default_generators[torch.cuda.current_device()]
             before = generator.clone_state()
             try:
-                with torch.cuda.stream(here), torch.cuda.graph(self._graph):
+                with torch.cuda.stream(here), torch.cuda.graph(self._graph, stream=side):
                     self._outputs = function(*inputs)
             except RuntimeError as error:
                 generator.graphsafe_set_state(before)  # for PyTorch leaves it waiting for the end of the recording
