@@ -86,7 +86,7 @@ def omniglot(arguments: argparse.Namespace) -> None:
     print(f"train: {train.classes}\ntest:  {test.classes}")
     model = models.conv4(1, arguments.n_way, num_filters=arguments.num_filters).to(arguments.device)
     rule = inner.LearnedRate(inner.SGD(lr=0.4), per="tensor")
-    learner = outer.MAML(model, F.cross_entropy, rule, num_steps=1)
+    learner = outer.MAML(model, F.cross_entropy, rule, num_steps=1, cuda_graph=arguments.device == "cuda")
     optimizer = torch.optim.Adam(learner.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, arguments.iterations)
     history = fit(learner, train, optimizer, arguments.iterations, meta_batch_size=8, scheduler=schedule)
