@@ -33,7 +33,7 @@ class _Once(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, loss_bar: Tensor, *leaves_then_gradients: Tensor) -> tuple[Tensor, ...]:
         gradients = leaves_then_gradients[len(leaves_then_gradients) // 2 :]
-        if loss_bar.dim() == 0 and not torch._C._functorch.is_legacy_batchedtensor(loss_bar):  # is_grads_batched=True
+        if loss_bar.dim() == 0 and not _is_traced_or_batched(loss_bar):
             return tuple(torch._foreach_mul(gradients, loss_bar))  # one launch on a GPU
         return tuple(over_first_axes(loss_bar, gradient) * gradient for gradient in gradients)
 
@@ -41,6 +41,11 @@ class _Once(torch.autograd.Function):
     def backward(ctx: Any, *bars: Tensor) -> tuple[Tensor | None, ...]:
         message = "trying to differentiate twice a function that was marked with @once_differentiable"
         raise RuntimeError(f"{message}: a meta-gradient is computed in the forward pass and has no graph.")
+
+
+def _is_traced_or_batched(loss_bar: Tensor) -> bool:
+    """Return whether `torch.compile` traces this, or `torch.autograd.grad(..., is_grads_batched=True)` calls it."""
+    return torch.compiler.is_compiling() or torch._C._functorch.is_legacy_batchedtensor(loss_bar)
 
 
 def attach(loss: Tensor, meta: Meta, gradient: Meta) -> Tensor:
