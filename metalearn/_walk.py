@@ -5,6 +5,11 @@ from collections.abc import Iterator
 import torch.nn as nn
 
 
+def modules_of(learner: nn.Module) -> Iterator[nn.Module]:
+    """Yield all modules of a learner but for its carry, which is new after every step."""
+    return each_module(*(child for name, child in learner.named_children() if name != "carry"))
+
+
 def each_module(*roots: nn.Module) -> Iterator[nn.Module]:
     """Yield modules and all below them, in no particular order; one that is in several places as often."""
     left = list(roots)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.peers._workload import Workload, arrays
-from benchmarks.speed._cases import CASES, SCRIPTS
+from benchmarks.speed._cases import CASES, ON_GPU, SCRIPTS
 from benchmarks.speed._report import plot, rows
 
 PEERS = Path(__file__).parents[1] / "benchmarks" / "peers"
@@ -55,7 +55,7 @@ def test_the_floor_and_samplers_run(systems):
 
 
 def test_every_case_names_systems_that_are_there():
-    assert all(name in SCRIPTS for _, names in CASES for name in names)
+    assert all(name in SCRIPTS for _, names in (*CASES, *ON_GPU) for name in names)
     assert all((PEERS / f"{script}.py").exists() for script, _ in SCRIPTS.values())
 
 

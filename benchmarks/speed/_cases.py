@@ -33,7 +33,28 @@ FIRST_ORDER = ("autograd.grad loop", "parallel-metalearn", "JAX, jit and vmap")
 CONV4 = {"support": 5, "query": 75, "num_filters": 64, "lr": 0.4}
 LONG = {"num_tasks": 4, "support": 25, "query": 75, "num_filters": 32}
 
-CASES: list[tuple[Workload, tuple[str, ...]]] = [
+Cases = list[tuple[Workload, tuple[str, ...]]]
+
+
+def rest(how: str) -> Cases:
+    """Return W4 to W6, which are the same on every device, with systems that are faster by being "compiled", say."""
+    fast = (f"Unrolled, {how}", f"Stepwise, {how}")
+    rules: Cases = [
+        (Workload(f"W4 {rule}, 25 tasks", 25, 5, rule=rule), ("rule in a plain loop", *EAGER, *fast))
+        for rule in ("lstm", "turtle")
+    ]
+    return [
+        *rules,
+        (Workload("W5 first-order MAML, 25 tasks", 25, 5, method="fomaml"), (*FIRST_ORDER, "Unrolled", fast[0])),
+        (
+            Workload("W5 Reptile, 25 tasks", 25, 5, method="reptile"),
+            (*FIRST_ORDER, "ParameterDifference", f"ParameterDifference, {how}"),
+        ),
+        (Workload("W6 sampling, 8 tasks", 8, 0, 5, 75, 64, method="sample"), ("autograd.grad loop", "EpisodeSampler")),
+    ]
+
+
+CASES: Cases = [
     *(
         (
             Workload(f"W1 sine, {n} {'task' if n == 1 else 'tasks'}", n, 5),
@@ -55,21 +76,12 @@ CASES: list[tuple[Workload, tuple[str, ...]]] = [
         )
         for steps in (1, 5, 10, 20, 40)
     ),
-    *(
-        (Workload(f"W4 {rule}, 25 tasks", 25, 5, rule=rule), ("rule in a plain loop", *EAGER, *COMPILED))
-        for rule in ("lstm", "turtle")
-    ),
-    (Workload("W5 first-order MAML, 25 tasks", 25, 5, method="fomaml"), (*FIRST_ORDER, "Unrolled", COMPILED[0])),
-    (
-        Workload("W5 Reptile, 25 tasks", 25, 5, method="reptile"),
-        (*FIRST_ORDER, "ParameterDifference", "ParameterDifference, compiled"),
-    ),
-    (Workload("W6 sampling, 8 tasks", 8, 0, 5, 75, 64, method="sample"), ("autograd.grad loop", "EpisodeSampler")),
+    *rest("compiled"),
 ]
 
 LARGE = {"support": 100, "query": 300, "num_filters": 64, "lr": 0.4, "n_way": 20}
 GRAPHS = ("Unrolled, CUDA graph", "Stepwise, CUDA graph")
-ON_GPU: list[tuple[Workload, tuple[str, ...]]] = [
+ON_GPU: Cases = [
     *(
         (
             Workload(f"W1 sine, {n} {'task' if n == 1 else 'tasks'}", n, 5),
@@ -88,14 +100,5 @@ ON_GPU: list[tuple[Workload, tuple[str, ...]]] = [
         )
         for name, tasks, steps in (("W2", 32, 1), ("W2", 32, 5), ("W3", 16, 10))
     ),
-    *(
-        (Workload(f"W4 {rule}, 25 tasks", 25, 5, rule=rule), ("rule in a plain loop", *EAGER, *GRAPHS))
-        for rule in ("lstm", "turtle")
-    ),
-    (Workload("W5 first-order MAML, 25 tasks", 25, 5, method="fomaml"), (*FIRST_ORDER, "Unrolled", GRAPHS[0])),
-    (
-        Workload("W5 Reptile, 25 tasks", 25, 5, method="reptile"),
-        (*FIRST_ORDER, "ParameterDifference", "ParameterDifference, CUDA graph"),
-    ),
-    (Workload("W6 sampling, 8 tasks", 8, 0, 5, 75, 64, method="sample"), ("autograd.grad loop", "EpisodeSampler")),
+    *rest("CUDA graph"),
 ]

@@ -9,7 +9,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from metalearn._tree import tree_flatten, tree_leaves, tree_map
-from metalearn._walk import each_module
+from metalearn._walk import modules_of
 
 NOTE = (
     "This learner's meta-step cannot be recorded as a CUDA graph: what is named above waits for the GPU or copies from"
@@ -36,7 +36,7 @@ class Recorded:
 
     def __call__(self, learner: Any, *args: Any) -> Any:
         """Return what the function returns, in memory of its own."""
-        modules = list(each_module(*(child for name, child in learner.named_children() if name != "carry")))
+        modules = list(modules_of(learner))
         kind = _kind(args), learner.device, _precision(), *((type(module), module.training) for module in modules)
         problem, estimator, places = learner.problem, learner.estimator, _places_of_constants(modules)
         of_problem, of_estimator, of_places, recording = self._recordings.get(kind, (None, None, None, None))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from metalearn._tasks import take
 from metalearn._tree import tree_detach, tree_leaves
-from metalearn._walk import each_module
+from metalearn._walk import modules_of
 from metalearn.functional import draw_keys
 from metalearn.outer._episode_checks import (
     check_device,
@@ -70,8 +70,7 @@ class Gate:
 
     def once(self, what: Any, learner: "MetaLearner", check: Callable[[], Any]) -> None:
         """Run a check that costs a pass through the model, once for every mode that the modules are in."""
-        parts = (part for name, part in learner.named_children() if name != "carry")
-        mode = (what, tuple(module.training for module in each_module(*parts)))
+        mode = (what, tuple(module.training for module in modules_of(learner)))
         if mode not in self._passed:
             # Not for an outer torch.compile(learner) to trace. As a decorator it would import dynamo with the package.
             torch.compiler.disable(check)()
