@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+from metalearn._layers import _products, _spread
 from metalearn._layers._fold import Geometry, are_ours, channels_last, left_to_pytorch, strictly_channels_last
-from metalearn._layers._products import convolve_groups, cotangents_of_groups
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
@@ -27,8 +27,8 @@ class _Convolution(Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
         ctx.geometry = geometry
         ctx.save_for_backward(x, weight)
-        if _by_products(x, weight, geometry):
-            return convolve_groups(x, weight, bias, geometry)
+        if x.device.type == "cuda" and _products.is_faster(x, weight, geometry):
+            return _products.convolve_groups(x, weight, bias, geometry)
         return F.conv2d(strictly_channels_last(x), strictly_channels_last(weight), bias, *geometry)
 
     @staticmethod
@@ -47,12 +47,9 @@ class _ConvolutionBackward(Function):
         ctx.needed, ctx.geometry = needed, geometry
         ctx.save_for_backward(y_bar, x, weight)
         ctx.set_materialize_grads(False)
-        bars: tuple[Any, ...]
-        if _by_products(x, weight, geometry) and not needed[0]:
-            bars = None, *cotangents_of_groups(channels_last(y_bar), x, weight, geometry)
-        else:
-            y_bar, x, weight = (strictly_channels_last(tensor) for tensor in (y_bar, x, weight))
-            bars = _cotangents(y_bar, x, weight, needed, geometry)
+        compute = _cotangents_on_gpu if x.device.type == "cuda" else _cotangents
+        y_bar, x, weight = (strictly_channels_last(tensor) for tensor in (y_bar, x, weight))
+        bars = compute(y_bar, x, weight, needed, geometry)
         return tuple(bar for bar, need in zip(bars, needed, strict=True) if need)
 
     @staticmethod
@@ -90,7 +87,13 @@ def _cotangents(y_bar: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool]
     return torch.ops.aten.convolution_backward(y_bar, x, weight, *options)
 
 
-def _by_products(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
-    """Return whether matrix products are faster: on a GPU, for groups of one channel, as grey images make."""
-    is_grey = geometry.groups > 1 and weight.shape[1] == 1 < len(weight) // geometry.groups
-    return x.device.type == "cuda" and is_grey and set(geometry.dilation) == {1}
+def _cotangents_on_gpu(y_bar: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool], geometry: Geometry) -> Any:
+    """Return them without a derivative, and those of groups by what is faster than cuDNN."""
+    if _products.is_faster(x, weight, geometry) and not needed[0]:
+        return None, *_products.cotangents_of_groups(y_bar, x, weight, geometry)
+    spreads = needed[0] and _spread.is_faster(x, weight, geometry)
+    theirs = needed[0] and not spreads, needed[1], False
+    x_bar, weight_bar, _ = _cotangents(y_bar, x, weight, theirs, geometry) if any(theirs) else (None, None, None)
+    if spreads:
+        x_bar = _spread.input_cotangent(y_bar, x, weight, geometry)
+    return x_bar, weight_bar, y_bar.sum((0, 2, 3)) if needed[2] else None

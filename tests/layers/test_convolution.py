@@ -1,14 +1,17 @@
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
 
-from metalearn._layers._convolution import convolve
+from metalearn._layers._convolution import _cotangents, _cotangents_on_gpu, convolve
 from metalearn._layers._fold import Geometry
 from tests.layers.derivatives import of_many_cotangents, third
 
 SIMPLE = Geometry((2, 2), (1, 1), (1, 1), 1)
 ODD = Geometry((1, 2), (0, 1), (2, 1), 2)
+ALL = (True, True, True)
 
 
 def tensors(geometry, bias=True, dtype=torch.float64):
@@ -53,6 +56,36 @@ def test_only_what_is_wanted_requires_grad(wanted):
         second = torch.autograd.grad(sum(each.pow(2).sum() for each in first), chosen)
         gradients.append((*first, *second))
     torch.testing.assert_close(*gradients)
+
+
+GROUPS, STRIDED = 3, Geometry((2, 2), (1, 1), (1, 1), 3)
+KINDS = pytest.mark.parametrize(("num_images", "channels"), [(2, 1), (2, 4), (17, 1), (17, 4)])
+
+
+@KINDS
+@pytest.mark.parametrize("padding", [1, 3])
+@pytest.mark.parametrize("needed", list(itertools.product([True, False], repeat=3)))
+def test_cotangents_as_a_gpu_computes_them(num_images, channels, padding, needed):
+    geometry = STRIDED._replace(padding=(padding, padding))
+    x = torch.randn(num_images, GROUPS * channels, 5, 4, dtype=torch.float64)
+    weight = torch.randn(GROUPS * 5, channels, 3, 3, dtype=torch.float64)
+    tensors = torch.randn_like(F.conv2d(x, weight, None, *geometry)), x, weight
+    tensors = [tensor.contiguous(memory_format=torch.channels_last) for tensor in tensors]
+    pairs = zip(_cotangents_on_gpu(*tensors, needed, geometry), _cotangents(*tensors, ALL, geometry), strict=True)
+    for (ours, theirs), need in zip(pairs, needed, strict=True):
+        if need:
+            torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@KINDS
+def test_derivatives_on_a_gpu(num_images, channels):
+    shapes = (num_images, GROUPS * channels, 5, 4), (GROUPS * 5, channels, 3, 3), (GROUPS * 5,)
+    args = [torch.randn(shape, dtype=torch.float64, device="cuda", requires_grad=True) for shape in shapes]
+    assert gradgradcheck(lambda *args: convolve(*args, STRIDED), args, fast_mode=True)
+    on_cpu = [arg.detach().cpu().requires_grad_() for arg in args]
+    for mine, reference in zip(third(ours(STRIDED), args), third(theirs(STRIDED), on_cpu), strict=True):
+        torch.testing.assert_close(mine.cpu(), reference)
 
 
 def test_images_in_any_order_in_memory():
