@@ -4,6 +4,7 @@ from metalearn.data._augmentations import Augmentation, Compose, Normalize, Rand
 from metalearn.data._cifar import cifar_fs, fc100
 from metalearn.data._class_images import ClassImages
 from metalearn.data._cub import cub
+from metalearn.data._cuda_graph import CudaGraph
 from metalearn.data._episodes import TaskDistribution
 from metalearn.data._linear_classification import LinearClassification
 from metalearn.data._mini_batches import MiniBatches
@@ -23,6 +24,7 @@ __all__ = [
     "LinearClassification",
     "Shard",
     "SupportAsQuery",
+    "CudaGraph",
     "ClassImages",
     "EpisodeSampler",
     "MiniBatches",

@@ -119,7 +119,7 @@ class Normalize:
             fix = "Write Normalize(0.5, 0.25), one number for all channels, or one for each."
             got = f"{images.shape[-3]} in images of shape {tuple(images.shape)}"
             raise ValueError(invalid("Normalize's images", f"have {len(_numbers(self.mean))} channels", got, fix))
-        mean, std = (images.new_tensor(_numbers(numbers))[:, None, None] for numbers in (self.mean, self.std))
+        mean, std = (_of_channels(numbers, images) for numbers in (self.mean, self.std))
         return (images - mean) / std
 
 
@@ -174,6 +174,11 @@ def _check_images(what: str, images: Any, leading: tuple[str, ...] = ()) -> None
         raise TypeError(invalid(f"{what}'s images", f"be a floating tensor [{axes}]", got, fix))
     if images.dim() < 3 or (leading and images.dim() != len(leading) + 3):
         raise ValueError(invalid(f"{what}'s images", f"be [{axes}]", f"shape {tuple(images.shape)}", fix))
+
+
+def _of_channels(numbers: float | Sequence[float], images: Tensor) -> Tensor:
+    """Return one number a channel, `[C, 1, 1]`, without a copy from the host, for which a GPU would be waited for."""
+    return torch.stack([images.new_full((1, 1), number) for number in _numbers(numbers)])
 
 
 def _numbers(numbers: Any) -> tuple[Any, ...]:

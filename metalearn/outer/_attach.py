@@ -21,7 +21,9 @@ class _Attach(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, loss_bar: Tensor) -> tuple[Tensor | None, ...]:
         gradients = ctx.saved_tensors
-        return (None, *_Once.apply(loss_bar, *ctx.leaves, *gradients), *[None] * len(gradients))
+        if torch.is_grad_enabled():
+            return (None, *_Once.apply(loss_bar, *ctx.leaves, *gradients), *[None] * len(gradients))
+        return (None, *_scaled(gradients, loss_bar), *[None] * len(gradients))
 
 
 class _Once(torch.autograd.Function):
@@ -32,15 +34,18 @@ class _Once(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, loss_bar: Tensor, *leaves_then_gradients: Tensor) -> tuple[Tensor, ...]:
-        gradients = leaves_then_gradients[len(leaves_then_gradients) // 2 :]
-        if loss_bar.dim() == 0 and not _is_traced_or_batched(loss_bar):
-            return tuple(torch._foreach_mul(gradients, loss_bar))  # one launch on a GPU
-        return tuple(over_first_axes(loss_bar, gradient) * gradient for gradient in gradients)
+        return _scaled(leaves_then_gradients[len(leaves_then_gradients) // 2 :], loss_bar)
 
     @staticmethod
     def backward(ctx: Any, *bars: Tensor) -> tuple[Tensor | None, ...]:
         message = "trying to differentiate twice a function that was marked with @once_differentiable"
         raise RuntimeError(f"{message}: a meta-gradient is computed in the forward pass and has no graph.")
+
+
+def _scaled(gradients: tuple[Tensor, ...], loss_bar: Tensor) -> tuple[Tensor, ...]:
+    if loss_bar.dim() == 0 and not _is_traced_or_batched(loss_bar):
+        return tuple(torch._foreach_mul(gradients, loss_bar))  # one launch on a GPU
+    return tuple(over_first_axes(loss_bar, gradient) * gradient for gradient in gradients)
 
 
 def _is_traced_or_batched(loss_bar: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""A step whose kernels are recorded once, as a CUDA graph, and replayed: the host takes no time between them."""
+"""A learner's step, recorded as a CUDA graph for everything that it depends on beside its tensors' values."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,15 +8,14 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from metalearn._tree import tree_flatten, tree_leaves, tree_map
+from metalearn._recording import Recording
+from metalearn._tree import tree_flatten
 from metalearn._walk import modules_of
 
 NOTE = (
     "This learner's meta-step cannot be recorded as a CUDA graph: what is named above waits for the GPU or copies from"
     " the host. Run it without: learner.set_batching(cuda_graph=False)."
 )
-WARM_UPS = 2
-"""Runs before the recording, in which libraries allocate and choose, and a compiled function is compiled."""
 
 
 class Recorded:
@@ -32,67 +31,51 @@ class Recorded:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
-        self._recordings: dict[Any, tuple[Any, Any, Any, Recording]] = {}
+        self._recordings: dict[Any, tuple[Any, Recording]] = {}
 
     def __call__(self, learner: Any, *args: Any) -> Any:
         """Return what the function returns, in memory of its own."""
-        modules = list(modules_of(learner))
-        kind = _kind(args), learner.device, _precision(), *((type(module), module.training) for module in modules)
-        problem, estimator, places = learner.problem, learner.estimator, _places_of_constants(modules)
-        of_problem, of_estimator, of_places, recording = self._recordings.get(kind, (None, None, None, None))
-        if recording is None or of_problem is not problem or of_estimator is not estimator or of_places != places:
+        tensors: list[Tensor] = []
+        kinds, modes, places = _read(args, tensors), [], []
+        for module in modules_of(learner):
+            modes.append((type(module), module.training))
+            places += _places_of_constants(module)
+        key = kinds, learner.device, *_precision(), *modes
+        now = learner.problem, learner.estimator, places
+        then, recording = self._recordings.get(key, (None, None))
+        if recording is None or not _are_same(then, now):
             recording = None
-            self._recordings.pop(kind, None)  # so that its memory is free before the next one takes its own
-            recording = Recording(partial(self._function, learner), args, learner.device)
-            self._recordings[kind] = problem, estimator, places, recording
-        return recording(args)
+            self._recordings.pop(key, None)  # so that its memory is free before the next one takes its own
+            recording = _record(partial(self._function, learner), args, learner.device)
+            self._recordings[key] = now, recording
+        return recording(tensors)
 
 
-class Recording:
-    """The function's kernels, between fixed places for what goes in and what comes out."""
-
-    def __init__(self, function: Callable[..., Any], args: Any, device: torch.device) -> None:
-        self._device = device
-        inputs = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, args)
-        self._inputs = _tensors(inputs)
-        with torch.cuda.device(device):
-            here, side = torch.cuda.current_stream(), torch.cuda.Stream()
-            side.wait_stream(here)
-            with torch.cuda.stream(side):
-                for _ in range(WARM_UPS):
-                    function(*inputs)
-            here.wait_stream(side)
-            self._graph = torch.cuda.CUDAGraph()
-            generator = torch.cuda.default_generators[torch.cuda.current_device()]
-            before = generator.clone_state()
-            try:
-                with torch.cuda.stream(here), torch.cuda.graph(self._graph, stream=side):
-                    self._outputs = function(*inputs)
-            except RuntimeError as error:
-                generator.graphsafe_set_state(before)  # for PyTorch leaves it waiting for the end of the recording
-                if not isinstance(error, torch.OutOfMemoryError):
-                    error.add_note(NOTE)
-                raise
-
-    def __call__(self, args: Any) -> Any:
-        with torch.cuda.device(self._device):
-            _copy(self._inputs, _tensors(args))
-            self._graph.replay()
-            copies = tree_map(torch.empty_like, self._outputs)  # the next replay overwrites the outputs
-            _copy(tree_leaves(copies), tree_leaves(self._outputs))
-        return copies
+def _record(function: Callable[..., Any], args: Any, device: torch.device) -> Recording:
+    try:
+        return Recording(function, args, device)
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError):
+            error.add_note(NOTE)
+        raise
 
 
-def _kind(tree: Any) -> Any:
-    """Return a tree's structure, its tensors' shapes and dtypes, and its other leaves."""
+def _are_same(then: Any, now: Any) -> bool:
+    """Return whether these are the same problem and estimator, with constants in the same places."""
+    return then[0] is now[0] and then[1] is now[1] and then[2] == now[2]
+
+
+def _read(tree: Any, tensors: list[Tensor]) -> Any:
+    """Return a tree's structure, its tensors' shapes and dtypes, and its other leaves; collect its tensors."""
     if isinstance(tree, Tensor):
+        tensors.append(tree)
         return tree.shape, tree.dtype
     if type(tree) is dict:
-        return tuple((name, _kind(part)) for name, part in tree.items())
+        return tuple([(name, _read(part, tensors)) for name, part in tree.items()])
     if isinstance(tree, tuple):
-        return type(tree), *map(_kind, tree)
+        return type(tree), *[_read(part, tensors) for part in tree]
     leaves, structure = tree_flatten(tree)
-    return tree if structure.is_leaf() else (structure, *map(_kind, leaves))
+    return tree if structure.is_leaf() else (structure, *[_read(leaf, tensors) for leaf in leaves])
 
 
 def _precision() -> tuple[Any, ...]:
@@ -102,22 +85,7 @@ def _precision() -> tuple[Any, ...]:
     return *autocast, *tf32, torch.are_deterministic_algorithms_enabled()
 
 
-def _places_of_constants(modules: list[nn.Module]) -> tuple[int, ...]:
-    """Return where the parameters and buffers are that are read beside the arguments."""
-    tensors = (tensor for module in modules for tensor in (*module._parameters.values(), *module._buffers.values()))
-    return tuple(tensor.data_ptr() for tensor in tensors if tensor is not None and not tensor.requires_grad)
-
-
-def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
-
-
-def _copy(to: list[Tensor], of: list[Tensor]) -> None:
-    """Copy tensors, in one launch for each dtype."""
-    by_dtype: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
-    for target, source in zip(to, of, strict=True):
-        targets, sources = by_dtype.setdefault(target.dtype, ([], []))
-        targets.append(target)
-        sources.append(source)
-    for targets, sources in by_dtype.values():
-        torch._foreach_copy_(targets, sources)
+def _places_of_constants(module: nn.Module) -> list[int]:
+    """Return where a module's own parameters and buffers are that are read beside the arguments."""
+    tensors = (*module._parameters.values(), *module._buffers.values())
+    return [tensor.data_ptr() for tensor in tensors if tensor is not None and not tensor.requires_grad]

@@ -1,0 +1,81 @@
+"""Tasks drawn by replaying what a GPU did for the first of them."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from metalearn._checks import check_kind, invalid
+from metalearn._recording import Recording
+from metalearn._tree import tree_leaves
+from metalearn.data._episodes import TaskDistribution
+from metalearn.types import Episode
+
+
+@dataclass(frozen=True)
+class CudaGraph(TaskDistribution):
+    """The tasks of another distribution, drawn on a GPU by one launch of all kernels in place of one for each.
+
+    The first draw of every size is recorded as a CUDA graph, and later ones replay it with new numbers of PyTorch's
+    generator of that GPU: the same tasks that the distribution would draw. What it does on the host, such as drawing
+    with NumPy, happens at the first draw alone, so it must be made of PyTorch's operations; of `metalearn.data` all
+    are, and so are its augmentations. With a generator of your own, tasks are drawn without a recording.
+
+    Args:
+        tasks: The other distribution; images of it are on the GPU.
+
+    Raises:
+        TypeError: If `tasks` is no task distribution.
+        ValueError: If its images are on the CPU; when it is drawn from, if the tasks would not be on a GPU.
+
+    >>> from metalearn import data
+    >>> CudaGraph(data.Sinusoid(5, 5)).sample(3, device="cuda").support.x.shape  # doctest: +SKIP
+    torch.Size([3, 5, 1])
+    """
+
+    tasks: TaskDistribution
+    _recordings: dict[Any, Recording] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        what, example = "CudaGraph's tasks", "data.EpisodeSampler(classes.to('cuda'), 5, 1, 15), say"
+        check_kind(what, self.tasks, TaskDistribution, "a task distribution", example)
+        if self.source_device is not None and self.source_device.type != "cuda":
+            raise ValueError(invalid("CudaGraph's images", "be on a GPU", self.source_device, f"Pass {example}."))
+
+    @property
+    def source_device(self) -> torch.device | None:
+        """Where the other distribution draws from."""
+        return self.tasks.source_device
+
+    def draw(self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None) -> Episode:
+        """Replay the drawing of so many tasks."""
+        if generator is not None:
+            return self.tasks.draw(num_tasks, generator, device)
+        device = device or self.source_device or torch.get_default_device()
+        if device.type != "cuda":
+            raise ValueError(invalid("tasks of a CudaGraph", "go to a GPU", device, "Pass sample(4, device='cuda')."))
+        key = num_tasks, device, torch.get_default_dtype()
+        if key not in self._recordings:
+            self._recordings[key] = self._record(num_tasks, device)
+        episodes: Episode = self._recordings[key](())
+        return episodes
+
+    def _record(self, num_tasks: int, device: torch.device) -> Recording:
+        def draw() -> Episode:
+            episodes = self.tasks.draw(num_tasks, None, device)
+            places = {leaf.device.type for leaf in tree_leaves(episodes)}
+            if places != {"cuda"}:  # a replay would return these same numbers
+                fix = "Draw on the device that draw is told, or without CudaGraph."
+                what = f"draw of {type(self.tasks).__name__}"
+                raise ValueError(invalid(what, "return tensors on the GPU", " and ".join(sorted(places)), fix))
+            return episodes
+
+        try:
+            return Recording(draw, (), device)
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError):
+                error.add_note("Drawing these tasks waits for the GPU or copies from the host: draw without CudaGraph.")
+            raise
+
+    def __reduce__(self) -> Any:
+        return CudaGraph, (self.tasks,)  # a recording is of this process alone
