@@ -89,7 +89,8 @@ def omniglot(arguments: argparse.Namespace) -> None:
     learner = outer.MAML(model, F.cross_entropy, rule, num_steps=1, cuda_graph=arguments.device == "cuda")
     optimizer = torch.optim.Adam(learner.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, arguments.iterations)
-    history = fit(learner, train, optimizer, arguments.iterations, meta_batch_size=8, scheduler=schedule)
+    tasks = data.CudaGraph(train) if arguments.device == "cuda" else train
+    history = fit(learner, tasks, optimizer, arguments.iterations, meta_batch_size=8, scheduler=schedule)
     print(f"trained for {history.seconds:.0f} s on {arguments.device}")
 
     options = {"num_tasks": arguments.tasks, "metrics": {"accuracy": functional.accuracy}}

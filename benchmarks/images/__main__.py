@@ -47,7 +47,7 @@ class Run:
         """Train, and return the time, the iterations, the curve and the accuracies."""
         torch.manual_seed(self.arguments.seed)
         tasks = self.problem.sampler(self.images["train"], self.method.shots)
-        batches = {
+        batches: dict[str, data.TaskDistribution] = {
             "episodes": tasks,
             "training sets": data.SupportAsQuery(tasks),
             "mini-batches": data.MiniBatches(self.images["train"], 16),
@@ -57,6 +57,8 @@ class Run:
         model = self.problem.network(self.method, num_classes, self.arguments.statistics, self.arguments.filters)
         learner = self.method.build(model).to(self.arguments.device)
         learner.set_batching(compile=self.arguments.compile, cuda_graph=self.arguments.cuda_graph)
+        if self.arguments.cuda_graph:
+            batches = {name: data.CudaGraph(of_name) for name, of_name in batches.items()}
         trained: dict[str, Any] = {"seconds": 0, "iterations": 0, "curve": []}
         if self.method.sees in batches:
             size = 1 if flat else self.arguments.meta_batch_size
@@ -68,7 +70,8 @@ class Run:
 
     def train(self, learner: outer.MetaLearner, batches: data.TaskDistribution, size: int) -> dict[str, Any]:
         """Train until the time is over, and look at the validation classes now and then."""
-        optimizer = self.method.optimizer(learner.parameters(), lr=self.method.lr)  # type: ignore[call-arg]
+        fused = self.arguments.device != "cpu"
+        optimizer = self.method.optimizer(learner.parameters(), lr=self.method.lr, fused=fused)  # type: ignore[call-arg]
         budget, seconds, iterations = 60 * self.arguments.budget, 0.0, 0
         curve: list[tuple[int, int, float]] = []
         learner(batches.sample(size, device=learner.device))  # the checks of a first call

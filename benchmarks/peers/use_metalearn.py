@@ -29,7 +29,8 @@ class Own(torch.nn.Module):
 def build(workload: Workload, arrays: Arrays, variant: str, device: str) -> System:
     if workload.method == "sample":
         images = torch.randint(0, 256, (1000, 20, 28, 28), dtype=torch.uint8)
-        distribution = data.EpisodeSampler(data.ClassImages(images).to(device), 5, 1, workload.query // 5)
+        distribution: Any = data.EpisodeSampler(data.ClassImages(images).to(device), 5, 1, workload.query // 5)
+        distribution = data.CudaGraph(distribution) if variant == "CUDA graph" else distribution
         return System(lambda: wait(distribution.sample(workload.num_tasks, device=device), device), list, int)
     episodes = tasks(arrays, device)
     given = Episode(Batch(episodes.support_x, episodes.support_y), Batch(episodes.query_x, episodes.query_y))
