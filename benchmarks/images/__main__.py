@@ -127,7 +127,7 @@ def show(
     heads = [name, *columns, "the paper, full length", "iterations", "time", "batch statistics"]
     lines = []
     for row, method in PROBLEMS[name].methods.items():
-        paper = method.paper.get(name, "")
+        paper = method.paper.get(name.removesuffix("_shuffled"), "")
         if row not in results:
             lines.append([row, *("not run" for _ in columns), paper, "", "", ""])
             continue

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.images import _depths
 from benchmarks.images._methods import METHODS, Method, methods
 from metalearn import data, models
@@ -43,6 +45,14 @@ def omniglot(folder: Path) -> dict[str, data.ClassImages]:
     return {"train": train.rotated(), "val": val, "test": test}
 
 
+def omniglot_shuffled(folder: Path) -> dict[str, data.ClassImages]:
+    """Return 1,100, 100 and 423 characters of all alphabets, in every rotation, as MAML's code does."""
+    characters = data.ClassImages.from_npz(folder / "omniglot.npz")
+    names = np.random.default_rng(0).permutation(characters.class_names).tolist()
+    parts = {"train": names[:1100], "val": names[1100:1200], "test": names[1200:]}
+    return {split: characters.select(part).rotated() for split, part in parts.items()}
+
+
 def cifar_fs(folder: Path) -> dict[str, data.ClassImages]:
     """Return CIFAR-FS' training and validation classes, and Caltech-101 as another domain; the test classes rest."""
     path = folder / "cifar_fs_train_val.npz"
@@ -54,6 +64,7 @@ GREY = {"in_channels": 1, "num_filters": 32}
 COLOUR = {"in_channels": 3, "num_filters": 32, "image_size": 32, "downsample": "max_pool"}
 PROBLEMS = {
     "omniglot_5w1s": Problem(omniglot, {"n_way": 5, "k_shot": 1, "num_query": 5}, GREY, METHODS),
+    "omniglot_5w1s_shuffled": Problem(omniglot_shuffled, {"n_way": 5, "k_shot": 1, "num_query": 5}, GREY, METHODS),
     "omniglot_5w5s": Problem(omniglot, {"n_way": 5, "k_shot": 5, "num_query": 5}, GREY, METHODS),
     "omniglot_10w5s": Problem(
         omniglot, {"n_way": 10, "k_shot": 5, "num_query": 5}, {"in_channels": 1, "num_filters": 64}, _depths.OMNIGLOT
