@@ -1,6 +1,7 @@
 """Layers for many tasks at once: what takes the place of `vmap` for models whose layers are all known."""
 
 from metalearn._layers._criteria import known_losses
+from metalearn._layers._memory import Memory
 from metalearn._layers._sequence import Layers
 
-__all__ = ["Layers", "known_losses"]
+__all__ = ["Layers", "Memory", "known_losses"]

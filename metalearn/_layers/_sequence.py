@@ -1,7 +1,8 @@
 """A model that is a sequence of known layers, as a function of its parameters for one task or for all at once."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,10 +13,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from metalearn._layers._convolution import convolve
 from metalearn._layers._fold import Geometry, fold, unfold
+from metalearn._layers._memory import Memory
 from metalearn._layers._normalisation import normalise
 from metalearn._walk import each_module
 from metalearn.models._batch_norm import BatchNorm
 
+OWN = ("weight", "bias")
 Compute = Callable[[Any, Any, Any, Tensor, bool], Tensor]
 """From a layer, its weight and bias, its input, and whether this is of all tasks, to its output.
 
@@ -68,18 +71,42 @@ class Layers:
             and not any(getattr(nn.modules.module, f"_global{hooks}") for hooks in HOOKS)
         )
 
-    def __call__(self, tensors: dict[str, Tensor], x: Tensor, of_tasks: bool) -> Tensor:
+    def __call__(
+        self,
+        tensors: dict[str, Tensor],
+        x: Tensor,
+        of_tasks: bool,
+        fast: Container[str] = (),
+        memory: Memory | None = None,
+    ) -> Tensor:
         """Return the model's output.
 
         Args:
             tensors: What takes the place of parameters of these names.
             x: Inputs `[n, ...]`, or `[num_tasks, n, ...]` of all tasks.
             of_tasks: Whether inputs, outputs, and tensors that not all tasks share have a leading task axis.
+            fast: Names of the parameters that an inner loop changes.
+            memory: Of what the layers before those made of their inputs at the last call.
         """
-        for compute, layer, prefix in self.steps:
-            weight, bias = (tensors.get(prefix + own, getattr(layer, own, None)) for own in ("weight", "bias"))
-            x = compute(layer, weight, bias, x, of_tasks)
-        return x
+        weights: list[Any] = [
+            [tensors.get(prefix + own, getattr(layer, own, None)) for own in OWN] for _, layer, prefix in self.steps
+        ]
+
+        def through(x: Tensor, first: int, last: int) -> Tensor:
+            for (compute, layer, _), own in zip(self.steps[first:last], weights[first:last], strict=True):
+                x = compute(layer, own[0], own[1], x, of_tasks)
+            return x
+
+        count = 0 if memory is None else self._num_before(fast)
+        if memory is not None and count:
+            inputs = [x, *(tensor for own in weights[:count] for tensor in own if tensor is not None)]
+            x = memory.recall(inputs, partial(through, x, 0, count))
+        return through(x, count, len(self.steps))
+
+    def _num_before(self, fast: Container[str]) -> int:
+        """Return the number of layers before the first with a fast parameter."""
+        are_fast = (any(prefix + own in fast for own in OWN) for _, _, prefix in self.steps)
+        return next((index for index, is_fast in enumerate(are_fast) if is_fast), len(self.steps))
 
 
 def _in_order(module: nn.Module, prefix: str) -> Iterator[tuple[nn.Module, str]]:

@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from metalearn._checks import check_count, check_function, check_kind
 from metalearn._derivatives import in_transform
-from metalearn._layers import Layers
+from metalearn._layers import Layers, Memory
 from metalearn._modules import below, call_model, predict
 from metalearn._tree import tree_leaves, tree_map
 from metalearn.models._batch_norm import Norms
@@ -65,7 +65,9 @@ class ModelLoss:
             output = predict(self.model, tensors, self.norms, episode.query, episode.support)
         return self.judge(output, episode.query, shared)
 
-    def by_layers(self, params: Params, shared: Params, batch: Batch, *, of_tasks: bool = False) -> Tensor | None:
+    def by_layers(
+        self, params: Params, shared: Params, batch: Batch, *, of_tasks: bool = False, memory: Memory | None = None
+    ) -> Tensor | None:
         """Return the model's output if its layers are known and it depends on parameters and `x` alone, or else None.
 
         Args:
@@ -73,12 +75,13 @@ class ModelLoss:
             shared: The others.
             batch: What the output is for.
             of_tasks: Whether the batch is of all tasks, and so are parameters with an axis more than the model's.
+            memory: Of what the layers without fast parameters made of their inputs at the last call.
         """
         if self.layers is None or tree_leaves(batch.weight) or in_transform():
             return None
         if not self.layers.take(batch.x, of_tasks):
             return None
-        return self.layers(self.model_tensors(params, shared), batch.x, of_tasks)
+        return self.layers(self.model_tensors(params, shared), batch.x, of_tasks, params, memory)
 
     def part(self, batch: Batch, step: int, axis: int = 0) -> Batch:
         """Return the examples, along an axis, that step t sees."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from metalearn._derivatives import in_transform
-from metalearn._layers import known_losses
+from metalearn._layers import Memory, known_losses
 from metalearn._tasks import map_tasks, vmap_tasks
 from metalearn._tree import over_first_axes, tree_leaves, tree_map
 from metalearn.functional import ModelLoss, OnQuery, OnSupport
@@ -146,10 +146,12 @@ def _of_all_tasks(problem: Problem, shared_too: bool) -> Problem:
 
 
 def _over_tasks(loss: Callable[..., Tensor], shared_too: bool) -> Callable[..., Tensor]:
+    memory = Memory()  # for as long as this estimate takes
+
     def losses(params: Params, shared: Params, episodes: Episode, *step: int) -> Any:
         if isinstance(loss, OnSupport | OnQuery):
             batch = loss.batch(episodes, *step)
-            outputs = loss.loss.by_layers(params, shared, batch, of_tasks=True)
+            outputs = loss.loss.by_layers(params, shared, batch, of_tasks=True, memory=memory)
             if outputs is not None:
                 return _judged(loss.loss, outputs, batch, shared, shared_too)
         if shared_too:

@@ -6,7 +6,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from metalearn import inner, models, outer
-from metalearn._layers import Layers
+from metalearn._layers import Layers, _sequence
+from metalearn._layers._convolution import convolve
 from metalearn.types import Batch, Episode
 
 
@@ -75,6 +76,34 @@ class TestIsWhatVmapComputes:
             for wrap in (nn.Sequential, Unknown)
         )
         torch.testing.assert_close(known, unknown, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "support"),
+    [
+        (outer.Unrolled(), 1),
+        (outer.Unrolled(order=1), 1),
+        (outer.Unrolled(multi_step=outer.MultiStep()), 1),
+        (outer.Stepwise(), 1 + 3),
+    ],
+    ids=str,
+)
+def test_what_does_not_adapt_is_computed_once(estimator, support, monkeypatch):
+    seen = []
+    monkeypatch.setattr(_sequence, "convolve", lambda x, *rest: seen.append(len(x)) or convolve(x, *rest))
+    model = models.conv4(1, 3, num_filters=4, image_size=28).double()
+    learner = outer.ANIL(model, F.cross_entropy, inner.SGD(0.3), num_steps=3, estimator=estimator)
+    tasks = episodes((1, 28, 28))
+    learner.estimate(tasks)  # the checks of a first call
+    seen.clear()
+    learner.estimate(tasks)
+    assert [seen.count(3 * 4), seen.count(3 * 6)] == [4 * support, 4]  # four convolutions of all tasks' images
+
+
+def test_every_part_of_a_support_set_is_computed():
+    options = {"fast": "*head.*", "support_batches": 2}
+    known, unknown = (gradients(wrap(built("conv4")), (1, 28, 28), **options) for wrap in (nn.Sequential, Unknown))
+    torch.testing.assert_close(known, unknown, rtol=1e-11, atol=1e-13)
 
 
 @pytest.mark.parametrize("name", MODELS)
