@@ -12,7 +12,7 @@ from torch import Tensor
 from metalearn._checks import as_device, check_index, invalid
 from metalearn._computable import computable
 from metalearn._modules import below, call_model, predict, set_tensor
-from metalearn._tasks import map_in_chunks, num_tasks, take
+from metalearn._tasks import map_tasks, num_tasks, over_chunks, take
 from metalearn._tree import tree_leaves, tree_map
 from metalearn.models._batch_norm import Norms
 from metalearn.models._batch_statistics import freeze_at_support
@@ -157,13 +157,7 @@ class Adapted:
             TypeError: If this does not come from a learner.
             ValueError: If the inputs are not of as many tasks.
         """
-        model, shared = self._of_learner(self.model), below("model", self.shared)
-        norms, query = Norms.of(model), x if isinstance(x, Batch) else Batch(x)
-
-        def call(params: Params, support: Batch, query: Batch) -> Any:
-            return predict(model, {**params, **shared}, norms, query, support)
-
-        return self._map(call, "inputs", x, (self.params, self.support, query))
+        return self._outputs("inputs", x)
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the query loss of each task's adapted model on its batch, `[num_tasks]`.
@@ -180,6 +174,8 @@ class Adapted:
         def loss(params: Params, support: Batch, query: Batch) -> Tensor:
             return query_loss(params, self.shared, Episode(support, query))
 
+        if self._model_loss is not None:
+            return self.judged(self._outputs("batch", batch), batch)
         return self._map(loss, "batch", batch, (self.params, self.support, batch))
 
     def judged(self, outputs: Any, batch: Batch) -> Tensor:
@@ -187,23 +183,58 @@ class Adapted:
 
         A loss of the user's own, which does not tell outputs from their judgement, is computed anew.
         """
-        judge = getattr(getattr(self.query_loss, "loss", None), "judge", None)
-        if judge is None:
+        if self._model_loss is None:
             return self.loss(batch)
 
         def loss(outputs: Any, batch: Batch) -> Tensor:
-            return judge(outputs, batch, self.shared)
+            judged: Tensor = self._model_loss.judge(outputs, batch, self.shared)
+            return judged
 
         return self._map(loss, "batch", batch, (outputs, batch))
 
-    def _map(self, function: Callable[..., Any], what: str, data: PyTree, per_task: tuple[Any, ...]) -> Any:
+    def _outputs(self, what: str, x: PyTree) -> Any:
+        """Return the adapted models' outputs for inputs that errors call by this name."""
+        model, shared = self._of_learner(self.model), below("model", self.shared)
+        norms, query = Norms.of(model), x if isinstance(x, Batch) else Batch(x)
+
+        def call(params: Params, support: Batch, query: Batch) -> Any:
+            return predict(model, {**params, **shared}, norms, query, support)
+
+        def call_all(params: Params, support: Batch, query: Batch) -> Any:
+            """Return the outputs of all tasks without vmap, if the model's layers are known, or else None."""
+            if self.batching == "loop" or self._model_loss is None:
+                return None
+            return self._model_loss.by_layers(params, self.shared, query, of_tasks=True)
+
+        return self._map(call, what, x, (self.params, self.support, query), call_all)
+
+    @property
+    def _model_loss(self) -> Any:
+        """The query loss as a `ModelLoss` of the model; None of a loss of the user's own."""
+        loss = getattr(self.query_loss, "loss", None)
+        return loss if getattr(loss, "model", None) is self.model else None
+
+    def _map(
+        self,
+        function: Callable[..., Any],
+        what: str,
+        data: PyTree,
+        per_task: tuple[Any, ...],
+        of_all: Callable[..., Any] = lambda *part: None,
+    ) -> Any:
+        """Return a function's results of every task, or what `of_all` returns of all of them if it is not None."""
         lengths = {len(leaf) if isinstance(leaf, Tensor) and leaf.dim() else None for leaf in tree_leaves(data)}
         if lengths != {len(self)}:
             fix = "Pass those of the tasks that were adapted to: adapted(episodes.query.x)."
             got = [tuple(leaf.shape) if isinstance(leaf, Tensor) else leaf for leaf in tree_leaves(data)]
             raise ValueError(invalid(what, f"be tensors with a leading axis of {len(self)} tasks", got, fix))
+
+        def chunk(*part: Any) -> Any:
+            results = of_all(*part)
+            return (), map_tasks(function, part, self.batching) if results is None else results
+
         with torch.no_grad(), computable(f"the adapted models' {what}", data):
-            return map_in_chunks(function, per_task, self.batching, self.chunk_size)
+            return over_chunks(chunk, per_task, self.chunk_size)[1]
 
     def _of_learner(self, part: T | None) -> T:
         if part is None:

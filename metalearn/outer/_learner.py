@@ -11,7 +11,7 @@ from torch import Tensor
 from metalearn._checks import check_count
 from metalearn._derivatives import outside_inference_mode
 from metalearn._modules import TensorTree, get_tensor, set_tensor, tie
-from metalearn._tasks import map_in_chunks, over_chunks, take
+from metalearn._tasks import over_chunks, take
 from metalearn._tree import tree_detach, tree_leaves, tree_map
 from metalearn.functional import ModelLoss, ModuleLoss, OnQuery, OnSupport, draw_keys
 from metalearn.inner import UpdateRule
@@ -316,9 +316,7 @@ class MetaLearner(nn.Module):
     def _losses(self, episodes: Episode, keys: Tensor | None) -> Tensor:
         """Return every task's query loss after adaptation, without a gradient."""
         keys = self._gate.episodes(self, episodes, keys)
-        with torch.no_grad():
-            loss = partial(self._loss, tree_detach(self.meta))
-            return map_in_chunks(loss, (episodes, keys), self.batching, self.chunk_size)
+        return self.adapt(episodes.support, keys=keys).loss(episodes.query)
 
     def _track(self, episodes: Episode, keys: Tensor | None) -> None:
         """Let the running statistics of the inner steps follow the first task."""

@@ -1,13 +1,15 @@
 import copy
+import dataclasses
 
 import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from metalearn import inner, models, outer
+from metalearn import _tasks, functional, inner, models, outer
 from metalearn._layers import Layers, _sequence
 from metalearn._layers._convolution import convolve
+from metalearn._tasks import take
 from metalearn.types import Batch, Episode
 
 
@@ -104,6 +106,36 @@ def test_every_part_of_a_support_set_is_computed():
     options = {"fast": "*head.*", "support_batches": 2}
     known, unknown = (gradients(wrap(built("conv4")), (1, 28, 28), **options) for wrap in (nn.Sequential, Unknown))
     torch.testing.assert_close(known, unknown, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("batching", [{}, {"batching": "loop"}, {"chunk_size": 2}], ids=str)
+def test_adapted_models(name, batching):
+    tasks, results = episodes(MODELS[name][1]), []
+    for wrap in (nn.Sequential, Unknown):
+        learner = outer.MAML(wrap(built(name)), F.cross_entropy, inner.SGD(0.3), num_steps=2, **batching)
+        adapted = learner.adapt(tasks.support)
+        with torch.no_grad():
+            results.append((adapted(tasks.query), adapted.loss(tasks.query), learner(tasks)))
+    torch.testing.assert_close(*results, rtol=1e-11, atol=1e-13)
+
+
+def test_adapted_models_do_without_vmap(monkeypatch):
+    learner = outer.MAML(models.mlp(1, [5], 3).double(), F.cross_entropy, inner.SGD(0.1), num_steps=2)
+    tasks = episodes((1,))
+    adapted = learner.adapt(tasks.support)
+    monkeypatch.setattr(_tasks, "vmap_tasks", None)
+    assert adapted(tasks.query).shape == (3, 6, 3)
+
+
+def test_a_query_loss_of_another_model_is_that_models():
+    model, other = (nn.Sequential(nn.Linear(1, 5), act, nn.Linear(5, 3)).double() for act in (nn.ReLU(), nn.Tanh()))
+    learner = outer.MAML(model, F.cross_entropy, inner.SGD(0.1), num_steps=1)
+    tasks, query_loss = episodes((1,)), functional.OnQuery(functional.ModelLoss(other, F.cross_entropy))
+    adapted = dataclasses.replace(learner.adapt(tasks.support), query_loss=query_loss)
+    expected = torch.stack([query_loss(*take((adapted.params, {}, tasks), task)) for task in range(3)])
+    torch.testing.assert_close(adapted.loss(tasks.query), expected)
+    torch.testing.assert_close(adapted.judged(adapted(tasks.query), tasks.query), expected)
 
 
 @pytest.mark.parametrize("name", MODELS)
