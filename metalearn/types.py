@@ -204,7 +204,7 @@ class Adapted:
             """Return the outputs of all tasks without vmap, if the model's layers are known, or else None."""
             if self.batching == "loop" or self._model_loss is None:
                 return None
-            return self._model_loss.by_layers(params, self.shared, query, of_tasks=True)
+            return self._model_loss.by_layers(params, self.shared, query, support=support, of_tasks=True)
 
         return self._map(call, what, x, (self.params, self.support, query), call_all)
 

@@ -2,6 +2,6 @@
 
 from metalearn._layers._criteria import known_losses
 from metalearn._layers._memory import Memory
-from metalearn._layers._sequence import Layers
+from metalearn._layers._sequence import Inputs, Layers
 
-__all__ = ["Layers", "Memory", "known_losses"]
+__all__ = ["Inputs", "Layers", "Memory", "known_losses"]

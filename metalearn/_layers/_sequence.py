@@ -3,7 +3,7 @@
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn as nn
@@ -16,14 +16,27 @@ from metalearn._layers._fold import Geometry, fold, unfold
 from metalearn._layers._memory import Memory
 from metalearn._layers._normalisation import normalise
 from metalearn._walk import each_module
-from metalearn.models._batch_norm import BatchNorm
+from metalearn.models._batch_norm import BatchNorm, SupportNorm
 
 OWN = ("weight", "bias")
-Compute = Callable[[Any, Any, Any, Tensor, bool], Tensor]
-"""From a layer, its weight and bias, its input, and whether this is of all tasks, to its output.
 
-Then all tensors have a leading task axis, but for weights and biases that all tasks share.
-"""
+
+class Inputs(NamedTuple):
+    """What the inputs of a layer are.
+
+    Attributes:
+        of_tasks: Whether they are of all tasks. Then all tensors have a leading task axis, but for weights and biases
+            that all tasks share.
+        num_support: Number of first examples that are the support set, by which others may be normalised; None if all
+            of them count.
+    """
+
+    of_tasks: bool
+    num_support: int | None = None
+
+
+Compute = Callable[[Any, Any, Any, Tensor, Inputs], Tensor]
+"""From a layer, its weight and bias, its input and what that is, to its output."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +88,7 @@ class Layers:
         self,
         tensors: dict[str, Tensor],
         x: Tensor,
-        of_tasks: bool,
+        inputs: Inputs,
         fast: Container[str] = (),
         memory: Memory | None = None,
     ) -> Tensor:
@@ -84,7 +97,7 @@ class Layers:
         Args:
             tensors: What takes the place of parameters of these names.
             x: Inputs `[n, ...]`, or `[num_tasks, n, ...]` of all tasks.
-            of_tasks: Whether inputs, outputs, and tensors that not all tasks share have a leading task axis.
+            inputs: Which of these, and which examples are the support set.
             fast: Names of the parameters that an inner loop changes.
             memory: Of what the layers before those made of their inputs at the last call.
         """
@@ -94,13 +107,13 @@ class Layers:
 
         def through(x: Tensor, first: int, last: int) -> Tensor:
             for (compute, layer, _), own in zip(self.steps[first:last], weights[first:last], strict=True):
-                x = compute(layer, own[0], own[1], x, of_tasks)
+                x = compute(layer, own[0], own[1], x, inputs)
             return x
 
         count = 0 if memory is None else self._num_before(fast)
         if memory is not None and count:
-            inputs = [x, *(tensor for own in weights[:count] for tensor in own if tensor is not None)]
-            x = memory.recall(inputs, partial(through, x, 0, count))
+            read = [x, *(tensor for own in weights[:count] for tensor in own if tensor is not None)]
+            x = memory.recall(read, partial(through, x, 0, count))
         return through(x, count, len(self.steps))
 
     def _num_before(self, fast: Container[str]) -> int:
@@ -123,7 +136,7 @@ def _is_changed(module: nn.Module) -> bool:
     return "forward" in own or any(own[hooks] for hooks in HOOKS)
 
 
-def _linear(layer: Any, weight: Any, bias: Any, x: Tensor, of_tasks: bool) -> Tensor:
+def _linear(layer: Any, weight: Any, bias: Any, x: Tensor, inputs: Inputs) -> Tensor:
     if weight.dim() == 2:
         shared = bias is None or bias.dim() == 1
         y = F.linear(x, weight, bias if shared else None)
@@ -136,9 +149,9 @@ def _linear(layer: Any, weight: Any, bias: Any, x: Tensor, of_tasks: bool) -> Te
     return y if x.dim() == 3 else y.unflatten(1, x.shape[1:-1])
 
 
-def _convolution(layer: Any, weight: Any, bias: Any, x: Tensor, of_tasks: bool) -> Tensor:
+def _convolution(layer: Any, weight: Any, bias: Any, x: Tensor, inputs: Inputs) -> Tensor:
     geometry = Geometry(layer.stride, layer.padding, layer.dilation, layer.groups)
-    if not of_tasks:
+    if not inputs.of_tasks:
         return convolve(x, weight, bias, geometry)
     if weight.dim() == 4 and (bias is None or bias.dim() == 1):
         return convolve(x.flatten(0, 1), weight, bias, geometry).unflatten(0, x.shape[:2])
@@ -146,26 +159,38 @@ def _convolution(layer: Any, weight: Any, bias: Any, x: Tensor, of_tasks: bool) 
     return unfold(y, len(x))
 
 
-def _norm(layer: _BatchNorm, weight: Any, bias: Any, x: Tensor, of_tasks: bool) -> Tensor:
-    if not of_tasks:
+def _norm(layer: _BatchNorm, weight: Any, bias: Any, x: Tensor, inputs: Inputs) -> Tensor:
+    if not inputs.of_tasks:
         layer._check_input_dim(x)
         return normalise(x, weight, bias, layer.eps)
     return unfold(normalise(fold(x), _each(weight, 1, len(x)), _each(bias, 1, len(x)), layer.eps), len(x))
 
 
-def _pool(layer: nn.Module, weight: Any, bias: Any, x: Tensor, of_tasks: bool) -> Tensor:
-    return unfold(layer(fold(x)), len(x)) if of_tasks else layer(x)
+def _norm_by_support(layer: SupportNorm, weight: Any, bias: Any, x: Tensor, inputs: Inputs) -> Tensor:
+    if inputs.num_support is None:
+        return _norm(layer, weight, bias, x, inputs)
+    if inputs.of_tasks:
+        weight, bias = _each(weight, 1, len(x)), _each(bias, 1, len(x))
+        return unfold(_norm_by_support(layer, weight, bias, fold(x), inputs._replace(of_tasks=False)), len(x))
+    support, query = x.tensor_split([inputs.num_support])
+    precise = support.to(torch.promote_types(x.dtype, torch.float32))
+    var, mean = torch.var_mean(precise, [axis for axis in range(x.dim()) if axis != 1], correction=0)
+    return torch.cat([normalise(support, weight, bias, layer.eps), layer.scaled(query, mean, var, weight, bias)])
 
 
-def _mean(layer: nn.Module, weight: Any, bias: Any, x: Tensor, of_tasks: bool) -> Tensor:
+def _pool(layer: nn.Module, weight: Any, bias: Any, x: Tensor, inputs: Inputs) -> Tensor:
+    return unfold(layer(fold(x)), len(x)) if inputs.of_tasks else layer(x)
+
+
+def _mean(layer: nn.Module, weight: Any, bias: Any, x: Tensor, inputs: Inputs) -> Tensor:
     return x.mean((-2, -1), keepdim=True)
 
 
-def _flatten(layer: nn.Module, weight: Any, bias: Any, x: Tensor, of_tasks: bool) -> Tensor:
-    return x.flatten(1 + of_tasks)
+def _flatten(layer: nn.Module, weight: Any, bias: Any, x: Tensor, inputs: Inputs) -> Tensor:
+    return x.flatten(1 + inputs.of_tasks)
 
 
-def _elementwise(layer: nn.Module, weight: Any, bias: Any, x: Tensor, of_tasks: bool) -> Tensor:
+def _elementwise(layer: nn.Module, weight: Any, bias: Any, x: Tensor, inputs: Inputs) -> Tensor:
     return layer(x)
 
 
@@ -203,6 +228,7 @@ KNOWN: dict[type[nn.Module], tuple[Compute, Callable[[Any], bool] | None]] = {
     nn.AdaptiveAvgPool2d: (_mean, lambda layer: layer.output_size in (1, (1, 1), [1, 1])),
     nn.Flatten: (_flatten, lambda layer: (layer.start_dim, layer.end_dim) == (1, -1)),
     **dict.fromkeys(NORMS, (_norm, _is_by_batch)),
+    SupportNorm: (_norm_by_support, _is_by_batch),
     **dict.fromkeys(ELEMENTWISE, (_elementwise, None)),
 }
 """What computes layers of which class, and what must hold of a layer."""

@@ -4,13 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 import torch.nn as nn
 from torch import Tensor
 from torch.func import functional_call
 
 from metalearn._checks import check_count, check_function, check_kind
 from metalearn._derivatives import in_transform
-from metalearn._layers import Layers, Memory
+from metalearn._layers import Inputs, Layers, Memory
 from metalearn._modules import below, call_model, predict
 from metalearn._tree import tree_leaves, tree_map
 from metalearn.models._batch_norm import Norms
@@ -59,14 +60,21 @@ class ModelLoss:
 
     def on_query(self, params: Params, shared: Params, episode: Episode) -> Tensor:
         """Return the loss on the query set, which the support set may help to normalise."""
-        output = self.by_layers(params, shared, episode.query)
+        output = self.by_layers(params, shared, episode.query, support=episode.support)
         if output is None:
             tensors = self.model_tensors(params, shared)
             output = predict(self.model, tensors, self.norms, episode.query, episode.support)
         return self.judge(output, episode.query, shared)
 
     def by_layers(
-        self, params: Params, shared: Params, batch: Batch, *, of_tasks: bool = False, memory: Memory | None = None
+        self,
+        params: Params,
+        shared: Params,
+        batch: Batch,
+        *,
+        support: Batch | None = None,
+        of_tasks: bool = False,
+        memory: Memory | None = None,
     ) -> Tensor | None:
         """Return the model's output if its layers are known and it depends on parameters and `x` alone, or else None.
 
@@ -74,14 +82,24 @@ class ModelLoss:
             params: Fast parameters.
             shared: The others.
             batch: What the output is for.
+            support: The support set of a query batch, which layers may normalise it by.
             of_tasks: Whether the batch is of all tasks, and so are parameters with an axis more than the model's.
             memory: Of what the layers without fast parameters made of their inputs at the last call.
         """
-        if self.layers is None or tree_leaves(batch.weight) or in_transform():
+        weights = batch.weight, () if support is None else support.weight
+        if self.layers is None or tree_leaves(weights) or in_transform():
             return None
         if not self.layers.take(batch.x, of_tasks):
             return None
-        return self.layers(self.model_tensors(params, shared), batch.x, of_tasks, params, memory)
+        tensors = self.model_tensors(params, shared)
+        if support is None or not self.norms.by_support:
+            return self.layers(tensors, batch.x, Inputs(of_tasks), params, memory)
+        if not self.layers.take(support.x, of_tasks):
+            return None
+        axis = int(of_tasks)
+        both, num_support = torch.cat([support.x, batch.x], axis), support.x.shape[axis]
+        output = self.layers(tensors, both, Inputs(of_tasks, num_support), params, memory)
+        return output.narrow(axis, num_support, batch.x.shape[axis])
 
     def part(self, batch: Batch, step: int, axis: int = 0) -> Batch:
         """Return the examples, along an axis, that step t sees."""

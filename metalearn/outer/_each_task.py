@@ -151,7 +151,8 @@ def _over_tasks(loss: Callable[..., Tensor], shared_too: bool) -> Callable[..., 
     def losses(params: Params, shared: Params, episodes: Episode, *step: int) -> Any:
         if isinstance(loss, OnSupport | OnQuery):
             batch = loss.batch(episodes, *step)
-            outputs = loss.loss.by_layers(params, shared, batch, of_tasks=True, memory=memory)
+            support = episodes.support if isinstance(loss, OnQuery) else None
+            outputs = loss.loss.by_layers(params, shared, batch, support=support, of_tasks=True, memory=memory)
             if outputs is not None:
                 return _judged(loss.loss, outputs, batch, shared, shared_too)
         if shared_too:

@@ -7,7 +7,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from metalearn import _tasks, functional, inner, models, outer
-from metalearn._layers import Layers, _sequence
+from metalearn._layers import Inputs, Layers, _sequence
 from metalearn._layers._convolution import convolve
 from metalearn._tasks import take
 from metalearn.types import Batch, Episode
@@ -31,12 +31,26 @@ def convolutions():
     return models.use_batch_statistics(nn.Sequential(body, *more, head))
 
 
+def vectors_by_support():
+    layers = (
+        nn.Linear(4, 6),
+        nn.BatchNorm1d(6),
+        nn.GELU(),
+        nn.Linear(6, 6),
+        nn.BatchNorm1d(6, affine=False),
+        nn.Linear(6, 3),
+    )
+    return models.use_batch_statistics(nn.Sequential(*layers), "support")
+
+
 MODELS = {
     "mlp": (lambda: models.mlp(1, [6, 6], 3), (1,)),
     "norms of vectors": (lambda: nn.Sequential(nn.Linear(4, 6), models.BatchNorm(6), nn.GELU(), nn.Linear(6, 3)), (4,)),
     "conv4": (lambda: models.conv4(1, 3, num_filters=4, image_size=28), (1, 28, 28)),
     "conv4, pooled": (lambda: models.conv4(2, 3, num_filters=4, image_size=16, downsample="max_pool"), (2, 16, 16)),
     "convolutions": (convolutions, (2, 12, 12)),
+    "by support": (lambda: models.conv4(1, 3, num_filters=4, image_size=28, batch_statistics="support"), (1, 28, 28)),
+    "vectors by support": (vectors_by_support, (4,)),
 }
 FAST = {"weights alone": "*weight", "biases alone": "*bias", "the head": lambda name: name.endswith(LAST)}
 LAST = ("4.weight", "4.bias", "3.3.weight", "3.weight", "head.weight", "head.bias")
@@ -120,9 +134,10 @@ def test_adapted_models(name, batching):
     torch.testing.assert_close(*results, rtol=1e-11, atol=1e-13)
 
 
-def test_adapted_models_do_without_vmap(monkeypatch):
-    learner = outer.MAML(models.mlp(1, [5], 3).double(), F.cross_entropy, inner.SGD(0.1), num_steps=2)
-    tasks = episodes((1,))
+@pytest.mark.parametrize("name", ["mlp", "by support", "vectors by support"])
+def test_adapted_models_do_without_vmap(name, monkeypatch):
+    learner = outer.MAML(built(name), F.cross_entropy, inner.SGD(0.1), num_steps=2)
+    tasks = episodes(MODELS[name][1])
     adapted = learner.adapt(tasks.support)
     monkeypatch.setattr(_tasks, "vmap_tasks", None)
     assert adapted(tasks.query).shape == (3, 6, 3)
@@ -196,7 +211,7 @@ def test_known_are_sequences_of_known_layers_each_used_once():
         nn.Sequential(layer, layer),
         nn.Dropout(),
         nn.BatchNorm1d(3),
-        models.use_batch_statistics(nn.BatchNorm1d(3), "support"),
+        models.use_batch_statistics(nn.BatchNorm1d(3), "per_step", num_steps=1),
         nn.Conv2d(1, 2, 3, padding="same"),
         nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect"),
         nn.MaxPool2d(2, return_indices=True),
@@ -285,4 +300,4 @@ def test_linear_of_examples_of_any_shape(shape, bias, own_weight):
     tensors = {"weight": torch.randn(4, 3, 2)} if own_weight else {}
     tensors |= {"bias": torch.randn(4, 3)} if bias == "own" else {}
     expected = torch.func.vmap(lambda own, x: torch.func.functional_call(layer, own, (x,)))(tensors, x)
-    torch.testing.assert_close(Layers.of(layer)(tensors, x, of_tasks=True), expected)
+    torch.testing.assert_close(Layers.of(layer)(tensors, x, Inputs(of_tasks=True)), expected)
