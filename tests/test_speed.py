@@ -30,6 +30,7 @@ def systems(monkeypatch):
         (Workload("images", 2, 1, **SMALL_CONV4), ("autograd.grad loop", "Unrolled", "Stepwise", "Unrolled by vmap")),
         (Workload("LSTM", 2, 2, rule="lstm"), ("rule in a plain loop", "Unrolled", "Stepwise")),
         (Workload("TURTLE", 2, 2, rule="turtle"), ("rule in a plain loop", "Unrolled")),
+        (Workload("seeds", 2, 2), ("autograd.grad loop", "30 seeds")),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )

@@ -1,5 +1,6 @@
 """This library, from the environment that the driver runs in."""
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ from _worker import System, serve
 from _workload import Arrays, Workload
 
 from metalearn import data, inner, models, outer
+from metalearn._tree import tree_map
 from metalearn.types import Batch, Episode
 
 RULES = {"sgd": inner.SGD, "lstm": inner.LSTM, "turtle": inner.Turtle}
@@ -51,8 +53,18 @@ def build(workload: Workload, arrays: Arrays, variant: str, device: str) -> Syst
     ).to(device)
     if variant == "rule in a plain loop":
         return system(plain_loop(workload, learner, given), learner.parameters(), device)
+    if "30 seeds" in variant:
+        return seeds(learner, given, 30)
     measured = system(lambda: learner(given).backward(), learner.parameters(), device)
     return measured._replace(peak=int) if learner.cuda_graph else measured  # its memory was taken at the recording
+
+
+def seeds(learner: outer.MetaLearner, episodes: Episode, count: int) -> System:
+    """Return one step of many learners, each on as many tasks; the gradient is that of the first."""
+    replicas = outer.Replicas([copy.deepcopy(learner) for _ in range(count)])
+    tasks = tree_map(lambda leaf: leaf.repeat(count, *[1] * (leaf.dim() - 1)), episodes)
+    measured = system(lambda: replicas(tasks).sum().backward(), replicas.parameters(), str(learner.device))
+    return measured._replace(gradient=lambda: [of_all[0] for of_all in measured.gradient()])
 
 
 def estimator(workload: Workload, variant: str) -> Any:

@@ -20,6 +20,8 @@ SCRIPTS = {  # the system's name, its script in benchmarks/peers, and the varian
     "Unrolled, CUDA graph": ("use_metalearn", "Unrolled, CUDA graph"),
     "Stepwise, CUDA graph": ("use_metalearn", "Stepwise, CUDA graph"),
     "Unrolled, compiled, CUDA graph": ("use_metalearn", "Unrolled, compiled, CUDA graph"),
+    "30 seeds": ("use_metalearn", "30 seeds"),
+    "30 seeds, compiled": ("use_metalearn", "30 seeds, compiled"),
     "ParameterDifference": ("use_metalearn", "ParameterDifference"),
     "ParameterDifference, compiled": ("use_metalearn", "ParameterDifference, compiled"),
     "ParameterDifference, CUDA graph": ("use_metalearn", "ParameterDifference, CUDA graph"),
@@ -79,6 +81,13 @@ CASES: Cases = [
         for steps in (1, 5, 10, 20, 40)
     ),
     *rest("compiled"),
+    *(
+        (
+            Workload(f"W7 seeds, {n} tasks each", n, 5),
+            (*PEERS[:4], "Unrolled, compiled", "30 seeds", "30 seeds, compiled"),
+        )
+        for n in (4, 25)
+    ),
     (SAMPLING, ("autograd.grad loop", "EpisodeSampler")),
 ]
 
