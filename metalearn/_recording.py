@@ -29,7 +29,7 @@ class Recording:
     def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], device: torch.device) -> None:
         self._device = device
         inputs = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, args)
-        self._inputs = _by_dtype(tensors_of(inputs))
+        self._inputs = _by_dtype(_tensors(inputs))
         with torch.cuda.device(device):
             here, side = torch.cuda.current_stream(), torch.cuda.Stream()
             generator = torch.cuda.default_generators[torch.cuda.current_device()]
@@ -65,7 +65,7 @@ class Recording:
         return tree_map(lambda _: next(left), self._tree)
 
 
-def tensors_of(tree: Any) -> list[Tensor]:
+def _tensors(tree: Any) -> list[Tensor]:
     """Return a tree's tensors without its other leaves."""
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 

@@ -157,7 +157,13 @@ class Adapted:
             TypeError: If this does not come from a learner.
             ValueError: If the inputs are not of as many tasks.
         """
-        return self._outputs("inputs", x)
+        model, shared = self._of_learner(self.model), below("model", self.shared)
+        norms, query = Norms.of(model), x if isinstance(x, Batch) else Batch(x)
+
+        def call(params: Params, support: Batch, query: Batch) -> Any:
+            return predict(model, {**params, **shared}, norms, query, support)
+
+        return self._map(call, "inputs", x, (self.params, self.support, query), self._by_layers)
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the query loss of each task's adapted model on its batch, `[num_tasks]`.
@@ -174,9 +180,11 @@ class Adapted:
         def loss(params: Params, support: Batch, query: Batch) -> Tensor:
             return query_loss(params, self.shared, Episode(support, query))
 
-        if self._model_loss is not None:
-            return self.judged(self._outputs("batch", batch), batch)
-        return self._map(loss, "batch", batch, (self.params, self.support, batch))
+        def losses(params: Params, support: Batch, query: Batch) -> Any:
+            outputs = self._by_layers(params, support, query)
+            return None if outputs is None else map_tasks(self._judge, (outputs, query), self.batching)
+
+        return self._map(loss, "batch", batch, (self.params, self.support, batch), losses)
 
     def judged(self, outputs: Any, batch: Batch) -> Tensor:
         """Return the query losses on a batch, given what the adapted models make of it: `loss` without their work.
@@ -185,34 +193,27 @@ class Adapted:
         """
         if self._model_loss is None:
             return self.loss(batch)
+        return self._map(self._judge, "batch", batch, (outputs, batch))
 
-        def loss(outputs: Any, batch: Batch) -> Tensor:
-            judged: Tensor = self._model_loss.judge(outputs, batch, self.shared)
-            return judged
+    def _judge(self, outputs: Any, batch: Batch) -> Tensor:
+        """Return one task's query loss, given the adapted model's outputs."""
+        loss: Tensor = self._model_loss.judge(outputs, batch, self.shared)
+        return loss
 
-        return self._map(loss, "batch", batch, (outputs, batch))
-
-    def _outputs(self, what: str, x: PyTree) -> Any:
-        """Return the adapted models' outputs for inputs that errors call by this name."""
-        model, shared = self._of_learner(self.model), below("model", self.shared)
-        norms, query = Norms.of(model), x if isinstance(x, Batch) else Batch(x)
-
-        def call(params: Params, support: Batch, query: Batch) -> Any:
-            return predict(model, {**params, **shared}, norms, query, support)
-
-        def call_all(params: Params, support: Batch, query: Batch) -> Any:
-            """Return the outputs of all tasks without vmap, if the model's layers are known, or else None."""
-            if self.batching == "loop" or self._model_loss is None:
-                return None
-            return self._model_loss.by_layers(params, self.shared, query, support=support, of_tasks=True)
-
-        return self._map(call, what, x, (self.params, self.support, query), call_all)
+    def _by_layers(self, params: Params, support: Batch, query: Batch) -> Tensor | None:
+        """Return the outputs of all tasks without vmap, if the model's layers are known, or else None."""
+        if self.batching == "loop" or self._model_loss is None:
+            return None
+        outputs: Tensor | None = self._model_loss.by_layers(params, self.shared, query, support=support, of_tasks=True)
+        return outputs
 
     @property
     def _model_loss(self) -> Any:
         """The query loss as a `ModelLoss` of the model; None of a loss of the user's own."""
-        loss = getattr(self.query_loss, "loss", None)
-        return loss if getattr(loss, "model", None) is self.model else None
+        from metalearn.functional._losses import is_of_model  # which imports this module
+
+        loss = self.query_loss.loss if is_of_model(self.query_loss) else None  # type: ignore[union-attr]
+        return loss if loss is not None and loss.model is self.model else None
 
     def _map(
         self,

@@ -7,9 +7,14 @@ from torch import Tensor
 
 
 class Memory:
-    """The last result of a computation, for as long as it is of the same tensors."""
+    """The last result of a computation, for as long as it is of the same tensors.
 
-    def __init__(self) -> None:
+    Args:
+        keeps_graphs: Whether results with a graph are kept too, whose users then share it.
+    """
+
+    def __init__(self, keeps_graphs: bool = False) -> None:
+        self._keeps_graphs = keeps_graphs
         self._tensors: Sequence[Tensor] = ()
         self._how: tuple[int | None, ...] = ()
         self._result: Tensor | None = None
@@ -18,10 +23,13 @@ class Memory:
         """Return what is computed of these tensors, anew if they are not the last ones or have been written to."""
         how = torch.is_grad_enabled(), *map(_version, tensors)
         known = how == self._how and all(map(_are_same, self._tensors, tensors))
-        if self._result is None or not known:
-            self._result = None  # before the next one takes its memory
-            self._result, self._tensors, self._how = compute(), tensors, how
-        return self._result
+        if self._result is not None and known:
+            return self._result
+        self._result = None  # before the next one takes its memory
+        result = compute()
+        if self._keeps_graphs or not result.requires_grad:
+            self._result, self._tensors, self._how = result, tensors, how
+        return result
 
 
 def _version(tensor: Tensor) -> int | None:

@@ -110,11 +110,11 @@ class Layers:
                 x = compute(layer, own[0], own[1], x, inputs)
             return x
 
-        count = 0 if memory is None else self._num_before(fast)
-        if memory is not None and count:
-            read = [x, *(tensor for own in weights[:count] for tensor in own if tensor is not None)]
-            x = memory.recall(read, partial(through, x, 0, count))
-        return through(x, count, len(self.steps))
+        count = self._num_before(fast)
+        if memory is None or not count:
+            return through(x, 0, len(self.steps))
+        read = [x, *(tensor for own in weights[:count] for tensor in own if tensor is not None)]
+        return through(memory.recall(read, partial(through, x, 0, count)), count, len(self.steps))
 
     def _num_before(self, fast: Container[str]) -> int:
         """Return the number of layers before the first with a fast parameter."""
@@ -160,13 +160,13 @@ def _convolution(layer: Any, weight: Any, bias: Any, x: Tensor, inputs: Inputs) 
 
 
 def _norm(layer: _BatchNorm, weight: Any, bias: Any, x: Tensor, inputs: Inputs) -> Tensor:
+    layer._check_input_dim(x[0] if inputs.of_tasks else x)
     if not inputs.of_tasks:
-        layer._check_input_dim(x)
         return normalise(x, weight, bias, layer.eps)
     return unfold(normalise(fold(x), _each(weight, 1, len(x)), _each(bias, 1, len(x)), layer.eps), len(x))
 
 
-def _norm_by_support(layer: SupportNorm, weight: Any, bias: Any, x: Tensor, inputs: Inputs) -> Tensor:
+def _norm_by_support(layer: BatchNorm, weight: Any, bias: Any, x: Tensor, inputs: Inputs) -> Tensor:
     if inputs.num_support is None:
         return _norm(layer, weight, bias, x, inputs)
     if inputs.of_tasks:
@@ -219,7 +219,7 @@ def _is_by_batch(layer: Any) -> bool:
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 IMAGES = (_convolution, _pool, _mean)
 ELEMENTWISE = (nn.Identity, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Softplus, nn.Sigmoid, nn.Tanh)
-NORMS = (BatchNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 KNOWN: dict[type[nn.Module], tuple[Compute, Callable[[Any], bool] | None]] = {
     nn.Linear: (_linear, None),
     nn.Conv2d: (_convolution, _is_padded_by_zeros),
@@ -228,7 +228,7 @@ KNOWN: dict[type[nn.Module], tuple[Compute, Callable[[Any], bool] | None]] = {
     nn.AdaptiveAvgPool2d: (_mean, lambda layer: layer.output_size in (1, (1, 1), [1, 1])),
     nn.Flatten: (_flatten, lambda layer: (layer.start_dim, layer.end_dim) == (1, -1)),
     **dict.fromkeys(NORMS, (_norm, _is_by_batch)),
-    SupportNorm: (_norm_by_support, _is_by_batch),
+    **dict.fromkeys((BatchNorm, SupportNorm), (_norm_by_support, _is_by_batch)),
     **dict.fromkeys(ELEMENTWISE, (_elementwise, None)),
 }
 """What computes layers of which class, and what must hold of a layer."""

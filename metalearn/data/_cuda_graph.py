@@ -1,8 +1,10 @@
 """Tasks drawn by replaying what a GPU did for the first of them."""
 
+import random
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from metalearn._checks import check_kind, invalid
@@ -17,16 +19,17 @@ class CudaGraph(TaskDistribution):
     """The tasks of another distribution, drawn on a GPU by one launch of all kernels in place of one for each.
 
     The first draw of every size is recorded as a CUDA graph, and later ones replay it with new numbers of PyTorch's
-    generator of that GPU: the same tasks that the distribution would draw. What it does on the host, such as drawing
-    with NumPy, happens at the first draw alone, so it must be made of PyTorch's operations; of `metalearn.data` all
-    are, and so are its augmentations. With a generator of your own, tasks are drawn without a recording.
+    generator of that GPU: the same tasks that the distribution would draw. All that it does must happen there; of
+    `metalearn.data` all does, augmentations too. What draws on the host, as torchvision's random transforms do, is
+    refused. With a generator of your own, tasks are drawn without a recording.
 
     Args:
         tasks: The other distribution; images of it are on the GPU.
 
     Raises:
         TypeError: If `tasks` is no task distribution.
-        ValueError: If its images are on the CPU; when it is drawn from, if the tasks would not be on a GPU.
+        ValueError: If its images are on the CPU; when it is drawn from, if the tasks would not be on a GPU, or random
+            numbers are drawn on the host.
 
     >>> from metalearn import data
     >>> CudaGraph(data.Sinusoid(5, 5)).sample(3, device="cuda").support.x.shape  # doctest: +SKIP
@@ -54,6 +57,7 @@ class CudaGraph(TaskDistribution):
         device = device or self.source_device or torch.get_default_device()
         if device.type != "cuda":
             raise ValueError(invalid("tasks of a CudaGraph", "go to a GPU", device, "Pass sample(4, device='cuda')."))
+        device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
         key = num_tasks, device, torch.get_default_dtype()
         if key not in self._recordings:
             self._recordings[key] = self._record(num_tasks, device)
@@ -61,12 +65,15 @@ class CudaGraph(TaskDistribution):
         return episodes
 
     def _record(self, num_tasks: int, device: torch.device) -> Recording:
-        def draw() -> Episode:
+        def draw() -> Episode:  # A replay would repeat what is refused here.
+            before = _host_state()
             episodes = self.tasks.draw(num_tasks, None, device)
+            what, fix = f"draw of {type(self.tasks).__name__}", "Draw without CudaGraph."
+            if _host_state() != before:
+                got = "random numbers drawn on the host, as torchvision's transforms do"
+                raise ValueError(invalid(what, "draw all random numbers on the GPU", got, fix))
             places = {leaf.device.type for leaf in tree_leaves(episodes)}
-            if places != {"cuda"}:  # a replay would return these same numbers
-                fix = "Draw on the device that draw is told, or without CudaGraph."
-                what = f"draw of {type(self.tasks).__name__}"
+            if places != {"cuda"}:
                 raise ValueError(invalid(what, "return tensors on the GPU", " and ".join(sorted(places)), fix))
             return episodes
 
@@ -78,4 +85,10 @@ class CudaGraph(TaskDistribution):
             raise
 
     def __reduce__(self) -> Any:
-        return CudaGraph, (self.tasks,)  # a recording is of this process alone
+        return type(self), (self.tasks,)  # a recording is of this process alone
+
+
+def _host_state() -> tuple[Any, ...]:
+    """Return where the host's global sources of random numbers are."""
+    numpy: Any = np.random.get_state()
+    return torch.get_rng_state().numpy().tobytes(), random.getstate(), numpy[1].tobytes(), numpy[2:]

@@ -86,15 +86,14 @@ class ModelLoss:
             of_tasks: Whether the batch is of all tasks, and so are parameters with an axis more than the model's.
             memory: Of what the layers without fast parameters made of their inputs at the last call.
         """
-        weights = batch.weight, () if support is None else support.weight
-        if self.layers is None or tree_leaves(weights) or in_transform():
+        if self.layers is None or tree_leaves(batch.weight) or in_transform():
             return None
         if not self.layers.take(batch.x, of_tasks):
             return None
         tensors = self.model_tensors(params, shared)
         if support is None or not self.norms.by_support:
             return self.layers(tensors, batch.x, Inputs(of_tasks), params, memory)
-        if not self.layers.take(support.x, of_tasks):
+        if tree_leaves(support.weight) or not isinstance(support.x, Tensor):
             return None
         axis = int(of_tasks)
         both, num_support = torch.cat([support.x, batch.x], axis), support.x.shape[axis]
@@ -180,3 +179,8 @@ class OnQuery:
     def batch(self, episodes: Episode) -> Batch:
         """Return what the loss is of, of all tasks."""
         return episodes.query
+
+
+def is_of_model(loss: Any) -> bool:
+    """Return whether a loss of `Problem` is one of these of a model's outputs, and not a subclass, which may differ."""
+    return type(loss) in (OnSupport, OnQuery) and type(loss.loss) is ModelLoss

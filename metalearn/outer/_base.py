@@ -42,6 +42,11 @@ class MetaGradient(ABC):
         return False
 
     @property
+    def one_backward(self) -> bool:
+        """Whether one backward pass differentiates all of a task's losses, so that they may share a graph."""
+        return False
+
+    @property
     def serial(self) -> bool:
         """Whether what it carries belongs to one task, so that a meta-step takes a single one."""
         return False

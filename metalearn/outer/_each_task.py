@@ -11,7 +11,8 @@ from metalearn._derivatives import in_transform
 from metalearn._layers import Memory, known_losses
 from metalearn._tasks import map_tasks, vmap_tasks
 from metalearn._tree import over_first_axes, tree_leaves, tree_map
-from metalearn.functional import ModelLoss, OnQuery, OnSupport
+from metalearn.functional import ModelLoss, OnQuery
+from metalearn.functional._losses import is_of_model
 from metalearn.inner import UpdateRule
 from metalearn.outer._base import MetaGradient
 from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Params, Problem, PyTree
@@ -47,7 +48,9 @@ def estimate_each(
     summed: Params = {}
     if at_once(estimator, len(keys), batching):
         carries = _expand(carry, len(keys))
-        each = estimator(_of_all_tasks(problem, False), _expand_own(meta, len(keys)), episodes, keys, carries)
+        each = estimator(
+            _of_all_tasks(problem, False, estimator.one_backward), _expand_own(meta, len(keys)), episodes, keys, carries
+        )
         summed, each = each.gradient.shared, each._replace(gradient=each.gradient._replace(shared={}))
     else:
         each = map_tasks(estimate, (episodes, keys), batching)
@@ -65,7 +68,7 @@ def estimate_own(
 
     The estimator must be one that takes all tasks at once.
     """
-    each = estimator(_of_all_tasks(problem, True), metas, episodes, keys, carries)
+    each = estimator(_of_all_tasks(problem, True, estimator.one_backward), metas, episodes, keys, carries)
     return each._replace(diagnostics={**each.diagnostics, "finite": _finite(each)})
 
 
@@ -74,6 +77,22 @@ def losses_own(estimator: MetaGradient, problem: Problem, metas: Meta, episodes:
     of_all = _of_all_tasks(problem, True)
     adapted = estimator.adapt(of_all, metas, episodes.support, keys, problem.num_steps)
     return of_all.query_loss(adapted.params, metas.shared, episodes)
+
+
+def losses_each(
+    estimator: MetaGradient, problem: Problem, meta: Meta, episodes: Episode, keys: Tensor, batching: str
+) -> Tensor:
+    """Return every task's query loss after adaptation, without a gradient; arguments are as for `estimate_each`."""
+
+    def loss(episode: Episode, key: Tensor) -> Tensor:
+        adapted = estimator.adapt(problem, meta, episode.support, key, problem.num_steps)
+        return problem.query_loss(adapted.params, adapted.shared, episode)
+
+    if not at_once(estimator, len(keys), batching):
+        return map_tasks(loss, (episodes, keys), batching)
+    of_all = _of_all_tasks(problem, False)
+    adapted = estimator.adapt(of_all, _expand_own(meta, len(keys)), episodes.support, keys, problem.num_steps)
+    return of_all.query_loss(adapted.params, meta.shared, episodes)
 
 
 def keep_finite(each: Estimate, carry: PyTree) -> PyTree:
@@ -136,20 +155,24 @@ def _expand_own(meta: Meta, num_tasks: int) -> Meta:
     return Meta(_expand(meta.init, num_tasks), meta.shared, _expand(meta.rule, num_tasks))
 
 
-def _of_all_tasks(problem: Problem, shared_too: bool) -> Problem:
-    """Return a problem whose parameters, episodes and losses have a leading task axis; what is shared may have one."""
+def _of_all_tasks(problem: Problem, shared_too: bool, share_graphs: bool = False) -> Problem:
+    """Return a problem whose parameters, episodes and losses have a leading task axis.
+
+    Args:
+        problem: The problem of one task.
+        shared_too: Whether what is shared has one too.
+        share_graphs: Whether losses at the same parameters may have a part of their graphs in common.
+    """
     return problem._replace(
-        support_loss=_over_tasks(problem.support_loss, shared_too),
-        query_loss=_over_tasks(problem.query_loss, shared_too),
+        support_loss=_over_tasks(problem.support_loss, shared_too, Memory(share_graphs)),
+        query_loss=_over_tasks(problem.query_loss, shared_too, Memory(share_graphs)),
         rule=_OverTasks(problem.rule),
     )
 
 
-def _over_tasks(loss: Callable[..., Tensor], shared_too: bool) -> Callable[..., Tensor]:
-    memory = Memory()  # for as long as this estimate takes
-
+def _over_tasks(loss: Any, shared_too: bool, memory: Memory) -> Callable[..., Tensor]:
     def losses(params: Params, shared: Params, episodes: Episode, *step: int) -> Any:
-        if isinstance(loss, OnSupport | OnQuery):
+        if is_of_model(loss):
             batch = loss.batch(episodes, *step)
             support = episodes.support if isinstance(loss, OnQuery) else None
             outputs = loss.loss.by_layers(params, shared, batch, support=support, of_tasks=True, memory=memory)

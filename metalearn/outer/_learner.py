@@ -20,7 +20,7 @@ from metalearn.outer._attach import attach
 from metalearn.outer._base import MetaGradient
 from metalearn.outer._carry import Carry
 from metalearn.outer._compile import WholeStep
-from metalearn.outer._each_task import adapt_each, estimate_each, keep_finite
+from metalearn.outer._each_task import adapt_each, estimate_each, keep_finite, losses_each
 from metalearn.outer._episode_checks import check_serial
 from metalearn.outer._gate import Gate
 from metalearn.outer._learner_checks import (
@@ -316,7 +316,13 @@ class MetaLearner(nn.Module):
     def _losses(self, episodes: Episode, keys: Tensor | None) -> Tensor:
         """Return every task's query loss after adaptation, without a gradient."""
         keys = self._gate.episodes(self, episodes, keys)
-        return self.adapt(episodes.support, keys=keys).loss(episodes.query)
+        with torch.no_grad():
+            problem, meta = self.problem, tree_detach(self.meta)
+
+            def losses(episodes: Episode, keys: Tensor) -> Any:
+                return (), losses_each(self.estimator, problem, meta, episodes, keys, self.batching)
+
+            return over_chunks(losses, (episodes, keys), self.chunk_size)[1]
 
     def _track(self, episodes: Episode, keys: Tensor | None) -> None:
         """Let the running statistics of the inner steps follow the first task."""

@@ -37,6 +37,11 @@ class PerTask(MetaGradient):
         return self.estimator.reaches
 
     @property
+    def one_backward(self) -> bool:
+        """As the wrapped estimator."""
+        return self.estimator.one_backward
+
+    @property
     def repeats_losses(self) -> bool:
         """Whether the wrapped estimator repeats losses."""
         return self.estimator.repeats_losses

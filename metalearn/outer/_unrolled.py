@@ -28,6 +28,8 @@ class Unrolled(ReverseMode):
         Finn et al., "Model-agnostic meta-learning for fast adaptation of deep networks", ICML 2017.
     """
 
+    one_backward = True
+
     @property
     def leafwise(self) -> bool:
         """Yes, but nothing is known of subclasses."""

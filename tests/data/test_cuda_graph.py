@@ -1,6 +1,8 @@
 import copy
 import pickle
+import random
 
+import numpy as np
 import pytest
 import torch
 
@@ -53,24 +55,35 @@ class TestReplays:
     def test_every_size_is_recorded_once(self):
         tasks = data.CudaGraph(SINUSOID)
         for size in (4, 2, 4, 2):
-            tasks.draw(size, None, torch.device("cuda"))
+            tasks.draw(size, None, torch.device("cuda:0"))
         assert len(self.made) == 2
+
+    @pytest.mark.parametrize("draw", [lambda: torch.rand(1), random.random, np.random.rand])
+    def test_what_draws_on_the_host_is_refused(self, draw):
+        class Own(data.TaskDistribution):
+            def draw(self, num_tasks, generator, device):
+                draw()
+                return SINUSOID.draw(num_tasks, torch.Generator(), None)
+
+        data.CudaGraph(Own()).draw(4, None, torch.device("cuda:0"))
+        with pytest.raises(ValueError, match="draw of Own must draw all random numbers on the GPU; got .* on the host"):
+            self.made[0]()
 
     def test_what_is_drawn_elsewhere_is_refused(self):
         class Own(data.TaskDistribution):
             def draw(self, num_tasks, generator, device):
-                return SINUSOID.draw(num_tasks, generator, torch.device("cpu"))
+                return SINUSOID.draw(num_tasks, torch.Generator(), torch.device("cpu"))
 
-        data.CudaGraph(Own()).draw(4, None, torch.device("cuda"))
+        data.CudaGraph(Own()).draw(4, None, torch.device("cuda:0"))
         with pytest.raises(ValueError, match="draw of Own must return tensors on the GPU; got cpu"):
             self.made[0]()
 
     @pytest.mark.parametrize("again", [copy.deepcopy, lambda tasks: pickle.loads(pickle.dumps(tasks))])
     def test_a_copy_records_for_itself(self, again):
         tasks = data.CudaGraph(SINUSOID)
-        tasks.draw(4, None, torch.device("cuda"))
+        tasks.draw(4, None, torch.device("cuda:0"))
         assert again(tasks) == tasks
-        again(tasks).draw(4, None, torch.device("cuda"))
+        again(tasks).draw(4, None, torch.device("cuda:0"))
         assert len(self.made) == 2
 
 

@@ -12,11 +12,11 @@ class Counted:
 
     def __call__(self):
         self.count += 1
-        return sum(tensor.sum() for tensor in self.tensors)
+        return torch.stack([tensor.sum() for tensor in self.tensors] or [torch.zeros(())]).sum()
 
 
-def count(*calls):
-    memory, counted = Memory(), []
+def count(*calls, keeps_graphs=True):
+    memory, counted = Memory(keeps_graphs), []
     for tensors in calls:
         counted.append(Counted(*tensors))
         torch.testing.assert_close(memory.recall(tensors, counted[-1]), Counted(*tensors)())
@@ -27,6 +27,13 @@ def test_the_same_tensors_are_not_computed_with_again():
     x, weight = torch.rand(3), torch.rand(3, requires_grad=True)
     assert count((x, weight), (x, weight)) == [1, 0]
     assert count((x, weight.detach()), (x, weight.detach())) == [1, 0]
+
+
+def test_a_graph_is_kept_if_it_may_be():
+    x, weight = torch.rand(3), torch.rand(3, requires_grad=True)
+    calls = (x, weight), (x, weight), (x,), (x,)
+    assert count(*calls) == [1, 0, 1, 0]
+    assert count(*calls, keeps_graphs=False) == [1, 1, 1, 0]
 
 
 @pytest.mark.parametrize("others", [2, 0], ids=["more", "none"])

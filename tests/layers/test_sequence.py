@@ -6,7 +6,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from metalearn import _tasks, functional, inner, models, outer
+from metalearn import _tasks, evaluate, functional, inner, models, outer
 from metalearn._layers import Inputs, Layers, _sequence
 from metalearn._layers._convolution import convolve
 from metalearn._tasks import take
@@ -43,6 +43,12 @@ def vectors_by_support():
     return models.use_batch_statistics(nn.Sequential(*layers), "support")
 
 
+def mixed_norms():
+    """A norm by the support set, which tells its examples' weights to the other one too."""
+    norms = models.SupportNorm(6), nn.ReLU(), nn.Linear(6, 6), models.BatchNorm(6)
+    return nn.Sequential(nn.Linear(4, 6), *norms, nn.Linear(6, 3))
+
+
 MODELS = {
     "mlp": (lambda: models.mlp(1, [6, 6], 3), (1,)),
     "norms of vectors": (lambda: nn.Sequential(nn.Linear(4, 6), models.BatchNorm(6), nn.GELU(), nn.Linear(6, 3)), (4,)),
@@ -51,6 +57,7 @@ MODELS = {
     "convolutions": (convolutions, (2, 12, 12)),
     "by support": (lambda: models.conv4(1, 3, num_filters=4, image_size=28, batch_statistics="support"), (1, 28, 28)),
     "vectors by support": (vectors_by_support, (4,)),
+    "vectors, mixed norms": (mixed_norms, (4,)),
 }
 FAST = {"weights alone": "*weight", "biases alone": "*bias", "the head": lambda name: name.endswith(LAST)}
 LAST = ("4.weight", "4.bias", "3.3.weight", "3.weight", "head.weight", "head.bias")
@@ -141,6 +148,60 @@ def test_adapted_models_do_without_vmap(name, monkeypatch):
     adapted = learner.adapt(tasks.support)
     monkeypatch.setattr(_tasks, "vmap_tasks", None)
     assert adapted(tasks.query).shape == (3, 6, 3)
+
+
+class Distribution(nn.Linear):
+    """A model whose output `vmap` cannot return."""
+
+    def forward(self, x):
+        return torch.distributions.Normal(super().forward(x), 1.0)
+
+
+@pytest.mark.parametrize("batching", ["vmap", "loop"])
+def test_an_output_of_any_kind_is_judged(batching):
+    def criterion(output, y):
+        return -output.log_prob(y[..., None].double()).mean()
+
+    learner = outer.MAML(Distribution(1, 1).double(), criterion, inner.SGD(0.1), num_steps=1, batching=batching)
+    tasks = episodes((1,))
+    with torch.no_grad():
+        expected = learner(tasks)
+    torch.testing.assert_close(learner.adapt(tasks.support).loss(tasks.query).mean(), expected)
+    torch.testing.assert_close(evaluate(learner, [tasks], num_tasks=3)["loss"].mean, expected.item())
+
+
+class Regularised(functional.OnQuery):
+    """A loss of the user's own: that of the outputs is a part of it."""
+
+    def __call__(self, params, shared, episode):
+        return super().__call__(params, shared, episode) + 100
+
+
+def test_a_subclass_of_a_loss_is_what_it_says():
+    model = models.mlp(1, [5], 3).double()
+    loss = Regularised(functional.ModelLoss(model, F.cross_entropy))
+    learner = outer.MetaLearner(model, F.cross_entropy, inner.SGD(0.1), num_steps=1, query_loss=loss)
+    tasks = episodes((1,))
+    adapted = learner.adapt(tasks.support)
+    with torch.no_grad():
+        judged = adapted.judged(adapted(tasks.query), tasks.query)
+        found = [learner(tasks), adapted.loss(tasks.query).mean(), judged.mean()]
+    for each in (*found, learner(tasks)):
+        assert 100 < each < 103
+
+
+def test_a_query_loss_without_a_query_set():
+    learner = outer.MetaLearner(
+        models.mlp(1, [5], 3).double(),
+        F.cross_entropy,
+        inner.SGD(0.1),
+        num_steps=1,
+        query_loss=lambda params, shared, episode: params["0.weight"].square().sum(),
+    )
+    tasks = Episode(episodes((1,)).support, Batch(()))
+    with torch.no_grad():
+        without = learner(tasks)
+    torch.testing.assert_close(without, learner(tasks).detach())
 
 
 def test_a_query_loss_of_another_model_is_that_models():

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 
 from metalearn import inner, outer
 from metalearn._tree import tree_map
+from metalearn.outer import _learner
+from metalearn.types import Estimate, Meta
 from tests.cases import RandomMask, keys, relative_difference, sine_episodes, sine_learner
 
 
@@ -144,3 +146,38 @@ def test_tasks_draw_numbers_of_their_own():
     twice = tree_map(lambda leaf: leaf.expand(2, *leaf.shape[1:]), one)
     losses = outer.MAML(model, F.mse_loss, inner.SGD(0.01), num_steps=1).estimate(twice).loss
     assert losses[0] != losses[1]
+
+
+@dataclass(frozen=True)
+class Twice(outer.Unrolled):
+    """An estimator of one's own that takes the gradient to what is shared in two backward passes."""
+
+    one_backward = False
+    leafwise = True
+
+    def __call__(self, problem, meta, episode, key, carry):
+        shared = {name: param.requires_grad_() for name, param in meta.shared.items()}
+        total = {name: torch.zeros_like(param) for name, param in shared.items()}
+        for _ in range(2):
+            with torch.enable_grad():
+                loss = problem.query_loss(meta.init, shared, episode)
+            grads = torch.autograd.grad(loss.sum(), list(shared.values()))
+            total = {name: total[name] + grad for name, grad in zip(total, grads, strict=True)}
+        zero = tree_map(torch.zeros_like, (meta.init, meta.rule))
+        return Estimate(Meta(zero[0], total, zero[1]), loss.detach(), carry, {})
+
+
+def test_graphs_are_shared_only_by_one_backward_pass(episodes):
+    learner = sine_learner(fast="4", estimator=Twice())
+    once = learner.estimate(episodes, keys()).gradient.shared
+    assert all(grad.any() for name, grad in once.items() if name.endswith("weight"))
+
+
+def test_a_learner_without_gradients_works_in_chunks(episodes, monkeypatch):
+    learner, seen = sine_learner(), []
+    whole = learner._losses(episodes, keys())
+    learner.set_batching(chunk_size=2)
+    original = _learner.losses_each
+    monkeypatch.setattr(_learner, "losses_each", lambda *args: seen.append(len(args[4])) or original(*args))
+    torch.testing.assert_close(learner._losses(episodes, keys()), whole)
+    assert max(seen) == 2
