@@ -8,8 +8,9 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from metalearn import inner, outer
-from metalearn._tree import tree_map
+from metalearn._tree import tree_detach, tree_map
 from metalearn.outer import _learner
+from metalearn.outer._each_task import estimate_each
 from metalearn.types import Estimate, Meta
 from tests.cases import RandomMask, keys, relative_difference, sine_episodes, sine_learner
 
@@ -156,7 +157,7 @@ class Twice(outer.Unrolled):
     leafwise = True
 
     def __call__(self, problem, meta, episode, key, carry):
-        shared = {name: param.requires_grad_() for name, param in meta.shared.items()}
+        shared = {name: param.detach().clone().requires_grad_() for name, param in meta.shared.items()}
         total = {name: torch.zeros_like(param) for name, param in shared.items()}
         for _ in range(2):
             with torch.enable_grad():
@@ -168,9 +169,10 @@ class Twice(outer.Unrolled):
 
 
 def test_graphs_are_shared_only_by_one_backward_pass(episodes):
-    learner = sine_learner(fast="4", estimator=Twice())
-    once = learner.estimate(episodes, keys()).gradient.shared
-    assert all(grad.any() for name, grad in once.items() if name.endswith("weight"))
+    learner = sine_learner(fast="4")
+    arguments = learner.problem, tree_detach(learner.meta), episodes, keys(), (), "vmap"
+    shared = estimate_each(Twice(), *arguments).gradient.shared
+    assert all(grad.any() for name, grad in shared.items() if name.endswith("weight"))
 
 
 def test_a_learner_without_gradients_works_in_chunks(episodes, monkeypatch):
