@@ -51,12 +51,9 @@ def vmap_tasks(function: Callable[..., Any], *per_task: Any) -> Any:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-def map_in_chunks(
-    function: Callable[..., Any], per_task: tuple[Any, ...], batching: str, chunk_size: int | None
-) -> Any:
-    """Apply a function to every task, `chunk_size` of them at a time, and stack the results."""
-    _, results = over_chunks(lambda *part: ((), map_tasks(function, part, batching)), per_task, chunk_size)
-    return results
+def in_chunks(function: Callable[..., Any], per_task: tuple[Any, ...], chunk_size: int | None) -> Any:
+    """Apply a function of many tasks to `chunk_size` of them at a time, and concatenate what it returns of each."""
+    return over_chunks(lambda *part: ((), function(*part)), per_task, chunk_size)[1]
 
 
 def over_chunks(function: Callable[..., Any], per_task: tuple[Any, ...], chunk_size: int | None) -> Any:

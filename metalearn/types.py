@@ -12,7 +12,7 @@ from torch import Tensor
 from metalearn._checks import as_device, check_index, invalid
 from metalearn._computable import computable
 from metalearn._modules import below, call_model, predict, set_tensor
-from metalearn._tasks import map_tasks, num_tasks, over_chunks, take
+from metalearn._tasks import in_chunks, map_tasks, num_tasks, take
 from metalearn._tree import tree_leaves, tree_map
 from metalearn.models._batch_norm import Norms
 from metalearn.models._batch_statistics import freeze_at_support
@@ -232,10 +232,10 @@ class Adapted:
 
         def chunk(*part: Any) -> Any:
             results = of_all(*part)
-            return (), map_tasks(function, part, self.batching) if results is None else results
+            return map_tasks(function, part, self.batching) if results is None else results
 
         with torch.no_grad(), computable(f"the adapted models' {what}", data):
-            return over_chunks(chunk, per_task, self.chunk_size)[1]
+            return in_chunks(chunk, per_task, self.chunk_size)
 
     def _of_learner(self, part: T | None) -> T:
         if part is None:

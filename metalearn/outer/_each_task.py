@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -48,9 +49,8 @@ def estimate_each(
     summed: Params = {}
     if at_once(estimator, len(keys), batching):
         carries = _expand(carry, len(keys))
-        each = estimator(
-            _of_all_tasks(problem, False, estimator.one_backward), _expand_own(meta, len(keys)), episodes, keys, carries
-        )
+        of_all = _of_all_tasks(problem, False, estimator.one_backward)
+        each = estimator(of_all, _expand_own(meta, len(keys)), episodes, keys, carries)
         summed, each = each.gradient.shared, each._replace(gradient=each.gradient._replace(shared={}))
     else:
         each = map_tasks(estimate, (episodes, keys), batching)
@@ -72,27 +72,24 @@ def estimate_own(
     return each._replace(diagnostics={**each.diagnostics, "finite": _finite(each)})
 
 
-def losses_own(estimator: MetaGradient, problem: Problem, metas: Meta, episodes: Episode, keys: Tensor) -> Tensor:
-    """Return every task's query loss after adaptation, if each has a meta of its own, as for `estimate_own`."""
-    of_all = _of_all_tasks(problem, True)
-    adapted = estimator.adapt(of_all, metas, episodes.support, keys, problem.num_steps)
-    return of_all.query_loss(adapted.params, metas.shared, episodes)
+def adapted_loss(estimator: MetaGradient, problem: Problem, meta: Meta, episode: Episode, key: Tensor) -> Tensor:
+    """Return one task's query loss after adaptation."""
+    adapted = estimator.adapt(problem, meta, episode.support, key, problem.num_steps)
+    return problem.query_loss(adapted.params, adapted.shared, episode)
 
 
 def losses_each(
     estimator: MetaGradient, problem: Problem, meta: Meta, episodes: Episode, keys: Tensor, batching: str
 ) -> Tensor:
     """Return every task's query loss after adaptation, without a gradient; arguments are as for `estimate_each`."""
+    if at_once(estimator, len(keys), batching):
+        return adapted_loss(estimator, _of_all_tasks(problem, False), _expand_own(meta, len(keys)), episodes, keys)
+    return map_tasks(partial(adapted_loss, estimator, problem, meta), (episodes, keys), batching)
 
-    def loss(episode: Episode, key: Tensor) -> Tensor:
-        adapted = estimator.adapt(problem, meta, episode.support, key, problem.num_steps)
-        return problem.query_loss(adapted.params, adapted.shared, episode)
 
-    if not at_once(estimator, len(keys), batching):
-        return map_tasks(loss, (episodes, keys), batching)
-    of_all = _of_all_tasks(problem, False)
-    adapted = estimator.adapt(of_all, _expand_own(meta, len(keys)), episodes.support, keys, problem.num_steps)
-    return of_all.query_loss(adapted.params, meta.shared, episodes)
+def losses_own(estimator: MetaGradient, problem: Problem, metas: Meta, episodes: Episode, keys: Tensor) -> Tensor:
+    """Return every task's query loss after adaptation, if each has a meta of its own, as for `estimate_own`."""
+    return adapted_loss(estimator, _of_all_tasks(problem, True), metas, episodes, keys)
 
 
 def keep_finite(each: Estimate, carry: PyTree) -> PyTree:

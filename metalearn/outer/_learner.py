@@ -11,7 +11,7 @@ from torch import Tensor
 from metalearn._checks import check_count
 from metalearn._derivatives import outside_inference_mode
 from metalearn._modules import TensorTree, get_tensor, set_tensor, tie
-from metalearn._tasks import over_chunks, take
+from metalearn._tasks import in_chunks, over_chunks, take
 from metalearn._tree import tree_detach, tree_leaves, tree_map
 from metalearn.functional import ModelLoss, ModuleLoss, OnQuery, OnSupport, draw_keys
 from metalearn.inner import UpdateRule
@@ -20,7 +20,7 @@ from metalearn.outer._attach import attach
 from metalearn.outer._base import MetaGradient
 from metalearn.outer._carry import Carry
 from metalearn.outer._compile import WholeStep
-from metalearn.outer._each_task import adapt_each, estimate_each, keep_finite, losses_each
+from metalearn.outer._each_task import adapt_each, adapted_loss, estimate_each, keep_finite, losses_each
 from metalearn.outer._episode_checks import check_serial
 from metalearn.outer._gate import Gate
 from metalearn.outer._learner_checks import (
@@ -286,9 +286,9 @@ class MetaLearner(nn.Module):
 
             def adapt(support: Batch, keys: Tensor) -> Any:
                 adapted = adapt_each(self.estimator, self.problem, meta, support, keys, num_steps, self.batching)
-                return (), (adapted.params, adapted.state)
+                return adapted.params, adapted.state
 
-            _, (params, state) = over_chunks(adapt, (support, keys), self.chunk_size)
+            params, state = in_chunks(adapt, (support, keys), self.chunk_size)
         calling = (self.model, self.problem.query_loss, self.batching, self.chunk_size)
         return Adapted(params, meta.shared, state, support, *calling)
 
@@ -317,23 +317,18 @@ class MetaLearner(nn.Module):
         """Return every task's query loss after adaptation, without a gradient."""
         keys = self._gate.episodes(self, episodes, keys)
         with torch.no_grad():
-            problem, meta = self.problem, tree_detach(self.meta)
+            meta = tree_detach(self.meta)
 
-            def losses(episodes: Episode, keys: Tensor) -> Any:
-                return (), losses_each(self.estimator, problem, meta, episodes, keys, self.batching)
+            def losses(episodes: Episode, keys: Tensor) -> Tensor:
+                return losses_each(self.estimator, self.problem, meta, episodes, keys, self.batching)
 
-            return over_chunks(losses, (episodes, keys), self.chunk_size)[1]
+            return in_chunks(losses, (episodes, keys), self.chunk_size)
 
     def _track(self, episodes: Episode, keys: Tensor | None) -> None:
         """Let the running statistics of the inner steps follow the first task."""
         keys = draw_keys(1, device=self.device) if keys is None else keys.to(self.device)
         with torch.no_grad(), tracking(self.model):
-            self._loss(tree_detach(self.meta), *take((episodes, keys), 0))
-
-    def _loss(self, meta: Meta, episode: Episode, key: Tensor) -> Tensor:
-        """Return one task's query loss after adaptation."""
-        adapted = self.estimator.adapt(self.problem, meta, episode.support, key, self.num_steps)
-        return self.problem.query_loss(adapted.params, adapted.shared, episode)
+            adapted_loss(self.estimator, self.problem, tree_detach(self.meta), *take((episodes, keys), 0))
 
     def _estimate_chunk(self, num_tasks: int, meta: Meta, carry: PyTree, episodes: Episode, keys: Tensor) -> Any:
         """Return a chunk's part of the means over all tasks, and what is of every task."""

@@ -20,7 +20,7 @@ from metalearn.models._batch_norm import Norms
 from metalearn.outer._attach import attach
 from metalearn.outer._carry import Carry
 from metalearn.outer._compile import WholeStep
-from metalearn.outer._each_task import at_once, estimate_own, keep_finite, losses_own
+from metalearn.outer._each_task import adapted_loss, at_once, estimate_own, keep_finite, losses_own
 from metalearn.outer._episode_checks import check_episodes, check_keys, check_serial
 from metalearn.outer._learner import MetaLearner
 from metalearn.outer._learner_checks import check_on_gpu
@@ -170,7 +170,7 @@ class Replicas(nn.Module):
             return losses_own(learner.estimator, learner.problem, metas, row, row_keys).unflatten(0, keys.shape)
 
         def losses(meta: Meta, episodes: Episode, keys: Tensor) -> Tensor:
-            return map_tasks(partial(self.learner._loss, meta), (episodes, keys))
+            return map_tasks(partial(adapted_loss, learner.estimator, learner.problem, meta), (episodes, keys))
 
         return _vmap(losses)(tree_detach(meta), episodes, keys)
 

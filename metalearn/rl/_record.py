@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from metalearn._checks import check_kind, invalid
-from metalearn._tasks import map_in_chunks
+from metalearn._tasks import in_chunks, map_tasks
 from metalearn._tree import tree_map
 from metalearn.outer import MetaLearner
 from metalearn.outer._episode_checks import check_episodes
@@ -55,8 +55,11 @@ def record(learner: MetaLearner, episodes: Episode, *, keys: Tensor | None = Non
             def trajectories(params: Params, batch: Batch, index: int = index, shared: Params = adapted.shared) -> Any:
                 return loss.rollout(params, shared, batch, index)
 
+            def of_all(*part: Any, one: Any = trajectories) -> Any:
+                return map_tasks(one, part, learner.batching)
+
             with torch.no_grad():
-                steps.append(map_in_chunks(trajectories, (adapted.params, batch), learner.batching, learner.chunk_size))
+                steps.append(in_chunks(of_all, (adapted.params, batch), learner.chunk_size))
         recorded = tree_map(lambda *leaves: torch.stack(leaves, 1), *steps)
         return batch._replace(x={**batch.x, "recorded": recorded})
 
