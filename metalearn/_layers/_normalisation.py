@@ -35,10 +35,10 @@ class _Normalise(Function):
             y, m, s = torch.ops.aten.native_batch_norm(values, weight, bias, None, None, True, 0.0, eps)
         else:
             # With channels last PyTorch's kernel adds up one float32 after the other, at 50 times the rounding error.
-            m = values.mean(_others(x))
+            m = values.mean(other_axes(x))
             square = values - _each(m, x)
             square *= square
-            var = square.mean(_others(x))
+            var = square.mean(other_axes(x))
             s = (var + eps).rsqrt()
             y, *_ = torch.ops.aten.native_batch_norm(values, weight, bias, m, var, False, 0.0, eps)
         ctx.save_for_backward(x, weight, m, s)
@@ -74,7 +74,7 @@ class _NormaliseBackward(Function):
         pushed, x_dot_z, x_dot_sum = _pull(x_dot, x, weight, m, s, ctx.eps)  # w P(x_dot)
         pulled, *_ = _pull(y_bar, x, None, m, s, ctx.eps)  # P(y_bar)
         m, s = _statistics(x, m, s, ctx.eps)
-        product = (x_dot * y_bar).sum(_others(x))
+        product = (x_dot * y_bar).sum(other_axes(x))
         inner = product - x_dot_sum * y_bar_sum / n - x_dot_z * y_bar_z / n
         scale, slope = weight_dot * s, w * s.pow(3) * inner / n
         to_y_bar = torch.addcmul(pushed + _each(bias_dot - scale * m, x), x, _each(scale, x))
@@ -90,7 +90,7 @@ def _pull(y_bar: Tensor, x: Tensor, weight: Tensor | None, m: Tensor, s: Tensor,
         return _NormaliseBackward.apply(y_bar, x, weight, m, s, eps)
     m, s = _statistics(x, m, s, eps)
     z, n = (x - _each(m, x)) * _each(s, x), x.numel() // x.shape[1]
-    y_bar_z, y_bar_sum = (y_bar * z).sum(_others(x)), y_bar.sum(_others(x))
+    y_bar_z, y_bar_sum = (y_bar * z).sum(other_axes(x)), y_bar.sum(other_axes(x))
     scale = s if weight is None else s * weight
     x_bar = _each(scale, x) * (y_bar - _each(y_bar_sum / n, x) - z * _each(y_bar_z / n, x))
     return x_bar, y_bar_z, y_bar_sum
@@ -100,11 +100,11 @@ def _statistics(x: Tensor, m: Tensor, s: Tensor, eps: float) -> tuple[Tensor, Te
     """Return m and s, as functions of x if further derivatives are to be taken."""
     if not torch.is_grad_enabled():
         return m, s
-    var, m = torch.var_mean(x, _others(x), correction=0)
+    var, m = torch.var_mean(x, other_axes(x), correction=0)
     return m, (var + eps).rsqrt()
 
 
-def _others(x: Tensor) -> list[int]:
+def other_axes(x: Tensor) -> list[int]:
     """Return all axes but that of the channels."""
     return [axis for axis in range(x.dim()) if axis != 1]
 

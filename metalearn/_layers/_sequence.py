@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from metalearn._layers._convolution import convolve
 from metalearn._layers._fold import Geometry, fold, unfold
 from metalearn._layers._memory import Memory
-from metalearn._layers._normalisation import normalise
+from metalearn._layers._normalisation import normalise, other_axes
 from metalearn._walk import each_module
 from metalearn.models._batch_norm import BatchNorm, SupportNorm
 
@@ -110,8 +110,7 @@ class Layers:
                 x = compute(layer, own[0], own[1], x, inputs)
             return x
 
-        count = self._num_before(fast)
-        if memory is None or not count:
+        if memory is None or not (count := self._num_before(fast)):
             return through(x, 0, len(self.steps))
         read = [x, *(tensor for own in weights[:count] for tensor in own if tensor is not None)]
         return through(memory.recall(read, partial(through, x, 0, count)), count, len(self.steps))
@@ -174,7 +173,7 @@ def _norm_by_support(layer: BatchNorm, weight: Any, bias: Any, x: Tensor, inputs
         return unfold(_norm_by_support(layer, weight, bias, fold(x), inputs._replace(of_tasks=False)), len(x))
     support, query = x.tensor_split([inputs.num_support])
     precise = support.to(torch.promote_types(x.dtype, torch.float32))
-    var, mean = torch.var_mean(precise, [axis for axis in range(x.dim()) if axis != 1], correction=0)
+    var, mean = torch.var_mean(precise, other_axes(x), correction=0)
     return torch.cat([normalise(support, weight, bias, layer.eps), layer.scaled(query, mean, var, weight, bias)])
 
 
