@@ -47,6 +47,7 @@ def build(workload: Workload, arrays: Arrays, variant: str, device: str) -> Syst
         rule,
         num_steps=workload.num_steps,
         estimator=estimator(workload, variant),
+        chunk_size=2 if "2 tasks at once" in variant else None,
         batching="loop" if "loop" in variant else "vmap",
         compile={"options": {"cpp_wrapper": True}} if "C++" in variant else "compiled" in variant,
         cuda_graph="CUDA graph" in variant,

@@ -12,6 +12,7 @@ SCRIPTS = {  # the system's name, its script in benchmarks/peers, and the varian
     "JAX, jit and map": ("use_jax", "map"),
     "Unrolled": ("use_metalearn", "Unrolled"),
     "Stepwise": ("use_metalearn", "Stepwise"),
+    "Stepwise, 2 tasks at once": ("use_metalearn", "Stepwise, 2 tasks at once"),
     "Unrolled, loop": ("use_metalearn", "Unrolled, loop"),
     "Unrolled by vmap": ("use_metalearn", "Unrolled by vmap"),
     "Unrolled, compiled": ("use_metalearn", "Unrolled, compiled"),
@@ -33,6 +34,7 @@ PYTORCH_PEERS = {"autograd.grad loop", "higher", "TorchOpt", "parallel-metalearn
 PEERS = ("autograd.grad loop", "higher", "TorchOpt", "parallel-metalearn", "JAX, jit and vmap")
 EAGER, COMPILED = ("Unrolled", "Stepwise"), ("Unrolled, compiled", "Stepwise, compiled")
 FIRST_ORDER = ("autograd.grad loop", "parallel-metalearn", "JAX, jit and vmap")
+MANY_STEPS = (*PEERS[:4], "JAX, jit and map", *EAGER, "Stepwise, 2 tasks at once", "Unrolled by vmap")
 CONV4 = {"support": 5, "query": 75, "num_filters": 64, "lr": 0.4}
 LONG = {"num_tasks": 4, "support": 25, "query": 75, "num_filters": 32}
 
@@ -76,7 +78,7 @@ CASES: Cases = [
     *(
         (
             Workload(f"W3 Conv-4, T = {steps}", num_steps=steps, **LONG),
-            (*PEERS[:4], "JAX, jit and map", *EAGER, "Unrolled by vmap", *(COMPILED if steps <= 5 else ())),
+            (*MANY_STEPS, *(COMPILED if steps <= 5 else ())),
         )
         for steps in (1, 5, 10, 20, 40)
     ),

@@ -17,21 +17,27 @@ from metalearn.types import Episode, Estimate, Meta, Params, Problem, PyTree
 
 
 class _Record(NamedTuple):
-    """What the backward pass needs of one inner step."""
+    """What the backward pass needs of one inner step.
+
+    Attributes:
+        step: Its number.
+        params: Parameters before it.
+        state: The rule's state before it.
+        constants: Gradient and loss, where they are constants; else the Hessian-vector product computes them anyway.
+    """
 
     step: int
     params: Params
     state: PyTree
-    grads: Params
-    loss: Tensor
+    constants: tuple[Params, Tensor] | None
 
 
 @dataclass(frozen=True)
 class Stepwise(ReverseMode):
     """The exact gradient, computed one inner step at a time. Memory grows with steps times parameters only.
 
-    The forward pass keeps parameters, rule state, gradients and loss of every step. The backward pass pulls the
-    cotangent back through `rule.update`, without the model in it, and then through the map from parameters to
+    The forward pass keeps parameters and rule state of every step. The backward pass computes the gradient again, pulls
+    the cotangent back through `rule.update`, without the model in it, and then through the map from parameters to
     gradient with one Hessian-vector product.
 
     Args:
@@ -40,7 +46,7 @@ class Stepwise(ReverseMode):
             unchanged. None, or as many as there are, for all.
         multi_step: Weights of the query losses after each step, `MultiStep()`; None for the last one alone.
         segment: Number of steps, at least 1, of which only the start is kept until the backward pass computes them
-            again: memory grows with num_steps / segment + 2 segment copies of the parameters, in place of 2 num_steps.
+            again: memory grows with num_steps / segment + segment copies of the parameters, in place of num_steps.
             None keeps all.
 
     Raises:
@@ -75,7 +81,7 @@ class Stepwise(ReverseMode):
         (state, params), pull_start = vjp(start, meta.rule, meta.init)
         weights, next_carry = self.weights(carry, problem.num_steps)
         cut = self.num_constant(problem.num_steps)
-        run = partial(_run, problem, meta, episode)
+        run = partial(_run, problem, meta, episode, self.order)
         judge = partial(_judge, problem, meta.shared, episode)
         losses: list[Tensor] = []
         shared_bar, passed_bar = tree_zeros_like(meta.shared), tree_zeros_like(meta.init)
@@ -98,7 +104,7 @@ class Stepwise(ReverseMode):
             while records:
                 record = records.pop()
                 params_bar, shared_bar = judge(weights[record.step], params, (params_bar, shared_bar), losses)
-                pulled = _pull_back(problem, meta, episode, record, params_bar, state_bar, self.order)
+                pulled = _pull_back(problem, meta, episode, record, params_bar, state_bar)
                 params, (params_bar, state_bar, more_shared, more_rule) = record.params, pulled
                 shared_bar, rule_bar = tree_add(shared_bar, more_shared), tree_add(rule_bar, more_rule)
         if cut:
@@ -109,14 +115,14 @@ class Stepwise(ReverseMode):
 
 
 def _run(
-    problem: Problem, meta: Meta, episode: Episode, params: Params, state: PyTree, steps: Iterable[int]
+    problem: Problem, meta: Meta, episode: Episode, order: int, params: Params, state: PyTree, steps: Iterable[int]
 ) -> tuple[list[_Record], Params, PyTree]:
     """Take inner steps, and return their records beside the parameters and the state after them."""
     records = []
     for step in steps:
         before = params, state
         params, state, grads, loss = inner.step(problem, meta, params, state, episode, step)
-        records.append(_Record(step, *before, grads, loss))
+        records.append(_Record(step, *before, (grads, loss) if order == 1 else None))
     return records, params, state
 
 
@@ -148,7 +154,6 @@ def _pull_back(
     record: _Record,
     params_bar: Params,
     state_bar: PyTree,
-    order: int,
 ) -> tuple[Params, PyTree, Params, PyTree]:
     """Pull the cotangent of one step's result back to (params, state, shared, rule)."""
 
@@ -159,10 +164,13 @@ def _pull_back(
     def gradient(params: Params, shared: Params) -> Any:
         return grad_and_value(problem.support_loss)(params, shared, episode, record.step)
 
-    _, pull_update = vjp(update, meta.rule, record.grads, record.state, record.params, record.loss)
+    if record.constants:
+        grads, loss = record.constants
+    else:
+        (grads, loss), pull_gradient = vjp(gradient, record.params, meta.shared)
+    _, pull_update = vjp(update, meta.rule, grads, record.state, record.params, loss)
     rule_bar, grads_bar, state_bar, params_bar, loss_bar = pull_update((params_bar, state_bar))
-    if order == 1:
+    if record.constants:
         return params_bar, state_bar, tree_zeros_like(meta.shared), rule_bar
-    _, pull_gradient = vjp(gradient, record.params, meta.shared)
     more_params_bar, shared_bar = pull_gradient((grads_bar, loss_bar))
     return tree_add(params_bar, more_params_bar), state_bar, shared_bar, rule_bar
