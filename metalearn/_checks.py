@@ -53,6 +53,13 @@ def check_positive(what: str, value: Any, *, fix: str = "") -> None:
         raise ValueError(invalid(what, "be positive and finite", value, fix))
 
 
+def check_not_negative(what: str, value: Any, *, fix: str = "") -> None:
+    """Raise unless `value` is a finite number of at least 0."""
+    check_number(what, value, fix=fix)
+    if value < 0:
+        raise ValueError(invalid(what, "be at least 0", value, fix))
+
+
 def check_fraction(what: str, value: Any, *, fix: str = "") -> None:
     """Raise unless `value` is a number from 0 to 1."""
     check_number(what, value, fix=fix)
@@ -149,9 +156,9 @@ def as_device(device: Any) -> torch.device:
         raise ValueError(invalid("device", "be a name that PyTorch knows", repr(device), fix)) from error
 
 
-def check_one_device(what: str, tensors: Iterable[torch.Tensor]) -> None:
-    """Raise unless all tensors are on the same device."""
-    devices = list(dict.fromkeys(str(tensor.device) for tensor in tensors))
+def check_one_device(what: str, places: Iterable[Any]) -> None:
+    """Raise unless all of these, tensors or what else has a `device`, are on the same one."""
+    devices = list(dict.fromkeys(str(each.device) for each in places))
     if len(devices) > 1:
         raise ValueError(invalid(what, "be on one device", devices, "Move them there: .to('cpu'), say."))
 

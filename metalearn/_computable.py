@@ -1,4 +1,4 @@
-"""What the user's own functions raise on the user's own data, told as what does not fit what."""
+"""Errors of the user's functions on the user's data, raised again as one error that says what does not fit what."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -8,7 +8,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from metalearn._checks import invalid
+from metalearn._checks import check_one_device, invalid
 from metalearn._tree import tree_map
 from metalearn.functional import OnQuery
 from metalearn.outer import MetaLearner
@@ -28,9 +28,7 @@ class Ensemble:
     def __init__(self, learners: Sequence[MetaLearner]) -> None:
         if not learners:
             raise ValueError(invalid("learner", "be at least one", "[]", "Pass [learner]."))
-        if len(devices := {str(learner.device) for learner in learners}) > 1:
-            fix = "Write [learner.to('cpu') for learner in learners]."
-            raise ValueError(invalid("all learners", "be on one device", sorted(devices), fix))
+        check_one_device("all learners", learners)
         for learner in learners:
             if not isinstance(learner.problem.query_loss, OnQuery):
                 fix = "Build them with a criterion, or evaluate them one by one."

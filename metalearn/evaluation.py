@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parallel import DistributedDataParallel
 
-from metalearn._checks import check_count, check_generator, invalid
+from metalearn._checks import check_count, check_function, check_generator, invalid
 from metalearn._ensemble import Ensemble
 from metalearn._fingerprint import fingerprint
 from metalearn._results import Evaluation, Summary
@@ -157,8 +157,9 @@ def check_metrics(metrics: Any) -> None:
     if not isinstance(metrics, Mapping):
         raise TypeError(invalid("metrics", "be a dict of functions", repr(metrics), fix))
     for name, metric in metrics.items():
-        if not callable(metric) or name == "loss":
-            raise TypeError(invalid(f"metric {name!r}", "be a function with a name other than 'loss'", metric, fix))
+        if name == "loss":
+            raise ValueError(invalid("a metric's name", "be another than 'loss'", repr(name), fix))
+        check_function(f"metric {name!r}", metric, fix=fix)
 
 
 def _per_task(name: str, metric: Callable[..., Any], judged: tuple[Any, ...]) -> Tensor:

@@ -23,9 +23,9 @@ def check_update_rule(rule: inner.UpdateRule, *, surrogate: Collection[str] = ()
     """Check that a rule keeps the protocol of `metalearn.inner.UpdateRule` and is differentiated exactly.
 
     In float64, on linear and convolutional layers with biases: updates are shaped as parameters, pure, and have finite
-    derivatives at gradients of zero; `Unrolled`
-    equals finite differences of a naive loop; `Stepwise`, order 1, a loop over tasks, chunks and the compiled step
-    agree with it; meta-parameters survive pickling and `state_dict`; float32 parameters stay float32.
+    derivatives at gradients of zero; `Unrolled` equals finite differences of a naive loop; `Stepwise`, order 1, a loop
+    over tasks, chunks and the compiled step agree with it; meta-parameters survive pickling and `state_dict`; float32
+    parameters stay float32.
 
     Args:
         rule: The rule.

@@ -132,7 +132,8 @@ BAD = [
     ({"num_tasks": 2.5}, TypeError, "num_tasks must be an int"),
     ({"num_steps": -1}, ValueError, "num_steps must be at least 0; got -1"),
     ({"metrics": {"accuracy": 1}}, TypeError, 'metrics={"accuracy": functional.accuracy}'),
-    ({"metrics": {"loss": F.mse_loss}}, TypeError, "a name other than 'loss'"),
+    ({"metrics": {"l1": nn.L1Loss}}, TypeError, "metric 'l1' must be a function"),
+    ({"metrics": {"loss": F.mse_loss}}, ValueError, "a metric's name must be another than 'loss'"),
     ({"num_tasks": 5, "episodes": [sine_episodes(dtype=torch.float32)]}, ValueError, "Write num_tasks=3."),
     ({"metrics": F.mse_loss}, TypeError, "metrics must be a dict of functions"),
     (

@@ -18,7 +18,7 @@ class Geometry(NamedTuple):
     groups: int
 
     def of_tasks(self, num_tasks: int) -> "Geometry":
-        """Return that of all tasks' convolutions as groups of one."""
+        """Return the geometry of all tasks' convolutions as one grouped convolution."""
         return self._replace(groups=self.groups * num_tasks)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from metalearn._checks import as_list, check_count, check_number, invalid
+from metalearn._checks import as_list, check_count, check_not_negative, invalid
 from metalearn._modules import get_tensor
 from metalearn._results import Evaluation
 from metalearn.analysis._frozen import frozen as freeze
@@ -93,8 +93,8 @@ def head_noise(
     chosen = select_fast("names", names, learner)
     fixed = freeze(learner, select_fast("frozen", frozen, learner))
     conditions = [(_perturbed(fixed, chosen, std, seed), num_steps) for std in sizes]
-    options: Any = {"num_tasks": num_tasks, "metrics": metrics, "generator": generator}
-    return HeadNoise(dict(zip(sizes, evaluate_each(conditions, episodes, **options), strict=True)))
+    evaluations = evaluate_each(conditions, episodes, num_tasks=num_tasks, metrics=metrics, generator=generator)
+    return HeadNoise(dict(zip(sizes, evaluations, strict=True)))
 
 
 def _perturbed(learner: MetaLearner, names: list[str], std: float, seed: int) -> MetaLearner:
@@ -111,9 +111,7 @@ def _sizes(stds: Any) -> list[float]:
     fix = "Write stds=[0, 0.01, 0.1, 1], say."
     sizes = as_list("stds", stds, fix=fix) if isinstance(stds, Iterable) else [stds]
     for std in sizes:
-        check_number("stds", std, fix=fix)
-        if std < 0:
-            raise ValueError(invalid("stds", "be at least 0", std, fix))
+        check_not_negative("stds", std, fix=fix)
     if not sizes:
         raise ValueError(invalid("stds", "be at least one number", "[]", fix))
     return sizes

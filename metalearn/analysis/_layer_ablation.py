@@ -103,8 +103,7 @@ def layer_ablation(
     chosen = [set(select_fast("layers", layer, learner)) for layer in named.values()]
     fixed = [set(), *chosen, *(everything - names for names in chosen)]
     conditions = [(frozen(learner, names), num_steps) for names in fixed]
-    options: Any = {"num_tasks": num_tasks, "metrics": metrics, "generator": generator}
-    whole, *results = evaluate_each(conditions, episodes, **options)
+    whole, *results = evaluate_each(conditions, episodes, num_tasks=num_tasks, metrics=metrics, generator=generator)
     without, alone = results[: len(named)], results[len(named) :]
     return LayerAblation(dict(zip(named, without, strict=True)), dict(zip(named, alone, strict=True)), whole)
 

@@ -90,5 +90,5 @@ def steps_curve(
     if not counts:
         raise ValueError(invalid("steps", "be at least one number", "[]", "Write steps=range(11), say."))
     conditions = [(learner, count) for count in counts]
-    options: Any = {"num_tasks": num_tasks, "metrics": metrics, "generator": generator}
-    return StepsCurve(dict(zip(counts, evaluate_each(conditions, episodes, **options), strict=True)))
+    evaluations = evaluate_each(conditions, episodes, num_tasks=num_tasks, metrics=metrics, generator=generator)
+    return StepsCurve(dict(zip(counts, evaluations, strict=True)))

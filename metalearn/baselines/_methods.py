@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch.nn as nn
 from torch import Tensor
 
-from metalearn._checks import invalid
+from metalearn._checks import check_kind
 from metalearn.baselines._cosine_head import CosineHead
 from metalearn.baselines._transfer import Transfer
 from metalearn.functional import cross_entropy
@@ -102,16 +102,14 @@ def Finetuning(  # noqa: N802
         Huisman, "Revisiting learned optimizers for meta-learning", 2021, section 2.2.1 and appendix A.1.
     """
     for what, part in (("body", body), ("head", head)):
-        if not isinstance(part, nn.Module):
-            fix = "Write Finetuning(model.features, nn.Linear(800, 5)), say."
-            raise TypeError(invalid(what, "be a module", repr(part), fix))
+        check_kind(what, part, nn.Module, "a module", "Finetuning(model.features, nn.Linear(800, 5)), say")
     model = nn.Sequential(OrderedDict(body=copy.deepcopy(body).requires_grad_(False), head=head))
     return MetaLearner(model, criterion, rule, num_steps=num_steps, estimator=estimator, fast="head", learn_init=False)
 
 
 def CentroidFinetuning(  # noqa: N802
     body: nn.Module,
-    in_features: int,
+    num_features: int,
     num_classes: int,
     criterion: Criterion = cross_entropy,
     rule: UpdateRule = Adam(1e-3),
@@ -123,7 +121,7 @@ def CentroidFinetuning(  # noqa: N802
 
     Args:
         body: The pretrained features, of a model with a `CosineHead`; they are copied.
-        in_features: Size of the features, at least 1.
+        num_features: Size of the features, at least 1.
         num_classes: Number of classes in a task, at least 1.
         criterion: `(output, y) -> scalar`.
         rule: How a task is trained.
@@ -134,5 +132,5 @@ def CentroidFinetuning(  # noqa: N802
         Huisman, "Revisiting learned optimizers for meta-learning", 2021, section 2.2.2 and appendix A.1.
         Chen et al., "A closer look at few-shot classification", ICLR 2019.
     """
-    head = CosineHead(in_features, num_classes)
+    head = CosineHead(num_features, num_classes)
     return Finetuning(body, head, criterion, rule, num_steps=num_steps, estimator=estimator)

@@ -4,7 +4,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from metalearn._checks import check_count, invalid
+from metalearn._checks import check_count, check_kind
 from metalearn.functional import cross_entropy
 from metalearn.functional._criteria import one_hot
 from metalearn.inner import SGD
@@ -52,8 +52,7 @@ class _Prototypes(nn.Module):
     def __init__(self, body: nn.Module, num_features: int, num_classes: int) -> None:
         super().__init__()
         fix = "Write ProtoNet(models.conv4(3, 5).features, 64, 5), say."
-        if not isinstance(body, nn.Module):
-            raise TypeError(invalid("ProtoNet's body", "be a module", repr(body), fix))
+        check_kind("ProtoNet's body", body, nn.Module, "a module", "models.conv4(3, 5).features, say")
         check_count("ProtoNet's num_features", num_features, fix=fix)
         check_count("ProtoNet's num_classes", num_classes, fix=fix)
         self.body = body

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metalearn._checks import check_count, check_generator, check_number, invalid
+from metalearn._checks import check_count, check_function, check_generator, check_number, invalid
 
 
 class Augmentation(ABC):
@@ -141,10 +141,9 @@ class Compose(Augmentation):
 
     def __init__(self, *transforms: Callable[..., Tensor]) -> None:
         object.__setattr__(self, "transforms", transforms)
+        fix = "Write Compose(RandomFlip(), Normalize(0.5, 0.25)), say."
         for transform in transforms or [None]:
-            if not callable(transform) or isinstance(transform, type):
-                fix = "Write Compose(RandomFlip(), Normalize(0.5, 0.25)), say."
-                raise TypeError(invalid("Compose's transforms", "be functions of images", repr(transform), fix))
+            check_function("Compose's transforms", transform, "be functions of images", fix=fix)
 
     def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return images that went through all transforms."""

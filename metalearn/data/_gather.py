@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalearn._checks import check_kind, invalid
+from metalearn._checks import check_function, check_kind, invalid
 from metalearn.data._augmentations import apply
 from metalearn.data._class_images import ClassImages
 
@@ -16,9 +16,9 @@ Transform = Callable[..., Tensor]
 def check_source(name: str, classes: Any, transform: Any) -> None:
     """Raise unless `name` can draw from these classes and call this transform."""
     check_kind("classes", classes, ClassImages, "a ClassImages", f"{name}(ClassImages(images), ...)")
-    if not (transform is None or callable(transform)) or isinstance(transform, type):
+    if transform is not None:
         fix = "Write transform=data.RandomFlip(), say."
-        raise TypeError(invalid("transform", "be a function of images, or None", repr(transform), fix))
+        check_function("transform", transform, "be a function of images, or None", fix=fix)
 
 
 def gather(

@@ -10,6 +10,7 @@ from metalearn._checks import check_bool, check_choice, check_path, invalid
 from metalearn.data._cache import CACHE_FOLDER, read_files
 from metalearn.data._class_images import ClassImages
 from metalearn.data._decoding import Decoding, image_files
+from metalearn.data._splits import SPLITS, Split
 
 VALIDATION_ALPHABETS = frozenset({"Armenian", "Bengali", "Early_Aramaic", "Hebrew", "Mkhedruli_(Georgian)"})
 FIRST_TEST_CHARACTER = "Gurmukhi/character42"
@@ -20,7 +21,7 @@ SIZE = (28, 28)
 
 def omniglot(
     root: str | Path,
-    split: Literal["train", "val", "test"],
+    split: Split,
     *,
     download: bool = False,
     angles: Sequence[int] | None = None,
@@ -60,7 +61,7 @@ def omniglot(
         of github.com/cbfinn/maml, 2018.
     """
     check_path("root", root)
-    check_choice("split", split, NUM_CHARACTERS)
+    check_choice("split", split, SPLITS)
     check_bool("download", download, fix="Pass download=True.")
     check_choice("resample", resample, ("nearest", "lanczos"))
     if download:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
-from metalearn._checks import check_count, check_range, invalid
+from metalearn._checks import check_count, check_not_negative, check_range, invalid
 from metalearn.data._episodes import TaskDistribution
-from metalearn.data._synthetic import add_noise, check_noise, split, uniform
+from metalearn.data._synthetic import add_noise, split, uniform
 from metalearn.types import Episode
 
 
@@ -52,7 +52,7 @@ class Polynomial(TaskDistribution):
             check_count(name, getattr(self, name), minimum=minimum, fix=fix)
         for name in ("coefficient_range", "x_range"):
             check_range(name, getattr(self, name), fix=f"Pass {name}=(low, high).")
-        check_noise(self.noise_std)
+        check_not_negative("noise_std", self.noise_std, fix="Pass noise_std=0 for none.")
         largest = max(1.0, *(abs(float(bound)) for bound in self.x_range))
         if self.order * math.log10(largest) > 30:  # float32 ends at 38, and there are coefficients
             got = f"{self.order} for x up to {largest}"

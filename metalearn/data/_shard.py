@@ -53,6 +53,6 @@ class Shard(TaskDistribution):
 
     def draw(self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None) -> Episode:
         """Draw everybody's tasks and keep this shard's."""
-        episodes = self.tasks.draw(num_tasks * self.num_shards, generator, device)
+        episodes = self.tasks.sample(num_tasks * self.num_shards, generator=generator, device=device)
         kept: Episode = take(episodes, slice(self.index, None, self.num_shards))
         return kept

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
-from metalearn._checks import check_count, check_range
+from metalearn._checks import check_count, check_not_negative, check_range
 from metalearn.data._episodes import TaskDistribution
-from metalearn.data._synthetic import add_noise, check_noise, split, uniform
+from metalearn.data._synthetic import add_noise, split, uniform
 from metalearn.types import Episode
 
 
@@ -54,7 +54,7 @@ class Sinusoid(TaskDistribution):
             check_count(name, getattr(self, name), fix="Pass Sinusoid(k_shot=10, num_query=10).")
         for name in ("amplitude", "phase", "frequency", "x_range"):
             check_range(name, getattr(self, name), fix=f"Pass {name}=(low, high).")
-        check_noise(self.noise_std)
+        check_not_negative("noise_std", self.noise_std, fix="Pass noise_std=0 for none.")
 
     def draw(self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None) -> Episode:
         """Draw sine waves and points on them."""

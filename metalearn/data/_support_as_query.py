@@ -41,5 +41,5 @@ class SupportAsQuery(TaskDistribution):
 
     def draw(self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None) -> Episode:
         """Draw tasks and drop their query sets."""
-        support = self.tasks.draw(num_tasks, generator, device).support
+        support = self.tasks.sample(num_tasks, generator=generator, device=device).support
         return Episode(support, support)

@@ -1,12 +1,8 @@
 """What the synthetic task distributions share: seeded draws, noise and the split into support and query."""
 
-import math
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from metalearn._checks import invalid
 from metalearn.types import Batch, Episode
 
 
@@ -38,14 +34,6 @@ def split(x: Tensor, y: Tensor, num_support: int) -> Episode:
         support=Batch(x[:, :num_support], y[:, :num_support]),
         query=Batch(x[:, num_support:], y[:, num_support:]),
     )
-
-
-def check_noise(std: Any) -> None:
-    """Raise unless `std` is a finite number of at least zero."""
-    if isinstance(std, bool) or not isinstance(std, int | float):
-        raise TypeError(invalid("noise_std", "be a number", repr(std), "Pass noise_std=0 for none."))
-    if not 0 <= std < math.inf:
-        raise ValueError(invalid("noise_std", "be at least 0 and finite", std, "Pass noise_std=0 for none."))
 
 
 def _source(generator: torch.Generator | None, device: torch.device | None) -> torch.device | None:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metalearn._checks import check_choice, invalid
+from metalearn._checks import check_choice, check_function, invalid
 
 Activation: TypeAlias = str | Callable[[Tensor], Tensor]
 """A name such as "relu", or an elementwise function."""
@@ -32,8 +32,7 @@ def check_activation(what: str, activation: Any) -> None:
     """Raise unless `activation` is one of the names or a function."""
     if isinstance(activation, str):
         check_choice(what, activation, NAMED)
-    elif not callable(activation) or isinstance(activation, type):
-        fix = 'Write activation="tanh", say.'
-        raise TypeError(invalid(what, "be a name or a function", repr(activation), fix))
-    elif (shape := tuple(activation(torch.zeros(2, 3)).shape)) != (2, 3):
+        return
+    check_function(what, activation, "be a name or a function", fix='Write activation="tanh", say.')
+    if (shape := tuple(activation(torch.zeros(2, 3)).shape)) != (2, 3):
         raise ValueError(invalid(what, "be elementwise", f"shape {shape} for a tensor of shape (2, 3)"))

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalearn._checks import as_list, check_number, invalid
+from metalearn._checks import as_list, check_kind, check_number, invalid
 from metalearn._tree import tree_leaves, tree_map, tree_names
 from metalearn.functional import draw_keys
 from metalearn.inner._base import UpdateRule
@@ -54,9 +54,7 @@ class RuleOptimizer(torch.optim.Optimizer):
     state: Any
 
     def __init__(self, rule: UpdateRule, meta: PyTree, named_parameters: Any, *, key: Tensor | None = None) -> None:
-        if not isinstance(rule, UpdateRule):
-            fix = "Pass learner.problem.rule, say."
-            raise TypeError(invalid("as_optimizer's rule", "be an update rule", repr(rule), fix))
+        check_kind("as_optimizer's rule", rule, UpdateRule, "an update rule", "learner.problem.rule, say")
         if isinstance(meta, torch.nn.Module) or not all(isinstance(leaf, Tensor) for leaf in tree_leaves(meta)):
             raise TypeError(invalid("meta", "be a tree of tensors", type(meta).__name__, "Pass learner.meta.rule."))
         if not (key is None or (isinstance(key, Tensor) and key.dtype == torch.int64 and key.dim() == 0)):

@@ -19,8 +19,8 @@ class Masked(Wrapper):
 
     Unit j of a layer is updated with probability sigmoid(zeta_j): its row of the weight's first axis, or filter,
     together with its element of the bias. Logits zeta start at 0 and are learned through the Gumbel-softmax
-    distribution.
-    Meta-parameters are `{"mask": {<module>: {"logits": [units]}}, "rule": ...}`, the rule's own under "rule".
+    distribution. Meta-parameters are `{"mask": {<module>: {"logits": [units]}}, "rule": ...}`, the rule's own under
+    "rule".
 
     Args:
         rule: The rule whose updates are masked.

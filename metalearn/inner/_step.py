@@ -6,6 +6,7 @@ from torch import Tensor
 
 from metalearn._derivatives import grad_and_value
 from metalearn._tree import tree_add, tree_detach
+from metalearn.inner._base import UpdateRule
 from metalearn.types import Adapted, Episode, Meta, Params, Problem, PyTree
 
 
@@ -48,8 +49,16 @@ def step(
     """
     at, shared = (params, meta.shared) if order == 2 else tree_detach((params, meta.shared))
     grads, loss = grad_and_value(problem.support_loss)(at, shared, episode, step)
-    updates, state = problem.rule.update(meta.rule, grads, state, params, loss, step)
-    return Step(tree_add(params, updates), state, grads, loss)
+    params, state = advance(problem.rule, meta.rule, grads, state, params, loss, step=step)
+    return Step(params, state, grads, loss)
+
+
+def advance(
+    rule: UpdateRule, meta: PyTree, grads: Params, state: PyTree, params: Params, loss: Tensor, *, step: int
+) -> tuple[Params, PyTree]:
+    """Return parameters and state after the rule's update, as a function of all that it sees."""
+    updates, state = rule.update(meta, grads, state, params, loss, step)
+    return tree_add(params, updates), state
 
 
 def adapt(problem: Problem, meta: Meta, episode: Episode, key: Tensor, *, state: PyTree = None) -> Adapted:

@@ -6,7 +6,7 @@ from typing import Any
 import torch.nn as nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from metalearn._checks import invalid
+from metalearn._checks import check_kind, invalid
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -47,10 +47,7 @@ def t_net(model: nn.Module) -> nn.Module:
     >>> [name for name, _ in t_net(nn.Sequential(nn.Linear(3, 2))).named_parameters()]
     ['0.W.weight', '0.W.bias', '0.T.weight']
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(
-            invalid("t_net's model", "be an nn.Module", repr(model), "Write t_net(models.mlp(1, [40], 1)).")
-        )
+    check_kind("t_net's model", model, nn.Module, "an nn.Module", "the module itself: models.mlp(1, [40], 1)")
     if transforms(model):
         raise ValueError(invalid("t_net's model", "be a plain network", "a T-net already", "Call t_net once."))
     if _has_transform(model):

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from metalearn._checks import invalid
+from metalearn._checks import check_kind, invalid
 from metalearn.inner._base import UpdateRule
 from metalearn.types import Params, PyTree
 
@@ -29,9 +29,7 @@ class Wrapper(UpdateRule):
 
     def __post_init__(self) -> None:
         own = type(self).__name__
-        if not isinstance(self.rule, UpdateRule):
-            fix = f"Wrap one: {own}(SGD(lr=0.01), ...)."
-            raise TypeError(invalid(f"{own}'s rule", "be an update rule", repr(self.rule), fix))
+        check_kind(f"{own}'s rule", self.rule, UpdateRule, "an update rule", f"one to wrap: {own}(SGD(lr=0.01), ...)")
         if isinstance(self.rule, Wrapper) and self.rule.outermost:
             inside = type(self.rule).__name__
             raise ValueError(invalid(inside, "be outermost", f"it inside {own}", f"Write {inside}({own}(...), ...)."))

@@ -10,7 +10,7 @@ from metalearn._tree import tree_leaves
 
 
 def captured(compute: Callable[[], Any]) -> tuple[Any, list[Tensor]]:
-    """Return what is computed, and the tensors that require grad which it depends on, if no argument does.
+    """Return the result of `compute`, and the tensors it closes over that require grad; its arguments must not.
 
     Args:
         compute: Returns a pytree; called once more if its tensors require grad.

@@ -12,7 +12,7 @@ from metalearn.types import Episode
 
 NOTE = (
     "torch.compile cannot compile this learner's meta-step as one graph; the user code named above is the part that it"
-    " stops at. Run it without: learner.set_batching(compile=False)."
+    " stops at. Run it without: learner.set_batching(learner.batching, learner.chunk_size)."
 )
 
 

@@ -14,7 +14,7 @@ from metalearn._walk import modules_of
 
 NOTE = (
     "This learner's meta-step cannot be recorded as a CUDA graph: what is named above waits for the GPU or copies from"
-    " the host. Run it without: learner.set_batching(cuda_graph=False)."
+    " the host. Run it without: learner.set_batching(learner.batching, learner.chunk_size)."
 )
 
 

@@ -30,8 +30,8 @@ def estimate_each(
 ) -> Estimate:
     """Return the sum of all tasks' gradients, and loss, carry and diagnostics of every task, stacked.
 
-    The diagnostic "finite" says which tasks' losses and gradients are. Of all tasks at once, the gradients to what is
-    shared come as a sum; if that alone is not finite, no task is.
+    The diagnostic "finite" says which tasks' losses and gradients are. When all tasks are computed at once, gradients
+    to shared parameters are known only as a sum; if that sum alone is not finite, every task is marked.
 
     Args:
         estimator: How the gradients are estimated.

@@ -72,9 +72,9 @@ def _check_examples(name: str, x: Any, y: Any, weight: Any) -> None:
         raise ValueError(invalid(f"{name}.x", "have at least 1 example", shapes, fix))
 
 
-def check_judged(problem: Problem, episodes: Episode) -> None:
+def check_judged(problem: Problem, batches: dict[str, Batch]) -> None:
     """Raise if a loss is of a set that is left out."""
-    for name, batch in zip(Episode._fields, episodes, strict=True):
+    for name, batch in batches.items():
         if isinstance(getattr(problem, f"{name}_loss"), OnSupport | OnQuery) and not tree_leaves(batch):
             fix = "Pass data.SupportAsQuery(tasks), or Episode(support, support)." if name == "query" else ""
             condition = f"have the examples that the {name} loss is measured on"

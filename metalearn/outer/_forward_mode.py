@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor
 from torch.func import grad_and_value, vjp, vmap
 
 from metalearn._checks import check_count, invalid
-from metalearn._tree import tree_add, tree_leaves, tree_map, tree_ravel, tree_zeros_like
+from metalearn._tree import tree_leaves, tree_map, tree_ravel, tree_zeros_like
+from metalearn.inner._step import advance
 from metalearn.outer._base import MetaGradient
 from metalearn.types import Episode, Estimate, Meta, Params, Problem, PyTree
 
@@ -146,15 +148,12 @@ def _step(problem: Problem, meta: Meta, directions: Meta, episode: Episode, prog
     def gradient(params: Params, shared: Params) -> Any:
         return grad_and_value(problem.support_loss, argnums=(0, 1))(params, shared, episode, step)
 
-    def advance(rule: PyTree, grads: Params, state: PyTree, params: Params, loss: Tensor) -> Any:
-        updates, state = problem.rule.update(rule, grads, state, params, loss, step)
-        return tree_add(params, updates), state
-
     # The Hessian of params and shared together is symmetric, so its product is a vjp: no jvp through the model.
     ((grads, shared_grads), loss), pull = vjp(gradient, progress.params, meta.shared)  # type: ignore[misc]
     zero = torch.zeros_like(loss)
     at = (meta.rule, grads, progress.state, progress.params, loss)
-    push = _pushforward(advance, at)
+    update = partial(advance, problem.rule, step=step)
+    push = _pushforward(update, at)
 
     def derivative(rule_dot: PyTree, shared_dot: Params, params_dot: Params, state_dot: PyTree) -> Any:
         grads_dot = pull(((params_dot, shared_dot), zero))[0]
@@ -162,7 +161,7 @@ def _step(problem: Problem, meta: Meta, directions: Meta, episode: Episode, prog
         return push(rule_dot, grads_dot, state_dot, params_dot, torch.stack(tree_leaves(slopes)).sum())
 
     dots = vmap(derivative)(directions.rule, directions.shared, progress.params_dot, progress.state_dot)
-    return Progress(*advance(*at), *dots)
+    return Progress(*update(*at), *dots)
 
 
 def _pushforward(function: Callable[..., Any], at: tuple[Any, ...]) -> Callable[..., Any]:

@@ -36,7 +36,7 @@ class Gate:
     def episodes(self, learner: "MetaLearner", episodes: Episode, keys: Tensor | None) -> Tensor:
         """Raise for what is wrong with the episodes or their losses, and return the keys."""
         num_tasks = check_episodes(episodes)
-        self.data(learner, episodes, episodes.support)
+        self.data(learner, episodes._asdict())
         weighted = tuple(bool(tree_leaves(batch.weight)) for batch in episodes)
         self.once(("losses", weighted, _kinds(episodes)), learner, lambda: _check_losses(learner, episodes))
         return self._keys(learner, num_tasks, keys)
@@ -44,7 +44,7 @@ class Gate:
     def support(self, learner: "MetaLearner", support: Batch, keys: Tensor | None) -> Tensor:
         """Raise for what is wrong with the support sets or their loss, and return the keys."""
         num_tasks = check_task_axis({"support": support})
-        self.data(learner, support, support)
+        self.data(learner, {"support": support})
         weighted = bool(tree_leaves(support.weight))
         alone = Episode(support, Batch(()))
         self.once(("support", weighted, _kinds(support)), learner, lambda: _check_losses(learner, alone))
@@ -54,13 +54,13 @@ class Gate:
         """Raise for what is wrong with the first task's meta-gradient."""
         self.once("gradient", learner, lambda: _check_gradient(learner, *take((episodes, keys), 0)))
 
-    def data(self, learner: "MetaLearner", data: Any, support: Batch) -> None:
+    def data(self, learner: "MetaLearner", batches: dict[str, Batch]) -> None:
         """Raise unless data and learner agree on device and sets, and the support set on its number of parts."""
-        check_judged(learner.problem, data if isinstance(data, Episode) else Episode(data, data))
-        check_device(data, learner.device)
+        check_judged(learner.problem, batches)
+        check_device(batches, learner.device)
         check_norms(learner.model, learner.problem)
         check_precision(learner.device.type, learner.dtype)
-        check_support_batches(support, learner.support_batches)
+        check_support_batches(batches["support"], learner.support_batches)
 
     def _keys(self, learner: "MetaLearner", num_tasks: int, keys: Tensor | None) -> Tensor:
         if keys is None:
@@ -78,7 +78,7 @@ class Gate:
 
 
 def _kinds(data: Any) -> tuple[Any, ...]:
-    """Return what a model may not be made for, of one example: the shape and the dtype of every tensor."""
+    """Return each tensor's rank, shape of one example and dtype: a new combination is probed anew."""
     if torch.compiler.is_compiling():  # an outer torch.compile(learner), which has guards of its own
         return ()
     return tuple((leaf.dim(), leaf.shape[2:], leaf.dtype) for leaf in tree_leaves(data))

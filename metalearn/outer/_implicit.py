@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from metalearn import inner
-from metalearn._checks import check_choice, check_positive, invalid
+from metalearn._checks import check_choice, check_kind, check_positive, invalid
 from metalearn._derivatives import grad_and_value, vjp
 from metalearn._random import random_numbers_kept
 from metalearn._tree import tree_map, tree_ravel, tree_zeros_like
@@ -89,9 +89,7 @@ class Implicit(MetaGradient):
         if self.system_strength is not None:
             check_positive("Implicit's system_strength", self.system_strength, fix="None takes strength.")
         check_choice("Implicit's proximal", self.proximal, ["every_step", "last_step"])
-        if not isinstance(self.solver, Solver):
-            fix = "Write Implicit(2.0, outer.CG(num_steps=5))."
-            raise TypeError(invalid("Implicit's solver", "be a solver", repr(self.solver), fix))
+        check_kind("Implicit's solver", self.solver, Solver, "a solver", "outer.CG(num_steps=5)")
 
     def check(self, problem: Problem, meta: Meta) -> None:
         """Raise if no step descends the support loss, or the rule moves on where the gradient is zero."""

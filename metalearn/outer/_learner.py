@@ -26,6 +26,7 @@ from metalearn.outer._gate import Gate
 from metalearn.outer._learner_checks import (
     check_arguments,
     check_batching,
+    check_criteria,
     check_estimator,
     check_fast,
     check_on_gpu,
@@ -98,14 +99,8 @@ class MetaLearner(nn.Module):
         cuda_graph: bool = False,
     ) -> None:
         super().__init__()
-        check_arguments(
-            model=model,
-            criteria=(criterion, support_criterion),
-            losses=(support_loss, query_loss),
-            rule=rule,
-            num_steps=num_steps,
-            support_batches=support_batches,
-        )
+        check_arguments(model=model, rule=rule, num_steps=num_steps, support_batches=support_batches)
+        check_criteria(criterion, support_criterion, support_loss, query_loss, support_batches)
         check_estimator(estimator)  # a module would not even reach the setter below
         self.model, self.criterion, self.support_criterion = model, criterion, support_criterion
         self.set_batching(batching, chunk_size, compile, cuda_graph)
@@ -161,6 +156,8 @@ class MetaLearner(nn.Module):
         cuda_graph: bool = False,
     ) -> None:
         """Choose how tasks are batched; `outer.compare_batching` says which choice is fastest.
+
+        What is not given goes back to its default.
 
         Args:
             batching: "vmap" over tasks, or "loop".

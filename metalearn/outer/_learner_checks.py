@@ -20,8 +20,6 @@ from metalearn.types import Problem
 def check_arguments(
     *,
     model: Any,
-    criteria: tuple[Any, Any],
-    losses: tuple[Any, Any],
     rule: Any,
     num_steps: Any,
     support_batches: Any,
@@ -29,7 +27,6 @@ def check_arguments(
     """Raise unless a learner can be built from the arguments."""
     check_kind("model", model, nn.Module, "an nn.Module", "the module itself: models.mlp(1, [40, 40], 1)")
     check_kind("rule", rule, UpdateRule, "an update rule", "one: inner.SGD(lr=0.01)")
-    check_criteria(*criteria, *losses, support_batches)
     check_count("num_steps", num_steps, fix="Write num_steps=5, say.")
     if support_batches is not None:
         check_count("support_batches", support_batches, fix="Leave it out for all at once.")
@@ -55,6 +52,8 @@ def check_batching(batching: Any, chunk_size: Any, compile: Any, cuda_graph: Any
     check_choice("batching", batching, ["vmap", "loop"])
     if chunk_size is not None:
         check_count("chunk_size", chunk_size, fix="Leave it out for all at once.")
+        if batching == "loop" and chunk_size > 1:
+            raise ValueError(invalid("chunk_size of a loop", "be left out", chunk_size, "It takes one task at a time."))
     if not isinstance(compile, bool | Mapping):
         fix = f'Write compile={{"backend": {compile!r}}}.'.replace("'", '"')
         raise TypeError(invalid("compile", "be a bool or torch.compile's options", repr(compile), fix))
@@ -70,7 +69,7 @@ def check_batching(batching: Any, chunk_size: Any, compile: Any, cuda_graph: Any
 def check_on_gpu(learner: Any) -> None:
     """Raise if a learner is to be recorded as a CUDA graph and is not on a GPU."""
     if learner.cuda_graph and learner.device.type != "cuda":
-        fix = "Write learner.to('cuda'), or learner.set_batching(cuda_graph=False)."
+        fix = "Write learner.to('cuda'), or learner.set_batching(learner.batching, learner.chunk_size)."
         raise ValueError(invalid("a learner with cuda_graph=True", "be on a GPU", learner.device, fix))
 
 

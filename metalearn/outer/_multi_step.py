@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metalearn._checks import check_between, check_count, invalid
+from metalearn._checks import check_between, check_count
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,3 @@ class MultiStep:
         passed = iteration / self.num_iterations if self.num_iterations else torch.zeros_like(iteration)
         earlier = (1 - passed).clamp(min=self.floor) / num_steps
         return torch.stack([earlier] * (num_steps - 1) + [1 - (num_steps - 1) * earlier])
-
-
-def check_multi_step(multi_step: object) -> None:
-    """Raise unless this says how the steps' losses are weighted, or is None."""
-    if multi_step is not None and not isinstance(multi_step, MultiStep):
-        fix = "Write outer.Unrolled(multi_step=outer.MultiStep(num_iterations=10_000))."
-        raise TypeError(invalid("multi_step", "be a MultiStep", repr(multi_step), fix))

@@ -75,3 +75,10 @@ class PerTask(MetaGradient):
     def adapt(self, problem: Problem, meta: Meta, support: Batch, key: Tensor, num_steps: int) -> Adapted:
         """Adapt as the wrapped estimator does."""
         return self.estimator.adapt(problem, meta, support, key, num_steps)
+
+
+def unwrapped(estimator: MetaGradient) -> MetaGradient:
+    """Return the estimator inside of all `PerTask` ones."""
+    while isinstance(estimator, PerTask):
+        estimator = estimator.estimator
+    return estimator

@@ -21,7 +21,7 @@ from metalearn.models import FrozenNorm
 from metalearn.outer._base import MetaGradient
 from metalearn.outer._captured import captured
 from metalearn.outer._criterion_checks import check_label_axes, check_targets, check_weights, judges_targets
-from metalearn.outer._per_task import PerTask
+from metalearn.outer._per_task import unwrapped
 from metalearn.outer._reverse_mode import ReverseMode
 from metalearn.types import Batch, Episode, Estimate, Meta, Params, Problem
 
@@ -72,8 +72,8 @@ def check_gradient(
     if nowhere := sorted(unused["support"] & unused["query"]):
         fix = "Call .requires_grad_(False) on them before building the learner, or use them in the model."
         raise ValueError(invalid("learned parameters", "get a gradient", f"none for {nowhere}", fix))
-    reverse = _reverse_mode(estimator)
-    if reverse is not None and (reverse.order == 1 or reverse.truncate is not None):
+    reverse = unwrapped(estimator)
+    if isinstance(reverse, ReverseMode) and (reverse.order == 1 or reverse.truncate is not None):
         _check_limited(problem, reverse, estimate, unused["query"])
 
 
@@ -226,12 +226,6 @@ def _check_scalar(name: str, loss: Any) -> None:
     if loss.dim() > 0:
         fix = "Average it: reduction='mean', or loss.mean()."
         raise ValueError(invalid(f"{name} loss", "be a scalar", f"shape {tuple(loss.shape)}", fix))
-
-
-def _reverse_mode(estimator: MetaGradient) -> ReverseMode | None:
-    if isinstance(estimator, PerTask):
-        return _reverse_mode(estimator.estimator)
-    return estimator if isinstance(estimator, ReverseMode) else None
 
 
 def _named(meta: Meta) -> dict[str, Tensor]:

@@ -151,7 +151,7 @@ class Replicas(nn.Module):
     def _deal(self, episodes: Episode, keys: Tensor | None) -> tuple[Episode, Tensor]:
         """Check episodes and keys, and return them with leading axes of replicas and tasks."""
         num_tasks = check_episodes(episodes)
-        self.learner._gate.data(self.learner, episodes, episodes.support)
+        self.learner._gate.data(self.learner, episodes._asdict())
         if num_tasks % len(self):
             fix = f"Write tasks.sample({len(self)} * meta_batch_size)."
             raise ValueError(invalid("tasks", f"be a multiple of the {len(self)} replicas", num_tasks, fix))
@@ -201,8 +201,9 @@ def _vmap(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _learned_names(learner: MetaLearner) -> list[str]:
     """Return the names of all tensors in the learner's `Meta`."""
-    rule = [f"rule.{name}" for name, _ in learner.rule.named_parameters()]
-    return [f"model.{name}" for name in learner._fast] + learner._shared + rule
+    meta = learner.meta
+    rule = (f"rule.{name}" for name, _ in learner.rule.named_parameters())
+    return [*(f"model.{name}" for name in meta.init), *meta.shared, *rule]
 
 
 def _set_alike(learner: MetaLearner, name: str, tensor: Tensor) -> None:
@@ -257,7 +258,7 @@ def _settings(learner: MetaLearner) -> dict[str, Any]:
         "criteria": [_kind(criterion) for criterion in (learner.criterion, learner.support_criterion)],
         "support_batches": learner.support_batches,
         "batching": (learner.batching, learner.chunk_size, learner.compile_options, learner.cuda_graph),
-        "fast parameters": learner._fast,
+        "fast parameters": list(learner.meta.init),
         **{f"tensor {name}": _layout(tensor) for name, tensor in _tensors(learner)},
         **{f"module {name}": _hyperparameters(module) for name, module in learner.named_modules() if name},
     }

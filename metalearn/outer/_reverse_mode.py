@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metalearn._checks import check_count, invalid
+from metalearn._checks import check_count, check_kind, invalid
 from metalearn._tree import tree_leaves
 from metalearn.outer._base import MetaGradient
-from metalearn.outer._multi_step import MultiStep, check_multi_step
+from metalearn.outer._multi_step import MultiStep
 from metalearn.types import Episode, Meta, Problem, PyTree
 
 
@@ -43,7 +43,9 @@ class ReverseMode(MetaGradient):
             raise ValueError(invalid("order", "be 1 or 2", repr(self.order), "2 is exact, 1 drops the Hessian."))
         if self.truncate is not None:
             check_count("truncate", self.truncate, minimum=0, fix="None differentiates all steps.")
-        check_multi_step(self.multi_step)
+        if self.multi_step is not None:
+            example = "outer.MultiStep(num_iterations=10_000)"
+            check_kind("multi_step", self.multi_step, MultiStep, "a MultiStep", example)
 
     @property
     def reaches(self) -> frozenset[str]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from metalearn._checks import check_count, check_number, check_positive, invalid
+from metalearn._checks import check_count, check_not_negative, check_positive
 
 Product = Callable[[Tensor], Tensor]
 
@@ -51,9 +51,7 @@ class CG(Solver):
 
     def __post_init__(self) -> None:
         check_count("CG's num_steps", self.num_steps)
-        check_number("CG's damping", self.damping)
-        if self.damping < 0:
-            raise ValueError(invalid("CG's damping", "be at least 0", self.damping, "Write CG(5, damping=1.0)."))
+        check_not_negative("CG's damping", self.damping, fix="Write CG(5, damping=1.0).")
 
     def __call__(self, product: Product, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return the solution after `num_steps` steps, and its residual."""

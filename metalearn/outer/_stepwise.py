@@ -12,6 +12,7 @@ from metalearn import inner
 from metalearn._checks import check_count
 from metalearn._derivatives import grad_and_value, vjp
 from metalearn._tree import tree_add, tree_zeros_like
+from metalearn.inner._step import advance
 from metalearn.outer._reverse_mode import ReverseMode
 from metalearn.types import Episode, Estimate, Meta, Params, Problem, PyTree
 
@@ -36,9 +37,9 @@ class _Record(NamedTuple):
 class Stepwise(ReverseMode):
     """The exact gradient, computed one inner step at a time. Memory grows with steps times parameters only.
 
-    The forward pass keeps parameters and rule state of every step. The backward pass computes the gradient again, pulls
-    the cotangent back through `rule.update`, without the model in it, and then through the map from parameters to
-    gradient with one Hessian-vector product.
+    The forward pass keeps every step's parameters and rule state, at order 1 its gradient and loss too. At order 2 the
+    backward pass computes the gradient again, pulls the cotangent back through `rule.update`, without the model in it,
+    and then through the map from parameters to gradient with one Hessian-vector product.
 
     Args:
         order: 2 is exact; 1 takes support gradients and losses as constants.
@@ -157,13 +158,10 @@ def _pull_back(
 ) -> tuple[Params, PyTree, Params, PyTree]:
     """Pull the cotangent of one step's result back to (params, state, shared, rule)."""
 
-    def update(rule: PyTree, grads: Params, state: PyTree, params: Params, loss: Tensor) -> Any:
-        updates, state = problem.rule.update(rule, grads, state, params, loss, record.step)
-        return tree_add(params, updates), state
-
     def gradient(params: Params, shared: Params) -> Any:
         return grad_and_value(problem.support_loss)(params, shared, episode, record.step)
 
+    update = partial(advance, problem.rule, step=record.step)
     if record.constants:
         grads, loss = record.constants
     else:

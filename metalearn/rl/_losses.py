@@ -123,7 +123,10 @@ def policy_gradient(
     num_query: int = 40,
     surrogate: Callable[[Tensor, Tensor, Tensor], Tensor] = reinforce,
     query_surrogate: Callable[[Tensor, Tensor, Tensor], Tensor] = reinforce,
-    **options: Any,
+    baseline: bool = True,
+    discount: float = 0.99,
+    decay: float = 1.0,
+    normalise: bool = True,
 ) -> dict[str, Any]:
     """Return the two losses of policy-gradient meta-learning, as arguments of a learner or of a method.
 
@@ -135,7 +138,10 @@ def policy_gradient(
         surrogate: The inner loss's; `dice` makes the derivative through it unbiased, with `baseline=False,
             normalise=False, discount=1.0`.
         query_surrogate: The outer loss's.
-        options: Further attributes of both `PolicyLoss`.
+        baseline: Of both losses: whether a linear baseline is subtracted.
+        discount: Likewise, the discount factor, from 0 to 1.
+        decay: Likewise, lambda of generalised advantage estimation, from 0 to 1.
+        normalise: Likewise, whether advantages are brought to mean 0 and standard deviation 1.
 
     Returns:
         "support_loss" and "query_loss".
@@ -150,6 +156,7 @@ def policy_gradient(
     >>> learner = outer.MAML(policy, None, inner.SGD(lr=0.01), num_steps=1, **losses)
     >>> learner(tasks.sample(2)).backward()
     """
+    options: dict[str, Any] = {"baseline": baseline, "discount": discount, "decay": decay, "normalise": normalise}
     support = PolicyLoss(policy, environment, num_support, surrogate, **options)
     query = PolicyLoss(policy, environment, num_query, query_surrogate, **options)
     return {"support_loss": SupportRollouts(support), "query_loss": QueryRollouts(query)}

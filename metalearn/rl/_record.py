@@ -10,6 +10,7 @@ from metalearn._tasks import in_chunks, map_tasks
 from metalearn._tree import tree_map
 from metalearn.outer import MetaLearner
 from metalearn.outer._episode_checks import check_episodes
+from metalearn.outer._per_task import unwrapped
 from metalearn.rl._losses import PolicyLoss, QueryRollouts, SupportRollouts
 from metalearn.types import Batch, Episode, Params
 
@@ -40,7 +41,7 @@ def record(learner: MetaLearner, episodes: Episode, *, keys: Tensor | None = Non
         fix = "Write outer.MAML(policy, None, rule, num_steps=1, **rl.policy_gradient(policy, environment))."
         raise TypeError(invalid("learner's losses", "be those of rl.policy_gradient", support, fix))
     estimator = learner.estimator
-    if "query" not in estimator.differentiates or getattr(estimator, "multi_step", None):
+    if "query" not in estimator.differentiates or getattr(unwrapped(estimator), "multi_step", None):
         condition, fix = "differentiate the query loss after the last step alone", "Use outer.Unrolled()."
         raise ValueError(invalid("estimator on kept trajectories", condition, estimator, fix))
     check_episodes(episodes)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from metalearn._checks import check_count, invalid
+from metalearn._checks import check_count, check_function, invalid
 from metalearn.data import TaskDistribution
 from metalearn.outer import MetaLearner, Replicas
 
@@ -36,10 +36,9 @@ def check_optimizer(learner: MetaLearner | Replicas, optimizer: Any) -> None:
 
 def check_validation(validate: Any) -> None:
     """Raise unless this is a task distribution, a function or None."""
-    if not (validate is None or callable(validate) or isinstance(validate, TaskDistribution)):
+    if not (validate is None or isinstance(validate, TaskDistribution)):
         fix = "Pass validate=tasks, or a function: lambda learner: evaluate(learner, ...)['loss'].mean."
-        condition = "be a task distribution or a function of the learner"
-        raise TypeError(invalid("validate", condition, repr(validate), fix))
+        check_function("validate", validate, "be a task distribution or a function of the learner", fix=fix)
 
 
 def check_keep_best(keep_best: Any, learner: MetaLearner | Replicas) -> None:
@@ -66,8 +65,11 @@ def check_scheduler(scheduler: Any, optimizer: Any, validate: Any) -> None:
 def check_callbacks(callbacks: Any) -> None:
     """Raise unless these are functions."""
     fix = 'Write callbacks=[training.CSVLog("log.csv")], say.'
-    if not isinstance(callbacks, Sequence) or not all(callable(callback) for callback in callbacks):
-        raise TypeError(invalid("callbacks", "be a list of functions of the progress", repr(callbacks), fix))
+    condition = "be a list of functions of the progress"
+    if not isinstance(callbacks, Sequence):
+        raise TypeError(invalid("callbacks", condition, repr(callbacks), fix))
+    for callback in callbacks:
+        check_function("callbacks", callback, condition, fix=fix)
 
 
 def warn_of_divergence(loss: Tensor, first: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalearn._checks import check_count, check_number, invalid
+from metalearn._checks import check_count, check_not_negative, invalid
 from metalearn.training._history import History
 from metalearn.training._logs import Progress
 
@@ -30,9 +30,7 @@ class EarlyStopping:
     def __init__(self, patience: int, min_improvement: float = 0.0) -> None:
         fix = "Write training.EarlyStopping(patience=10), say."
         check_count("patience", patience, fix=fix)
-        check_number("min_improvement", min_improvement, fix=fix)
-        if min_improvement < 0:
-            raise ValueError(invalid("min_improvement", "be at least 0", min_improvement, fix))
+        check_not_negative("min_improvement", min_improvement, fix=fix)
         self._patience, self._min_improvement = patience, min_improvement
 
     def __call__(self, progress: Progress) -> bool:

@@ -17,3 +17,14 @@ def test_queries_are_what_is_adapted_to():
 def test_refuses_episodes():
     with pytest.raises(TypeError, match="be a task distribution"):
         data.SupportAsQuery(data.Sinusoid(5, 3).sample(2))
+
+
+class Wrong(data.TaskDistribution):
+    def draw(self, num_tasks, generator, device):
+        return torch.zeros(num_tasks)
+
+
+@pytest.mark.parametrize("around", [data.SupportAsQuery, lambda tasks: data.Shard(tasks, 2, 0)])
+def test_says_whose_tasks_are_wrong(around):
+    with pytest.raises(TypeError, match="draw of Wrong must return an Episode"):
+        around(Wrong()).sample(2)

@@ -39,5 +39,5 @@ def test_what_adapts_itself_is_outermost(wrap):
 
 
 def test_it_wraps_rules_only():
-    with pytest.raises(TypeError, match=r"Negated's rule must be an update rule; got 0.1. Wrap one: Negated\("):
+    with pytest.raises(TypeError, match=r"Negated's rule must be an update rule; got 0.1. Pass one to wrap: Negated\("):
         Negated(0.1)

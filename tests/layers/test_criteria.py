@@ -3,14 +3,16 @@ import torch
 import torch.nn.functional as F
 from torch.func import vmap
 
+from metalearn import functional
 from metalearn._layers import known_losses
 
 SQUARES = (F.mse_loss, torch.randn(3, 5, 2), torch.randn(3, 5, 2))
 CLASSES = (F.cross_entropy, torch.randn(3, 5, 4), torch.arange(15).reshape(3, 5) % 4)
 IGNORED = (F.cross_entropy, torch.randn(2, 3, 4), torch.tensor([[1, -100, 2], [-100, -100, 0]]))
+OURS = (functional.cross_entropy, *CLASSES[1:])
 
 
-@pytest.mark.parametrize("case", [SQUARES, CLASSES, IGNORED])
+@pytest.mark.parametrize("case", [SQUARES, CLASSES, IGNORED, OURS])
 def test_is_the_criterion_of_every_task(case):
     criterion, outputs, targets = case
     torch.testing.assert_close(known_losses(*case), vmap(criterion)(outputs, targets))

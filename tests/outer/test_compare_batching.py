@@ -62,7 +62,7 @@ def test_what_cannot_be_compiled_says_which_part_and_how_to_run_without():
     with pytest.raises(RuntimeError) as caught:
         learner(TASKS.sample(2))
     assert "x.sum().item()" in str(caught.value)
-    assert "set_batching(compile=False)" in caught.value.__notes__[0]
+    assert "set_batching(learner.batching, learner.chunk_size)" in caught.value.__notes__[0]
     learner.set_batching("loop")
     assert learner(TASKS.sample(2)).isfinite()
 
@@ -87,6 +87,11 @@ def test_set_batching_does_what_the_constructor_does():
         (lambda: compare_batching(build(), "tasks"), TypeError, "Episode"),
         (lambda: build().set_batching("vamp"), ValueError, "Did you mean 'vmap'"),
         (lambda: build().set_batching(chunk_size=0), ValueError, "at least 1"),
+        (
+            lambda: build().set_batching("loop", chunk_size=4),
+            ValueError,
+            "chunk_size of a loop must be left out; got 4",
+        ),
         (lambda: build().set_batching(compile="inductor"), TypeError, "backend"),
     ],
 )

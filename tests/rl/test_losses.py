@@ -1,7 +1,6 @@
 """The losses in learners: all ways of computing agree, and other rules are another argument."""
 
 import pickle
-from functools import partial
 
 import pytest
 import torch
@@ -101,28 +100,6 @@ def test_every_step_and_the_query_set_have_trajectories_of_their_own(episodes):
     assert not torch.isclose(actions[0], actions[3]).any()
 
 
-def test_kept_trajectories_give_the_gradient_of_new_ones(episodes):
-    of = learner()
-    kept = rl.record(of, episodes, keys=KEYS)
-    new, old = (of.estimate(which, KEYS) for which in (episodes, kept))
-    assert kept.support.x["recorded"].rewards.shape == (3, 2, 3, 3)
-    pairs = zip(tree_leaves(new[:2]), tree_leaves(old[:2]), strict=True)
-    assert max((a - b).abs().max() for a, b in pairs) < 1e-10
-
-
-def test_several_clipped_steps_on_kept_trajectories(episodes):
-    of = learner(losses={"query_surrogate": partial(rl.clipped, clip=0.1)})
-    kept = rl.record(of, episodes, keys=KEYS)
-    optimizer = torch.optim.SGD(of.parameters(), lr=1.0)
-    largest = []
-    for _ in range(4):
-        optimizer.zero_grad()
-        of(kept, keys=KEYS).backward()
-        optimizer.step()
-        largest.append(max(param.grad.abs().max() for param in of.parameters()))
-    assert largest[-1] < largest[0]  # clipped away
-
-
 def test_a_bandit_is_learned():
     torch.manual_seed(0)
     policy = rl.CategoricalPolicy(1, [], 2)
@@ -153,10 +130,6 @@ def test_bad_input(episodes):
         rl.policy_gradient(policy, ENVIRONMENT, discount=2)
     with pytest.raises(TypeError, match=r"batch must hold a dict of 'task' and 'key'; got Tensor\. Sample tasks from"):
         rl.PolicyLoss(policy, ENVIRONMENT)({}, {}, Batch(torch.zeros(2)))
-    with pytest.raises(TypeError, match="learner's losses must be those of rl.policy_gradient"):
-        rl.record(outer.MAML(policy, torch.mean, inner.SGD(0.1), num_steps=1), episodes)
-    with pytest.raises(TypeError, match="episodes must be an Episode of two Batches; got range"):
-        rl.record(learner(), range(3))
 
 
 def test_a_policy_acts_as_the_environment_is_acted_on():

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
 from metalearn import baselines, data, evaluate, fit, inner, models, outer
+from metalearn.training import EarlyStopping
 from tests.cases import sine_episodes, sine_learner
 
 TASKS = data.Sinusoid(k_shot=5, num_query=5)
@@ -185,6 +186,8 @@ BAD = [
     ({"batches": [(1, 2)], "meta_batch_size": None}, TypeError, "an Episode of two Batches"),
     ({"max_grad_norm": -1.0}, ValueError, "max_grad_norm must be positive"),
     ({"validate_every": 0}, ValueError, "validate_every must be at least 1"),
+    ({"validate": data.Sinusoid}, TypeError, "validate must be"),
+    ({"callbacks": [EarlyStopping]}, TypeError, "callbacks must be a list of functions"),
     ({"validate": 7}, TypeError, "validate must be"),
     ({"keep_best": 0}, ValueError, "keep_best must be at least 1; got 0. Write keep_best=5, say."),
     ({"learner": outer.Replicas([sine(), sine()]), "keep_best": 2}, ValueError, "keep_best of replicas must be 1"),

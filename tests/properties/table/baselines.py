@@ -52,7 +52,7 @@ ENTRIES = {
     ),
     "CentroidFinetuning": Entry(
         baselines.CentroidFinetuning,
-        {"body": BODIES, "in_features": st.just(4), "num_classes": st.integers(3, 5), **OPTIONS},
+        {"body": BODIES, "num_features": st.just(4), "num_classes": st.integers(3, 5), **OPTIONS},
         classifies,
         functions=CRITERION,
     ),
