@@ -22,12 +22,12 @@ def call_model(model: nn.Module, tensors: dict[str, Tensor], x: Any) -> Any:
 def predict(model: nn.Module, tensors: dict[str, Tensor], norms: Norms, query: Any, support: Any) -> Any:
     """Return the outputs for a query `Batch`; layers that normalise by the support set see its `Batch` too."""
     if not norms.by_support:
-        return call_model(model, {**tensors, **norms.told(model, query.weight)}, query.x)
+        return call_model(model, {**tensors, **norms.buffers(model, query.weight)}, query.x)
     first, second = tree_leaves(support.x)[0], tree_leaves(query.x)[0]
     weight = support.weight if isinstance(support.weight, Tensor) else torch.ones(len(first), device=first.device)
     weight = torch.cat([weight, weight.new_zeros(len(second))])
     both = tree_map(lambda *leaves: torch.cat(leaves), support.x, query.x)
-    outputs = call_model(model, {**tensors, **norms.told(model, weight)}, both)
+    outputs = call_model(model, {**tensors, **norms.buffers(model, weight)}, both)
     return tree_map(lambda leaf: leaf[len(first) :], outputs)
 
 

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from metalearn._layers._convolution import convolve
 from metalearn._layers._fold import Geometry, fold, unfold
-from metalearn._layers._memory import Memory
+from metalearn._layers._memo import Memo
 from metalearn._layers._normalisation import normalise, other_axes
 from metalearn._walk import each_module
 from metalearn.models._batch_norm import BatchNorm, SupportNorm
@@ -90,7 +90,7 @@ class Layers:
         x: Tensor,
         inputs: Inputs,
         fast: Container[str] = (),
-        memory: Memory | None = None,
+        memo: Memo | None = None,
     ) -> Tensor:
         """Return the model's output.
 
@@ -99,7 +99,7 @@ class Layers:
             x: Inputs `[n, ...]`, or `[num_tasks, n, ...]` of all tasks.
             inputs: Which of these, and which examples are the support set.
             fast: Names of the parameters that an inner loop changes.
-            memory: Of what the layers before those made of their inputs at the last call.
+            memo: Of what the layers before those made of their inputs at the last call.
         """
         weights: list[Any] = [
             [tensors.get(prefix + own, getattr(layer, own, None)) for own in OWN] for _, layer, prefix in self.steps
@@ -110,10 +110,10 @@ class Layers:
                 x = compute(layer, own[0], own[1], x, inputs)
             return x
 
-        if memory is None or not (count := self._num_before(fast)):
+        if memo is None or not (count := self._num_before(fast)):
             return through(x, 0, len(self.steps))
         read = [x, *(tensor for own in weights[:count] for tensor in own if tensor is not None)]
-        return through(memory.recall(read, partial(through, x, 0, count)), count, len(self.steps))
+        return through(memo.recall(read, partial(through, x, 0, count)), count, len(self.steps))
 
     def _num_before(self, fast: Container[str]) -> int:
         """Return the number of layers before the first with a fast parameter."""

@@ -113,7 +113,7 @@ def _features(features: Callable[[Any], Tensor], batch: Batch) -> Tensor:
     def call(batch: Batch) -> Tensor:
         if not isinstance(features, nn.Module):
             return features(batch.x)
-        return call_model(features, Norms.of(features).told(features, batch.weight), batch.x)
+        return call_model(features, Norms.of(features).buffers(features, batch.weight), batch.x)
 
     with computable("features", batch.x):
         result = map_tasks(call, (batch,), "loop")

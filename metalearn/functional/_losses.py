@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from metalearn._checks import check_count, check_function, check_kind
 from metalearn._derivatives import in_transform
-from metalearn._layers import Inputs, Layers, Memory
+from metalearn._layers import Inputs, Layers, Memo
 from metalearn._modules import below, call_model, predict
 from metalearn._tree import tree_leaves, tree_map
 from metalearn.models._batch_norm import Norms
@@ -54,7 +54,7 @@ class ModelLoss:
         batch = self.part(batch, step)
         output = self.by_layers(params, shared, batch)
         if output is None:
-            told = self.norms.told(self.model, batch.weight, step)
+            told = self.norms.buffers(self.model, batch.weight, step)
             output = call_model(self.model, {**self.model_tensors(params, shared), **told}, batch.x)
         return self.judge(output, batch, shared)
 
@@ -74,7 +74,7 @@ class ModelLoss:
         *,
         support: Batch | None = None,
         of_tasks: bool = False,
-        memory: Memory | None = None,
+        memo: Memo | None = None,
     ) -> Tensor | None:
         """Return the model's output if its layers are known and it depends on parameters and `x` alone, or else None.
 
@@ -84,7 +84,7 @@ class ModelLoss:
             batch: What the output is for.
             support: The support set of a query batch, which layers may normalise it by.
             of_tasks: Whether the batch is of all tasks, and so are parameters with an axis more than the model's.
-            memory: Of what the layers without fast parameters made of their inputs at the last call.
+            memo: Of what the layers without fast parameters made of their inputs at the last call.
         """
         if self.layers is None or tree_leaves(batch.weight) or in_transform():
             return None
@@ -92,12 +92,12 @@ class ModelLoss:
             return None
         tensors = self.model_tensors(params, shared)
         if support is None or not self.norms.by_support:
-            return self.layers(tensors, batch.x, Inputs(of_tasks), params, memory)
+            return self.layers(tensors, batch.x, Inputs(of_tasks), params, memo)
         if tree_leaves(support.weight) or not isinstance(support.x, Tensor):
             return None
         axis = int(of_tasks)
         both, num_support = torch.cat([support.x, batch.x], axis), support.x.shape[axis]
-        output = self.layers(tensors, both, Inputs(of_tasks, num_support), params, memory)
+        output = self.layers(tensors, both, Inputs(of_tasks, num_support), params, memo)
         return output.narrow(axis, num_support, batch.x.shape[axis])
 
     def part(self, batch: Batch, step: int, axis: int = 0) -> Batch:

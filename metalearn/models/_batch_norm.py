@@ -226,7 +226,7 @@ class Norms:
         """Whether one of them has statistics of its own for every inner step."""
         return any(rows for _, rows in self.rows)
 
-    def told(self, model: nn.Module, weight: Tensor | tuple[()] = (), step: int | None = None) -> dict[str, Tensor]:
+    def buffers(self, model: nn.Module, weight: Tensor | tuple[()] = (), step: int | None = None) -> dict[str, Tensor]:
         """Return the buffers that tell the layers the examples' weights `[n]` and the number of the inner step."""
         buffers = {}
         for name, rows in self.rows:

@@ -1,8 +1,9 @@
 """Meta-gradients: how the outer gradient is estimated, and the learner that trains with it.
 
 To read the code, begin with `_base.py` (the protocol), `_unrolled.py` (the plainest estimator), `_each_task.py` (an
-estimator over many tasks) and `_learner.py` (the module around it). `_gate.py` decides when `_probe.py` and the checks
-run, `_compile.py` and `_cuda_graph.py` how a meta-step runs. Every other file is one estimator, wrapper or method.
+estimator over many tasks) and `_learner.py` (the module around it). `_gate.py` decides when the checks and the two
+probes run, `_compile.py` and `_cuda_graph.py` how a meta-step runs. Every other file is one estimator, wrapper or
+method.
 """
 
 from metalearn.outer._base import MetaGradient, meta_gradient

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from metalearn._derivatives import in_transform
-from metalearn._layers import Memory, known_losses
+from metalearn._layers import Memo, known_losses
 from metalearn._tasks import map_tasks, vmap_tasks
 from metalearn._tree import over_first_axes, tree_leaves, tree_map
 from metalearn.functional import ModelLoss, OnQuery
@@ -161,18 +161,18 @@ def _of_all_tasks(problem: Problem, shared_too: bool, share_graphs: bool = False
         share_graphs: Whether losses at the same parameters may have a part of their graphs in common.
     """
     return problem._replace(
-        support_loss=_over_tasks(problem.support_loss, shared_too, Memory(share_graphs)),
-        query_loss=_over_tasks(problem.query_loss, shared_too, Memory(share_graphs)),
+        support_loss=_over_tasks(problem.support_loss, shared_too, Memo(share_graphs)),
+        query_loss=_over_tasks(problem.query_loss, shared_too, Memo(share_graphs)),
         rule=_OverTasks(problem.rule),
     )
 
 
-def _over_tasks(loss: Any, shared_too: bool, memory: Memory) -> Callable[..., Tensor]:
+def _over_tasks(loss: Any, shared_too: bool, memo: Memo) -> Callable[..., Tensor]:
     def losses(params: Params, shared: Params, episodes: Episode, *step: int) -> Any:
         if is_of_model(loss):
             batch = loss.batch(episodes, *step)
             support = episodes.support if isinstance(loss, OnQuery) else None
-            outputs = loss.loss.by_layers(params, shared, batch, support=support, of_tasks=True, memory=memory)
+            outputs = loss.loss.by_layers(params, shared, batch, support=support, of_tasks=True, memo=memo)
             if outputs is not None:
                 return _judged(loss.loss, outputs, batch, shared, shared_too)
         if shared_too:

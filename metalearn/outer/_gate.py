@@ -19,8 +19,9 @@ from metalearn.outer._episode_checks import (
     check_task_axis,
     warn_of_single_examples,
 )
-from metalearn.outer._learner_checks import check_norms, check_precision
-from metalearn.outer._probe import check_gradient, check_losses, warn_of_new_statistics
+from metalearn.outer._gradient_probe import check_gradient
+from metalearn.outer._learner_checks import check_norms, check_precision, warn_of_new_statistics
+from metalearn.outer._loss_probe import check_losses
 from metalearn.types import Batch, Episode
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from metalearn._random import random_numbers_kept
 from metalearn._tree import tree_map, tree_ravel, tree_zeros_like
 from metalearn.functional import OnSupport
 from metalearn.outer._base import MetaGradient
-from metalearn.outer._probe import check_rule
+from metalearn.outer._rule_checks import check_rule
 from metalearn.outer._solvers import CG, Solver
 from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Params, Problem, PyTree
 

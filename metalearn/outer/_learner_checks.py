@@ -1,6 +1,7 @@
 """What `MetaLearner` refuses of its arguments and its model, before anything is computed."""
 
 import inspect
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from metalearn._checks import check_bool, check_choice, check_count, check_function, check_kind, invalid
 from metalearn.functional import OnQuery, OnSupport
 from metalearn.inner import UpdateRule
-from metalearn.models import running_statistics
+from metalearn.models import FrozenNorm, running_statistics
 from metalearn.models._batch_norm import Norms
 from metalearn.outer._base import MetaGradient
 from metalearn.types import Problem
@@ -168,3 +169,11 @@ def check_precision(kind: str, dtype: torch.dtype) -> None:
         raise ValueError(invalid("autocast", "use bfloat16", "float16", fix))
     if dtype == torch.float16:
         raise ValueError(invalid("parameters", "be of bfloat16 or more bits", "float16", "Write learner.float()."))
+
+
+def warn_of_new_statistics(model: nn.Module) -> None:
+    """Warn of frozen statistics that nothing has set: layers with them normalise nothing."""
+    norms = {name: norm for name, norm in model.named_modules() if isinstance(norm, FrozenNorm)}
+    if new := [name for name, norm in norms.items() if not norm.mean.any() and (norm.var == 1).all()]:
+        fix = "Load a pretrained model's with load_state_dict, or choose batch_statistics='support'."
+        warnings.warn(invalid("frozen statistics", "be set", f"those of new layers in {new}", fix), stacklevel=2)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-class Memory:
+class Memo:
     """The last result of a computation, for as long as it is of the same tensors.
 
     Args:

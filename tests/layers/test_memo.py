@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from metalearn._layers import Memory
+from metalearn._layers import Memo
 
 
 class Counted:
@@ -16,7 +16,7 @@ class Counted:
 
 
 def count(*calls, keeps_graphs=True):
-    memory, counted = Memory(keeps_graphs), []
+    memory, counted = Memo(keeps_graphs), []
     for tensors in calls:
         counted.append(Counted(*tensors))
         torch.testing.assert_close(memory.recall(tensors, counted[-1]), Counted(*tensors)())
@@ -51,14 +51,14 @@ def test_others_are():
 
 
 def test_what_was_written_to_is():
-    memory, x = Memory(), torch.rand(3)
+    memory, x = Memo(), torch.rand(3)
     memory.recall([x.detach()], x.sum)
     x.add_(1)
     torch.testing.assert_close(memory.recall([x.detach()], x.sum), x.sum())
 
 
 def test_what_was_computed_without_a_graph_is():
-    memory, weight = Memory(), torch.rand(3, requires_grad=True)
+    memory, weight = Memo(), torch.rand(3, requires_grad=True)
     with torch.no_grad():
         assert not memory.recall([weight], weight.sum).requires_grad
     assert memory.recall([weight], weight.sum).requires_grad
@@ -71,7 +71,7 @@ def test_inference_tensors_are_never_the_same_unless_they_are_one():
 
 
 def test_the_last_result_is_gone_before_the_next_is_there():
-    memory, x = Memory(), torch.rand(3)
+    memory, x = Memo(), torch.rand(3)
     memory.recall([x], x.sum)
 
     def compute():

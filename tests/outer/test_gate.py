@@ -1,4 +1,4 @@
-"""What a learner refuses: each call with the error's type and a part of its message, the fix included."""
+"""What a learner refuses of what it is called on: the error's type and a part of its message, the fix included."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -11,16 +11,7 @@ import torch.nn.functional as F
 from metalearn import functional, inner, models, outer
 from metalearn.types import Batch, Episode
 from tests.cases import sine_episodes, sine_learner
-
-SGD = inner.SGD(0.01)
-
-
-def learner(model=None, criterion=F.mse_loss, rule=SGD, **options):
-    return outer.MetaLearner(model or models.mlp(1, [4], 1).double(), criterion, rule, **{"num_steps": 2} | options)
-
-
-def with_batch_norm():
-    return nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)).double()
+from tests.outer.cases import SGD, learner
 
 
 class LearnedLoss(nn.Module):
@@ -30,144 +21,6 @@ class LearnedLoss(nn.Module):
 
     def forward(self, output, target):
         return self.scale * F.mse_loss(output, target)
-
-
-AT_CONSTRUCTION = {
-    "a model's class": (lambda: learner(nn.Linear), TypeError, "model must be an nn.Module"),
-    "a rule's class": (lambda: learner(rule=inner.SGD), TypeError, "Write SGD(...)."),
-    "an estimator's class": (lambda: learner(estimator=outer.Unrolled), TypeError, "Write Unrolled(...)."),
-    "a module as estimator": (lambda: learner(estimator=nn.Linear(1, 1)), TypeError, "Pass one: outer.Unrolled()."),
-    "a criterion's name": (
-        lambda: learner(criterion="mse"),
-        TypeError,
-        "criterion must be a function or a module; got 'mse'",
-    ),
-    "no criterion": (lambda: learner(criterion=None), TypeError, "both support_loss and query_loss"),
-    "no steps": (
-        lambda: learner(num_steps=0),
-        ValueError,
-        "num_steps must be at least 1; got 0. Write num_steps=5",
-    ),
-    "half a step": (lambda: learner(num_steps=0.5), TypeError, "num_steps must be an int; got 0.5"),
-    "no chunk": (lambda: learner(chunk_size=0), ValueError, "chunk_size must be at least 1"),
-    "no support batches": (
-        lambda: learner(support_batches=0),
-        ValueError,
-        "support_batches must be at least 1",
-    ),
-    "unknown batching": (lambda: learner(batching="vamp"), ValueError, "Did you mean 'vmap'?"),
-    "a typo": (lambda: learner(num_step=3), TypeError, "num_step"),
-    "compile by a wrong option": (
-        lambda: learner(compile={"backed": "eager"}),
-        ValueError,
-        "got 'backed'. Did you mean 'backend'?",
-    ),
-    "compile by name": (lambda: learner(compile="inductor"), TypeError, 'compile={"backend": "inductor"}'),
-    "running statistics": (
-        lambda: learner(with_batch_norm()),
-        ValueError,
-        "got them in ['1']. Write models.use_batch_statistics(model, 'support'), or 'frozen' if it is pretrained; see",
-    ),
-    "a pattern of nothing": (lambda: learner(fast="0.wieght"), ValueError, "Did you mean '0.weight'?"),
-    "an empty pattern": (lambda: learner(fast=""), ValueError, "fast='*' takes all"),
-    "an empty list": (lambda: learner(fast=[]), ValueError, "fast must choose at least one parameter"),
-    "a predicate of nothing": (
-        lambda: learner(fast=lambda name: False),
-        ValueError,
-        "at least one parameter",
-    ),
-    "a number as pattern": (lambda: learner(fast=3), TypeError, "Write fast='head.*', say."),
-    "no fast parameters": (
-        lambda: learner(fast=False),
-        ValueError,
-        "fast must choose at least one parameter",
-    ),
-    "a start that is not fast": (
-        lambda: learner(fast="2", learn_init="0"),
-        ValueError,
-        "learn_init must match a trainable parameter of ['2.weight', '2.bias']",
-    ),
-    "a criterion's class": (lambda: learner(criterion=nn.MSELoss), TypeError, "Pass F.mse_loss or nn.MSELoss()."),
-    "a model without parameters": (lambda: learner(nn.Flatten()), ValueError, "model must have parameters"),
-    "a model that served another learner": (
-        lambda: learner(learner(rule=inner.MetaSGD(0.01), learn_init=False).model),
-        ValueError,
-        "serves one learner: build it anew",
-    ),
-    "a lazy model": (lambda: learner(nn.LazyLinear(1)), ValueError, "Call it once on an example: model(x)."),
-    "a module as pattern": (lambda: learner(fast=nn.Linear(1, 1)), TypeError, "Write fast='head.*', say."),
-    "two inner losses": (
-        lambda: learner(support_loss=print, support_criterion=F.l1_loss),
-        TypeError,
-        "Leave out support_criterion and support_batches, or support_loss.",
-    ),
-    "parts of a support set that is not used": (
-        lambda: learner(support_loss=print, support_batches=2),
-        TypeError,
-        "support_loss must be given alone",
-    ),
-    "a criterion that is not used": (
-        lambda: learner(support_loss=print, query_loss=print),
-        TypeError,
-        "criterion must be None if both losses are given",
-    ),
-    "first-order MAML of second order": (
-        lambda: outer.FOMAML(nn.Linear(1, 1), F.mse_loss, SGD, num_steps=1, estimator=outer.Stepwise()),
-        TypeError,
-        "estimator",
-    ),
-    "ANIL without a head": (
-        lambda: outer.ANIL(nn.Linear(1, 1), F.mse_loss, SGD, num_steps=1),
-        ValueError,
-        "ANIL's head must be a module of its own; got parameters ['weight', 'bias'] of the model. Name what adapts",
-    ),
-    "Reptile for a shared body": (
-        lambda: learner(fast="2", estimator=outer.ParameterDifference()),
-        ValueError,
-        "['model.0.weight', 'model.0.bias'] too; got one that reaches init only. Use estimator=outer.Unrolled()",
-    ),
-    "Reptile for a learned rule": (
-        lambda: learner(rule=inner.MetaSGD(0.01), estimator=outer.ParameterDifference()),
-        ValueError,
-        "rule.rate.0.weight",
-    ),
-    "no differentiated step for a learned rule": (
-        lambda: learner(rule=inner.MetaSGD(0.01), estimator=outer.Unrolled(truncate=0)),
-        ValueError,
-        "got one that reaches init, shared only",
-    ),
-    "an implicit gradient for a learned rule": (
-        lambda: learner(rule=inner.MetaSGD(0.01), estimator=outer.Implicit(2.0)),
-        ValueError,
-        "Use estimator=outer.Unrolled(), or a rule without meta-parameters.",
-    ),
-    "clipping what is not learned": (
-        lambda: learner(estimator=outer.ClipPerTask(outer.Unrolled(), 1.0, on="rule")),
-        ValueError,
-        "ClipPerTask's on must be a field of Meta that is learned; got 'rule'. Choose on= among ['init'].",
-    ),
-    "a step away and back alone": (
-        lambda: learner(estimator=outer.Implicit(2.0, proximal="last_step"), num_steps=1),
-        ValueError,
-        "must be at least 2; got 1",
-    ),
-    "clipping no estimator": (
-        lambda: outer.ClipPerTask(outer.Unrolled, 1.0),
-        TypeError,
-        "Write Unrolled(...)",
-    ),
-    "clipping at nothing": (lambda: outer.ClipPerTask(outer.Unrolled(), 0.0), ValueError, "must be positive"),
-    "clipping elsewhere": (lambda: outer.ClipPerTask(outer.Unrolled(), 1.0, on="head"), ValueError, "one of"),
-    "no module for ANIL": (lambda: outer.ANIL(3, F.mse_loss, SGD, num_steps=1), TypeError, "be an nn.Module"),
-}
-
-
-@pytest.mark.parametrize("name", AT_CONSTRUCTION)
-def test_at_construction(name):
-    call, error, message = AT_CONSTRUCTION[name]
-    with pytest.raises(error) as raised:
-        call()
-    assert message in str(raised.value)
 
 
 def changed(**fields):

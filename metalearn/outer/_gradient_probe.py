@@ -1,0 +1,127 @@
+"""The first task's meta-gradient, computed once: what is wrong with it that losses alone cannot show."""
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metalearn._checks import invalid
+from metalearn._random import random_numbers_kept
+from metalearn._tree import tree_leaves
+from metalearn.outer._base import MetaGradient
+from metalearn.outer._per_task import unwrapped
+from metalearn.outer._reverse_mode import ReverseMode
+from metalearn.outer._rule_checks import check_rule
+from metalearn.types import Episode, Estimate, Meta, Problem
+
+
+def check_gradient(
+    problem: Problem, estimator: MetaGradient, meta: Meta, episode: Episode, key: Tensor, unlearned: list[str]
+) -> None:
+    """Estimate one task's meta-gradient eagerly.
+
+    Raises:
+        ValueError: If a learned parameter gets no gradient, or the model draws random numbers under an estimator that
+            computes a loss twice.
+    """
+    if unlearned:
+        fix = "Call .requires_grad_(True) before you build the learner, or .requires_grad_(False) now."
+        raise ValueError(invalid("constants of the learner", "not require grad", unlearned, fix))
+    with random_numbers_kept(key.device):
+        check_rule(problem, meta, key)
+        unused = _unused(problem, estimator, meta, episode)
+        before = _generator_states(key.device)
+        estimate = _estimate(problem, estimator, meta, episode, key)
+        drew = any(not torch.equal(a, b) for a, b in zip(before, _generator_states(key.device), strict=True))
+    for doubt in estimator.doubts(estimate.diagnostics):
+        warnings.warn(doubt, stacklevel=2)
+    if drew and estimator.repeats_losses:
+        fix = "Use estimator=outer.Unrolled(), or switch dropout off with learner.eval()."
+        got = "random draws in its forward pass"
+        raise ValueError(invalid(f"model under {estimator}", "compute the same loss twice", got, fix))
+    if nowhere := sorted(unused["support"] & unused["query"]):
+        fix = "Call .requires_grad_(False) on them before building the learner, or use them in the model."
+        raise ValueError(invalid("learned parameters", "get a gradient", f"none for {nowhere}", fix))
+    reverse = unwrapped(estimator)
+    if isinstance(reverse, ReverseMode) and (reverse.order == 1 or reverse.truncate is not None):
+        _check_limited(problem, reverse, estimate, unused["query"])
+
+
+def _check_limited(problem: Problem, estimator: ReverseMode, estimate: Estimate, not_in_query: set[str]) -> None:
+    """Raise if what is left of the inner loop's derivative is too little for what is learned."""
+    fix = f"Use outer.{type(estimator).__name__}(), of order 2 and not truncated."
+    of_rule = tree_leaves(estimate.gradient.rule)
+    if of_rule and not any(leaf.any() for leaf in of_rule):
+        got = "zero for all of its meta-parameters"
+        raise ValueError(invalid(f"{estimator}", f"give {problem.rule} a gradient", got, fix))
+    # One of them may be zero for good reasons, as the last bias of a learned loss is; all of them at once may not.
+    gradients = _named(estimate.gradient)
+    if not_in_query and not any(gradients[name].any() for name in not_in_query):
+        got = f"none for {sorted(not_in_query)}, which act through the inner loop alone"
+        raise ValueError(invalid(f"{estimator}", "give all learned parameters a gradient", got, fix))
+
+
+def _estimate(problem: Problem, estimator: MetaGradient, meta: Meta, episode: Episode, key: Tensor) -> Estimate:
+    try:
+        return estimator(problem, meta, episode, key, estimator.init_carry(problem, meta, episode))
+    except RuntimeError as error:
+        if "vmap" in str(error) or "Batching rule" in str(error):
+            fix = "Use an estimator that differentiates task by task, such as outer.Stepwise()."
+            raise ValueError(invalid(f"model under {estimator}", "be one that vmap can trace", error, fix)) from error
+        if "is not implemented" not in str(error):
+            raise
+        kernels = "torch.nn.attention.sdpa_kernel(SDPBackend.MATH)"
+        if "cudnn_rnn" in str(error):
+            kernels = "torch.backends.cudnn.flags(enabled=False)"
+        fix = f"The model has them in `with {kernels}:`, or use order 1."
+        raise ValueError(invalid("model", "have second derivatives", error, fix)) from error
+
+
+def _named(meta: Meta) -> dict[str, Tensor]:
+    return {**{f"model.{name}": leaf for name, leaf in meta.init.items()}, **meta.shared}
+
+
+def _unused(problem: Problem, estimator: MetaGradient, meta: Meta, episode: Episode) -> dict[str, set[str]]:
+    """Return the learned parameters that the support loss, and those that the query loss, does not depend on.
+
+    Of a loss that needs no derivative nothing is known.
+
+    Raises:
+        ValueError: If the support loss needs a derivative and has none.
+    """
+    init = {name: leaf.detach().requires_grad_() for name, leaf in meta.init.items()}
+    shared = {name: leaf.detach().requires_grad_() for name, leaf in meta.shared.items()}
+    leaves = _named(Meta(init, shared, {}))
+    unused: dict[str, set[str]] = {"support": set(), "query": set()}
+    with torch.enable_grad():
+        if "support" in estimator.differentiates:
+            steps = range(problem.num_steps)  # of which each may have a loss of its own
+            unused["support"] = set.intersection(
+                *(_unreached(problem.support_loss(init, shared, episode, step), leaves) for step in steps)
+            )
+            if unused["support"] >= {f"model.{name}" for name in init}:
+                fix = "Use the model's output in it, or estimator=outer.EvolutionStrategies(inner=True)."
+                got = "none for any parameter that adapts"
+                raise ValueError(invalid("support loss", "have a derivative", got, fix))
+        if "query" in estimator.differentiates:
+            unused["query"] = _unreached(problem.query_loss(init, shared, episode), leaves)
+    return unused
+
+
+def _unreached(loss: Tensor, leaves: dict[str, Tensor]) -> set[str]:
+    """Return the names that a loss has no gradient for, of tensors that go by no other name which it has one for."""
+    if not loss.requires_grad:
+        return set(leaves)
+    grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    reached = {_place(leaf) for leaf, grad in zip(leaves.values(), grads, strict=True) if grad is not None}
+    return {name for name, leaf in leaves.items() if _place(leaf) not in reached}
+
+
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.data_ptr(), tensor.shape, tensor.stride()
+
+
+def _generator_states(device: torch.device) -> list[Tensor]:
+    cuda = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+    return [torch.get_rng_state(), *cuda]

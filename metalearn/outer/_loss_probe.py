@@ -1,0 +1,118 @@
+"""Losses of the first task, computed once: what is wrong with them that shapes alone cannot show."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from metalearn._checks import invalid
+from metalearn._computable import computable
+from metalearn._modules import call_model
+from metalearn._random import random_numbers_kept
+from metalearn._tasks import take
+from metalearn._tree import tree_detach, tree_leaves
+from metalearn.functional import OnQuery, OnSupport
+from metalearn.outer._captured import captured
+from metalearn.outer._criterion_checks import check_label_axes, check_targets, check_weights, judges_targets
+from metalearn.types import Batch, Episode, Meta, Problem
+
+
+def check_losses(problem: Problem, meta: Meta, episodes: Episode, learner: nn.Module) -> None:
+    """Compute the first task's losses at the start; without a query set, that of the support set alone.
+
+    Raises:
+        TypeError: If a loss is no tensor, or does not take the weights or the labels that are given.
+        ValueError: If a loss cannot be computed, is no scalar or depends on a parameter that it is not given, labels
+            have no axis of examples or one of any task is out of range, outputs and targets differ in shape, or the
+            model writes into a buffer.
+    """
+    learned = {id(leaf) for leaf in tree_leaves(meta)}
+    constants = {id(tensor) for tensor in (*learner.parameters(), *learner.buffers())} - learned
+    names = {id(param): name for name, param in learner.named_parameters()}
+    with torch.no_grad(), random_numbers_kept(tree_leaves(meta)[0].device), _buffers_unwritten(learner):
+        for name, batch in zip(Episode._fields, episodes, strict=True):
+            if name == "support" or tree_leaves(batch):
+                foreign = _check_loss(name, problem, tree_detach(meta), episodes, batch)
+                _check_captures(name, problem, [leaf for leaf in foreign if id(leaf) not in constants], names)
+
+
+def _check_loss(name: str, problem: Problem, meta: Meta, episodes: Episode, batch: Batch) -> list[Tensor]:
+    """Compute a loss, and return the tensors that require grad which it depends on."""
+    on = getattr(problem, f"{name}_loss")
+    explained = partial(_explained, name, meta, batch)
+    if isinstance(on, OnSupport | OnQuery):
+        check_weights(on.loss, batch)
+        if judges_targets(on.loss, batch.y):
+            check_label_axes(name, on.loss.criterion, batch.y)
+            with explained():
+                tensors = on.loss.model_tensors(meta.init, meta.shared)
+                output = call_model(on.loss.model, tensors, take(batch.x, 0))
+            check_targets(name, on.loss.criterion, output, batch.y)
+    with explained():
+        step = [0] if name == "support" else []
+        loss, foreign = captured(lambda: on(meta.init, meta.shared, take(episodes, 0), *step))
+    _check_scalar(name, loss)
+    return foreign
+
+
+def _check_captures(name: str, problem: Problem, foreign: list[Tensor], names: dict[int, str]) -> None:
+    """Raise if a loss depends on tensors that it is not given, which require grad and would never get one."""
+    if foreign:
+        on = getattr(problem, f"{name}_loss")
+        what = f"model and {on.loss.name}" if isinstance(on, OnSupport | OnQuery) else f"{name}_loss"
+        first = foreign[0]
+        got = f"one of shape {tuple(first.shape)}, which nothing would learn"
+        fix = "Pass an nn.Module that owns it, which is then learned, or detach it."
+        if id(first) in names:
+            got = f"{names[id(first)]}, whose gradient would be lost"
+            fix = "Take it from the arguments of a support_loss or query_loss, or detach it."
+        raise ValueError(invalid(what, "capture no parameters", got, fix))
+
+
+@contextmanager
+def _explained(name: str, meta: Meta, batch: Batch) -> Iterator[None]:
+    """Explain what a loss raises on the first task's data."""
+    whose, beside = f"The first task's {name}", f", the model's parameters of {tree_leaves(meta.init)[0].dtype}"
+    try:
+        with computable(f"{name} loss", take(batch, 0), whose, beside):
+            yield
+    except TypeError as error:
+        if not tree_leaves(batch.weight):
+            raise
+        fix = "Use functional.cross_entropy, or a criterion (output, target, weight) -> scalar."
+        raise TypeError(invalid(f"{name} loss", "take the weights of the examples", error, fix)) from error
+
+
+@contextmanager
+def _buffers_unwritten(learner: nn.Module) -> Iterator[None]:
+    """Raise if a buffer is written to or replaced, after all are put back."""
+    places = {
+        f"{path}.{name}".lstrip("."): (module, name, buffer, buffer._version, buffer.clone())
+        for path, module in learner.named_modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    }
+    written = []
+    try:
+        yield
+    finally:
+        for path, (module, name, buffer, version, value) in places.items():
+            if module._buffers[name] is not buffer or buffer._version != version:
+                written.append(path)
+                module._buffers[name] = buffer.copy_(value)
+    if written:
+        fix = "Write models.use_batch_statistics(model, 'support'), or keep what it writes in an estimator's carry."
+        raise ValueError(invalid("model", "leave its buffers as they are", f"writes into {written}", fix))
+
+
+def _check_scalar(name: str, loss: Any) -> None:
+    if not isinstance(loss, Tensor):
+        fix = "Return the loss as a scalar tensor."
+        raise TypeError(invalid(f"{name} loss", "be a tensor", type(loss).__name__, fix))
+    if loss.dim() > 0:
+        fix = "Average it: reduction='mean', or loss.mean()."
+        raise ValueError(invalid(f"{name} loss", "be a scalar", f"shape {tuple(loss.shape)}", fix))
