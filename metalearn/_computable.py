@@ -38,6 +38,8 @@ def computable(what: str, data: Any, whose: str = "Its", beside: str = "") -> It
         )
         kind = TypeError if isinstance(error, WRONG_KINDS) else ValueError
         fix = f"{whose} tensors are {shapes}{beside}: make them fit."
+        if "dtype" in str(error):
+            fix += " For one dtype write x.float(), say, or learner.double()."
         if isinstance(getattr(data, "x", data), tuple) and "missing" in str(error):
             fix += " A tuple is one argument; a dict is passed as keywords: Batch({'u': u, 'v': v}, y)."
         raise kind(invalid(what, "be computable", f"{type(error).__name__}: {error}", fix)) from error

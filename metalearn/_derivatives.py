@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from metalearn._checks import invalid
-from metalearn._tree import tree_detach, tree_leaves, tree_map
+from metalearn._tree import tree_detach, tree_leaves, tree_map, tree_pairs
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -107,8 +107,7 @@ def _backward(outputs: Any, inputs: Any, cotangents: Any, nested: bool, retain_g
     """Pull cotangents of the outputs back to the inputs."""
     if not nested:  # Autocast would keep a copy of every step's parameters for as long as it lasts.
         torch.clear_autocast_cache()
-    pairs = zip(tree_leaves(outputs), tree_leaves(cotangents), strict=True)
-    reached = [(output, cotangent) for output, cotangent in pairs if output.requires_grad]
+    reached = [pair for pair in tree_pairs(outputs, cotangents) if pair[0].requires_grad]
     if not reached:
         if torch.is_inference_mode_enabled():
             got, fix = "torch.inference_mode", "Use torch.no_grad()."

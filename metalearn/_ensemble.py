@@ -12,7 +12,7 @@ from metalearn._checks import check_one_device, invalid
 from metalearn._tree import tree_map
 from metalearn.functional import OnQuery
 from metalearn.outer import MetaLearner
-from metalearn.types import Adapted, Batch, PyTree
+from metalearn.types import Adapted, Batch, Episode, PyTree
 
 
 class Ensemble:
@@ -49,6 +49,11 @@ class Ensemble:
             fix = "Write num_steps=5, say, for all of them."
             raise ValueError(invalid("num_steps", "be given for learners that differ in it", sorted(counts), fix))
         return counts.pop()
+
+    def check_episodes(self, episodes: Episode, keys: Tensor) -> None:
+        """Raise for what is wrong with the episodes or the losses of their first task."""
+        for learner in self._learners:
+            learner.check_episodes(episodes, keys)
 
     def adapt(self, support: Batch, num_steps: int, *, keys: Tensor) -> "AdaptedEnsemble":
         """Adapt every learner to many tasks, all with the same keys."""

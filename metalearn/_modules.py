@@ -5,7 +5,6 @@ from typing import Any
 import torch
 import torch.nn as nn
 from torch import Tensor
-from torch.func import functional_call
 
 from metalearn._checks import invalid
 from metalearn._tree import tree_flatten, tree_leaves, tree_map, tree_names, tree_unflatten
@@ -17,6 +16,23 @@ def call_model(model: nn.Module, tensors: dict[str, Tensor], x: Any) -> Any:
     if isinstance(x, dict):
         return functional_call(model, tensors, (), x)
     return functional_call(model, tensors, (x,))
+
+
+def functional_call(
+    module: nn.Module, tensors: dict[str, Tensor], args: Any, kwargs: dict[str, Any] | None = None
+) -> Any:
+    """Return what `torch.func.functional_call` does, which leaves replacements in modules that have two names.
+
+    Replaced are tied tensors in all places, and every place once.
+    """
+    given = {get_tensor(module, name): tensor for name, tensor in tensors.items()}
+    places = {
+        f"{path}.{name}".lstrip("."): given[tensor]
+        for path, owner in module.named_modules()
+        for name, tensor in (*owner._parameters.items(), *owner._buffers.items())
+        if tensor is not None and tensor in given
+    }
+    return torch.func.functional_call(module, places, args, kwargs, tie_weights=False)
 
 
 def predict(model: nn.Module, tensors: dict[str, Tensor], norms: Norms, query: Any, support: Any) -> Any:
@@ -99,7 +115,7 @@ class TensorTree(nn.Module):
         self._names = tree_unflatten(names, spec)
         for name, leaf in zip(names, leaves, strict=True):
             if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
-                fix = "Return torch.tensor(0.1), or param.new_zeros(()) for the parameters' dtype and device."
+                fix = "Return param.new_tensor(0.1), say, which has a parameter's dtype and device."
                 raise TypeError(invalid(f"leaf {name!r}", "be a floating tensor", repr(leaf), fix))
             *path, attribute = name.split(".")
             owner: nn.Module = self

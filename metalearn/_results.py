@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalearn._checks import check_path, invalid
+from metalearn._checks import check_path, did_you_mean, invalid
 from metalearn._files import whole_file
 
 FORMAT = "metalearn evaluation 1"
@@ -81,6 +81,9 @@ class Evaluation(Mapping[str, Summary]):
         return "transductive" in self.batch_statistics
 
     def __getitem__(self, name: str) -> Summary:
+        if name not in self.summaries:
+            names = list(self.summaries)
+            raise KeyError(invalid("name of a summary", f"be one of {names}", repr(name), did_you_mean(name, names)))
         return self.summaries[name]
 
     def __iter__(self) -> Iterator[str]:

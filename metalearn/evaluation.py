@@ -98,6 +98,7 @@ def evaluate_each(
     for batch, keys in keyed_batches(episodes, num_tasks, generator, learners[0][0].device):
         tasks = fingerprint(batch, tasks)
         for part, (learner, num_steps) in zip(parts, learners, strict=True):
+            learner.check_episodes(batch, keys)
             part.append(measure(learner, num_steps, batch, keys, metrics))
     evaluations = []
     for part, (learner, num_steps) in zip(parts, learners, strict=True):

@@ -127,12 +127,23 @@ def test_each_of_several_conditions_is_as_if_alone():
         assert (result.num_steps, result.fingerprint) == (num_steps, alone.fingerprint)
 
 
+def flat_targets():
+    support, query = sine_episodes(dtype=torch.float32)
+    return Episode(support, query._replace(y=query.y[..., 0]))
+
+
+def test_missing_metrics_are_named():
+    with pytest.raises(KeyError, match=r"must be one of \['loss'\]; got 'los'. Did you mean 'loss'"):
+        evaluate(sine(), TASKS, num_tasks=2)["los"]
+
+
 BAD = [
     ({"num_tasks": 0}, ValueError, "num_tasks must be at least 1; got 0"),
     ({"num_tasks": 2.5}, TypeError, "num_tasks must be an int"),
     ({"num_steps": -1}, ValueError, "num_steps must be at least 0; got -1"),
     ({"metrics": {"accuracy": 1}}, TypeError, 'metrics={"accuracy": functional.accuracy}'),
     ({"metrics": {"l1": nn.L1Loss}}, TypeError, "metric 'l1' must be a function"),
+    ({"episodes": [flat_targets()], "num_tasks": 3}, ValueError, "query outputs and targets must have one shape"),
     ({"metrics": {"loss": F.mse_loss}}, ValueError, "a metric's name must be another than 'loss'"),
     ({"num_tasks": 5, "episodes": [sine_episodes(dtype=torch.float32)]}, ValueError, "Write num_tasks=3."),
     ({"metrics": F.mse_loss}, TypeError, "metrics must be a dict of functions"),

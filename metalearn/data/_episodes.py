@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from typing import Any, final
 
 import torch
+from torch import Tensor
 
 from metalearn._checks import as_device, check_count, check_generator, invalid
+from metalearn._tree import tree_leaves
 from metalearn.data._workers import worker_batches
 from metalearn.types import Batch, Episode
 
@@ -66,13 +68,14 @@ class TaskDistribution(ABC):
         Raises:
             TypeError: If `num_tasks` is not an int, `generator` not a `torch.Generator`, `device` not a device, or what
                 `draw` returns no episodes.
-            ValueError: If `num_tasks` is below 1, or there is no device of that name.
+            ValueError: If `num_tasks` is below 1, `draw` returns another number of tasks, or there is no device of that
+                name.
         """
         check_count("num_tasks", num_tasks, fix="Pass sample(num_tasks=25).")
         check_generator(generator)
         place = None if device is None else as_device(device)
         episodes = self.draw(num_tasks, generator, place)
-        self._check_drawn(episodes)
+        self._check_drawn(episodes, num_tasks)
         return episodes if place is None else episodes.to(place)
 
     @final
@@ -123,14 +126,20 @@ class TaskDistribution(ABC):
         """Where what tasks are made of lies; None if they are made of nothing but numbers."""
         return None
 
-    def _check_drawn(self, episodes: Any) -> None:
+    def _check_drawn(self, episodes: Any, num_tasks: int) -> None:
         """Raise unless `draw` has returned what it must."""
+        what = f"draw of {type(self).__name__}"
         is_episode = isinstance(episodes, Episode)
         if not (is_episode and all(isinstance(batch, Batch) for batch in episodes)):
             parts = [type(batch).__name__ for batch in episodes] if is_episode else None
             got = f"an Episode of {' and '.join(parts)}" if parts else type(episodes).__name__
             fix = "Write Episode(Batch(x, y), Batch(x, y))."
-            raise TypeError(invalid(f"draw of {type(self).__name__}", "return an Episode of two Batches", got, fix))
+            raise TypeError(invalid(what, "return an Episode of two Batches", got, fix))
+        leaves = tree_leaves(episodes)
+        if any(not isinstance(leaf, Tensor) or leaf.shape[:1] != (num_tasks,) for leaf in leaves):
+            shapes = [tuple(leaf.shape) if isinstance(leaf, Tensor) else type(leaf).__name__ for leaf in leaves]
+            fix = "Every tensor begins with [num_tasks, num_examples]."
+            raise ValueError(invalid(what, f"return tensors of {num_tasks} tasks", shapes, fix))
 
     def _check_workers(self, num_workers: int) -> None:
         """Raise if worker processes cannot read what tasks are made of."""

@@ -7,12 +7,11 @@ from typing import Any
 import torch
 import torch.nn as nn
 from torch import Tensor
-from torch.func import functional_call
 
 from metalearn._checks import check_count, check_function, check_kind
 from metalearn._derivatives import in_transform
 from metalearn._layers import Inputs, Layers, Memo
-from metalearn._modules import below, call_model, predict
+from metalearn._modules import below, call_model, functional_call, predict
 from metalearn._tree import tree_leaves, tree_map
 from metalearn.models._batch_norm import Norms
 from metalearn.types import Batch, Episode, Params
@@ -40,6 +39,7 @@ class ModelLoss:
     num_batches: int = 1
     norms: Norms = field(init=False, repr=False)
     layers: Layers | None = field(init=False, repr=False)
+    differentiable_around_vmap: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_kind("ModelLoss's model", self.model, nn.Module, "an nn.Module", "the module itself")
@@ -48,6 +48,10 @@ class ModelLoss:
         check_count("ModelLoss's num_batches", self.num_batches)
         object.__setattr__(self, "norms", Norms.of(self.model))
         object.__setattr__(self, "layers", Layers.of(self.model))
+        # Under vmap their derivatives take the tables of all tasks for one, unless they are vmapped too.
+        tables = (module for module in self.model.modules() if isinstance(module, nn.Embedding))
+        plain = all(table.padding_idx is None and not table.scale_grad_by_freq for table in tables)
+        object.__setattr__(self, "differentiable_around_vmap", plain)
 
     def __call__(self, params: Params, shared: Params, batch: Batch, step: int = 0) -> Tensor:
         """Return the loss at `params` and `shared`, a scalar."""

@@ -78,7 +78,9 @@ class SelfAdapting(Wrapper):
         last = state["last"]
 
         def updates(xi: PyTree) -> Params:
-            return self.rule.update(xi, last["grads"], last["state"], last["params"], last["loss"], step - 1)[0]
+            seen = last["grads"], last["state"], last["params"], last["loss"]
+            named, _ = self.rule.update(xi, *seen, step - 1)
+            return {name: named[name] for name in grads}  # in the order of the cotangents
 
         _, pull = vjp(updates, state["xi"])
         (gradient,) = pull(grads)

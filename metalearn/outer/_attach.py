@@ -4,8 +4,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from metalearn._tree import over_first_axes, tree_pairs
+from metalearn._tree import over_first_axes, tree_leaves, tree_pairs
 from metalearn.types import Meta
 
 
@@ -51,6 +52,13 @@ def _scaled(gradients: tuple[Tensor, ...], loss_bar: Tensor) -> tuple[Tensor, ..
 def _is_traced_or_batched(loss_bar: Tensor) -> bool:
     """Return whether `torch.compile` traces this, or `torch.autograd.grad(..., is_grads_batched=True)` calls it."""
     return torch.compiler.is_compiling() or torch._C._functorch.is_legacy_batchedtensor(loss_bar)
+
+
+def refuse_forward_mode(meta: Meta) -> None:
+    """Raise if a forward-mode derivative is taken of what is learned: the loss is given none, and would be constant."""
+    is_on = forward_ad._current_level >= 0
+    if is_on and any(forward_ad.unpack_dual(leaf).tangent is not None for leaf in tree_leaves(meta)):
+        raise RuntimeError("A learner's loss has no forward-mode derivative: call backward, or learner.estimate.")
 
 
 def attach(loss: Tensor, meta: Meta, gradient: Meta) -> Tensor:

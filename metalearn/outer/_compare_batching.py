@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.utils.benchmark import Timer
 
 from metalearn._checks import as_list, check_count, invalid
 from metalearn._memory import peak_live_bytes
@@ -154,6 +153,8 @@ class _Timed:
         own = copy.deepcopy(learner)
         own.set_batching(**settings)
         estimate = partial(own.estimate, episodes, keys)
+        from torch.utils.benchmark import Timer  # which logs at its import where CUDA has tools and no device
+
         self._timer = Timer("estimate()", globals={"estimate": estimate}, num_threads=torch.get_num_threads())
         try:
             if not own.cuda_graph:  # whose peak is at its recording

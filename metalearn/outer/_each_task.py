@@ -47,7 +47,7 @@ def estimate_each(
         return estimator(problem, meta, episode, key, carry)
 
     summed: Params = {}
-    if at_once(estimator, len(keys), batching):
+    if at_once(estimator, problem, len(keys), batching):
         carries = _expand(carry, len(keys))
         of_all = _of_all_tasks(problem, False, estimator.one_backward)
         each = estimator(of_all, _expand_own(meta, len(keys)), episodes, keys, carries)
@@ -82,7 +82,7 @@ def losses_each(
     estimator: MetaGradient, problem: Problem, meta: Meta, episodes: Episode, keys: Tensor, batching: str
 ) -> Tensor:
     """Return every task's query loss after adaptation, without a gradient; arguments are as for `estimate_each`."""
-    if at_once(estimator, len(keys), batching):
+    if at_once(estimator, problem, len(keys), batching):
         return adapted_loss(estimator, _of_all_tasks(problem, False), _expand_own(meta, len(keys)), episodes, keys)
     return map_tasks(partial(adapted_loss, estimator, problem, meta), (episodes, keys), batching)
 
@@ -120,7 +120,7 @@ def adapt_each(
         num_steps: Number of inner steps.
         batching: "vmap" or "loop".
     """
-    if at_once(estimator, len(keys), batching):
+    if at_once(estimator, problem, len(keys), batching):
         return estimator.adapt(_of_all_tasks(problem, False), _expand_own(meta, len(keys)), support, keys, num_steps)
 
     def adapt(support: Batch, key: Tensor) -> Any:
@@ -131,9 +131,11 @@ def adapt_each(
     return Adapted(params, meta.shared, state)
 
 
-def at_once(estimator: MetaGradient, num_tasks: int, batching: str) -> bool:
+def at_once(estimator: MetaGradient, problem: Problem, num_tasks: int, batching: str) -> bool:
     """Return whether the estimator is given all tasks at once."""
-    return estimator.leafwise and batching == "vmap" and num_tasks > 1 and not in_transform()
+    losses: tuple[Any, ...] = problem.support_loss, problem.query_loss
+    wanted = estimator.leafwise and batching == "vmap" and num_tasks > 1 and not in_transform()
+    return wanted and all(loss.loss.differentiable_around_vmap for loss in losses if is_of_model(loss))
 
 
 def _finite(each: Estimate) -> Tensor:

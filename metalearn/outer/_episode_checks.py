@@ -48,6 +48,10 @@ def check_task_axis(batches: dict[str, Batch]) -> int:
 def _check_leaf(name: str, leaf: Any) -> None:
     if not isinstance(leaf, Tensor) or leaf.dim() == 0:
         fix = "Stack the tasks' tensors: torch.stack([...])."
+        if leaf is None:
+            fix = "Leave it out: Batch(x)."
+        elif hasattr(leaf, "__array__"):
+            fix = "Write torch.as_tensor(x)."
         raise TypeError(invalid("episodes", "hold tensors with a leading task axis", f"{leaf!r} in {name}", fix))
     if leaf.requires_grad:
         fix = "Detach it, or learn it as a model parameter or in a support_criterion."
@@ -64,7 +68,7 @@ def _check_examples(name: str, x: Any, y: Any, weight: Any) -> None:
         raise ValueError(invalid("weights", f"be of shape {tuple(x.shape[:2])}, [num_tasks, num_examples]", got, fix))
     if isinstance(x, Tensor) and isinstance(y, Tensor) and min(x.dim(), y.dim()) > 1 and x.shape[:2] != y.shape[:2]:
         got = f"{name}.x {tuple(x.shape)} and {name}.y {tuple(y.shape)}"
-        fix = "Both begin with [num_tasks, num_examples]."
+        fix = "Both begin with [num_tasks, num_examples]; for one task write x[None], y[None]."
         raise ValueError(invalid("inputs and targets", "agree on tasks and examples", got, fix))
     if {leaf.shape[1] for leaf in tree_leaves(x) if leaf.dim() > 1} == {0}:
         shapes = [tuple(leaf.shape) for leaf in tree_leaves(x)]

@@ -60,7 +60,9 @@ class ForwardMode(MetaGradient):
         check_count("max_directions", self.max_directions)
 
     def check(self, problem: Problem, meta: Meta) -> None:
-        """Raise for more learned numbers than the estimator is made for."""
+        """Raise for more learned numbers than the estimator is made for, and for complex ones."""
+        if any(leaf.is_complex() for leaf in tree_leaves(meta)):
+            raise TypeError(invalid("parameters", "be real for forward mode", "complex ones", "Use outer.Stepwise()."))
         count = sum(leaf.numel() for leaf in tree_leaves(_learned(problem, meta)))
         if count > self.max_directions:
             start = "learn_init=False, " if _learned(problem, meta).init else ""

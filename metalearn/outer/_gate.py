@@ -20,7 +20,7 @@ from metalearn.outer._episode_checks import (
     warn_of_single_examples,
 )
 from metalearn.outer._gradient_probe import check_gradient
-from metalearn.outer._learner_checks import check_norms, check_precision, warn_of_new_statistics
+from metalearn.outer._learner_checks import check_hooks, check_norms, check_precision, warn_of_new_statistics
 from metalearn.outer._loss_probe import check_losses
 from metalearn.types import Batch, Episode
 
@@ -60,6 +60,7 @@ class Gate:
         check_judged(learner.problem, batches)
         check_device(batches, learner.device)
         check_norms(learner.model, learner.problem)
+        check_hooks(learner.model, learner.batching)
         check_precision(learner.device.type, learner.dtype)
         check_support_batches(batches["support"], learner.support_batches)
 
@@ -70,8 +71,10 @@ class Gate:
         return keys.to(learner.device)
 
     def once(self, what: Any, learner: "MetaLearner", check: Callable[[], Any]) -> None:
-        """Run a check that costs a pass through the model, once for every mode that the modules are in."""
-        mode = (what, tuple(module.training for module in modules_of(learner)))
+        """Run a check that costs a pass through the model, once for every mode and choice of what is learned."""
+        modules = list(modules_of(learner))
+        learned = tuple(p is not None and p.requires_grad for each in modules for p in each._parameters.values())
+        mode = (what, tuple(module.training for module in modules), learned)
         if mode not in self._passed:
             # Not for an outer torch.compile(learner) to trace. As a decorator it would import dynamo with the package.
             torch.compiler.disable(check)()

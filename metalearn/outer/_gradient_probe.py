@@ -8,7 +8,7 @@ from torch import Tensor
 
 from metalearn._checks import invalid
 from metalearn._random import random_numbers_kept
-from metalearn._tree import tree_leaves
+from metalearn._tree import tree_leaves, tree_names
 from metalearn.outer._base import MetaGradient
 from metalearn.outer._per_task import unwrapped
 from metalearn.outer._reverse_mode import ReverseMode
@@ -64,7 +64,9 @@ def _check_limited(problem: Problem, estimator: ReverseMode, estimate: Estimate,
 
 def _estimate(problem: Problem, estimator: MetaGradient, meta: Meta, episode: Episode, key: Tensor) -> Estimate:
     try:
-        return estimator(problem, meta, episode, key, estimator.init_carry(problem, meta, episode))
+        estimate = estimator(problem, meta, episode, key, estimator.init_carry(problem, meta, episode))
+        _check_estimate(estimator, meta, estimate)
+        return estimate
     except RuntimeError as error:
         if "vmap" in str(error) or "Batching rule" in str(error):
             fix = "Use an estimator that differentiates task by task, such as outer.Stepwise()."
@@ -76,6 +78,22 @@ def _estimate(problem: Problem, estimator: MetaGradient, meta: Meta, episode: Ep
             kernels = "torch.backends.cudnn.flags(enabled=False)"
         fix = f"The model has them in `with {kernels}:`, or use order 1."
         raise ValueError(invalid("model", "have second derivatives", error, fix)) from error
+
+
+def _check_estimate(estimator: MetaGradient, meta: Meta, estimate: Any) -> None:
+    """Raise unless an estimator returned an estimate, whose gradient is shaped as what is learned."""
+    if not (isinstance(estimate, Estimate) and isinstance(estimate.gradient, Meta)):
+        fix = "Write Estimate(Meta(init, shared, rule), loss, carry, {})."
+        raise TypeError(invalid(f"{estimator}", "return an Estimate of a Meta", type(estimate).__name__, fix))
+    for field, gradient, learned in zip(Meta._fields, estimate.gradient, meta, strict=True):
+        wanted, got = (dict(zip(tree_names(t), map(_shape, tree_leaves(t)), strict=True)) for t in (learned, gradient))
+        if wanted != got:
+            fix = "Return torch.zeros_like of what it does not reach."
+            raise ValueError(invalid(f"gradient to {field} of {estimator}", f"be of shapes {wanted}", got, fix))
+
+
+def _shape(leaf: Any) -> tuple[int, ...]:
+    return tuple(torch.as_tensor(leaf).shape)
 
 
 def _named(meta: Meta) -> dict[str, Tensor]:

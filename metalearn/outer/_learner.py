@@ -8,7 +8,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from metalearn._checks import check_count
+from metalearn._checks import check_count, invalid
 from metalearn._derivatives import outside_inference_mode
 from metalearn._modules import TensorTree, get_tensor, set_tensor, tie
 from metalearn._tasks import in_chunks, over_chunks, take
@@ -16,7 +16,7 @@ from metalearn._tree import tree_detach, tree_leaves, tree_map
 from metalearn.functional import ModelLoss, ModuleLoss, OnQuery, OnSupport, draw_keys
 from metalearn.inner import UpdateRule
 from metalearn.models._batch_norm import Norms, tracking
-from metalearn.outer._attach import attach
+from metalearn.outer._attach import attach, refuse_forward_mode
 from metalearn.outer._base import MetaGradient
 from metalearn.outer._carry import Carry
 from metalearn.outer._compile import WholeStep
@@ -38,6 +38,9 @@ from metalearn.outer._learner_checks import (
 from metalearn.outer._select import Selection, select, shown, trainable
 from metalearn.outer._unrolled import Unrolled
 from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Params, Problem, PyTree
+
+AS_BUILT = ("model", "criterion", "support_criterion", "support_loss", "query_loss", "support_batches")
+"""Attributes that the learner's losses were made of: assigning them later would change nothing."""
 
 
 class MetaLearner(nn.Module):
@@ -148,6 +151,12 @@ class MetaLearner(nn.Module):
         estimator.check(self.problem, tree_detach(self.meta))
         self._estimator, self._gate = estimator, Gate()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in AS_BUILT and "problem" in self.__dict__:
+            fix = "Build a new learner of the model: outer.MAML(learner.model, ...)."
+            raise AttributeError(invalid(f"learner's {name}", "stay what it was built with", "another one", fix))
+        super().__setattr__(name, value)
+
     def set_batching(
         self,
         batching: str = "vmap",
@@ -201,6 +210,8 @@ class MetaLearner(nn.Module):
     def forward(self, episodes: Episode, *, keys: Tensor | None = None) -> Tensor:
         """Return the mean query loss after adaptation, a scalar that carries the meta-gradient.
 
+        Under `torch.no_grad()` it is that of the last step alone, without `multi_step` or what an estimator carries.
+
         Args:
             episodes: Tasks, with a leading task axis.
             keys: The tasks' random keys `[num_tasks]`, int64; drawn from PyTorch's generator if not given.
@@ -211,6 +222,7 @@ class MetaLearner(nn.Module):
                 ill posed.
         """
         meta = self.meta
+        refuse_forward_mode(meta)
         if not (torch.is_grad_enabled() and any(leaf.requires_grad for leaf in tree_leaves(meta))):
             return self._losses(episodes, keys).mean()
         estimate = self._estimate(meta, episodes, keys)
@@ -253,10 +265,24 @@ class MetaLearner(nn.Module):
             ValueError: As `forward`.
         """
         check_on_gpu(self)
-        keys = self._gate.episodes(self, episodes, keys)
+        keys = self.check_episodes(episodes, keys)
         check_serial(self.estimator, len(keys))
         self._gate.gradient(self, episodes, keys)
         return keys
+
+    def check_episodes(self, episodes: Episode, keys: Tensor | None = None) -> Tensor:
+        """Raise for what is wrong with the episodes or the first task's losses, and return the keys: a part of `check`.
+
+        Args:
+            episodes: Tasks, with a leading task axis.
+            keys: The tasks' random keys `[num_tasks]`, int64; drawn from PyTorch's generator if not given.
+
+        Raises:
+            TypeError: If the episodes are of the wrong kind.
+            ValueError: If their shapes disagree, they require grad, or the first of them shows that a loss is ill
+                posed.
+        """
+        return self._gate.episodes(self, episodes, keys)
 
     @outside_inference_mode
     def adapt(self, support: Batch, num_steps: int | None = None, *, keys: Tensor | None = None) -> Adapted:
@@ -276,8 +302,8 @@ class MetaLearner(nn.Module):
             ValueError: If their shapes disagree, they require grad, or `num_steps` is negative.
         """
         num_steps = self.num_steps if num_steps is None else num_steps
-        check_count("num_steps", num_steps, minimum=0)
         keys = self._gate.support(self, support, keys)
+        check_count("num_steps", num_steps, minimum=0)
         with torch.no_grad():
             meta = tree_map(torch.clone, tree_detach(self.meta))
 
@@ -312,7 +338,7 @@ class MetaLearner(nn.Module):
 
     def _losses(self, episodes: Episode, keys: Tensor | None) -> Tensor:
         """Return every task's query loss after adaptation, without a gradient."""
-        keys = self._gate.episodes(self, episodes, keys)
+        keys = self.check_episodes(episodes, keys)
         with torch.no_grad():
             meta = tree_detach(self.meta)
 

@@ -10,6 +10,7 @@ import torch.nn as nn
 from torch.nn.parameter import is_lazy
 
 from metalearn._checks import check_bool, check_choice, check_count, check_function, check_kind, invalid
+from metalearn._walk import each_module
 from metalearn.functional import OnQuery, OnSupport
 from metalearn.inner import UpdateRule
 from metalearn.models import FrozenNorm, running_statistics
@@ -134,6 +135,13 @@ def check_owns(criterion: str, adapting: list[str]) -> None:
     if adapting:
         fix = "Write support_loss= and query_loss=, which are given the adapted ones, or leave them out of fast=."
         raise ValueError(invalid(criterion, "hold no parameters that adapt", adapting, fix))
+
+
+def check_hooks(model: nn.Module, batching: str) -> None:
+    """Raise for hooks of the backward pass, which vmap would leave out."""
+    if batching == "vmap" and any(each._backward_hooks or each._backward_pre_hooks for each in each_module(model)):
+        fix = "Remove them, or choose batching='loop'."
+        raise ValueError(invalid("model under vmap", "have no hooks of the backward pass", "some", fix))
 
 
 def check_norms(model: nn.Module, problem: Problem) -> None:

@@ -14,7 +14,7 @@ from metalearn._computable import computable
 from metalearn._modules import call_model
 from metalearn._random import random_numbers_kept
 from metalearn._tasks import take
-from metalearn._tree import tree_detach, tree_leaves
+from metalearn._tree import tree_detach, tree_leaves, tree_map
 from metalearn.functional import OnQuery, OnSupport
 from metalearn.outer._captured import captured
 from metalearn.outer._criterion_checks import check_label_axes, check_targets, check_weights, judges_targets
@@ -28,20 +28,22 @@ def check_losses(problem: Problem, meta: Meta, episodes: Episode, learner: nn.Mo
         TypeError: If a loss is no tensor, or does not take the weights or the labels that are given.
         ValueError: If a loss cannot be computed, is no scalar or depends on a parameter that it is not given, labels
             have no axis of examples or one of any task is out of range, outputs and targets differ in shape, or the
-            model writes into a buffer.
+            model writes into a buffer, its inputs or targets.
     """
     learned = {id(leaf) for leaf in tree_leaves(meta)}
     constants = {id(tensor) for tensor in (*learner.parameters(), *learner.buffers())} - learned
     names = {id(param): name for name, param in learner.named_parameters()}
     with torch.no_grad(), random_numbers_kept(tree_leaves(meta)[0].device), _buffers_unwritten(learner):
+        first = tree_map(Tensor.clone, take(episodes, 0))
         for name, batch in zip(Episode._fields, episodes, strict=True):
             if name == "support" or tree_leaves(batch):
-                foreign = _check_loss(name, problem, tree_detach(meta), episodes, batch)
+                foreign = _check_loss(name, problem, tree_detach(meta), first, batch)
+                _check_unwritten(name, first)
                 _check_captures(name, problem, [leaf for leaf in foreign if id(leaf) not in constants], names)
 
 
-def _check_loss(name: str, problem: Problem, meta: Meta, episodes: Episode, batch: Batch) -> list[Tensor]:
-    """Compute a loss, and return the tensors that require grad which it depends on."""
+def _check_loss(name: str, problem: Problem, meta: Meta, first: Episode, batch: Batch) -> list[Tensor]:
+    """Compute the first task's loss, and return the tensors that require grad which it depends on."""
     on = getattr(problem, f"{name}_loss")
     explained = partial(_explained, name, meta, batch)
     if isinstance(on, OnSupport | OnQuery):
@@ -50,13 +52,20 @@ def _check_loss(name: str, problem: Problem, meta: Meta, episodes: Episode, batc
             check_label_axes(name, on.loss.criterion, batch.y)
             with explained():
                 tensors = on.loss.model_tensors(meta.init, meta.shared)
-                output = call_model(on.loss.model, tensors, take(batch.x, 0))
+                output = call_model(on.loss.model, tensors, getattr(first, name).x)
             check_targets(name, on.loss.criterion, output, batch.y)
     with explained():
         step = [0] if name == "support" else []
-        loss, foreign = captured(lambda: on(meta.init, meta.shared, take(episodes, 0), *step))
+        loss, foreign = captured(lambda: on(meta.init, meta.shared, first, *step))
     _check_scalar(name, loss)
     return foreign
+
+
+def _check_unwritten(name: str, first: Episode) -> None:
+    """Raise if a loss has written into the task's tensors, which the next inner step would see."""
+    if any(leaf._version for leaf in tree_leaves(first)):
+        fix = "Write x = x / 255 in place of x /= 255, say, and no layer that writes in place first."
+        raise ValueError(invalid(f"{name} loss", "leave inputs and targets as they are", "a write into them", fix))
 
 
 def _check_captures(name: str, problem: Problem, foreign: list[Tensor], names: dict[int, str]) -> None:

@@ -165,7 +165,7 @@ class Replicas(nn.Module):
     def _losses(self, meta: Meta, episodes: Episode, keys: Tensor) -> Tensor:
         """Return every task's query loss after adaptation, `[R, tasks]`."""
         learner = self.learner
-        if at_once(learner.estimator, keys.numel(), learner.batching):
+        if at_once(learner.estimator, learner.problem, keys.numel(), learner.batching):
             metas, row, row_keys = _in_one_row(tree_detach(meta), episodes, keys)
             return losses_own(learner.estimator, learner.problem, metas, row, row_keys).unflatten(0, keys.shape)
 
@@ -176,7 +176,7 @@ class Replicas(nn.Module):
 
 
 def _estimate_replicas(learner: MetaLearner, meta: Meta, carry: PyTree, episodes: Episode, keys: Tensor) -> Estimate:
-    if at_once(learner.estimator, keys.numel(), learner.batching):
+    if at_once(learner.estimator, learner.problem, keys.numel(), learner.batching):
         (metas, carries), row, row_keys = _in_one_row((meta, carry), episodes, keys)
         each = estimate_own(learner.estimator, learner.problem, metas, carries, row, row_keys)
         each = tree_map(lambda leaf: leaf.unflatten(0, keys.shape), each._replace(carry=keep_finite(each, carries)))

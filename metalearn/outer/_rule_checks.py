@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from metalearn._checks import invalid
-from metalearn._tree import tree_flatten
+from metalearn._tree import tree_flatten, tree_leaves
 from metalearn.outer._captured import captured
 from metalearn.types import Meta, Params, Problem
 
@@ -35,6 +35,9 @@ def check_rule(problem: Problem, meta: Meta, key: Tensor) -> Params:
     if wanted != got:
         fix = "Return {name: ... for name, grad in grads.items()}."
         raise ValueError(invalid(what, f"be named and shaped as the parameters, {wanted}", got, fix))
+    if wrong := [leaf for leaf in tree_leaves(returned[1]) if not isinstance(leaf, Tensor)]:
+        fix = "Write param.new_tensor(0.0), say."
+        raise TypeError(invalid(f"state of {problem.rule}", "be a pytree of tensors", f"{wrong[0]!r} in it", fix))
     if tree_flatten(returned[1])[1] != tree_flatten(state)[1]:
         fix = "Return the state as init_state shapes it."
         got_spec = tree_flatten(returned[1])[1]

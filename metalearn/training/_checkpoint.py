@@ -1,7 +1,8 @@
 """What a run of `fit` needs to go on, in one file that is whole at any moment."""
 
+import re
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +92,25 @@ class Run:
             for name, tensor in self.learner.state_dict().items()
             if "carry." not in name  # which comes into being with the first step
         }
+        learner = self.learner.learner if isinstance(self.learner, Replicas) else self.learner
         return {
             **tensors,
+            "update rule": described(learner.problem.rule),
+            "number of inner steps": learner.num_steps,
+            "fast parameters": list(learner.meta.init),
             "optimizer": type(self.optimizer).__name__,
             "scheduler": type(self.scheduler).__name__,
             "generator": "none" if self.generator is None else str(self.generator.device),
             "number of processes": self.processes.count,
         }
+
+
+def described(value: Any) -> str:
+    """Return a text of a rule and all in it that is the same in every process: functions by name, not by address."""
+    if is_dataclass(value):
+        inside = (f"{field.name}={described(getattr(value, field.name))}" for field in fields(value))
+        return f"{type(value).__name__}({', '.join(inside)})"
+    return value.__qualname__ if hasattr(value, "__qualname__") else re.sub(r" at 0x\w+", "", repr(value))
 
 
 class Checkpoints:

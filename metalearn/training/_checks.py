@@ -34,6 +34,14 @@ def check_optimizer(learner: MetaLearner | Replicas, optimizer: Any) -> None:
         raise ValueError(invalid("optimizer", "hold all of the learner's parameters", f"one without {left_out}", fix))
 
 
+def warn_of_evaluation_mode(learner: MetaLearner | Replicas) -> None:
+    """Warn of a learner that is in evaluation mode, where dropout is off and nothing is carried."""
+    if not learner.training:
+        got, fix = "one in evaluation mode", "Call learner.train() first."
+        condition = "be in training mode, or it has no dropout and no carry"
+        warnings.warn(invalid("learner", condition, got, fix), stacklevel=3)
+
+
 def check_validation(validate: Any) -> None:
     """Raise unless this is a task distribution, a function or None."""
     if not (validate is None or isinstance(validate, TaskDistribution)):

@@ -25,6 +25,7 @@ from metalearn.training._checks import (
     check_scheduler,
     check_validation,
     warn_of_divergence,
+    warn_of_evaluation_mode,
 )
 from metalearn.training._history import History
 from metalearn.training._interrupt import Interrupt
@@ -96,6 +97,7 @@ def fit(
             replicas; if the checkpoint is damaged or another run's; if processes cannot share the tasks equally.
 
     Warns:
+        UserWarning: If the learner is in evaluation mode.
         RuntimeWarning: Once, if losses were not finite.
 
     >>> import torch.nn.functional as F
@@ -116,6 +118,7 @@ def fit(
     if max_grad_norm is not None:
         check_positive("max_grad_norm", max_grad_norm)
     check_optimizer(inside, optimizer)
+    warn_of_evaluation_mode(inside)
     check_validation(validate)
     check_scheduler(scheduler, optimizer, validate)
     check_callbacks(callbacks)

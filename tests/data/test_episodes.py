@@ -148,6 +148,13 @@ class Wrong(TaskDistribution):
 PAIR = torch.zeros(1, 2, 1), torch.zeros(1, 2, 1)
 
 
+@pytest.mark.parametrize("num_tasks", [2, 3])
+def test_a_draw_returns_as_many_tasks_as_asked_for(num_tasks):
+    message = f"draw of Wrong must return tensors of {num_tasks} tasks; got [(1, 2, 1), (1, 2, 1)"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Wrong(Episode(Batch(*PAIR), Batch(*PAIR))).sample(num_tasks)
+
+
 @pytest.mark.parametrize("device", [None, "cpu"])
 @pytest.mark.parametrize(
     ("drawn", "got"),

@@ -1,3 +1,5 @@
+from dataclasses import dataclass
+
 import pytest
 import torch
 
@@ -41,6 +43,22 @@ def test_xi_takes_the_step_of_equation_4(rule, episodes):
     adapted = adapting.adapt(tree_map(lambda leaf: leaf[None], episode.support), keys=keys(1))
     assert relative_difference(adapted.state["xi"], tree_map(lambda leaf: leaf[None], xi)) < 1e-10
     assert relative_difference(adapted.params, tree_map(lambda leaf: leaf[None], params)) < 1e-12
+
+
+@dataclass(frozen=True)
+class Backwards(inner.KroneckerLinear):
+    """The same updates, named in the opposite order."""
+
+    def update(self, *args):
+        updates, state = super().update(*args)
+        return dict(reversed(updates.items())), state
+
+
+@pytest.mark.parametrize("batching", ["vmap", "loop"])
+def test_the_order_of_updates_does_not_matter(batching, episodes):
+    rules = [inner.SelfAdapting(kind(0.1), lr=0.1) for kind in (inner.KroneckerLinear, Backwards)]
+    one, other = (sine_learner(rule, num_steps=3, batching=batching).estimate(episodes) for rule in rules)
+    assert relative_difference(one.gradient, other.gradient) < 1e-10
 
 
 def test_one_step_is_the_rules_own(episodes):

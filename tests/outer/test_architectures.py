@@ -1,5 +1,7 @@
 """Recurrent models and attention: what works has the gradient of a loop by hand, what does not says what does."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn as nn
@@ -74,6 +76,59 @@ def test_equals_a_loop_by_hand(layer, batching, estimator):
     with sdpa_kernel(SDPBackend.MATH):
         expected = gradient_by_hand(learner.model, episodes)
         assert relative_difference(learner.estimate(episodes).gradient.init, expected) < 1e-10
+
+
+class UnderTwoNames(nn.Module):
+    """Layers that a list names too, and one of them that comes twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(5, 5), nn.Linear(5, 1)
+        self.layers = nn.ModuleList([self.first, nn.PReLU(), self.first, self.last])
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+@pytest.mark.parametrize("options", [{}, {"batching": "loop"}, {"compile": {"backend": "eager"}}], ids=str)
+def test_modules_under_two_names(options):
+    model, episodes = UnderTwoNames().double(), sequences()
+    before = {name: (param, param.clone()) for name, param in model.named_parameters()}
+    learner = outer.MAML(model, F.mse_loss, inner.SGD(0.1), num_steps=2, **options)
+    expected = gradient_by_hand(copy.deepcopy(model), episodes)
+    for _ in range(2):
+        assert relative_difference(learner.estimate(episodes).gradient.init, expected) < 1e-10
+    learner.adapt(episodes.support)(episodes.query.x)
+    for name, param in model.named_parameters():
+        assert param is before[name][0]
+        assert torch.equal(param, before[name][1])
+
+
+class OfTokens(nn.Module):
+    def __init__(self, **options):
+        super().__init__()
+        self.embed, self.head = nn.Embedding(6, 4, **options), nn.Linear(4, 1)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.embed(x)).mean(1))
+
+
+@pytest.mark.parametrize("options", [{}, {"padding_idx": 0}, {"scale_grad_by_freq": True}], ids=str)
+@pytest.mark.parametrize("estimator", [outer.Unrolled(), outer.Stepwise()], ids=["unrolled", "stepwise"])
+def test_tables_of_tasks_are_their_own(options, estimator):
+    x, y = torch.randint(0, 6, (3, 4, 5)), torch.randn(3, 4, 1, dtype=torch.float64)
+    x[..., 0] = 0
+    episodes, model = Episode(Batch(x, y), Batch(x.flip(1), y)), OfTokens(**options).double()
+    learners = [
+        outer.MAML(model, F.mse_loss, inner.SGD(0.5), num_steps=2, estimator=estimator, batching=batching)
+        for batching in ("vmap", "loop")
+    ]
+    one, other = (learner.estimate(episodes, torch.arange(3)) for learner in learners)
+    assert relative_difference(one.gradient, other.gradient) < 1e-10
+    one, other = (learner.adapt(episodes.support).params for learner in learners)
+    assert relative_difference(one, other) < 1e-10
 
 
 @pytest.mark.parametrize("layer", RECURRENT)

@@ -153,6 +153,12 @@ def test_compiles_whole(episodes):
     assert relative_difference(eager.gradient.rule, compiled.gradient.rule) < 1e-12
 
 
+def test_complex_parameters_are_refused():
+    model = torch.nn.Linear(1, 1, dtype=torch.complex128)
+    with pytest.raises(TypeError, match="parameters must be real for forward mode"):
+        outer.MetaLearner(model, F.mse_loss, inner.SGD(0.1), num_steps=1, estimator=outer.ForwardMode())
+
+
 def test_through_losses_whose_jvp_fails(episodes):
     torch.manual_seed(0)
     model = models.mlp(1, [6], 1).double()

@@ -8,8 +8,8 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from metalearn import functional, inner, models, outer
-from metalearn.types import Batch, Episode
+from metalearn import evaluate, functional, inner, models, outer
+from metalearn.types import Batch, Episode, Estimate, Meta
 from tests.cases import sine_episodes, sine_learner
 from tests.outer.cases import SGD, learner
 
@@ -66,6 +66,7 @@ class Faulty(inner.UpdateRule):
             "no biases": ({name: update for name, update in updates.items() if "bias" not in name}, state),
             "means": ({name: update.mean() for name, update in updates.items()}, state),
             "another state": (updates, {"new": loss}),
+            "a number": (updates, 3),
         }[self.kind]
 
 
@@ -90,6 +91,23 @@ class Unregistered(nn.Module):
 
 SCALE = nn.Parameter(torch.ones((), dtype=torch.float64))
 SCALE_SQUARED = SCALE**2
+
+
+def hooked():
+    model = models.mlp(1, [4], 1).double()
+    model[0].register_full_backward_hook(lambda *_: None)
+    return learner(model)
+
+
+@dataclass(frozen=True)
+class Own(outer.MetaGradient):
+    kind: str
+    reaches = frozenset({"init"})
+
+    def __call__(self, problem, meta, episode, key, carry):
+        loss = problem.query_loss(meta.init, meta.shared, episode)
+        first = dict(list(meta.init.items())[:1])
+        return loss if self.kind == "loss" else Estimate(Meta(first, {}, {}), loss, carry, {})
 
 
 def decayed():
@@ -123,6 +141,43 @@ AT_FIRST_CALL = {
         lambda: learner(rule=inner.Masked(SGD), estimator=outer.Unrolled(truncate=1))(sine_episodes()),
         ValueError,
         "Use outer.Unrolled(), of order 2 and not truncated.",
+    ),
+    "a rule whose state holds numbers": (
+        lambda: learner(rule=Faulty("a number"))(sine_episodes()),
+        TypeError,
+        "must be a pytree of tensors; got 3 in it",
+    ),
+    "a model that writes into its inputs": (
+        lambda: learner(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(1, 1).double()))(changed()),
+        ValueError,
+        "support loss must leave inputs and targets as they are; got a write into them. Write x = x / 255",
+    ),
+    "a criterion that writes into targets, in evaluation": (
+        lambda: evaluate(learner(criterion=lambda o, y: F.mse_loss(o, y.mul_(2))), [changed()], num_tasks=3),
+        ValueError,
+        "leave inputs and targets as they are",
+    ),
+    "hooks of the backward pass": (
+        lambda: hooked()(changed()),
+        ValueError,
+        "model under vmap must have no hooks of the backward pass; got some. Remove them, or choose batching='loop'.",
+    ),
+    "an estimator that returns a loss": (
+        lambda: learner(estimator=Own("loss"))(changed()),
+        TypeError,
+        "must return an Estimate of a Meta; got Tensor. Write Estimate(Meta(init, shared, rule), loss, carry, {}).",
+    ),
+    "an estimator that leaves out a gradient": (
+        lambda: learner(estimator=Own("half"))(changed()),
+        ValueError,
+        "Return torch.zeros_like of what it does not reach.",
+    ),
+    "a NumPy array": (lambda: learner()(changed(support_x=X.numpy())), TypeError, "Write torch.as_tensor(x)."),
+    "None as targets": (lambda: learner()(changed(support_y=None)), TypeError, "Leave it out: Batch(x)."),
+    "inputs and targets to adapt": (
+        lambda: learner().adapt(X, X),
+        TypeError,
+        "support must be a Batch; got Tensor. Write learner.adapt(episodes.support).",
     ),
     "a tuple": (lambda: learner()((X, X)), TypeError, "Pass tasks.sample(25)"),
     "an episode of tuples": (
@@ -556,6 +611,29 @@ def test_adapted_parameters_alone_cannot_be_called():
     )
     with pytest.raises(TypeError, match="Adapt with learner.adapt"):
         adapted(torch.zeros(1, 1))
+
+
+def test_what_is_learned_later_is_checked_again():
+    model = nn.Sequential(nn.Linear(1, 4), nn.Linear(4, 1)).double()
+    model[0].requires_grad_(False)
+    one = learner(model, fast="1")
+    one(changed())
+    model[0].requires_grad_(True)
+    with pytest.raises(ValueError, match="constants of the learner must not require grad"):
+        one(changed())
+
+
+@pytest.mark.parametrize("name", ["model", "criterion", "support_batches", "query_loss"])
+def test_what_the_losses_were_made_of_cannot_be_replaced(name):
+    with pytest.raises(AttributeError, match=f"learner's {name} must stay what it was built with"):
+        setattr(learner(), name, None)
+
+
+def test_writes_are_found_before_the_data_are_changed():
+    episodes = changed(support_x=X - 1)
+    with pytest.raises(ValueError, match="leave inputs"):
+        learner(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(1, 1).double())).adapt(episodes.support)
+    assert (episodes.support.x == -1).all()
 
 
 def test_later_calls_are_checked_for_what_is_new_in_them():

@@ -107,6 +107,16 @@ class TestAutogradsRules:
         with pytest.raises(RuntimeError, match="once_differentiable"):
             grads[0].sum().backward()
 
+    def test_forward_mode_raises(self, episodes):
+        learner = sine_learner()
+        names, params = zip(*learner.named_parameters(), strict=True)
+
+        def loss(*params):
+            return torch.func.functional_call(learner, dict(zip(names, params, strict=True)), (episodes,))
+
+        with pytest.raises(RuntimeError, match="has no forward-mode derivative"):
+            torch.func.jvp(loss, params, params)
+
     def test_a_penalty_on_the_gradient_raises(self, episodes):
         learner = sine_learner()
         loss = learner(episodes)

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
 from metalearn import data, fit, inner, models, outer
+from metalearn.training._checkpoint import described
 from metalearn.types import Batch, Episode
 from tests.cases import sine_episodes, sine_learner
 
@@ -250,6 +251,34 @@ def test_refuses_another_run(tmp_path):
     optimizer = torch.optim.Adam(learner.parameters())
     with pytest.raises(ValueError, match=r"tensor model.0.weight in .* must be|tensor .* where this run has"):
         fit(learner, TASKS, optimizer, 5, meta_batch_size=2, checkpoint_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"rule": inner.SGD(0.02)},
+            r"update rule in .* must be this run's; got SGD\(lr=0.01\) where .* SGD\(lr=0.02\)",
+        ),
+        ({"num_steps": 2}, "number of inner steps in .* must be this run's; got 1 where this run has 2"),
+        ({"fast": "2"}, "fast parameters in .* must be this run's"),
+    ],
+)
+def test_refuses_another_experiment_of_the_same_tensors(change, message, tmp_path):
+    def train(rule=inner.SGD(0.01), num_steps=1, fast="*"):  # noqa: B008
+        learner = outer.MetaLearner(models.mlp(1, [4], 1), F.mse_loss, rule, num_steps=num_steps, fast=fast)
+        fit(learner, TASKS, torch.optim.Adam(learner.parameters()), 2, meta_batch_size=2, checkpoint_dir=tmp_path)
+
+    train()
+    train()
+    with pytest.raises(ValueError, match=message):
+        train(**change)
+
+
+def test_rules_are_described_without_addresses():
+    rule = inner.LearnedRate(inner.SGD(0.01))
+    assert described(rule) == repr(rule)
+    assert described(one_episode) == "one_episode"
 
 
 def test_a_state_that_cannot_be_read_again_is_found_at_once(tmp_path):

@@ -27,6 +27,12 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+def test_evaluation_mode_is_warned_of():
+    learner = sine().eval()
+    with pytest.warns(UserWarning, match=r"learner must be in training mode.* Call learner.train\(\) first"):
+        fit(learner, TASKS, adam(learner), 1, meta_batch_size=2, progress=False)
+
+
 def test_learns_and_records():
     learner = sine()
     start = evaluate(learner, TASKS, num_tasks=200, generator=seeded(1))["loss"].mean
