@@ -21,6 +21,11 @@ def test_messages_have_one_form():
         (_checks.check_positive, math.nan, ValueError),
         (_checks.check_positive, True, TypeError),
         (_checks.check_positive, "1", TypeError),
+        (_checks.check_not_negative, -1, ValueError),
+        (_checks.check_not_negative, math.inf, ValueError),
+        (_checks.check_not_negative, math.nan, ValueError),
+        (_checks.check_not_negative, "0", TypeError),
+        (_checks.check_not_negative, True, TypeError),
         (_checks.check_range, (2, 1), ValueError),
         (_checks.check_range, (0, math.inf), ValueError),
         (_checks.check_range, (0,), TypeError),
@@ -36,6 +41,7 @@ def test_refusals(check, value, error):
 def test_accepts():
     _checks.check_count("value", 0, minimum=0)
     _checks.check_positive("value", 1)
+    _checks.check_not_negative("value", 0)
     _checks.check_range("value", [1, 1])
     _checks.check_choice("value", 2, range(3))
 

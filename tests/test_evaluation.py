@@ -132,6 +132,14 @@ def flat_targets():
     return Episode(support, query._replace(y=query.y[..., 0]))
 
 
+def test_runs_under_inference_mode():
+    learner, episodes = sine(), TASKS.sample(3)
+    expected = evaluate(learner, [episodes], num_tasks=3, generator=seeded())
+    with torch.inference_mode():
+        found = evaluate(learner, [episodes], num_tasks=3, generator=seeded())
+    assert torch.equal(found["loss"].values, expected["loss"].values)
+
+
 def test_missing_metrics_are_named():
     with pytest.raises(KeyError, match=r"must be one of \['loss'\]; got 'los'. Did you mean 'loss'"):
         evaluate(sine(), TASKS, num_tasks=2)["los"]

@@ -270,6 +270,7 @@ class MetaLearner(nn.Module):
         self._gate.gradient(self, episodes, keys)
         return keys
 
+    @outside_inference_mode
     def check_episodes(self, episodes: Episode, keys: Tensor | None = None) -> Tensor:
         """Raise for what is wrong with the episodes or the first task's losses, and return the keys: a part of `check`.
 

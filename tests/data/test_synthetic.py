@@ -1,11 +1,8 @@
 """What the synthetic task distributions share."""
 
-import math
-
-import pytest
 import torch
 
-from metalearn.data._synthetic import add_noise, check_noise, normal, split, uniform
+from metalearn.data._synthetic import add_noise, normal, split, uniform
 
 
 def test_uniform_fills_its_range():
@@ -39,18 +36,3 @@ def test_split_keeps_pairs_together():
     episode = split(x, 2 * x, 2)
     assert torch.equal(episode.support.x, x[:, :2])
     assert torch.equal(episode.query.y, 2 * x[:, 2:])
-
-
-@pytest.mark.parametrize(
-    ("std", "error", "message"),
-    [
-        (-1, ValueError, r"noise_std must be at least 0 and finite; got -1\. Pass noise_std=0 for none\."),
-        (math.inf, ValueError, "noise_std must be at least 0 and finite"),
-        (math.nan, ValueError, "noise_std must be at least 0 and finite"),
-        ("0", TypeError, "noise_std must be a number; got '0'"),
-        (True, TypeError, "noise_std must be a number"),
-    ],
-)
-def test_noise_that_is_refused(std, error, message):
-    with pytest.raises(error, match=message):
-        check_noise(std)

@@ -102,7 +102,7 @@ def test_refuses_another_number_of_weights(episodes):
     [
         (lambda: outer.MultiStep(0), ValueError, "num_iterations must be at least 1; got 0. None keeps all"),
         (lambda: outer.MultiStep(10, floor=1.0), ValueError, "floor must be strictly between 0 and 1"),
-        (lambda: outer.Unrolled(multi_step=5), TypeError, "Write outer.Unrolled(multi_step=outer.MultiStep("),
+        (lambda: outer.Unrolled(multi_step=5), TypeError, "Pass outer.MultiStep(num_iterations=10_000)."),
     ],
 )
 def test_refuses(build, error, message):

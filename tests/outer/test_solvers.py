@@ -72,7 +72,7 @@ def test_a_solved_system_stays_solved(solver):
         (lambda: outer.CG(5, damping=-1.0), ValueError, "CG's damping must be at least 0; got -1.0. Write CG(5, dam"),
         (lambda: outer.Neumann(2.5), TypeError, "Neumann's num_steps must be an int"),
         (lambda: outer.Implicit(0.0), ValueError, "strength must be positive and finite; got 0.0. The paper's is"),
-        (lambda: outer.Implicit(1.0, outer.CG), TypeError, "Write Implicit(2.0, outer.CG(num_steps=5))."),
+        (lambda: outer.Implicit(1.0, outer.CG), TypeError, "Write CG(...)."),
         (lambda: outer.Implicit(1.0, proximal="last"), ValueError, "Did you mean 'last_step'?"),
         (lambda: outer.Implicit(1.0, system_strength=-1.0), ValueError, "system_strength must be positive"),
     ],
