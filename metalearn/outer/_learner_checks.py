@@ -28,6 +28,9 @@ def check_arguments(
 ) -> None:
     """Raise unless a learner can be built from the arguments."""
     check_kind("model", model, nn.Module, "an nn.Module", "the module itself: models.mlp(1, [40, 40], 1)")
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel | torch.jit.ScriptModule):
+        fix = "Pass the bare module; wrap the learner: DistributedDataParallel(learner)."
+        raise TypeError(invalid("model", "be no wrapper and not scripted", type(model).__name__, fix))
     check_kind("rule", rule, UpdateRule, "an update rule", "one: inner.SGD(lr=0.01)")
     check_count("num_steps", num_steps, fix="Write num_steps=5, say.")
     if support_batches is not None:

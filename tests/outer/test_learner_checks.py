@@ -14,6 +14,7 @@ def with_batch_norm():
 
 AT_CONSTRUCTION = {
     "a model's class": (lambda: learner(nn.Linear), TypeError, "model must be an nn.Module"),
+    "a wrapped model": (lambda: learner(nn.DataParallel(nn.Linear(1, 1))), TypeError, "Pass the bare module; wrap"),
     "a rule's class": (lambda: learner(rule=inner.SGD), TypeError, "Write SGD(...)."),
     "an estimator's class": (lambda: learner(estimator=outer.Unrolled), TypeError, "Write Unrolled(...)."),
     "a module as estimator": (lambda: learner(estimator=nn.Linear(1, 1)), TypeError, "Pass one: outer.Unrolled()."),
