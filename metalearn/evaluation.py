@@ -60,7 +60,8 @@ def evaluate(
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If a count is too low, the episodes end before `num_tasks`, or learners cannot be averaged.
+        ValueError: If a count is too low, a metric is named "loss", the episodes end before `num_tasks`, they or the
+            first task's losses are ill posed, or learners cannot be averaged.
 
     Warns:
         UserWarning: If the model drops units.

@@ -256,5 +256,5 @@ class Adapted:
         model, support = copy.deepcopy(self._of_learner(self.model)), take(self._of_learner(self.support), index)
         for name, tensor in {**below("model", self.shared), **take(self.params, index)}.items():
             set_tensor(model, name, nn.Parameter(tensor.detach().clone()))
-        told = Norms.of(model).buffers(model, support.weight)
-        return freeze_at_support(model, lambda: call_model(model, told, support.x))
+        buffers = Norms.of(model).buffers(model, support.weight)
+        return freeze_at_support(model, lambda: call_model(model, buffers, support.x))

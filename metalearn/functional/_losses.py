@@ -48,18 +48,15 @@ class ModelLoss:
         check_count("ModelLoss's num_batches", self.num_batches)
         object.__setattr__(self, "norms", Norms.of(self.model))
         object.__setattr__(self, "layers", Layers.of(self.model))
-        # Under vmap their derivatives take the tables of all tasks for one, unless they are vmapped too.
-        tables = (module for module in self.model.modules() if isinstance(module, nn.Embedding))
-        plain = all(table.padding_idx is None and not table.scale_grad_by_freq for table in tables)
-        object.__setattr__(self, "differentiable_around_vmap", plain)
+        object.__setattr__(self, "differentiable_around_vmap", not has_tables_of_one(self.model))
 
     def __call__(self, params: Params, shared: Params, batch: Batch, step: int = 0) -> Tensor:
         """Return the loss at `params` and `shared`, a scalar."""
         batch = self.part(batch, step)
         output = self.by_layers(params, shared, batch)
         if output is None:
-            told = self.norms.buffers(self.model, batch.weight, step)
-            output = call_model(self.model, {**self.model_tensors(params, shared), **told}, batch.x)
+            buffers = self.norms.buffers(self.model, batch.weight, step)
+            output = call_model(self.model, {**self.model_tensors(params, shared), **buffers}, batch.x)
         return self.judge(output, batch, shared)
 
     def on_query(self, params: Params, shared: Params, episode: Episode) -> Tensor:
@@ -183,6 +180,12 @@ class OnQuery:
     def batch(self, episodes: Episode) -> Batch:
         """Return what the loss is of, of all tasks."""
         return episodes.query
+
+
+def has_tables_of_one(module: nn.Module) -> bool:
+    """Return whether a vmapped module has embeddings whose derivative, if not vmapped too, takes all tables for one."""
+    tables = (each for each in module.modules() if isinstance(each, nn.Embedding))
+    return any(table.padding_idx is not None or table.scale_grad_by_freq for table in tables)
 
 
 def is_of_model(loss: Any) -> bool:

@@ -20,7 +20,7 @@ from metalearn.outer._episode_checks import (
     warn_of_single_examples,
 )
 from metalearn.outer._gradient_probe import check_gradient
-from metalearn.outer._learner_checks import check_hooks, check_norms, check_precision, warn_of_new_statistics
+from metalearn.outer._learner_checks import check_norms, check_precision, check_under_vmap, warn_of_new_statistics
 from metalearn.outer._loss_probe import check_losses
 from metalearn.types import Batch, Episode
 
@@ -60,7 +60,7 @@ class Gate:
         check_judged(learner.problem, batches)
         check_device(batches, learner.device)
         check_norms(learner.model, learner.problem)
-        check_hooks(learner.model, learner.batching)
+        check_under_vmap(learner)
         check_precision(learner.device.type, learner.dtype)
         check_support_batches(batches["support"], learner.support_batches)
 

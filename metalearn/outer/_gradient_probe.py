@@ -92,8 +92,8 @@ def _check_estimate(estimator: MetaGradient, meta: Meta, estimate: Any) -> None:
             raise ValueError(invalid(f"gradient to {field} of {estimator}", f"be of shapes {wanted}", got, fix))
 
 
-def _shape(leaf: Any) -> tuple[int, ...]:
-    return tuple(torch.as_tensor(leaf).shape)
+def _shape(leaf: Any) -> tuple[int, ...] | None:
+    return tuple(leaf.shape) if isinstance(leaf, Tensor) else None
 
 
 def _named(meta: Meta) -> dict[str, Tensor]:

@@ -152,7 +152,7 @@ class MetaLearner(nn.Module):
         self._estimator, self._gate = estimator, Gate()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in AS_BUILT and "problem" in self.__dict__:
+        if name in AS_BUILT and "problem" in self.__dict__ and value is not getattr(self, name):
             fix = "Build a new learner of the model: outer.MAML(learner.model, ...)."
             raise AttributeError(invalid(f"learner's {name}", "stay what it was built with", "another one", fix))
         super().__setattr__(name, value)

@@ -10,8 +10,9 @@ import torch.nn as nn
 from torch.nn.parameter import is_lazy
 
 from metalearn._checks import check_bool, check_choice, check_count, check_function, check_kind, invalid
-from metalearn._walk import each_module
+from metalearn._walk import modules_of
 from metalearn.functional import OnQuery, OnSupport
+from metalearn.functional._losses import has_tables_of_one, is_of_model
 from metalearn.inner import UpdateRule
 from metalearn.models import FrozenNorm, running_statistics
 from metalearn.models._batch_norm import Norms
@@ -140,11 +141,17 @@ def check_owns(criterion: str, adapting: list[str]) -> None:
         raise ValueError(invalid(criterion, "hold no parameters that adapt", adapting, fix))
 
 
-def check_hooks(model: nn.Module, batching: str) -> None:
-    """Raise for hooks of the backward pass, which vmap would leave out."""
-    if batching == "vmap" and any(each._backward_hooks or each._backward_pre_hooks for each in each_module(model)):
+def check_under_vmap(learner: Any) -> None:
+    """Raise for what would silently be another thing under vmap: hooks of the backward pass, padded tables."""
+    if learner.batching == "loop":
+        return
+    if any(each._backward_hooks or each._backward_pre_hooks for each in modules_of(learner)):
         fix = "Remove them, or choose batching='loop'."
-        raise ValueError(invalid("model under vmap", "have no hooks of the backward pass", "some", fix))
+        raise ValueError(invalid("modules under vmap", "have no hooks of the backward pass", "some", fix))
+    of_users = not all(map(is_of_model, (learner.problem.support_loss, learner.problem.query_loss)))
+    if of_users and has_tables_of_one(learner):
+        what, condition = "embeddings in losses of your own under vmap", "have no padding_idx and no scale_grad_by_freq"
+        raise ValueError(invalid(what, condition, "one that has", "Choose batching='loop'."))
 
 
 def check_norms(model: nn.Module, problem: Problem) -> None:

@@ -107,7 +107,9 @@ class Run:
 
 def described(value: Any) -> str:
     """Return a text of a rule and all in it that is the same in every process: functions by name, not by address."""
-    if is_dataclass(value):
+    if isinstance(value, set | frozenset):
+        return f"{{{', '.join(sorted(map(described, value)))}}}"
+    if is_dataclass(value) and not isinstance(value, type):
         inside = (f"{field.name}={described(getattr(value, field.name))}" for field in fields(value))
         return f"{type(value).__name__}({', '.join(inside)})"
     return value.__qualname__ if hasattr(value, "__qualname__") else re.sub(r" at 0x\w+", "", repr(value))

@@ -38,7 +38,7 @@ def warn_of_evaluation_mode(learner: MetaLearner | Replicas) -> None:
     """Warn of a learner that is in evaluation mode, where dropout is off and nothing is carried."""
     if not learner.training:
         got, fix = "one in evaluation mode", "Call learner.train() first."
-        condition = "be in training mode, or it has no dropout and no carry"
+        condition = "be in training mode, where dropout is on and estimators carry on"
         warnings.warn(invalid("learner", condition, got, fix), stacklevel=3)
 
 

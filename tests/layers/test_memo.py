@@ -16,10 +16,10 @@ class Counted:
 
 
 def count(*calls, keeps_graphs=True):
-    memory, counted = Memo(keeps_graphs), []
+    memo, counted = Memo(keeps_graphs), []
     for tensors in calls:
         counted.append(Counted(*tensors))
-        torch.testing.assert_close(memory.recall(tensors, counted[-1]), Counted(*tensors)())
+        torch.testing.assert_close(memo.recall(tensors, counted[-1]), Counted(*tensors)())
     return [each.count for each in counted]
 
 
@@ -51,17 +51,17 @@ def test_others_are():
 
 
 def test_what_was_written_to_is():
-    memory, x = Memo(), torch.rand(3)
-    memory.recall([x.detach()], x.sum)
+    memo, x = Memo(), torch.rand(3)
+    memo.recall([x.detach()], x.sum)
     x.add_(1)
-    torch.testing.assert_close(memory.recall([x.detach()], x.sum), x.sum())
+    torch.testing.assert_close(memo.recall([x.detach()], x.sum), x.sum())
 
 
 def test_what_was_computed_without_a_graph_is():
-    memory, weight = Memo(), torch.rand(3, requires_grad=True)
+    memo, weight = Memo(), torch.rand(3, requires_grad=True)
     with torch.no_grad():
-        assert not memory.recall([weight], weight.sum).requires_grad
-    assert memory.recall([weight], weight.sum).requires_grad
+        assert not memo.recall([weight], weight.sum).requires_grad
+    assert memo.recall([weight], weight.sum).requires_grad
 
 
 def test_inference_tensors_are_never_the_same_unless_they_are_one():
@@ -71,11 +71,11 @@ def test_inference_tensors_are_never_the_same_unless_they_are_one():
 
 
 def test_the_last_result_is_gone_before_the_next_is_there():
-    memory, x = Memo(), torch.rand(3)
-    memory.recall([x], x.sum)
+    memo, x = Memo(), torch.rand(3)
+    memo.recall([x], x.sum)
 
     def compute():
-        assert memory._result is None
+        assert memo._result is None
         return x.sum()
 
-    memory.recall([x, x], compute)
+    memo.recall([x, x], compute)

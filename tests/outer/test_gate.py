@@ -106,8 +106,14 @@ class Own(outer.MetaGradient):
 
     def __call__(self, problem, meta, episode, key, carry):
         loss = problem.query_loss(meta.init, meta.shared, episode)
+        if self.kind == "none":
+            return Estimate(Meta(dict.fromkeys(meta.init), {}, {}), loss, carry, {})
         first = dict(list(meta.init.items())[:1])
         return loss if self.kind == "loss" else Estimate(Meta(first, {}, {}), loss, carry, {})
+
+
+def of_table(params, shared, episode, *_):
+    return params["weight"].square().sum()
 
 
 def decayed():
@@ -160,12 +166,22 @@ AT_FIRST_CALL = {
     "hooks of the backward pass": (
         lambda: hooked()(changed()),
         ValueError,
-        "model under vmap must have no hooks of the backward pass; got some. Remove them, or choose batching='loop'.",
+        "modules under vmap must have no hooks of the backward pass; got some. Remove them, or choose batching='loop'.",
     ),
     "an estimator that returns a loss": (
         lambda: learner(estimator=Own("loss"))(changed()),
         TypeError,
         "must return an Estimate of a Meta; got Tensor. Write Estimate(Meta(init, shared, rule), loss, carry, {}).",
+    ),
+    "an estimator without gradients": (
+        lambda: learner(estimator=Own("none"))(changed()),
+        ValueError,
+        "got {'0.weight': None",
+    ),
+    "a padded table in a loss of one's own": (
+        lambda: learner(nn.Embedding(4, 1, padding_idx=0), None, support_loss=of_table, query_loss=of_table)(changed()),
+        ValueError,
+        "have no padding_idx and no scale_grad_by_freq; got one that has. Choose batching='loop'.",
     ),
     "an estimator that leaves out a gradient": (
         lambda: learner(estimator=Own("half"))(changed()),
@@ -626,7 +642,7 @@ def test_what_is_learned_later_is_checked_again():
 @pytest.mark.parametrize("name", ["model", "criterion", "support_batches", "query_loss"])
 def test_what_the_losses_were_made_of_cannot_be_replaced(name):
     with pytest.raises(AttributeError, match=f"learner's {name} must stay what it was built with"):
-        setattr(learner(), name, None)
+        setattr(learner(), name, print)
 
 
 def test_writes_are_found_before_the_data_are_changed():

@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -275,10 +276,17 @@ def test_refuses_another_experiment_of_the_same_tensors(change, message, tmp_pat
         train(**change)
 
 
-def test_rules_are_described_without_addresses():
+@dataclass(frozen=True)
+class Named(inner.SGD):
+    names: frozenset = frozenset({"a", "b", "c"})
+    function: object = one_episode
+
+
+def test_rules_are_described_the_same_in_every_process():
+    assert described(Named(0.1)) == "Named(lr=0.1, names={'a', 'b', 'c'}, function=one_episode)"
+    assert described(object()) == "<object object>"
     rule = inner.LearnedRate(inner.SGD(0.01))
     assert described(rule) == repr(rule)
-    assert described(one_episode) == "one_episode"
 
 
 def test_a_state_that_cannot_be_read_again_is_found_at_once(tmp_path):
