@@ -1,6 +1,6 @@
 """Losses of modules as pure functions of their parameters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -48,7 +48,7 @@ class ModelLoss:
         check_count("ModelLoss's num_batches", self.num_batches)
         object.__setattr__(self, "norms", Norms.of(self.model))
         object.__setattr__(self, "layers", Layers.of(self.model))
-        object.__setattr__(self, "differentiable_around_vmap", not has_tables_of_one(self.model))
+        object.__setattr__(self, "differentiable_around_vmap", not has_tables_of_one(self.model.modules()))
 
     def __call__(self, params: Params, shared: Params, batch: Batch, step: int = 0) -> Tensor:
         """Return the loss at `params` and `shared`, a scalar."""
@@ -182,9 +182,9 @@ class OnQuery:
         return episodes.query
 
 
-def has_tables_of_one(module: nn.Module) -> bool:
-    """Return whether a vmapped module has embeddings whose derivative, if not vmapped too, takes all tables for one."""
-    tables = (each for each in module.modules() if isinstance(each, nn.Embedding))
+def has_tables_of_one(modules: Iterable[nn.Module]) -> bool:
+    """Return whether one is an embedding whose derivative, if not vmapped as it is, takes all tasks' tables for one."""
+    tables = (module for module in modules if isinstance(module, nn.Embedding))
     return any(table.padding_idx is not None or table.scale_grad_by_freq for table in tables)
 
 

@@ -29,9 +29,7 @@ def check_task_axis(batches: dict[str, Batch]) -> int:
     """Return the number of tasks; raise unless all tensors agree on it and each batch on its number of examples."""
     sizes = set()
     for name, batch in batches.items():
-        if not isinstance(batch, Batch):
-            fix = "Write learner.adapt(episodes.support)."
-            raise TypeError(invalid(name, "be a Batch", type(batch).__name__, fix))
+        check_batch(name, batch)
         for field, part in zip(batch._fields, batch, strict=True):
             for leaf in tree_leaves(part):
                 _check_leaf(f"{name}.{field}", leaf)
@@ -43,6 +41,13 @@ def check_task_axis(batches: dict[str, Batch]) -> int:
         fix = "Every tensor begins with [num_tasks, num_examples]; for one task that is tensor[None]."
         raise ValueError(invalid("episodes", "agree on a number of tasks of at least 1", got, fix))
     return sizes.pop()
+
+
+def check_batch(name: str, batch: Any) -> None:
+    """Raise unless this is a batch."""
+    if not isinstance(batch, Batch):
+        fix = "Write learner.adapt(episodes.support)."
+        raise TypeError(invalid(name, "be a Batch", type(batch).__name__, fix))
 
 
 def _check_leaf(name: str, leaf: Any) -> None:

@@ -21,7 +21,7 @@ from metalearn.outer._base import MetaGradient
 from metalearn.outer._carry import Carry
 from metalearn.outer._compile import WholeStep
 from metalearn.outer._each_task import adapt_each, adapted_loss, estimate_each, keep_finite, losses_each
-from metalearn.outer._episode_checks import check_serial
+from metalearn.outer._episode_checks import check_batch, check_serial
 from metalearn.outer._gate import Gate
 from metalearn.outer._learner_checks import (
     check_arguments,
@@ -303,8 +303,9 @@ class MetaLearner(nn.Module):
             ValueError: If their shapes disagree, they require grad, or `num_steps` is negative.
         """
         num_steps = self.num_steps if num_steps is None else num_steps
-        keys = self._gate.support(self, support, keys)
+        check_batch("support", support)  # or else adapt(x, y) would hear of its number of steps
         check_count("num_steps", num_steps, minimum=0)
+        keys = self._gate.support(self, support, keys)
         with torch.no_grad():
             meta = tree_map(torch.clone, tree_detach(self.meta))
 

@@ -145,11 +145,12 @@ def check_under_vmap(learner: Any) -> None:
     """Raise for what would silently be another thing under vmap: hooks of the backward pass, padded tables."""
     if learner.batching == "loop":
         return
-    if any(each._backward_hooks or each._backward_pre_hooks for each in modules_of(learner)):
+    modules = list(modules_of(learner))
+    if any(each._backward_hooks or each._backward_pre_hooks for each in modules):
         fix = "Remove them, or choose batching='loop'."
         raise ValueError(invalid("modules under vmap", "have no hooks of the backward pass", "some", fix))
     of_users = not all(map(is_of_model, (learner.problem.support_loss, learner.problem.query_loss)))
-    if of_users and has_tables_of_one(learner):
+    if of_users and has_tables_of_one(modules):
         what, condition = "embeddings in losses of your own under vmap", "have no padding_idx and no scale_grad_by_freq"
         raise ValueError(invalid(what, condition, "one that has", "Choose batching='loop'."))
 

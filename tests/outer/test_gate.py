@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from metalearn import evaluate, functional, inner, models, outer
 from metalearn.types import Batch, Episode, Estimate, Meta
 from tests.cases import sine_episodes, sine_learner
-from tests.outer.cases import SGD, learner
+from tests.outer.cases import SGD, assert_refused, learner
 
 
 class LearnedLoss(nn.Module):
@@ -499,10 +499,7 @@ def changed_names():
 
 @pytest.mark.parametrize("name", AT_FIRST_CALL)
 def test_at_first_call(name):
-    call, error, message = AT_FIRST_CALL[name]
-    with pytest.raises(error) as raised:
-        call()
-    assert message in str(raised.value)
+    assert_refused(*AT_FIRST_CALL[name])
 
 
 def test_float16_autocast():
