@@ -105,7 +105,7 @@ ON_GPU: Cases = [
     ),
     (
         Workload("W2 Conv-4, 5-way 1-shot, 8 tasks, T = 1", 8, 1, **CONV4),
-        ("floor", *PEERS, *EAGER, "Unrolled by vmap", *GRAPHS),
+        ("floor", *PEERS, *EAGER, "Unrolled by vmap", *GRAPHS, "Unrolled, compiled, CUDA graph"),
     ),
     *(
         (
