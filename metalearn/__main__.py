@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from metalearn import data, evaluate, fit, functional, inner, keep_large_blocks, models, outer
+from metalearn._checks import check_count
+from metalearn._files import check_writable, whole_file
 
 
 def demo(arguments: argparse.Namespace) -> None:
@@ -16,6 +18,8 @@ def demo(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)  # more do not help tensors this small, and wait for one another on a busy machine
     tasks = data.Sinusoid(k_shot=10, num_query=10)
     learner = outer.MAML(models.mlp(1, [40, 40], 1), F.mse_loss, inner.SGD(lr=0.01), num_steps=5)
+    check_count("num_iterations", arguments.iterations)
+    check_writable("--out", arguments.out)
     print(f"Meta-training MAML on 10-shot sine regression: {arguments.iterations} steps of 25 tasks.")
     optimizer = torch.optim.Adam(learner.parameters(), lr=3e-3)
     fit(learner, tasks, optimizer, arguments.iterations, meta_batch_size=25)
@@ -64,7 +68,6 @@ def draw(learner: outer.MetaLearner, path: Path, generator: torch.Generator) -> 
     axes[0].set_ylabel("y")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
@@ -83,6 +86,7 @@ def omniglot(arguments: argparse.Namespace) -> None:
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device must be there; got cuda without a GPU. Pass --device cpu.")
     train, test = sampler("train"), sampler("test")
+    check_writable("--out", arguments.out)
     print(f"train: {train.classes}\ntest:  {test.classes}")
     model = models.conv4(1, arguments.n_way, num_filters=arguments.num_filters).to(arguments.device)
     rule = inner.LearnedRate(inner.SGD(lr=0.4), per="tensor")
@@ -98,8 +102,8 @@ def omniglot(arguments: argparse.Namespace) -> None:
         same_tasks = torch.Generator().manual_seed(arguments.seed + 1)
         print(evaluate(learner, test, num_steps=num_steps, generator=same_tasks, **options))
     path = arguments.out / "omniglot.pt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(learner.state_dict(), path)
+    with whole_file(path) as stream:
+        torch.save(learner.state_dict(), stream)
     print(f"learned parameters: {path}")
 
 
@@ -133,8 +137,9 @@ def parser() -> argparse.ArgumentParser:
 def main(words: list[str] | None = None) -> int:
     """Run a command and return the exit status."""
     arguments = parser().parse_args(words)
-    torch.manual_seed(arguments.seed)
     try:
+        check_count("--tasks", arguments.tasks)
+        torch.manual_seed(arguments.seed)
         arguments.command(arguments)
     except (ValueError, OSError) as error:
         print(f"metalearn: {error}", file=sys.stderr)

@@ -4,6 +4,7 @@ Every message reads `{what} must {condition}; got {value}. {fix}`.
 """
 
 import difflib
+import inspect
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -26,6 +27,8 @@ def invalid(what: str, condition: str, got: Any, fix: str = "") -> str:
 def check_count(what: str, value: Any, *, minimum: int = 1, fix: str = "") -> None:
     """Raise unless `value` is an int of at least `minimum`."""
     if isinstance(value, bool) or not isinstance(value, int):
+        is_number = hasattr(value, "__index__") and not isinstance(value, bool)  # one of NumPy, say
+        fix = "Convert it: int(...)." if is_number else fix
         raise TypeError(invalid(what, "be an int", repr(value), fix))
     if value < minimum:
         raise ValueError(invalid(what, f"be at least {minimum}", value, fix))
@@ -120,6 +123,19 @@ def check_function(what: str, value: Any, condition: str = "be a function", *, f
     """Raise unless `value` can be called; a class cannot stand for what it makes."""
     if not callable(value) or isinstance(value, type):
         raise TypeError(invalid(what, condition, repr(value), fix))
+
+
+def misfit(function: Any, count: int) -> str:
+    """Return what is wrong with calling a function with so many arguments; "" if nothing is known to be."""
+    try:
+        signature = inspect.signature(function.forward if isinstance(function, torch.nn.Module) else function)
+    except (TypeError, ValueError):  # built-in functions may have none
+        return ""
+    try:
+        signature.bind(*[None] * count)
+    except TypeError as error:
+        return f"({', '.join(signature.parameters)}): {error}"
+    return ""
 
 
 def as_list(what: str, value: Any, condition: str = "be a list", *, fix: str = "") -> list[Any]:

@@ -156,6 +156,8 @@ def check_protocol(rule: inner.UpdateRule, case: Case) -> None:
     for dtype in (torch.float64, torch.float32):
         learner = case.learner(rule).to(dtype)
         meta = tree_detach(learner.meta)
+        first = {leaf.dtype for leaf in tree_leaves(rule.init_meta(meta.init))}
+        require(first <= {dtype}, f"init_meta returns tensors of the parameters' dtype {dtype}", rule, first)
         key = torch.tensor(3)
         arguments = (
             meta.rule,
@@ -199,6 +201,9 @@ def _check_zero_gradients(rule: inner.UpdateRule, case: Case) -> None:
             sums += [update.sum() for update in updates.values()]
         return torch.stack(sums).sum()
 
+    state = rule.init_state(meta.rule, meta.init, torch.tensor(3))
+    updates, _ = rule.update(meta.rule, zeros, state, meta.init, torch.tensor(0.5).double(), 0)
+    require(not _same(updates, meta.init), "an update is what is added to the parameters, not the new ones", rule)
     derivatives = torch.func.grad(total, argnums=(0, 1, 2))(meta.rule, zeros, meta.init)
     finite = all(leaf.isfinite().all() for leaf in tree_leaves(derivatives))
     require(finite, "its derivatives are finite at gradients of zero", case.name, rule)

@@ -10,6 +10,9 @@ from metalearn._checks import invalid
 from metalearn._tree import tree_flatten, tree_leaves, tree_map, tree_names, tree_unflatten
 from metalearn.models._batch_norm import Norms
 
+CONSTANTS = "_constant_starts"
+"""Attribute of modules with the names of parameters that a learner has made buffers."""
+
 
 def call_model(model: nn.Module, tensors: dict[str, Tensor], x: Any) -> Any:
     """Call `model` on the inputs of a `Batch` with some of its parameters replaced, its buffers kept."""
@@ -88,11 +91,30 @@ def set_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
                     owner.register_buffer(attribute, tensor)
 
 
+def set_constant(module: nn.Module, name: str) -> None:
+    """Put a buffer of the same values in the place of a parameter, where `constant_starts` finds it."""
+    owner, _, attribute = name.rpartition(".")
+    set_tensor(module, name, get_tensor(module, name).detach())
+    vars(module.get_submodule(owner)).setdefault(CONSTANTS, []).append(attribute)
+
+
+def constant_starts(module: nn.Module) -> list[str]:
+    """Return the names of the buffers that `set_constant` has made."""
+    return [
+        f"{path}.{name}".lstrip(".")
+        for path, owner in module.named_modules()
+        for name in vars(owner).get(CONSTANTS, ())
+        if name in owner._buffers
+    ]
+
+
 def tie(module: nn.Module, names: list[str]) -> None:
-    """Put the first of some buffers in the place of the others."""
+    """Put the first of some parameters, or of some buffers, in the place of the others."""
+    first = get_tensor(module, names[0])
     for name in names[1:]:
         owner, _, attribute = name.rpartition(".")
-        module.get_submodule(owner)._buffers[attribute] = get_tensor(module, names[0])
+        place: Any = module.get_submodule(owner)
+        (place._parameters if isinstance(first, nn.Parameter) else place._buffers)[attribute] = first
 
 
 class TensorTree(nn.Module):

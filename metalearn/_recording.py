@@ -48,7 +48,7 @@ class Recording:
             except RuntimeError:
                 generator.graphsafe_set_state(before)  # for PyTorch leaves it waiting for the end of the recording
                 raise
-            here.wait_stream(side)  # as it began, PyTorch reset the generator there, perhaps not before the first replay
+            here.wait_stream(side)  # where PyTorch has reset the generator, perhaps after the first replay has set it
         outputs = tree_leaves(self._tree)
         self._outputs, self._num_outputs = _by_dtype(outputs), len(outputs)
 

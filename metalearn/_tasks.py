@@ -45,7 +45,7 @@ def vmap_tasks(function: Callable[..., Any], *per_task: Any) -> Any:
         torch.backends.mha.set_fastpath_enabled(False)
         return mapped(*per_task)
     except RuntimeError as error:
-        error.add_note('Models and losses that cannot be vmapped over tasks need a learner with batching="loop".')
+        error.add_note('What cannot be vmapped over tasks, model, loss or rule, needs a learner with batching="loop".')
         raise
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)

@@ -1,6 +1,5 @@
 """Evaluation: adapt to many unseen tasks and summarise how well that went."""
 
-import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -10,7 +9,7 @@ from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parallel import DistributedDataParallel
 
-from metalearn._checks import check_count, check_function, check_generator, invalid
+from metalearn._checks import check_count, check_function, check_generator, invalid, misfit
 from metalearn._ensemble import Ensemble
 from metalearn._fingerprint import fingerprint
 from metalearn._results import Evaluation, Summary
@@ -20,6 +19,7 @@ from metalearn._tree import tree_map
 from metalearn.data import TaskDistribution
 from metalearn.functional import draw_keys
 from metalearn.models import batch_statistics
+from metalearn.models._batch_norm import PerStepNorm
 from metalearn.outer import MetaLearner, Replicas
 from metalearn.outer._episode_checks import check_episodes
 from metalearn.types import Episode
@@ -64,7 +64,7 @@ def evaluate(
             first task's losses are ill posed, or learners cannot be averaged.
 
     Warns:
-        UserWarning: If the model drops units.
+        UserWarning: If the model drops units, or does not use the running statistics that it has.
 
     References:
         Antoniou, Edwards and Storkey, "How to train your MAML", ICLR 2019 (the ensemble of the five best checkpoints).
@@ -93,7 +93,7 @@ def evaluate_each(
     check_count("num_tasks", num_tasks, fix="Write num_tasks=600, say.")
     check_metrics(metrics)
     check_generator(generator)
-    _warn_of_dropout([learner for learner, _ in learners])
+    warn_of_training_mode([learner for learner, _ in learners])
     parts: list[list[dict[str, Tensor]]] = [[] for _ in learners]
     tasks = 0
     for batch, keys in keyed_batches(episodes, num_tasks, generator, learners[0][0].device):
@@ -144,12 +144,15 @@ def mean_losses(
     return total.cpu() / num_tasks
 
 
-def _warn_of_dropout(learners: Sequence[MetaLearner | Ensemble]) -> None:
-    modules = (module for learner in learners for module in learner.model.modules())
-    active = next((each for each in modules if isinstance(each, _DropoutNd) and each.training and each.p > 0), None)
+def warn_of_training_mode(learners: Sequence[MetaLearner | Ensemble]) -> None:
+    """Warn of models that drop units while they are judged, or have running statistics that would not be used."""
+    modules = [module for learner in learners for module in learner.model.modules() if module.training]
+    drops = (each for each in modules if isinstance(each, _DropoutNd) and each.p > 0)
+    active = next(drops, None) or next((each for each in modules if isinstance(each, PerStepNorm)), None)
     if active is not None:
         fix = "Call learner.eval() first, and learner.train() to train on."
-        condition = "be in evaluation mode, or units are dropped while it is judged"
+        does = "units are dropped" if isinstance(active, _DropoutNd) else "the query batch normalises itself"
+        condition = f"be in evaluation mode, or {does} while it is judged"
         warnings.warn(invalid("model", condition, f"an active {active}", fix), stacklevel=4)
 
 
@@ -177,16 +180,10 @@ def _per_task(name: str, metric: Callable[..., Any], judged: tuple[Any, ...]) ->
 
 def _check_takes(name: str, metric: Callable[..., Any], count: int) -> None:
     """Raise if a metric cannot be called with output, target and, where examples have weights, these."""
-    try:
-        signature = inspect.signature(metric)
-    except (TypeError, ValueError):  # built-in functions may have none
-        return
-    try:
-        signature.bind(*[None] * count)
-    except TypeError as error:
+    if error := misfit(metric, count):
         taken, weights = ("(output, target)", "none") if count == 2 else ("(output, target, weight)", "weights")
         fix = f"Write lambda {taken[1:-1]}: ..., or functional.accuracy."
-        raise TypeError(invalid(f"metric {name!r}", f"take {taken}", f"{weights}, and {error}", fix)) from error
+        raise TypeError(invalid(f"metric {name!r}", f"take {taken}", f"{weights}, and {error}", fix))
 
 
 def _number(name: str, value: Any) -> Tensor:
@@ -261,4 +258,5 @@ def _batches(
         seen += count_tasks(batch)
         if seen == num_tasks:
             return
-    raise ValueError(invalid("episodes", f"give {num_tasks} tasks", f"{seen}", f"Write num_tasks={seen}."))
+    fix = f"Write num_tasks={seen}." if seen else "Pass a list: an iterator can be read once."
+    raise ValueError(invalid("episodes", f"give {num_tasks} tasks", f"{seen}", fix))

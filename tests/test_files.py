@@ -2,7 +2,7 @@
 
 import pytest
 
-from metalearn._files import whole_file
+from metalearn._files import check_writable, whole_file
 
 
 def test_writes_a_file_and_its_folder(tmp_path):
@@ -18,3 +18,30 @@ def test_an_error_leaves_the_old_file(tmp_path):
         stream.writelines([b"half", "no bytes"])
     assert [file.name for file in tmp_path.iterdir()] == ["file.txt"]
     assert (tmp_path / "file.txt").read_bytes() == b"old"
+
+
+def test_two_writers_at_a_time(tmp_path, monkeypatch):
+    with whole_file(tmp_path / "file") as first:
+        first.write(b"first")
+        monkeypatch.setattr("os.getpid", lambda: -1)
+        with whole_file(tmp_path / "file") as second:
+            second.write(b"second")
+    assert (tmp_path / "file").read_bytes() == b"first"
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_link_is_followed(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "file").symlink_to(tmp_path / "disk" / "target")
+    with whole_file(tmp_path / "file") as stream:
+        stream.write(b"all of it")
+    assert (tmp_path / "file").is_symlink()
+    assert (tmp_path / "disk" / "target").read_bytes() == b"all of it"
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    check_writable("folder", tmp_path / "new")
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="folder must be a folder that can be written; got .*file"):
+        check_writable("folder", tmp_path / "file")

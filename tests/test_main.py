@@ -54,6 +54,8 @@ def test_omniglot_from_an_archive(archive, tmp_path, capsys):
         (["omniglot", "--npz", "missing.npz"], "missing.npz"),
         (["omniglot", "--root", "missing"], "download"),
         (["demo", "--iterations", "0"], "num_iterations must be at least 1; got 0"),
+        (["demo", "--tasks", "0"], "--tasks must be at least 1; got 0"),
+        (["demo", "--out", "/dev/null"], "--out must be a folder that can be written; got /dev/null"),
     ],
 )
 def test_bad_input_is_one_line_on_standard_error(words, message, tmp_path, capsys, monkeypatch):

@@ -17,7 +17,8 @@ class Broken(inner.UpdateRule):
 
     def init_meta(self, params):
         first = next(iter(params.values()))
-        return {"factor": first.new_ones(()), "other": first.new_ones(())}
+        other = torch.ones(()) if self.defect == "another dtype" else first.new_ones(())
+        return {"factor": first.new_ones(()), "other": other}
 
     def init_state(self, meta, params, key):
         return {"count": next(iter(params.values())).new_zeros(())}
@@ -38,6 +39,8 @@ class Broken(inner.UpdateRule):
         if self.defect == "dtype":
             state = tree_map(torch.Tensor.double, state)
             updates = tree_map(torch.Tensor.double, updates)
+        if self.defect == "new parameters":
+            updates = {name: params[name] + update for name, update in updates.items()}
         if self.defect == "structure":
             state = (state["count"],)
         return updates, state
@@ -54,6 +57,8 @@ class Broken(inner.UpdateRule):
         ("random", "update is a function of its arguments alone"),
         ("dtype", "everything is of the parameters' dtype"),
         ("structure", "the state keeps its structure"),
+        ("new parameters", "an update is what is added to the parameters, not the new ones"),
+        ("another dtype", "init_meta returns tensors of the parameters' dtype"),
     ],
 )
 def test_a_broken_rule_is_found(defect, check):

@@ -12,7 +12,7 @@ from metalearn._checks import check_count, invalid
 from metalearn._results import Summary
 from metalearn.analysis._plot import axes_or_new
 from metalearn.data import TaskDistribution
-from metalearn.evaluation import bare, check_metrics, keyed_batches, measure
+from metalearn.evaluation import bare, check_metrics, keyed_batches, measure, warn_of_training_mode
 from metalearn.functional import accuracy, derive_key, uniform
 from metalearn.outer import MetaLearner
 from metalearn.types import Episode
@@ -115,11 +115,14 @@ def label_permutations(
     if num_permutations is not None:
         check_count("num_permutations", num_permutations)
     check_metrics({"score": metric})
+    warn_of_training_mode([learner])
     scores = []
     for batch, keys in keyed_batches(episodes, num_tasks, generator, learner.device):
+        orders = list(_permutations(_num_classes(batch), num_permutations, keys))
+        learner.check_episodes(batch, keys)
         columns = [
             measure(learner, num_steps, _relabelled(batch, labels), keys, {"score": metric})["score"]
-            for labels in _permutations(_num_classes(batch), num_permutations, keys)
+            for labels in orders
         ]
         scores.append(torch.stack(columns, 1))
     return LabelPermutations(torch.cat(scores).cpu())

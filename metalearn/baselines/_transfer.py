@@ -60,14 +60,14 @@ class Transfer(MetaGradient):
     def adapt(self, problem: Problem, meta: Meta, support: Batch, key: Tensor, num_steps: int) -> Adapted:
         """Train on mini-batches of the support set."""
         params = best = meta.init
-        state, lowest = problem.rule.init_state(meta.rule, params, key), None
+        state = problem.rule.init_state(meta.rule, params, key)
+        lowest: Tensor | float = torch.inf
         whole = Episode(support, Batch(()))
         for step in range(num_steps):
             part = Episode(self._draw(support, key, step), Batch(()))
             params, state, *_ = inner.step(problem, meta, params, state, part, step)
             if (step + 1) % self.select_every == 0 or step + 1 == num_steps:
                 loss = problem.support_loss(params, meta.shared, whole, step)
-                lowest = torch.full_like(loss, torch.inf) if lowest is None else lowest
                 is_better = loss < lowest
                 best = tree_map(lambda new, old, chosen=is_better: torch.where(chosen, new, old), params, best)
                 lowest = torch.where(is_better, loss, lowest)

@@ -7,6 +7,8 @@ written under other names and renamed, the second one last, so that whoever is k
 import hashlib
 import json
 import os
+import shutil
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +22,8 @@ from metalearn.data._decoding import Decoding, decode_classes
 
 CACHE_FOLDER = "metalearn-cache"
 """Sub-folder of a data set's root that holds its caches."""
+ABANDONED = 3600
+"""Seconds after which a cache that nobody writes to any more is taken for that of a killed process."""
 
 
 class Flat(NamedTuple):
@@ -47,12 +51,14 @@ def read_files(
     files: Mapping[str, Sequence[Path]], decoding: Decoding, folder: Path | None, name: str, *, required: bool = False
 ) -> Flat:
     """Decode the files of each class, or read the cache `name` that was made of them; arguments as in `cached`."""
-    source = [[label, *stamp_of(file)] for label in files for file in files[label]]
 
     def decoded() -> Classes:
         num_images = {label: len(files[label]) for label in files}
         return Classes(num_images, decoding.image_shape, decode_classes(decoding.decode, files.values()))
 
+    if folder is None:
+        return _in_memory(decoded())
+    source = [[label, *stamp_of(file)] for label in files for file in files[label]]
     return cached(folder, f"{name}-{decoding}", source, decoded, required=required)
 
 
@@ -131,6 +137,7 @@ def _write(file: Path, stamp: str, classes: Classes) -> None:
     }
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        _clear_abandoned(file.parent)
         with TemporaryDirectory(dir=file.parent, suffix=".part") as name:
             part = Path(name)
             crc = _write_pixels(part / file.name, classes, _crc32(description))
@@ -140,6 +147,14 @@ def _write(file: Path, stamp: str, classes: Classes) -> None:
     except OSError as error:
         fix = "Make room, or choose another folder."
         raise OSError(invalid(f"cache {file}", "be written", error, fix)) from error
+
+
+def _clear_abandoned(folder: Path) -> None:
+    """Remove what killed processes have left: one that still writes does so at least once an hour."""
+    for part in folder.glob("tmp*.part"):
+        last = max((file.stat().st_mtime for file in (part, *part.glob("*")) if file.exists()), default=time.time())
+        if time.time() - last > ABANDONED:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def _crc32(description: dict[str, Any]) -> int:

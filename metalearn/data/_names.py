@@ -12,7 +12,7 @@ def as_names(names: Any, num_classes: int) -> tuple[str, ...]:
     """Return one distinct name for each class; None numbers them."""
     if names is None:
         return tuple(map(str, range(num_classes)))
-    fix = "Leave class_names out to number the classes."
+    fix = "Give each class one name, or leave class_names out to number them."
     strings = as_strings("class_names", names, fix)
     if len(strings) != num_classes:
         condition = f"have one name for each of {num_classes} classes"

@@ -1,11 +1,13 @@
 """Batches of tasks that worker processes draw ahead."""
 
 import itertools
+import random
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -51,7 +53,9 @@ class _Batches(Dataset[Episode]):
     meta_batch_size: int
 
     def __getitem__(self, seed: int) -> Episode:
-        # The worker's global generator, so that a transform that draws from it gives the same images too.
+        # The worker's global generators, so that a transform that draws from them gives the same images too.
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
         return self.tasks.sample(self.meta_batch_size, generator=torch.manual_seed(seed))
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from metalearn._checks import check_positive, invalid
+from metalearn.functional import safe_sqrt
 from metalearn.inner._base import UpdateRule
 from metalearn.inner._wrapper import Wrapper
 from metalearn.types import Params, PyTree
@@ -55,8 +56,6 @@ class Clipped(Wrapper):
 
 
 def _clip_norm(grads: Params, bound: float) -> Params:
-    square = torch.stack([grad.square().sum() for grad in grads.values()]).sum()
-    exceeds = square > float(bound) * float(bound)  # infinite rather than an OverflowError, as a power would be
-    # Where nothing is clipped the root is taken of 1: at zero its derivative is infinite, and 0 * inf is NaN.
-    scale = torch.where(exceeds, bound / torch.where(exceeds, square, 1.0).sqrt(), 1.0)
+    norm = safe_sqrt(torch.stack([grad.square().sum() for grad in grads.values()]).sum())
+    scale = torch.where(norm > bound, bound / torch.where(norm > bound, norm, 1.0), 1.0)
     return {name: scale * grad for name, grad in grads.items()}

@@ -80,10 +80,16 @@ def use_batch_statistics(model: nn.Module, source: str = "transductive", *, num_
     if lazy := [name for name, norm in norms if isinstance(norm, _LazyNormBase)]:
         fix = "Call it once on an example: model(x)."
         raise ValueError(invalid("model", "be initialised", f"lazy layers {lazy}", fix))
-    return _replace(model, {norm: _replacement(name, norm, source, num_steps or 0) for name, norm in norms})
+    batch_norms = [(name, norm) for name, norm in norms if isinstance(norm, _BatchNorm)]
+    layers = {norm: _replacement(name, norm, source, num_steps or 0) for name, norm in batch_norms}
+    for _, norm in norms:
+        if norm not in layers:
+            norm.track_running_stats = False
+            norm.running_mean = norm.running_var = norm.num_batches_tracked = None
+    return _replace(model, layers)
 
 
-def _replace(model: nn.Module, layers: Mapping[nn.Module, nn.Module]) -> nn.Module:
+def _replace(model: nn.Module, layers: Mapping[Any, nn.Module]) -> nn.Module:
     """Put new layers into all places of old ones, and return the model, or the layer that is all of it."""
     for name, module in list(model.named_modules(remove_duplicate=False)):
         if name and module in layers:
@@ -92,11 +98,7 @@ def _replace(model: nn.Module, layers: Mapping[nn.Module, nn.Module]) -> nn.Modu
     return layers.get(model, model)
 
 
-def _replacement(name: str, norm: _NormBase, source: str, num_steps: int) -> nn.Module:
-    if not isinstance(norm, _BatchNorm):
-        norm.track_running_stats = False
-        norm.running_mean = norm.running_var = norm.num_batches_tracked = None
-        return norm
+def _replacement(name: str, norm: _BatchNorm, source: str, num_steps: int) -> nn.Module:
     if type(norm) not in KNOWN:
         fix = "Put models.BatchNorm in its place."
         raise TypeError(invalid(f"layer {name!r}", "be a batch normalisation of PyTorch", type(norm).__name__, fix))

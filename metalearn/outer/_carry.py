@@ -40,7 +40,9 @@ class Carry(nn.Module):
             tree = TensorTree(start, learned=False)
             tree.load_state_dict(self._loaded)
             self.keep(tree())
-        return start if self.tree is None else self.tree()
+        if self.tree is None:
+            return start
+        return tree_map(lambda kept, new: kept.to(new.dtype), self.tree(), start)  # learner.bfloat16() converts it too
 
     def keep(self, carry: PyTree) -> None:
         """Carry this from now on."""

@@ -11,8 +11,8 @@ from metalearn.outer._cuda_graph import Recorded
 from metalearn.types import Episode
 
 NOTE = (
-    "torch.compile cannot compile this learner's meta-step as one graph; the user code named above is the part that it"
-    " stops at. Run it without: learner.set_batching(learner.batching, learner.chunk_size)."
+    "torch.compile cannot compile this meta-step as one graph; the user code named above is the part that it stops at."
+    " Run it without: call set_batching again, without compile."
 )
 
 

@@ -80,8 +80,16 @@ def check_targets(name: str, criterion: Any, output: Any, target: Tensor) -> Non
             raise ValueError(invalid(f"{name} outputs and targets", "have one shape", got, fix))
     elif target.dim() == 2 and target.dtype != torch.int64:
         raise TypeError(invalid(f"{name} labels", "be of int64", target.dtype, "Write y.long()."))
+    elif target.dim() > 2 and output.dim() == 2 and not _are_probabilities(criterion, target):
+        fix = "Write y.argmax(-1) for one-hot labels, y.squeeze(-1) for labels of one number."
+        raise ValueError(invalid(f"{name} labels", "be [num_tasks, num_examples]", tuple(target.shape), fix))
     elif not target.is_floating_point() and output.dim() > 1:
         _check_labels(name, target[target != _ignored(criterion)], output.shape[1])
+
+
+def _are_probabilities(criterion: Any, target: Tensor) -> bool:
+    """Return whether a criterion takes these targets as a probability for every class."""
+    return target.is_floating_point() and _is_one_of(_bare(criterion), (F.cross_entropy, nn.CrossEntropyLoss))
 
 
 def _ignored(criterion: Any) -> int:

@@ -13,8 +13,8 @@ from metalearn._tree import tree_flatten
 from metalearn._walk import modules_of
 
 NOTE = (
-    "This learner's meta-step cannot be recorded as a CUDA graph: what is named above waits for the GPU or copies from"
-    " the host. Run it without: learner.set_batching(learner.batching, learner.chunk_size)."
+    "This meta-step cannot be recorded as a CUDA graph: what is named above waits for the GPU or copies from the host."
+    " Run it without: call set_batching again, without cuda_graph."
 )
 
 

@@ -16,7 +16,7 @@ from metalearn.functional import ModelLoss, OnQuery
 from metalearn.functional._losses import is_of_model
 from metalearn.inner import UpdateRule
 from metalearn.outer._base import MetaGradient
-from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Params, Problem, PyTree
+from metalearn.types import Batch, Episode, Estimate, Meta, Params, Problem, PyTree
 
 
 def estimate_each(
@@ -92,12 +92,21 @@ def losses_own(estimator: MetaGradient, problem: Problem, metas: Meta, episodes:
     return adapted_loss(estimator, _of_all_tasks(problem, True), metas, episodes, keys)
 
 
-def keep_finite(each: Estimate, carry: PyTree) -> PyTree:
-    """Return what every task leaves in the carry: nothing, if it has diverged."""
+def sum_carried(each: Estimate, axis: int = 0) -> tuple[PyTree, Tensor]:
+    """Return the sum of what those tasks leave in the carry that have not diverged, and their number."""
     finite = each.diagnostics["finite"]
-    return tree_map(
-        lambda new, old: torch.where(over_first_axes(finite, new), new, old.to(new.dtype)), each.carry, carry
-    )
+    total = tree_map(lambda new: torch.where(over_first_axes(finite, new), new, 0).sum(axis), each.carry)
+    return total, finite.sum(axis)
+
+
+def mean_carried(total: PyTree, count: Tensor, carry: PyTree) -> PyTree:
+    """Return the mean of what `sum_carried` has summed, or what was carried before if all tasks have diverged."""
+
+    def mean(total: Tensor, old: Tensor) -> Tensor:
+        of_all = over_first_axes(count, total)
+        return torch.where(of_all > 0, total / of_all.clamp(min=1), old)
+
+    return tree_map(mean, total, carry)
 
 
 def adapt_each(
@@ -108,8 +117,8 @@ def adapt_each(
     keys: Tensor,
     num_steps: int,
     batching: str,
-) -> Adapted:
-    """Return every task's adapted parameters and state, stacked, beside what the tasks share.
+) -> tuple[Params, PyTree]:
+    """Return every task's adapted parameters and state, stacked.
 
     Args:
         estimator: How a task is adapted to.
@@ -120,15 +129,14 @@ def adapt_each(
         num_steps: Number of inner steps.
         batching: "vmap" or "loop".
     """
-    if at_once(estimator, problem, len(keys), batching):
-        return estimator.adapt(_of_all_tasks(problem, False), _expand_own(meta, len(keys)), support, keys, num_steps)
 
-    def adapt(support: Batch, key: Tensor) -> Any:
-        adapted = estimator.adapt(problem, meta, support, key, num_steps)
+    def adapt(problem: Problem, meta: Meta, support: Batch, keys: Tensor) -> Any:
+        adapted = estimator.adapt(problem, meta, support, keys, num_steps)
         return adapted.params, adapted.state
 
-    params, state = map_tasks(adapt, (support, keys), batching)
-    return Adapted(params, meta.shared, state)
+    if at_once(estimator, problem, len(keys), batching):
+        return adapt(_of_all_tasks(problem, False), _expand_own(meta, len(keys)), support, keys)
+    return map_tasks(partial(adapt, problem, meta), (support, keys), batching)
 
 
 def at_once(estimator: MetaGradient, problem: Problem, num_tasks: int, batching: str) -> bool:

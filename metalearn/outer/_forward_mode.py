@@ -64,6 +64,9 @@ class ForwardMode(MetaGradient):
         if any(leaf.is_complex() for leaf in tree_leaves(meta)):
             raise TypeError(invalid("parameters", "be real for forward mode", "complex ones", "Use outer.Stepwise()."))
         count = sum(leaf.numel() for leaf in tree_leaves(_learned(problem, meta)))
+        if count == 0:
+            fix = "Learn a rate, say: inner.LearnedRate(inner.SGD(0.1))."
+            raise ValueError(invalid("learned numbers", "be at least 1 for forward mode", "none", fix))
         if count > self.max_directions:
             start = "learn_init=False, " if _learned(problem, meta).init else ""
             fix = (

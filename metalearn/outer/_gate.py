@@ -38,17 +38,15 @@ class Gate:
         """Raise for what is wrong with the episodes or their losses, and return the keys."""
         num_tasks = check_episodes(episodes)
         self.data(learner, episodes._asdict())
-        weighted = tuple(bool(tree_leaves(batch.weight)) for batch in episodes)
-        self.once(("losses", weighted, _kinds(episodes)), learner, lambda: _check_losses(learner, episodes))
+        self.once(("losses", kinds(*episodes)), learner, lambda: _check_losses(learner, episodes))
         return self._keys(learner, num_tasks, keys)
 
     def support(self, learner: "MetaLearner", support: Batch, keys: Tensor | None) -> Tensor:
         """Raise for what is wrong with the support sets or their loss, and return the keys."""
         num_tasks = check_task_axis({"support": support})
         self.data(learner, {"support": support})
-        weighted = bool(tree_leaves(support.weight))
         alone = Episode(support, Batch(()))
-        self.once(("support", weighted, _kinds(support)), learner, lambda: _check_losses(learner, alone))
+        self.once(("support", kinds(support)), learner, lambda: _check_losses(learner, alone))
         return self._keys(learner, num_tasks, keys)
 
     def gradient(self, learner: "MetaLearner", episodes: Episode, keys: Tensor) -> None:
@@ -81,11 +79,17 @@ class Gate:
             self._passed.add(mode)
 
 
-def _kinds(data: Any) -> tuple[Any, ...]:
-    """Return each tensor's rank, shape of one example and dtype: a new combination is probed anew."""
+def kinds(*batches: Batch) -> tuple[Any, ...]:
+    """Return which batches have weights, and of each tensor what is probed anew if it is new.
+
+    That is its rank, shape of one example and dtype, and the number of labels, with which that of classes may grow.
+    """
+    weighted = tuple(bool(tree_leaves(batch.weight)) for batch in batches)
     if torch.compiler.is_compiling():  # an outer torch.compile(learner), which has guards of its own
-        return ()
-    return tuple((leaf.dim(), leaf.shape[2:], leaf.dtype) for leaf in tree_leaves(data))
+        return weighted
+    return weighted, *(
+        (leaf.dim(), leaf.shape[2 if leaf.is_floating_point() else 1 :], leaf.dtype) for leaf in tree_leaves(batches)
+    )
 
 
 def _check_losses(learner: "MetaLearner", episodes: Episode) -> None:

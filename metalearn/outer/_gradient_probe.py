@@ -8,12 +8,12 @@ from torch import Tensor
 
 from metalearn._checks import invalid
 from metalearn._random import random_numbers_kept
-from metalearn._tree import tree_leaves, tree_names
+from metalearn._tree import tree_detach, tree_flatten, tree_leaves, tree_map, tree_names, tree_unflatten
 from metalearn.outer._base import MetaGradient
 from metalearn.outer._per_task import unwrapped
 from metalearn.outer._reverse_mode import ReverseMode
 from metalearn.outer._rule_checks import check_rule
-from metalearn.types import Episode, Estimate, Meta, Problem
+from metalearn.types import Episode, Estimate, Meta, Problem, PyTree
 
 
 def check_gradient(
@@ -45,27 +45,46 @@ def check_gradient(
         raise ValueError(invalid("learned parameters", "get a gradient", f"none for {nowhere}", fix))
     reverse = unwrapped(estimator)
     if isinstance(reverse, ReverseMode) and (reverse.order == 1 or reverse.truncate is not None):
-        _check_limited(problem, reverse, estimate, unused["query"])
+        _check_limited(problem, reverse, meta, key, unused["query"])
 
 
-def _check_limited(problem: Problem, estimator: ReverseMode, estimate: Estimate, not_in_query: set[str]) -> None:
-    """Raise if what is left of the inner loop's derivative is too little for what is learned."""
-    fix = f"Use outer.{type(estimator).__name__}(), of order 2 and not truncated."
-    of_rule = tree_leaves(estimate.gradient.rule)
-    if of_rule and not any(leaf.any() for leaf in of_rule):
-        got = "zero for all of its meta-parameters"
-        raise ValueError(invalid(f"{estimator}", f"give {problem.rule} a gradient", got, fix))
-    # One of them may be zero for good reasons, as the last bias of a learned loss is; all of them at once may not.
-    gradients = _named(estimate.gradient)
-    if not_in_query and not any(gradients[name].any() for name in not_in_query):
-        got = f"none for {sorted(not_in_query)}, which act through the inner loop alone"
-        raise ValueError(invalid(f"{estimator}", "give all learned parameters a gradient", got, fix))
+def _check_limited(problem: Problem, estimator: ReverseMode, meta: Meta, key: Tensor, not_in_query: set[str]) -> None:
+    """Raise if what is left of the inner loop's derivative does not reach all that is learned."""
+    num_constant = estimator.num_constant(problem.num_steps)
+    unreached = _unreached_in_rule(problem, meta, key, num_constant)
+    if estimator.order == 1 or num_constant == problem.num_steps:
+        unreached |= not_in_query
+    if unreached:
+        fix = f"Use outer.{type(estimator).__name__}(), of order 2 and not truncated."
+        got = f"none for {sorted(unreached)}, which act through the rest of the inner loop alone"
+        raise ValueError(invalid(f"{estimator}", "give all that is learned a gradient", got, fix))
+
+
+def _unreached_in_rule(problem: Problem, meta: Meta, key: Tensor, num_constant: int) -> set[str]:
+    """Return the rule's meta-parameters on which no update depends after so many constant steps."""
+    leaves = {f"rule.{name}": leaf for name, leaf in zip(tree_names(meta.rule), tree_leaves(meta.rule), strict=True)}
+    if not leaves:
+        return set()
+    learned = {name: leaf.detach().requires_grad_() for name, leaf in leaves.items()}
+    of_rule = tree_unflatten(list(learned.values()), tree_flatten(meta.rule)[1])
+    grads, loss = tree_map(torch.ones_like, meta.init), key.new_ones((), dtype=torch.float)
+    with torch.enable_grad():
+        state = problem.rule.init_state(of_rule, meta.init, key)
+        total = loss
+        for step in range(problem.num_steps):
+            updates, state = problem.rule.update(of_rule, grads, state, meta.init, loss, step)
+            if step < num_constant:
+                state = tree_detach(state)
+            else:
+                total = total + sum(update.sum() for update in updates.values())
+    return _unreached(total, learned)
 
 
 def _estimate(problem: Problem, estimator: MetaGradient, meta: Meta, episode: Episode, key: Tensor) -> Estimate:
     try:
-        estimate = estimator(problem, meta, episode, key, estimator.init_carry(problem, meta, episode))
-        _check_estimate(estimator, meta, estimate)
+        carry = estimator.init_carry(problem, meta, episode)
+        estimate = estimator(problem, meta, episode, key, carry)
+        _check_estimate(estimator, meta, carry, estimate)
         return estimate
     except RuntimeError as error:
         if "vmap" in str(error) or "Batching rule" in str(error):
@@ -80,8 +99,8 @@ def _estimate(problem: Problem, estimator: MetaGradient, meta: Meta, episode: Ep
         raise ValueError(invalid("model", "have second derivatives", error, fix)) from error
 
 
-def _check_estimate(estimator: MetaGradient, meta: Meta, estimate: Any) -> None:
-    """Raise unless an estimator returned an estimate, whose gradient is shaped as what is learned."""
+def _check_estimate(estimator: MetaGradient, meta: Meta, carry: PyTree, estimate: Any) -> None:
+    """Raise unless an estimator returned an estimate, whose gradient and carry are shaped as what they belong to."""
     if not (isinstance(estimate, Estimate) and isinstance(estimate.gradient, Meta)):
         fix = "Write Estimate(Meta(init, shared, rule), loss, carry, {})."
         raise TypeError(invalid(f"{estimator}", "return an Estimate of a Meta", type(estimate).__name__, fix))
@@ -90,6 +109,14 @@ def _check_estimate(estimator: MetaGradient, meta: Meta, estimate: Any) -> None:
         if wanted != got:
             fix = "Return torch.zeros_like of what it does not reach."
             raise ValueError(invalid(f"gradient to {field} of {estimator}", f"be of shapes {wanted}", got, fix))
+
+    wanted, got = (dict(zip(tree_names(t), map(_shape, tree_leaves(t)), strict=True)) for t in (carry, estimate.carry))
+    if wanted != got:
+        fix = "Define init_carry to return what the first call is given."
+        raise ValueError(invalid(f"carry of {estimator}", f"be shaped as its init_carry, {wanted}", got, fix))
+    if wrong := {name: leaf for name, leaf in estimate.diagnostics.items() if _shape(leaf) != ()}:
+        fix = "Write loss.new_tensor(3.0), say."
+        raise TypeError(invalid(f"diagnostics of {estimator}", "be scalar tensors", wrong, fix))
 
 
 def _shape(leaf: Any) -> tuple[int, ...] | None:

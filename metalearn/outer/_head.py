@@ -5,6 +5,7 @@ from torch.nn.parameter import is_lazy
 
 from metalearn._checks import invalid
 from metalearn.inner._t_net import transforms
+from metalearn.outer._learner_checks import check_parameters
 from metalearn.outer._select import select, trainable
 
 NAMES = ("head", "fc", "classifier", "output")
@@ -14,16 +15,21 @@ NAMES = ("head", "fc", "classifier", "output")
 def head(model: nn.Module, method: str) -> list[str]:
     """Return the names of the head's trainable parameters, without the T of a T-net, which never adapt.
 
-    The head is the model's only child of one of `NAMES`, or else the module whose parameters were registered last.
+    The head is the model's child of one of `NAMES`, or else the module whose parameters were registered last.
 
     Raises:
-        ValueError: If that module is the model itself, or has no weight matrix.
+        ValueError: If there are several of these names, the module is the model itself or has no weight matrix, or the
+            model's parameters cannot be learned.
     """
+    check_parameters(model)
     constant = transforms(model)
     names = {name: aliases for name, aliases in trainable(model).items() if name not in constant}
     named = [name for name in NAMES if any(alias.startswith(f"{name}.") for each in names.values() for alias in each)]
+    if len(named) > 1:
+        fix = f"Name what adapts: {method}(..., fast={named[0]!r}), say."
+        raise ValueError(invalid(f"{method}'s head", "be one module", f"{named} by their names", fix))
     last = next(reversed(names), "")
-    found = named[0] if len(named) == 1 else last.rpartition(".")[0]
+    found = named[0] if named else last.rpartition(".")[0]
     if not found:
         if len({name.partition(".")[0] for name in names}) > 1:
             fix = f"Name what adapts: {method}(..., fast=[{last!r}])."

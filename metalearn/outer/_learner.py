@@ -10,17 +10,24 @@ from torch import Tensor
 
 from metalearn._checks import check_count, invalid
 from metalearn._derivatives import outside_inference_mode
-from metalearn._modules import TensorTree, get_tensor, set_tensor, tie
+from metalearn._modules import TensorTree, get_tensor, set_constant, tie
 from metalearn._tasks import in_chunks, over_chunks, take
 from metalearn._tree import tree_detach, tree_leaves, tree_map
-from metalearn.functional import ModelLoss, ModuleLoss, OnQuery, OnSupport, draw_keys
+from metalearn.functional import ModelLoss, ModuleLoss, OnQuery, OnSupport
 from metalearn.inner import UpdateRule
 from metalearn.models._batch_norm import Norms, tracking
 from metalearn.outer._attach import attach, refuse_forward_mode
 from metalearn.outer._base import MetaGradient
 from metalearn.outer._carry import Carry
 from metalearn.outer._compile import WholeStep
-from metalearn.outer._each_task import adapt_each, adapted_loss, estimate_each, keep_finite, losses_each
+from metalearn.outer._each_task import (
+    adapt_each,
+    adapted_loss,
+    estimate_each,
+    losses_each,
+    mean_carried,
+    sum_carried,
+)
 from metalearn.outer._episode_checks import check_batch, check_serial
 from metalearn.outer._gate import Gate
 from metalearn.outer._learner_checks import (
@@ -49,7 +56,8 @@ class MetaLearner(nn.Module):
     It is an ordinary module: `loss.backward()` puts the estimator's meta-gradient into the `.grad` of everything that
     is learned, for any optimizer to use. Its parameters are named `model.<name>`, `criterion.<name>` (so for
     `support_criterion`, `support_loss` and `query_loss`) and `rule.<path>`. Parameters that do not require grad at
-    construction stay constants; buffers are read and never written. `diagnostics` holds those of the last call's tasks.
+    construction stay constants; buffers are read and never written. `diagnostics` holds those of the tasks of the last
+    call that computed a meta-gradient.
 
     Args:
         model: Any module. It is wrapped, not copied.
@@ -130,8 +138,9 @@ class MetaLearner(nn.Module):
         self.diagnostics: dict[str, Tensor] = {}
         self.estimator = estimator
         for name in fixed:
-            set_tensor(model, name, get_tensor(model, name).detach())
-        self._tied = [names[name] for name in fixed if len(names[name]) > 1]
+            set_constant(model, name)
+        self._tied = [names[name] for name in self._fast if len(names[name]) > 1]
+        self.register_load_state_dict_post_hook(_tie_again)  # type: ignore[no-untyped-call]
 
     @property
     def estimator(self) -> MetaGradient:
@@ -155,6 +164,9 @@ class MetaLearner(nn.Module):
         if name in AS_BUILT and "problem" in self.__dict__ and value is not getattr(self, name):
             fix = "Build a new learner of the model: outer.MAML(learner.model, ...)."
             raise AttributeError(invalid(f"learner's {name}", "stay what it was built with", "another one", fix))
+        if name == "compile":
+            fix = "Write learner.set_batching(compile=True)."
+            raise AttributeError(invalid("learner's compile", "be called", repr(value), fix))
         super().__setattr__(name, value)
 
     def set_batching(
@@ -225,6 +237,7 @@ class MetaLearner(nn.Module):
         refuse_forward_mode(meta)
         if not (torch.is_grad_enabled() and any(leaf.requires_grad for leaf in tree_leaves(meta))):
             return self._losses(episodes, keys).mean()
+        keys = self.check(episodes, keys)
         estimate = self._estimate(meta, episodes, keys)
         self.diagnostics = estimate.diagnostics
         if self.training:
@@ -249,7 +262,7 @@ class MetaLearner(nn.Module):
             TypeError: If the episodes are of the wrong kind.
             ValueError: As `forward`.
         """
-        return self._estimate(self.meta, episodes, keys)
+        return self._estimate(self.meta, episodes, self.check(episodes, keys))
 
     def check(self, episodes: Episode, keys: Tensor | None = None) -> Tensor:
         """Raise for what is wrong with the episodes or the problem, and return the keys.
@@ -310,10 +323,10 @@ class MetaLearner(nn.Module):
             meta = tree_map(torch.clone, tree_detach(self.meta))
 
             def adapt(support: Batch, keys: Tensor) -> Any:
-                adapted = adapt_each(self.estimator, self.problem, meta, support, keys, num_steps, self.batching)
-                return adapted.params, adapted.state
+                return adapt_each(self.estimator, self.problem, meta, support, keys, num_steps, self.batching)
 
-            params, state = in_chunks(adapt, (support, keys), self.chunk_size)
+            adapted = in_chunks(adapt, (support, keys), self.chunk_size)
+            params, state = tree_map(Tensor.contiguous, adapted)  # after no step all tasks would share their memory
         calling = (self.model, self.problem.query_loss, self.batching, self.chunk_size)
         return Adapted(params, meta.shared, state, support, *calling)
 
@@ -329,14 +342,13 @@ class MetaLearner(nn.Module):
         starts = f", {len(self.problem.constant)} starts not learned" if self.problem.constant else ""
         return f"{method}{others}\nfast={shown(self._fast, len(self._fast) + shared)}{starts}"
 
-    def _estimate(self, meta: Meta, episodes: Episode, keys: Tensor | None) -> Estimate:
-        keys = self.check(episodes, keys)
+    def _estimate(self, meta: Meta, episodes: Episode, keys: Tensor) -> Estimate:
         with torch.no_grad():
             meta = tree_detach(meta)
             carry = self.carry(self.estimator.init_carry(self.problem, meta, take(episodes, 0)))
             run = partial(self._run.for_shapes_of(episodes), self, len(keys), meta, carry)
-            (gradient, carry), (loss, diagnostics) = over_chunks(run, (episodes, keys), self.chunk_size)
-        return Estimate(gradient, loss, carry, diagnostics)
+            (gradient, total, count), (loss, diagnostics) = over_chunks(run, (episodes, keys), self.chunk_size)
+            return Estimate(gradient, loss, mean_carried(total, count, carry), diagnostics)
 
     def _losses(self, episodes: Episode, keys: Tensor | None) -> Tensor:
         """Return every task's query loss after adaptation, without a gradient."""
@@ -349,18 +361,16 @@ class MetaLearner(nn.Module):
 
             return in_chunks(losses, (episodes, keys), self.chunk_size)
 
-    def _track(self, episodes: Episode, keys: Tensor | None) -> None:
+    def _track(self, episodes: Episode, keys: Tensor) -> None:
         """Let the running statistics of the inner steps follow the first task."""
-        keys = draw_keys(1, device=self.device) if keys is None else keys.to(self.device)
         with torch.no_grad(), tracking(self.model):
             adapted_loss(self.estimator, self.problem, tree_detach(self.meta), *take((episodes, keys), 0))
 
     def _estimate_chunk(self, num_tasks: int, meta: Meta, carry: PyTree, episodes: Episode, keys: Tensor) -> Any:
-        """Return a chunk's part of the means over all tasks, and what is of every task."""
+        """Return a chunk's part of the mean gradient over all tasks and of the carry, and what is of every task."""
         each = estimate_each(self.estimator, self.problem, meta, episodes, keys, carry, self.batching)
-        kept = tree_map(lambda leaf: leaf.sum(0), keep_finite(each, carry))
-        means = tree_map(lambda total: total / num_tasks, (each.gradient, kept))
-        return means, (each.loss, each.diagnostics)
+        gradient = tree_map(lambda total: total / num_tasks, each.gradient)
+        return (gradient, *sum_carried(each)), (each.loss, each.diagnostics)
 
     def _model_loss(self, name: str, num_batches: int | None = None) -> ModelLoss:
         return ModelLoss(self.model, getattr(self, name), name, num_batches or 1)
@@ -383,6 +393,11 @@ class MetaLearner(nn.Module):
     def _apply(self, *args: Any, **kwargs: Any) -> "MetaLearner":
         # Module._apply converts buffers one by one, which would untie tied starts that are not learned.
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
-        for names in self._tied:
-            tie(self.model, names)
+        _tie_again(self)
         return self
+
+
+def _tie_again(learner: MetaLearner, *_: Any) -> None:
+    """Make one again of fast parameters that are: `load_state_dict(..., assign=True)` loads each name by itself."""
+    for names in learner._tied:
+        tie(learner.model, names)

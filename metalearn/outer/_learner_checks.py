@@ -9,7 +9,8 @@ import torch
 import torch.nn as nn
 from torch.nn.parameter import is_lazy
 
-from metalearn._checks import check_bool, check_choice, check_count, check_function, check_kind, invalid
+from metalearn._checks import check_bool, check_choice, check_count, check_function, check_kind, invalid, misfit
+from metalearn._modules import constant_starts
 from metalearn._walk import modules_of
 from metalearn.functional import OnQuery, OnSupport
 from metalearn.functional._losses import has_tables_of_one, is_of_model
@@ -18,6 +19,9 @@ from metalearn.models import FrozenNorm, running_statistics
 from metalearn.models._batch_norm import Norms
 from metalearn.outer._base import MetaGradient
 from metalearn.types import Problem
+
+MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+"""Modes of `torch.compile`, of which nobody remembers that they are no backends."""
 
 
 def check_arguments(
@@ -61,7 +65,8 @@ def check_batching(batching: Any, chunk_size: Any, compile: Any, cuda_graph: Any
         if batching == "loop" and chunk_size > 1:
             raise ValueError(invalid("chunk_size of a loop", "be left out", chunk_size, "It takes one task at a time."))
     if not isinstance(compile, bool | Mapping):
-        fix = f'Write compile={{"backend": {compile!r}}}.'.replace("'", '"')
+        name = "mode" if isinstance(compile, str) and compile in MODES else "backend"
+        fix = f'Write compile={{"{name}": {compile!r}}}.'.replace("'", '"')
         raise TypeError(invalid("compile", "be a bool or torch.compile's options", repr(compile), fix))
     for name in compile if isinstance(compile, Mapping) else ():
         check_choice("an option of compile", name, list(inspect.signature(torch.compile).parameters)[1:])
@@ -75,7 +80,7 @@ def check_batching(batching: Any, chunk_size: Any, compile: Any, cuda_graph: Any
 def check_on_gpu(learner: Any) -> None:
     """Raise if a learner is to be recorded as a CUDA graph and is not on a GPU."""
     if learner.cuda_graph and learner.device.type != "cuda":
-        fix = "Write learner.to('cuda'), or learner.set_batching(learner.batching, learner.chunk_size)."
+        fix = "Write .to('cuda'), or call set_batching again, without cuda_graph."
         raise ValueError(invalid("a learner with cuda_graph=True", "be on a GPU", learner.device, fix))
 
 
@@ -97,6 +102,10 @@ def check_criteria(
     for what, value in given.items():
         if value is not None:
             check_function(what, value, "be a function or a module", fix="Pass F.mse_loss or nn.MSELoss().")
+    for what, names in ((("support_loss", "params, shared, episode, step")), ("query_loss", "params, shared, episode")):
+        if given[what] is not None and (error := misfit(given[what], names.count(",") + 1)):
+            fix = f"Write def {what}({names}): ...; a loss of output and y is a criterion."
+            raise TypeError(invalid(what, f"take ({names})", error, fix))
     if support_loss is not None and (support_criterion is not None or support_batches is not None):
         fix = "Leave out support_criterion and support_batches, or support_loss."
         raise TypeError(invalid("support_loss", "be given alone", "another way to make the inner loss too", fix))
@@ -108,12 +117,14 @@ def check_criteria(
 
 
 def check_parameters(model: nn.Module) -> None:
-    """Raise unless the model has parameters that can be learned, all of them with a shape."""
+    """Raise unless the model has parameters that can be learned, all with a shape and none a constant by now."""
     if lazy := [name for name, param in model.named_parameters() if is_lazy(param)]:
         raise ValueError(invalid("model", "be initialised", f"lazy {lazy}", "Call it once on an example: model(x)."))
+    if constants := constant_starts(model):
+        fix = "Build the model anew: with learn_init=False it serves one learner."
+        raise ValueError(invalid("model", "be new", f"one whose starts {constants} a learner has made constants", fix))
     if not any(param.requires_grad for param in model.parameters()):
-        fix = "A model whose starts were made constants by learn_init=False serves one learner: build it anew."
-        raise ValueError(invalid("model", "have parameters that require grad", "none", fix))
+        raise ValueError(invalid("model", "have parameters that require grad", "none", "Call model.requires_grad_()."))
 
 
 def check_fast(names: list[str]) -> None:
@@ -129,7 +140,7 @@ def check_reaches(estimator: MetaGradient, rule: UpdateRule, learned: dict[str, 
             reached = ", ".join(sorted(estimator.reaches))
             of_rule = f" of {rule}" if field == "rule" else ""
             instead = {"init": "learn_init=False", "shared": ".requires_grad_(False) on these"}
-            fix = f"Use estimator=outer.Unrolled(), or {instead.get(field, 'a rule without meta-parameters')}."
+            fix = f"Use outer.MAML, or {instead.get(field, 'a rule without meta-parameters')}."
             condition = f"reach all that is learned, {names}{of_rule} too"
             raise ValueError(invalid(f"estimator {estimator}", condition, f"one that reaches {reached} only", fix))
 

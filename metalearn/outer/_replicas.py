@@ -1,7 +1,7 @@
 """Independent learners side by side in one vectorised step: a table's 30 seeds for little more than the time of one."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,11 +17,12 @@ from metalearn._tasks import map_tasks, take
 from metalearn._tree import over_first_axes, tree_detach, tree_leaves, tree_map
 from metalearn.functional import ModuleLoss, OnQuery, OnSupport, draw_keys
 from metalearn.models._batch_norm import Norms
-from metalearn.outer._attach import attach
+from metalearn.outer._attach import attach, refuse_forward_mode
 from metalearn.outer._carry import Carry
 from metalearn.outer._compile import WholeStep
-from metalearn.outer._each_task import adapted_loss, at_once, estimate_own, keep_finite, losses_own
+from metalearn.outer._each_task import adapted_loss, at_once, estimate_own, losses_own, mean_carried, sum_carried
 from metalearn.outer._episode_checks import check_episodes, check_keys, check_serial
+from metalearn.outer._gate import kinds
 from metalearn.outer._learner import MetaLearner
 from metalearn.outer._learner_checks import check_on_gpu
 from metalearn.types import Episode, Estimate, Meta, PyTree
@@ -56,13 +57,13 @@ class Replicas(nn.Module):
         super().__init__()
         learners = _checked(learners)
         self.learner = copy.deepcopy(learners[0])
-        self.learner.carry = Carry()
+        self.learner.carry, self.learner.diagnostics = Carry(), {}
         self._count = len(learners)
         self.diagnostics: dict[str, Tensor] = {}
         for name in _learned_names(learners[0]):
             tensors = [get_tensor(learner, name) for learner in learners]
             _set_alike(self.learner, name, torch.stack([tensor.detach() for tensor in tensors]))
-        self._run = WholeStep(_estimate_replicas, learners[0].compile_options, learners[0].cuda_graph)
+        self.set_batching(learners[0].compile_options, learners[0].cuda_graph)
 
     def __len__(self) -> int:
         """Return the number of replicas."""
@@ -82,10 +83,24 @@ class Replicas(nn.Module):
         """Return how many there are, for `print`."""
         return f"{len(self)} replicas"
 
+    def set_batching(self, compile: bool | Mapping[str, Any] = False, cuda_graph: bool = False) -> None:
+        """Choose how the step of all replicas is run, as `MetaLearner.set_batching` does for a learner's.
+
+        Args:
+            compile: Whether `torch.compile` compiles it; a dict is passed on as its options.
+            cuda_graph: Whether its kernels are recorded at the first call and replayed, on a GPU.
+
+        Raises:
+            TypeError: If an argument is of the wrong kind.
+            ValueError: If both choices exclude one another.
+        """
+        self.learner.set_batching(compile=compile, cuda_graph=cuda_graph)
+        self._run = WholeStep(_estimate_replicas, compile, cuda_graph)
+
     @property
     def constants(self) -> frozenset[str]:
         """Names in `state_dict` of what all replicas share."""
-        return frozenset(f"learner.{name}" for name in _constants(self.learner) if not name.startswith("carry."))
+        return frozenset(f"learner.{name}" for name in _constants(self.learner))
 
     @property
     def device(self) -> torch.device:
@@ -105,6 +120,7 @@ class Replicas(nn.Module):
             ValueError: If the number of tasks is no multiple of R, or as a learner's `forward`.
         """
         meta = self.learner.meta
+        refuse_forward_mode(meta)
         if not (torch.is_grad_enabled() and any(leaf.requires_grad for leaf in tree_leaves(meta))):
             return self._losses(meta, *self._deal(episodes, keys)).mean(1)
         estimate = self.estimate(episodes, keys)
@@ -141,6 +157,8 @@ class Replicas(nn.Module):
         """Scale down every replica's gradient whose norm is larger than `max_norm`, and return the norms, `[R]`."""
         check_positive("max_norm", max_norm)
         grads = [param.grad for param in self.parameters() if param.grad is not None]
+        if not grads:
+            return torch.zeros(len(self), device=self.device)
         squares = torch.stack([grad.reshape(len(self), -1).square().sum(1) for grad in grads])
         norms = squares.sum(0).sqrt()
         scales = (max_norm / (norms + 1e-6)).clamp(max=1)
@@ -159,8 +177,13 @@ class Replicas(nn.Module):
         check_keys(keys, num_tasks)
         dealt = tree_map(lambda leaf: leaf.reshape(len(self), -1, *leaf.shape[1:]), (episodes, keys.to(self.device)))
         # The first replica checks, as a learner, what costs a pass through the model.
-        self.learner._gate.once("replicas", self.learner, lambda: self[0].check(*take(dealt, 0)))
+        self.learner._gate.once(("replicas", kinds(*episodes)), self.learner, lambda: self._probe(episodes, *dealt))
         return dealt
+
+    def _probe(self, episodes: Episode, dealt: Episode, keys: Tensor) -> None:
+        first = self[0]
+        first.check_episodes(episodes)  # the labels of all replicas' tasks
+        first.check(*take((dealt, keys), 0))
 
     def _losses(self, meta: Meta, episodes: Episode, keys: Tensor) -> Tensor:
         """Return every task's query loss after adaptation, `[R, tasks]`."""
@@ -179,13 +202,13 @@ def _estimate_replicas(learner: MetaLearner, meta: Meta, carry: PyTree, episodes
     if at_once(learner.estimator, learner.problem, keys.numel(), learner.batching):
         (metas, carries), row, row_keys = _in_one_row((meta, carry), episodes, keys)
         each = estimate_own(learner.estimator, learner.problem, metas, carries, row, row_keys)
-        each = tree_map(lambda leaf: leaf.unflatten(0, keys.shape), each._replace(carry=keep_finite(each, carries)))
-        gradient, carry = tree_map(lambda leaf: leaf.mean(1), (each.gradient, each.carry))
-        return Estimate(gradient, each.loss, carry, each.diagnostics)
+        each = tree_map(lambda leaf: leaf.unflatten(0, keys.shape), each)
+        gradient = tree_map(lambda leaf: leaf.mean(1), each.gradient)
+        return each._replace(gradient=gradient, carry=mean_carried(*sum_carried(each, axis=1), carry))
 
     estimate = partial(learner._estimate_chunk, keys.shape[1])
-    (gradient, carry), (loss, diagnostics) = _vmap(estimate)(meta, carry, episodes, keys)
-    return Estimate(gradient, loss, carry, diagnostics)
+    (gradient, total, count), (loss, diagnostics) = _vmap(estimate)(meta, carry, episodes, keys)
+    return Estimate(gradient, loss, mean_carried(total, count, carry), diagnostics)
 
 
 def _in_one_row(tree: Any, episodes: Episode, keys: Tensor) -> tuple[Any, Episode, Tensor]:
@@ -260,14 +283,20 @@ def _settings(learner: MetaLearner) -> dict[str, Any]:
         "batching": (learner.batching, learner.chunk_size, learner.compile_options, learner.cuda_graph),
         "fast parameters": list(learner.meta.init),
         **{f"tensor {name}": _layout(tensor) for name, tensor in _tensors(learner)},
-        **{f"module {name}": _hyperparameters(module) for name, module in learner.named_modules() if name},
+        **{f"module {name}": _hyperparameters(module) for name, module in learner.named_modules() if _counts(name)},
     }
 
 
 def _tensors(learner: MetaLearner) -> list[tuple[str, Tensor]]:
-    """Return parameters and buffers by name, under every name of those that are tied."""
+    """Return parameters and buffers by name, under every name of those that are tied, but for what is carried."""
     parameters = learner.named_parameters(remove_duplicate=False)
-    return [*parameters, *learner.named_buffers(remove_duplicate=False)]
+    tensors = [*parameters, *learner.named_buffers(remove_duplicate=False)]
+    return [(name, tensor) for name, tensor in tensors if _counts(name)]
+
+
+def _counts(name: str) -> bool:
+    """Return whether replicas must have a module or tensor of that name in common: not what starts anew."""
+    return name.partition(".")[0] not in ("", "carry")
 
 
 def _layout(tensor: Tensor) -> tuple[Any, ...]:

@@ -46,7 +46,9 @@ def fitted_values(observations: Tensor, rewards: Tensor, discount: float = 0.99)
 
 
 def advantages(rewards: Tensor, values: Tensor | None = None, discount: float = 0.99, decay: float = 1.0) -> Tensor:
-    """Return generalised advantage estimates; without values the discounted sums of the rewards to come.
+    """Return generalised advantage estimates; without values sums of the rewards to come.
+
+    These are discounted by `discount * decay`.
 
     Args:
         rewards: Rewards `[horizon, num_trajectories]`.

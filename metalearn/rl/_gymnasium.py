@@ -54,8 +54,8 @@ class Gymnasium(Environment):
         check_function("Gymnasium's make", make, "be a function of the number of environments", fix=fix)
         check_count("Gymnasium's horizon", horizon, fix=fix)
         if set_task is not None:
-            fix = 'Write lambda environment, task: environment.set_attr("goal", task), say.'
-            check_function("Gymnasium's set_task", set_task, "be a function of environment and task", fix=fix)
+            how = 'Write lambda environment, task: environment.set_attr("goal", task), say.'
+            check_function("Gymnasium's set_task", set_task, "be a function of environment and task", fix=how)
         self.make, self.horizon, self.set_task = make, horizon, set_task
         self.simulators: dict[int, _Simulator] = {}
         environment: Any = self.simulator(1).environment

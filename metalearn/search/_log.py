@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from metalearn._checks import check_path, invalid
+from metalearn._described import described
 from metalearn.search._cell import Cell
 
 FORMAT = "metalearn search 1"
@@ -100,8 +101,7 @@ class Log:
 
 
 def name_of(score: Any) -> str:
-    """Return what a function, or the class of an object that is called, is named."""
-    while isinstance(score, partial):
-        score = score.func
-    kind = score if hasattr(score, "__qualname__") else type(score)
-    return f"{kind.__module__}.{kind.__qualname__}"
+    """Return what a function is named, or an object that is called, with its settings and those of a partial."""
+    inside = score.func if isinstance(score, partial) else score
+    kind = inside if hasattr(inside, "__qualname__") else type(inside)
+    return f"{kind.__module__}.{described(score)}"

@@ -44,7 +44,8 @@ class Batches:
     def __next__(self) -> Episode:
         batch = next(self._pass, None)
         if batch is None:
-            self._start(random_state(self._generator))
+            own = [generator.get_state() for generator in _generators(self._batches)]
+            self._start({**random_state(self._generator), "own": own})
             batch = next(self._pass, None)
         if batch is None:
             fix = "Pass a list or a DataLoader, which can be started anew, or lower num_iterations."
@@ -64,6 +65,8 @@ class Batches:
         """Go back there, by taking the same batches again; whoever calls restores the generators afterwards."""
         if state.get("taken"):
             load_random_state(state["started"], self._generator)
+            for generator, drawn in zip(_generators(self._batches), state["started"]["own"], strict=True):
+                generator.set_state(drawn)
             self._start(state["started"])
             self._taken = sum(1 for _ in itertools.islice(self._pass, state["taken"]))
 
@@ -83,6 +86,13 @@ class _Drawn:
     def __iter__(self) -> Iterator[Episode]:
         tasks, size, generator, device = self._arguments
         return tasks.batches(size, generator=generator, device=device)
+
+
+def _generators(batches: Any) -> list[torch.Generator]:
+    """Return the generators that an iterable has of its own, as a `DataLoader` and its samplers may."""
+    owners = batches, getattr(batches, "sampler", None), getattr(batches, "batch_sampler", None)
+    owned = [getattr(owner, "generator", None) for owner in owners]
+    return list(dict.fromkeys(generator for generator in owned if isinstance(generator, torch.Generator)))
 
 
 def _per_process(meta_batch_size: int | None, processes: Processes) -> int:

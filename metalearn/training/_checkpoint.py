@@ -1,8 +1,7 @@
 """What a run of `fit` needs to go on, in one file that is whole at any moment."""
 
-import re
 import zipfile
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,10 @@ import torch
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from metalearn._checks import check_count, check_path, invalid
-from metalearn._files import whole_file
+from metalearn._described import described
+from metalearn._files import check_writable, whole_file
 from metalearn.outer import MetaLearner, Replicas
+from metalearn.outer._per_task import unwrapped
 from metalearn.training._batches import Batches, load_random_state, random_state
 from metalearn.training._history import History
 from metalearn.training._processes import Processes
@@ -36,6 +37,7 @@ class Run:
         history: What has happened.
         iteration: Number of meta-steps taken.
         is_over: Whether a callback has ended it.
+        kind: What another run must have in common with it to go on where it was, as it is when it starts.
     """
 
     learner: MetaLearner | Replicas
@@ -47,13 +49,17 @@ class Run:
     history: History
     iteration: int = 0
     is_over: bool = False
+    kind: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.kind = self._kind()
 
     def state_dict(self) -> dict[str, Any]:
         """Return all of it as tensors and plain values. Every process calls this, and gets the same."""
         self.history.read(self.processes)
         return {
             "format": FORMAT,
-            "of": self._kind(),
+            "of": self.kind,
             "iteration": self.iteration,
             "is_over": self.is_over,
             "learner": self.learner.state_dict(),
@@ -64,17 +70,19 @@ class Run:
             "random": self.processes.all(random_state(self.generator)),
         }
 
-    def load_state_dict(self, state: dict[str, Any], file: Path) -> None:
-        """Go back to where a run of the same kind was.
-
-        Raises:
-            ValueError: If the state is that of another kind of run, or of another number of processes.
-        """
-        ours, theirs = self._kind(), state["of"]
+    def check(self, state: dict[str, Any], file: Path, num_iterations: int) -> None:
+        """Raise if the state is that of another kind of run, of another number of processes, or further than asked."""
+        ours, theirs = self.kind, state["of"]
         if different := [what for what in ours | theirs if ours.get(what) != theirs.get(what)]:
             what = different[0]
             got = f"{theirs.get(what)} where this run has {ours.get(what)}"
             raise ValueError(invalid(f"{what} in {file}", "be this run's", got, ANEW))
+        if state["iteration"] > num_iterations:
+            fix = f"Write num_iterations={state['iteration']}, or more. {ANEW}"
+            raise ValueError(invalid("num_iterations", "be at least what the checkpoint has", num_iterations, fix))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to where a run of the same kind was."""
         self.learner.load_state_dict(state["learner"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None:
@@ -86,33 +94,27 @@ class Run:
         load_random_state(state["random"][self.processes.rank], self.generator)
 
     def _kind(self) -> dict[str, Any]:
-        """Return what two runs must have in common for one to go on where the other was."""
         tensors = {
             f"tensor {name}": f"{tensor.dtype} {list(tensor.shape)}"
             for name, tensor in self.learner.state_dict().items()
             if "carry." not in name  # which comes into being with the first step
         }
         learner = self.learner.learner if isinstance(self.learner, Replicas) else self.learner
+        losses = learner.criterion, learner.support_criterion, learner.support_loss, learner.query_loss
         return {
             **tensors,
             "update rule": described(learner.problem.rule),
+            "losses": list(map(described, losses)),
+            # Without what wraps it: divergence may be skipped from now on.
+            "estimator": described(unwrapped(learner.estimator)),
             "number of inner steps": learner.num_steps,
             "fast parameters": list(learner.meta.init),
             "optimizer": type(self.optimizer).__name__,
+            "sizes of parameter groups": [len(group["params"]) for group in self.optimizer.param_groups],
             "scheduler": type(self.scheduler).__name__,
             "generator": "none" if self.generator is None else str(self.generator.device),
             "number of processes": self.processes.count,
         }
-
-
-def described(value: Any) -> str:
-    """Return a text of a rule and all in it that is the same in every process: functions by name, not by address."""
-    if isinstance(value, set | frozenset):
-        return f"{{{', '.join(sorted(map(described, value)))}}}"
-    if is_dataclass(value) and not isinstance(value, type):
-        inside = (f"{field.name}={described(getattr(value, field.name))}" for field in fields(value))
-        return f"{type(value).__name__}({', '.join(inside)})"
-    return value.__qualname__ if hasattr(value, "__qualname__") else re.sub(r" at 0x\w+", "", repr(value))
 
 
 class Checkpoints:
@@ -138,18 +140,21 @@ class Checkpoints:
         """Bring a run to where its file is, if there is one.
 
         Raises:
-            ValueError: If the file is damaged, another run's, further than `num_iterations`, or not everybody's.
+            ValueError: If the file is damaged, another run's, further than `num_iterations`, or not everybody's, or
+                none can be written there.
         """
         found = run.processes.all(self.file is not None and self.file.exists())
         if len(set(found)) > 1:  # raised in all of them, so that none waits for another
             missing = f"none for processes {[rank for rank, is_there in enumerate(found) if not is_there]}"
             fix = "Pass a folder that all processes share."
             raise ValueError(invalid(f"checkpoint {self.file}", "be there for all processes", missing, fix))
-        if self.file is not None and found[0]:
-            run.load_state_dict(read(self.file), self.file)
-        if run.iteration > num_iterations:
-            fix = f"Write num_iterations={run.iteration}, or more. {ANEW}"
-            raise ValueError(invalid("num_iterations", "be at least what the checkpoint has", num_iterations, fix))
+        if self.file is None:
+            return
+        if found[0]:
+            state = read(self.file)
+            run.check(state, self.file, num_iterations)
+            run.load_state_dict(state)
+        check_writable("checkpoint_dir", self.file.parent)
 
     def save(self, run: Run, is_last: bool) -> None:
         """Write the file if its time has come."""

@@ -2,14 +2,14 @@
 
 import csv
 import io
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from metalearn._checks import check_count, check_path
+from metalearn._checks import check_count, check_path, invalid
 from metalearn._files import whole_file
 from metalearn.outer import MetaLearner, Replicas
 from metalearn.training._history import History
@@ -60,7 +60,7 @@ class CSVLog:
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If `every` is below 1.
+        ValueError: If `every` is below 1; at the first iteration, if the file is another table.
     """
 
     COLUMNS = ("iteration", "loss", "num_diverged", "score")
@@ -68,30 +68,35 @@ class CSVLog:
     def __init__(self, path: str | Path, every: int = 100) -> None:
         check_count("every", every, fix="Write CSVLog(path, every=100), say.")
         check_path("path", path)
-        self._path, self._every, self._started = Path(path), every, False
+        self._path, self._every = Path(path), every
+        self._last = math.inf
 
     def __call__(self, progress: Progress) -> None:
         """Write a row if it is time."""
         row = progress.row(self._every)
         if progress.processes.rank:
             return
-        if not self._started:
+        if progress.iteration <= self._last:  # a first call, or another run
             self._start(progress.iteration)
+        self._last = progress.iteration
         if row is not None:
             with self._path.open("a", newline="") as stream:
                 csv.DictWriter(stream, self.COLUMNS).writerow({"iteration": progress.iteration, **row})
 
     def _start(self, iteration: int) -> None:
         """Keep of an older table what was before this iteration."""
-        old = csv.DictReader(io.StringIO(self._path.read_text())) if self._path.exists() else []
-        kept: list[Mapping[str, Any]] = [row for row in old if int(row["iteration"]) < iteration]
+        text = self._path.read_text() if self._path.exists() else ""
+        old = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))  # without what a killed run has written half
+        if old.fieldnames not in (None, list(self.COLUMNS)):
+            got = f"columns {old.fieldnames} in {self._path}"
+            raise ValueError(invalid("CSVLog's file", f"have columns {list(self.COLUMNS)}", got, "Pass another path."))
+        kept = [row for row in old if int(row["iteration"]) < iteration]
         table = io.StringIO(newline="")
         writer = csv.DictWriter(table, self.COLUMNS)
         writer.writeheader()
         writer.writerows(kept)
         with whole_file(self._path) as stream:
             stream.write(table.getvalue().encode())
-        self._started = True
 
 
 class TensorBoardLog:
@@ -112,17 +117,19 @@ class TensorBoardLog:
         check_path("folder", folder)
         self._folder, self._every = folder, every
         self._writer: Any = None
+        self._last = math.inf
 
     def __call__(self, progress: Progress) -> None:
         """Write points if it is time."""
         row = progress.row(self._every)
         if row is None or progress.processes.rank:
             return
-        if self._writer is None:
+        if progress.iteration <= self._last:  # a first call, or another run
             from torch.utils.tensorboard import SummaryWriter
 
             # Points of a run that was killed, from after its last checkpoint, are dropped.
             self._writer = SummaryWriter(str(self._folder), purge_step=progress.iteration)
+        self._last = progress.iteration
         for name, value in row.items():
             self._writer.add_scalar(name, value, progress.iteration)
         self._writer.flush()

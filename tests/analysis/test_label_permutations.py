@@ -70,3 +70,14 @@ def test_bad_input():
     negative.query.y[0, 0] = -1
     with pytest.raises(ValueError, match="labels must be at least 0; got -1"):
         analysis.label_permutations(learner(), negative, num_tasks=2)
+
+
+def test_is_checked_like_an_evaluation():
+    made = learner()
+    made.model.add_module("drop", torch.nn.Dropout(0.5))
+    with pytest.warns(UserWarning, match="units are dropped"):
+        analysis.label_permutations(made, tasks(), num_tasks=2)
+    other = tasks().sample(2)
+    other = other._replace(query=other.query._replace(x=other.query.x.flatten(2)))
+    with pytest.raises(ValueError, match="query loss must be computable"):
+        analysis.label_permutations(learner(), [other], num_tasks=2)

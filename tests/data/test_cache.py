@@ -209,6 +209,20 @@ def test_what_a_killed_writer_leaves_is_not_accepted(folder, cache, decoded):
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+def test_what_a_killed_writer_leaves_is_removed_once_it_is_old(folder, cache):
+    process = multiprocessing.get_context("fork").Process(target=write_and_die, args=(folder, cache))
+    process.start()
+    process.join()
+    ClassImages.from_folder(folder, 6, cache=cache)
+    (left,) = cache.glob("*.part")  # which another process may still be writing
+    for file in (left, *left.iterdir()):
+        os.utime(file, (0, 0))
+    Image.new("RGB", (4, 4)).save(folder / "cat" / "1.png")
+    ClassImages.from_folder(folder, 6, cache=cache)
+    assert not list(cache.glob("*.part"))
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
 def test_writers_at_the_same_time(folder, cache):
     processes = [multiprocessing.get_context("fork").Process(target=write, args=(folder, cache)) for _ in range(3)]
     for process in processes:

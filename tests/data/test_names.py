@@ -27,7 +27,7 @@ def test_the_label_is_the_position():
         (
             lambda: as_names(5, 2),
             TypeError,
-            r"class_names must be a sequence of strings; got 5\. Leave class_",
+            r"class_names must be a sequence of strings; got 5\. Give each class one name",
         ),
         (lambda: as_names("ab", 2), TypeError, "class_names must be a sequence of strings; got 'ab'"),
         (lambda: as_names({"a"}, 1), TypeError, "class_names must be a sequence of strings; got {'a'}"),
@@ -37,7 +37,11 @@ def test_the_label_is_the_position():
             ValueError,
             "class_names must have one name for each of 2 classes; got 1",
         ),
-        (lambda: as_names(["a", "a"], 2), ValueError, "class_names must be distinct; got 'a' twice. Leave"),
+        (
+            lambda: as_names(["a", "a"], 2),
+            ValueError,
+            "class_names must be distinct; got 'a' twice. Give each class one name",
+        ),
         (
             lambda: as_strings("names", None, "Pass x."),
             TypeError,

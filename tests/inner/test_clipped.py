@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from metalearn import inner
+from tests.cases import sine_learner
 
 
 def test_clipping_matches_torch():
@@ -44,3 +45,11 @@ def test_bad_input(call, error, message):
     with pytest.raises(error) as raised:
         call()
     assert message in str(raised.value)
+
+
+def test_a_learned_bound(episodes):
+    learner = sine_learner(inner.Learned(inner.Clipped(inner.SGD(0.01), norm=0.5), "norm"))
+    learner(episodes).backward()
+    assert learner.rule.norm.grad.abs() > 0
+    plain = sine_learner(inner.Clipped(inner.SGD(0.01), norm=0.5))
+    assert torch.equal(learner(episodes), plain(episodes))

@@ -120,8 +120,9 @@ def test_running_statistics_rest_outside_of_training():
     learner, episodes = learner_of("per_step"), episodes_of()
     before = copy.deepcopy(learner.state_dict())
     learner.estimate(episodes)
+    learner.eval()
     evaluate(learner, [episodes], num_tasks=2)
-    learner.eval()(episodes).backward()
+    learner(episodes).backward()
     assert all(torch.equal(tensor, before[name]) for name, tensor in learner.state_dict().items())
     assert not any("at_step" in name or "example_weight" in name for name in before)
 
@@ -173,7 +174,8 @@ def test_affine_parameters_of_each_step_learn():
 def test_fit_and_evaluate_say_what_normalised():
     learner = learner_of("per_step").float()
     fit(learner, TASKS, torch.optim.Adam(learner.parameters()), 2, meta_batch_size=2, validate=TASKS, progress=False)
-    assert evaluate(learner, TASKS, num_tasks=2).transductive
+    with pytest.warns(UserWarning, match="model must be in evaluation mode, or the query batch normalises itself"):
+        assert evaluate(learner, TASKS, num_tasks=2).transductive
     assert evaluate(learner.eval(), TASKS, num_tasks=2).batch_statistics == "per_step"
 
 

@@ -33,3 +33,11 @@ def test_lazy_layers_are_to_be_initialised_first(lazy):
 def test_what_is_no_module_is_refused(function, model, fix):
     with pytest.raises(TypeError, match=f"model must be an nn.Module; got .*{fix}"):
         function(model)
+
+
+def test_a_refused_layer_leaves_the_others_as_they_are():
+    instance = nn.InstanceNorm1d(3, track_running_stats=True)
+    model = nn.Sequential(instance, nn.BatchNorm1d(3, track_running_stats=False))
+    with pytest.raises(ValueError, match="layer '1' must have statistics to be frozen"):
+        models.use_batch_statistics(model, "frozen")
+    assert instance.running_mean is not None

@@ -434,7 +434,7 @@ AT_FIRST_CALL = {
     "a learned loss at order 1": (
         lambda: learner(support_criterion=LearnedLoss(), estimator=outer.Unrolled(order=1))(changed()),
         ValueError,
-        "got none for ['support_criterion.scale'], which act through the inner loop alone. Use outer.Unrolled()",
+        "got none for ['support_criterion.scale'], which act through the rest of the inner loop alone.",
     ),
     "dropout under Stepwise": (
         lambda: dropout(outer.Stepwise()),
@@ -664,3 +664,63 @@ def test_adapted_models_say_what_they_cannot_compute():
         adapted.loss(sine_episodes(dtype=torch.float32).query)
     with pytest.raises(IndexError, match="index must be from -3 to 2; got 3"):
         adapted[3]
+
+
+def test_masks_that_a_truncated_estimator_does_not_reach_are_named_whatever_was_drawn():
+    rule, estimator = inner.Masked(inner.MetaSGD(0.01)), outer.Unrolled(truncate=1)
+    for key in range(5):
+        with pytest.raises(ValueError, match=r"give all that is learned a gradient; got none for \['rule.mask"):
+            learner(rule=rule, estimator=estimator)(sine_episodes(1), keys=torch.tensor([key]))
+
+
+def test_labels_are_checked_again_when_tasks_grow():
+    made = learner(models.mlp(1, [4], 3), F.cross_entropy)
+    for n_way in (3, 4):
+        x, y = torch.randn(2, n_way, 1), torch.arange(n_way).repeat(2, 1)
+        episodes = Episode(Batch(x, y), Batch(x, y))
+        if n_way == 3:
+            made(episodes)
+    with pytest.raises(ValueError, match="support labels must be below the model's 3 outputs"):
+        made(episodes)
+
+
+@pytest.mark.parametrize("y", [torch.eye(3).long().repeat(2, 1, 1), torch.arange(3).repeat(2, 1)[..., None]])
+@pytest.mark.parametrize("criterion", [F.cross_entropy, functional.cross_entropy])
+def test_labels_with_an_axis_too_many_are_told(y, criterion):
+    x = torch.randn(2, 3, 1)
+    with pytest.raises(ValueError, match=r"support labels must be \[num_tasks, num_examples\]; got .* Write y.argmax"):
+        learner(models.mlp(1, [4], 3), criterion)(Episode(Batch(x, y), Batch(x, y)))
+
+
+def test_probabilities_are_no_labels():
+    x, y = torch.randn(2, 3, 1), torch.rand(2, 3, 3).softmax(-1)
+    assert learner(models.mlp(1, [4], 3), F.cross_entropy)(Episode(Batch(x, y), Batch(x, y))).isfinite()
+
+
+class Changed(outer.Unrolled):
+    def __init__(self, change):
+        super().__init__()
+        object.__setattr__(self, "change", change)
+
+    def __call__(self, *args):
+        return self.change(super().__call__(*args))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (
+            lambda e: e._replace(diagnostics={"x": 3}),
+            TypeError,
+            "diagnostics of .* be scalar tensors; got {'x': 3}",
+        ),
+        (
+            lambda e: e._replace(carry={"n": e.loss}),
+            ValueError,
+            "carry of .* be shaped as its init_carry, {}; got",
+        ),
+    ],
+)
+def test_an_estimate_that_does_not_keep_the_protocol(change, error, message):
+    with pytest.raises(error, match=message):
+        learner(estimator=Changed(change))(sine_episodes())

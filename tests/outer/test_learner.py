@@ -279,6 +279,30 @@ class TestFastParameters:
         module = learner.adapt(episodes.support)[0]
         assert torch.equal(module.first.weight, module.second.weight)
 
+    @pytest.mark.parametrize("options", [{}, {"learn_init": False}])
+    def test_tied_parameters_are_loaded_as_one(self, options, episodes):
+        learner = outer.MAML(Tied().double(), F.mse_loss, inner.MetaSGD(0.1), num_steps=2, **options)
+        before = learner(episodes)
+        learner.load_state_dict({name: tensor.clone() for name, tensor in learner.state_dict().items()}, assign=True)
+        assert learner.model.first.weight is learner.model.second.weight
+        assert torch.equal(learner(episodes), before)
+
+    @pytest.mark.parametrize("method", [outer.MAML, outer.ANIL, outer.HyperRepresentation])
+    def test_a_model_with_constant_starts_serves_one_learner(self, method):
+        model = models.mlp(1, [4, 4], 1)
+        outer.HyperRepresentation(model, F.mse_loss, inner.MetaSGD(0.1), num_steps=1)
+        body = model[2].weight.clone()
+        for of_user in (model, nn.Sequential(model), copy.deepcopy(model)):
+            with pytest.raises(ValueError, match=r"model must be new; got one .*4.weight.* Build the model"):
+                method(of_user, F.mse_loss, inner.SGD(0.1), num_steps=1)
+        assert torch.equal(model[2].weight, body)
+
+    def test_tasks_that_took_no_step_share_no_memory(self, episodes):
+        params = sine_learner().adapt(episodes.support, 0).params
+        start = params["0.weight"][1].clone()
+        params["0.weight"][0].zero_()
+        assert torch.equal(params["0.weight"][1], start)
+
 
 class TestProblems:
     def test_buffers_are_read(self, episodes):

@@ -73,7 +73,7 @@ AT_CONSTRUCTION = {
     "a model that served another learner": (
         lambda: learner(learner(rule=inner.MetaSGD(0.01), learn_init=False).model),
         ValueError,
-        "serves one learner: build it anew",
+        "Build the model anew: with learn_init=False it serves one learner.",
     ),
     "a lazy model": (lambda: learner(nn.LazyLinear(1)), ValueError, "Call it once on an example: model(x)."),
     "a module as pattern": (lambda: learner(fast=nn.Linear(1, 1)), TypeError, "Write fast='head.*', say."),
@@ -105,7 +105,7 @@ AT_CONSTRUCTION = {
     "Reptile for a shared body": (
         lambda: learner(fast="2", estimator=outer.ParameterDifference()),
         ValueError,
-        "['model.0.weight', 'model.0.bias'] too; got one that reaches init only. Use estimator=outer.Unrolled()",
+        "['model.0.weight', 'model.0.bias'] too; got one that reaches init only. Use outer.MAML, or",
     ),
     "Reptile for a learned rule": (
         lambda: learner(rule=inner.MetaSGD(0.01), estimator=outer.ParameterDifference()),
@@ -120,7 +120,7 @@ AT_CONSTRUCTION = {
     "an implicit gradient for a learned rule": (
         lambda: learner(rule=inner.MetaSGD(0.01), estimator=outer.Implicit(2.0)),
         ValueError,
-        "Use estimator=outer.Unrolled(), or a rule without meta-parameters.",
+        "Use outer.MAML, or a rule without meta-parameters.",
     ),
     "clipping what is not learned": (
         lambda: learner(estimator=outer.ClipPerTask(outer.Unrolled(), 1.0, on="rule")),

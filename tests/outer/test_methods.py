@@ -68,8 +68,14 @@ def test_the_head_is_the_child_of_its_name(name):
 
 
 def test_the_head_is_the_last_where_names_do_not_tell():
+    assert fast(Network(last=nn.Linear(4, 1), body=nn.Linear(1, 4))) == ["body.weight", "body.bias"]
+
+
+def test_one_of_two_heads_is_chosen_by_the_user():
     two = {"head": nn.Linear(4, 1), "fc": nn.Linear(4, 4), "body": nn.Linear(1, 4)}
-    assert fast(Network(**two)) == ["body.weight", "body.bias"]
+    with pytest.raises(ValueError, match=r"head must be one module; got \['head', 'fc'\] by their names. Name what"):
+        fast(Network(**two))
+    assert fast(Network(**two), fast="head") == ["head.weight", "head.bias"]
     two["head"].requires_grad_(False)
     assert fast(Network(**two)) == ["fc.weight", "fc.bias"]
 

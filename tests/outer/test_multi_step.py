@@ -132,3 +132,26 @@ def test_iterations_are_counted_exactly_in_bfloat16():
     episodes = tree_map(torch.Tensor.bfloat16, data.Sinusoid(3, 3).sample(3))
     learner(episodes)
     assert learner.carry.value.item() == 257
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1])
+def test_iterations_do_not_wait_for_diverged_tasks(chunk_size, episodes):
+    estimator = outer.SkipDiverged(outer.Unrolled(multi_step=outer.MultiStep(10)))
+    learner = sine_learner(estimator=estimator, num_steps=2, chunk_size=chunk_size)
+    broken = episodes._replace(support=episodes.support._replace(y=episodes.support.y.clone()))
+    broken.support.y[1] = torch.nan
+    for _ in range(5):
+        learner(broken)
+    assert learner.carry.value.item() == 5.0
+    broken.support.y[:] = torch.nan
+    learner(broken)
+    assert learner.carry.value.item() == 5.0
+
+
+def test_iterations_are_counted_exactly_after_a_cast(episodes):
+    learner = sine_learner(estimator=outer.Unrolled(multi_step=outer.MultiStep(10)), num_steps=1)
+    learner(episodes)
+    learner.bfloat16()
+    learner.carry.tree.value.fill_(256)
+    learner(tree_map(lambda leaf: leaf.bfloat16(), episodes))
+    assert learner.carry.value.item() == 257.0

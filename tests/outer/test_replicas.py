@@ -10,6 +10,7 @@ from metalearn import fit, functional, inner, models, outer
 from metalearn._tasks import take
 from metalearn._tree import tree_detach
 from metalearn.data import Sinusoid
+from metalearn.types import Batch, Episode
 from tests.cases import RandomMask, relative_difference, sine_episodes
 
 RULES = [
@@ -301,3 +302,60 @@ def test_optimizers_that_mix_replicas_are_refused(kind):
     replicas = outer.Replicas([build(seed) for seed in range(R)])
     with pytest.raises(ValueError, match=f"on each element by itself.*got {kind.__name__}.*Adam"):
         fit(replicas, Sinusoid(5, 5), kind(replicas.parameters()), 1, meta_batch_size=1)
+
+
+def test_data_of_another_kind_are_checked_anew():
+    replicas, episodes = outer.Replicas([build(seed) for seed in range(R)]), sine_episodes(R * TASKS)
+    replicas(episodes)
+    with pytest.raises(ValueError, match="outputs and targets must have one shape"):
+        replicas(Episode(*(batch._replace(y=batch.y[..., 0]) for batch in episodes)))
+
+
+def test_the_labels_of_all_replicas_are_checked():
+    rule, x = inner.SGD(0.1), torch.randn(4, 3, 1)
+    replicas = outer.Replicas([outer.MAML(models.mlp(1, [4], 2), F.cross_entropy, rule, num_steps=1) for _ in range(2)])
+    y = torch.zeros(4, 3, dtype=torch.long)
+    y[3] = 7
+    with pytest.raises(ValueError, match="labels must be below the model's 2 outputs"):
+        replicas(Episode(Batch(x, y), Batch(x, y)))
+
+
+def test_what_learners_carry_starts_anew():
+    estimator = outer.Unrolled(multi_step=outer.MultiStep(1000))
+    learners = [build(seed, estimator=estimator) for seed in range(R)]
+    learners[0](sine_episodes())
+    replicas = outer.Replicas(learners)
+    assert replicas.learner.diagnostics == {}
+    replicas(sine_episodes(R * TASKS))
+    assert [replicas[index].carry.value.item() for index in range(R)] == [1.0] * R
+    assert not any("carry" in name for name in replicas.constants)
+
+
+def test_batching_can_be_chosen_anew():
+    replicas, episodes = outer.Replicas([build(seed) for seed in range(R)]), sine_episodes(R * TASKS)
+    given = torch.arange(R * TASKS)
+    expected = replicas(episodes, keys=given)
+    replicas.set_batching(compile={"backend": "no such backend"})
+    with pytest.raises(RuntimeError):
+        replicas(episodes, keys=given)
+    replicas.set_batching()
+    assert torch.equal(replicas(episodes, keys=given), expected)
+    replicas.set_batching(cuda_graph=True)
+    with pytest.raises(ValueError, match="cuda_graph=True must be on a GPU; got cpu"):
+        replicas(episodes, keys=given)
+
+
+def test_nothing_to_clip():
+    assert outer.Replicas([build(seed) for seed in range(R)]).clip_grad_norm_(1.0).tolist() == [0.0] * R
+
+
+def test_forward_mode_is_refused():
+    replicas = outer.Replicas([build(seed) for seed in range(R)])
+    weights = dict(replicas.named_parameters())
+    ones = {name: torch.ones_like(weight) for name, weight in weights.items()}
+
+    def loss(weights):
+        return torch.func.functional_call(replicas, weights, (sine_episodes(R * TASKS),))
+
+    with pytest.raises(RuntimeError, match="no forward-mode derivative"):
+        torch.func.jvp(loss, (weights,), (ones,))

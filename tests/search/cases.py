@@ -1,7 +1,7 @@
 """A space small enough to enumerate, and scores with structure."""
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from metalearn.search._expand import expanded, smallest
 
@@ -16,7 +16,7 @@ class Structured:
     """A score of operators, of pairs, of depth, and noise that a seed decides; it fails on cells that say so."""
 
     seed: int = 0
-    failing: str = "none"
+    failing: str = field(default="none", repr=False)  # no setting: a search goes on once it is mended
 
     def __call__(self, cell):
         if self.failing in str(cell):

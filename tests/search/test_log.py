@@ -1,3 +1,6 @@
+from dataclasses import dataclass
+from functools import partial
+
 import pytest
 
 from metalearn.search import Block, Cell, Trial
@@ -54,3 +57,19 @@ def test_a_foreign_or_damaged_log_is_refused_and_left_alone(path, damage, messag
     with pytest.raises(ValueError, match=message):
         Log(path, score)
     assert path.read_text() == damaged
+
+
+@dataclass(frozen=True)
+class Scored:
+    seed: int
+
+    def __call__(self, cell):
+        return 0.0
+
+
+@pytest.mark.parametrize("other", [Scored(1), partial(Scored(0), k=1), score])
+def test_a_log_of_other_settings_is_refused(other, tmp_path):
+    Log(tmp_path / "log.jsonl", Scored(0)).add(TRIALS[0])
+    assert Log(tmp_path / "log.jsonl", Scored(0)).trials
+    with pytest.raises(ValueError, match="must begin with"):
+        Log(tmp_path / "log.jsonl", other)

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
 from metalearn import data, fit, inner, models, outer
-from metalearn.training._checkpoint import described
+from metalearn._described import described
 from metalearn.types import Batch, Episode
 from tests.cases import sine_episodes, sine_learner
 
@@ -305,3 +305,60 @@ def test_a_state_that_cannot_be_read_again_is_found_at_once(tmp_path):
             checkpoint_every=1,
             progress=False,
         )
+
+
+@pytest.mark.parametrize(
+    ("method", "criterion", "message"),
+    [
+        (outer.FOMAML, F.mse_loss, r"estimator in .* must be this run's; got Unrolled\(order=2.*Unrolled\(order=1"),
+        (outer.Reptile, F.mse_loss, "estimator in .* must be this run's; got Unrolled.* ParameterDifference"),
+        (outer.MAML, F.l1_loss, "losses in .* must be this run's; got .'mse_loss', .* where this run has .'l1_loss'"),
+    ],
+)
+def test_refuses_another_method(method, criterion, message, tmp_path):
+    def train(method, criterion=F.mse_loss, wrapped=None):
+        learner = method(models.mlp(1, [4], 1), criterion, inner.SGD(0.01), num_steps=1)
+        learner.estimator = wrapped or learner.estimator
+        options = {"meta_batch_size": 2, "checkpoint_dir": tmp_path, "progress": False}
+        return fit(learner, TASKS, torch.optim.Adam(learner.parameters()), 2, **options)
+
+    history = train(outer.MAML)
+    assert torch.equal(train(outer.MAML, wrapped=outer.SkipDiverged(outer.Unrolled())).loss, history.loss)
+    with pytest.raises(ValueError, match=message):
+        train(method, criterion)
+
+
+def test_a_refused_run_leaves_the_learner_as_it_was(tmp_path):
+    run(tmp_path, num_iterations=4)
+    learner = outer.MAML(models.mlp(1, [4], 1), F.mse_loss, inner.SGD(0.01), num_steps=1)
+    fit(learner, TASKS, torch.optim.Adam(learner.parameters()), 4, meta_batch_size=2, checkpoint_dir=tmp_path / "own")
+    anew = outer.MAML(models.mlp(1, [4], 1), F.mse_loss, inner.SGD(0.01), num_steps=1)
+    before = {name: tensor.clone() for name, tensor in anew.state_dict().items()}
+    groups = [{"params": [param]} for param in anew.parameters()]
+    for optimizer, message in (
+        (torch.optim.Adam(anew.parameters()), "num_iterations must be at least what the checkpoint has; got 2"),
+        (torch.optim.Adam(groups), "sizes of parameter groups in .* must be this run's; got .4. where this run has"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fit(anew, TASKS, optimizer, 2, meta_batch_size=2, checkpoint_dir=tmp_path / "own")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in anew.state_dict().items())
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_training(tmp_path):
+    (tmp_path / "file").write_text("")
+    seen = []
+    with pytest.raises(ValueError, match="checkpoint_dir must be a folder that can be written; got .*file"):
+        run(tmp_path / "file" / "runs", callbacks=[seen.append])
+    assert not seen
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_loader_with_a_generator_of_its_own_goes_on(num_workers, tmp_path):
+    def batches():
+        generator = torch.Generator().manual_seed(1)
+        episodes = list(map(one_episode, range(3)))
+        return DataLoader(episodes, batch_size=None, shuffle=True, generator=generator, num_workers=num_workers)
+
+    whole = run(None, batches(), num_iterations=8, validate=None)
+    run(tmp_path, batches(), num_iterations=5, validate=None)
+    assert_identical(run(tmp_path, batches(), num_iterations=8, validate=None), whole)

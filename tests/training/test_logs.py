@@ -109,3 +109,29 @@ def test_a_path_is_needed():
 def test_callbacks_are_a_list_of_functions():
     with pytest.raises(TypeError, match=r"callbacks must be a list of functions of the progress; got .* Write callb"):
         train(training.CSVLog("log.csv"))
+
+
+def test_a_log_that_is_used_again_starts_anew(tmp_path):
+    path = tmp_path / "log.csv"
+    log = training.CSVLog(path, every=3)
+    for _ in range(2):
+        train([log], validate=None)
+        assert [row["iteration"] for row in rows(path)] == ["3", "6"]
+
+
+def test_half_a_row_is_dropped(tmp_path):
+    path, folder = tmp_path / "log.csv", tmp_path / "runs"
+    options = {"validate": None, "checkpoint_dir": folder, "checkpoint_every": 3}
+    train([training.CSVLog(path, every=1)], 3, **options)
+    with path.open("a") as stream:
+        stream.write("1")
+    train([training.CSVLog(path, every=1)], 5, **options)
+    assert [row["iteration"] for row in rows(path)] == ["1", "2", "3", "4", "5"]
+
+
+def test_another_table_is_refused(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match=r"CSVLog's file must have columns \['iteration'.*; got columns \['a', 'b'\]"):
+        train([training.CSVLog(path)])
+    assert path.read_text() == "a,b\n1,2\n"
