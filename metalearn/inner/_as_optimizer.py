@@ -110,7 +110,9 @@ class RuleOptimizer(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` returned, of an optimizer of the same rule and parameters."""
         _check_alike("state", self._rule, state_dict["state"].get("rule"), self.state["rule"])
-        super().load_state_dict(state_dict)
+        own = self.state["rule"]
+        super().load_state_dict(state_dict)  # which casts what belongs to a parameter, and nothing else
+        self.state["rule"] = tree_map(lambda leaf, like: leaf.to(like), self.state["rule"], own)
 
     def __getstate__(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("_rule", "_meta", "_reads_loss")}

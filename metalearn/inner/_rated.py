@@ -21,7 +21,8 @@ class Rated(UpdateRule):
 
     def __post_init__(self) -> None:
         name = type(self).__name__
-        check_positive(f"{name}'s lr", self.lr, fix=f"Pass inner.{name}(lr=0.01), say.")
+        fix = f"Pass inner.{name}(lr=0.01), say; to learn it, inner.LearnedRate(inner.{name}(lr=0.01))."
+        check_positive(f"{name}'s lr", self.lr, fix=fix)
 
     def split_rate(self) -> tuple[float, UpdateRule]:
         """Return lr and this rule at rate 1."""

@@ -8,7 +8,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from metalearn import inner
-from metalearn._tree import tree_detach, tree_map
+from metalearn._tree import tree_detach, tree_leaves, tree_map
 from tests.cases import RandomMask, keys, sine_learner, task
 
 RULES = [
@@ -258,3 +258,16 @@ def test_bad_input(call, error, message):
     with pytest.raises(error) as raised:
         call()
     assert message in str(raised.value)
+
+
+def test_a_loaded_state_is_of_the_parameters_dtype():
+    optimizers = []
+    for dtype in (torch.float32, torch.float64):
+        module = nn.Linear(2, 1).to(dtype)
+        optimizers.append(inner.as_optimizer(inner.Adam(0.1), {}, module.named_parameters()))
+        module(torch.ones(3, 2, dtype=dtype)).mean().backward()
+        optimizers[-1].step()
+    single, double = optimizers
+    double.load_state_dict(single.state_dict())
+    assert {leaf.dtype for leaf in tree_leaves(double.state["rule"])} == {torch.float64}
+    double.step()
