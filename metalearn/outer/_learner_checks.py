@@ -22,6 +22,8 @@ from metalearn.types import Problem
 
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 """Modes of `torch.compile`, of which nobody remembers that they are no backends."""
+ARGUMENTS = {"support_loss": "params, shared, episode, step", "query_loss": "params, shared, episode"}
+"""What losses of one's own are called with."""
 
 
 def check_arguments(
@@ -102,7 +104,7 @@ def check_criteria(
     for what, value in given.items():
         if value is not None:
             check_function(what, value, "be a function or a module", fix="Pass F.mse_loss or nn.MSELoss().")
-    for what, names in ((("support_loss", "params, shared, episode, step")), ("query_loss", "params, shared, episode")):
+    for what, names in ARGUMENTS.items():
         if given[what] is not None and (error := misfit(given[what], names.count(",") + 1)):
             fix = f"Write def {what}({names}): ...; a loss of output and y is a criterion."
             raise TypeError(invalid(what, f"take ({names})", error, fix))

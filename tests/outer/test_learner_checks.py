@@ -1,10 +1,11 @@
 """What a learner refuses of its arguments: the error's type and a part of its message, the fix included."""
 
+import numpy as np
 import pytest
 import torch.nn as nn
 import torch.nn.functional as F
 
-from metalearn import inner, outer
+from metalearn import functional, inner, outer
 from tests.outer.cases import SGD, assert_refused, learner
 
 
@@ -146,3 +147,30 @@ AT_CONSTRUCTION = {
 @pytest.mark.parametrize("name", AT_CONSTRUCTION)
 def test_at_construction(name):
     assert_refused(*AT_CONSTRUCTION[name])
+
+
+@pytest.mark.parametrize(
+    ("losses", "message"),
+    [
+        (
+            {"support_loss": lambda params, shared, episode: 0},
+            "support_loss must take (params, shared, episode, step); g",
+        ),
+        ({"support_loss": functional.cross_entropy}, "a loss of output and y is a criterion."),
+        ({"query_loss": nn.MSELoss()}, "query_loss must take (params, shared, episode); got (input, target): too many"),
+    ],
+)
+def test_losses_are_called_with_what_they_take(losses, message):
+    assert_refused(lambda: learner(**losses), TypeError, message)
+
+
+def test_compiling_is_asked_for_by_set_batching():
+    with pytest.raises(AttributeError, match=r"Write learner.set_batching\(compile=True\)"):
+        learner().compile = True
+    with pytest.raises(TypeError, match='Write compile={"mode": "reduce-overhead"}'):
+        learner(compile="reduce-overhead")
+
+
+def test_numbers_of_numpy_are_to_be_converted():
+    with pytest.raises(TypeError, match=r"num_steps must be an int; got .*5.*. Convert it: int\(...\)."):
+        learner(num_steps=np.int64(5))
