@@ -1,3 +1,5 @@
+from dataclasses import dataclass
+
 import pytest
 import torch
 
@@ -49,3 +51,14 @@ def test_selects_fast_parameters_alone():
     assert select_fast("layers", "4", learner) == ["4.weight", "4.bias"]
     with pytest.raises(ValueError, match="layers must match a trainable parameter of"):
         select_fast("layers", "0", learner)
+
+
+@dataclass(frozen=True)
+class Detached(inner.SGD):
+    """Gradient descent that takes its gradients as values."""
+
+    as_values = frozenset({"grads"})
+
+
+def test_a_frozen_rule_takes_the_same_as_values():
+    assert frozen(sine_learner(Detached(0.1)), ["0.bias"]).problem.rule.as_values == {"grads"}

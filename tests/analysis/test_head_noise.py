@@ -2,9 +2,12 @@ import pytest
 import torch
 
 from metalearn import evaluate
+from metalearn._modules import get_tensor
 from metalearn._tree import tree_leaves
 from metalearn.analysis import head_noise
+from metalearn.analysis._head_noise import _perturbed
 from tests.analysis.cases import learner, options, tasks
+from tests.cases import sine_learner
 
 
 def test_noise_of_nothing_is_evaluation_and_the_learner_is_left_alone():
@@ -37,6 +40,13 @@ def test_noise_has_its_size_and_its_seed():
     # Scores are linear in the head, so that their deviation from those of no noise doubles with it, for small noise.
     start, small, double = losses([0, 1e-3, 2e-3])
     torch.testing.assert_close(double - start, 2 * (small - start), rtol=0.1, atol=2e-6)
+
+
+def test_parameters_have_noise_of_their_own():
+    given, names = sine_learner(), ["0.bias", "2.bias"]
+    moved = _perturbed(given, names, 1.0, seed=0)
+    one, other = (get_tensor(moved.model, name) - get_tensor(given.model, name) for name in names)
+    assert not torch.isclose(one, other).any()
 
 
 def test_frozen_parameters_do_not_adapt():

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from metalearn import analysis, data, evaluate, functional
+from metalearn.analysis._label_permutations import _permutations
 from tests.analysis.cases import learner, options, tasks
 from tests.cases import sine_episodes, sine_learner
 
@@ -40,6 +41,12 @@ def test_drawn_permutations_differ_by_task_and_are_some_of_all():
     assert near.amin(2).max() < 1e-5
     assert len({tuple(row) for row in near.argmin(2).tolist()}) > 1
     assert torch.equal(drawn, permutations(metric=error, num_permutations=9).scores)
+
+
+def test_labels_are_not_what_a_rule_draws_of_the_same_keys():
+    keys = functional.draw_keys(50, generator=torch.Generator().manual_seed(0))
+    (labels,) = _permutations(5, 1, keys)
+    assert not torch.equal(labels, functional.uniform(keys[:, None], (5,)).argsort(1))
 
 
 def test_statistics_are_over_permutations():

@@ -40,6 +40,14 @@ def test_best_by_each_score():
         curve.best("acuracy", mode="max")
 
 
+def test_steps_after_which_tasks_diverged_are_never_best():
+    means = {0: math.nan, 1: 2.0, 2: 1.0, 3: math.nan}
+    summaries = {steps: {"loss": Summary(torch.tensor([mean]))} for steps, mean in means.items()}
+    curve = StepsCurve({steps: Evaluation(scores, 1, steps, "none") for steps, scores in summaries.items()})
+    assert curve.best() == 2
+    assert curve.best(mode="max") == 1
+
+
 def test_plots():
     curve = steps_curve(learner(), tasks(), range(3), **options(4))
     ax = curve.plot(label="MAML")

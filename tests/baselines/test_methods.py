@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 
 from metalearn import baselines, data, evaluate, fit, functional, inner, models
 from metalearn.baselines import Transfer
@@ -61,3 +62,11 @@ def test_baselines_run_on_images_with_batch_norm():
     learner = baselines.Finetuning(model.features, nn.Linear(4, 3), num_steps=2, estimator=few)
     tasks = data.EpisodeSampler(IMAGES, 3, 2, 3)
     assert evaluate(learner, tasks, num_tasks=3).batch_statistics == "support"
+
+
+def test_logits_are_cosines_whatever_the_lengths():
+    head, features = baselines.CosineHead(4, 3, scale=5.0), torch.randn(6, 4)
+    expected = 5 * F.cosine_similarity(features[:, None], head.centroids, dim=-1)
+    with torch.no_grad():
+        head.centroids.mul_(torch.tensor([[0.1], [1.0], [10.0]]))
+    torch.testing.assert_close(head(7 * features), expected)

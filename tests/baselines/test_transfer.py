@@ -88,6 +88,13 @@ def test_padded_tasks_adapt_as_without_padding():
         torch.testing.assert_close(ours[name][:, :3] if name.startswith("head") else ours[name], param)
 
 
+def test_weights_count_in_every_mini_batch():
+    support = Batch(torch.arange(4.0)[:, None], torch.zeros(4), torch.tensor([1.0, 2.0, 0.5, 0.0]))
+    alike = support._replace(weight=(support.weight > 0).float())
+    ours, times = (Transfer(batch_size=6)._draw(of, torch.tensor(1), 0).weight for of in (support, alike))
+    torch.testing.assert_close(ours, times * support.weight)
+
+
 BAD = [
     (lambda: Transfer(batch_size=0), ValueError, "batch_size must be at least 1"),
     (lambda: Transfer(select_every=2.5), TypeError, "select_every"),

@@ -30,6 +30,16 @@ def test_crops_are_windows_of_the_padded_image():
     assert matches.any(1).any(1).sum() > 15  # most of the 25 places occur
 
 
+def test_every_place_of_a_crop_is_as_likely():
+    x = 1 + torch.arange(48.0).reshape(8, 6).expand(5, 200, 1, 8, 6)
+    cropped = data.RandomCrop(2)(x, generator())
+    padded = torch.nn.functional.pad(x[:1, :1], [2, 2, 2, 2])
+    windows = torch.stack([padded[..., i : i + 8, j : j + 6] for i in range(5) for j in range(5)])
+    counts = (windows == cropped).flatten(3).all(3).sum((1, 2))
+    assert counts.sum() == 1000
+    assert 15 < counts.min() <= counts.max() < 70  # 40 on average
+
+
 def test_a_generator_decides_and_the_global_one_rests():
     change = data.Compose(data.RandomCrop(1), data.RandomFlip())
     state = torch.get_rng_state()

@@ -1,7 +1,9 @@
 """What the synthetic task distributions share."""
 
+import pytest
 import torch
 
+from metalearn.data import Polynomial, Sinusoid
 from metalearn.data._synthetic import add_noise, normal, split, uniform
 
 
@@ -36,3 +38,11 @@ def test_split_keeps_pairs_together():
     episode = split(x, 2 * x, 2)
     assert torch.equal(episode.support.x, x[:, :2])
     assert torch.equal(episode.query.y, 2 * x[:, 2:])
+
+
+@pytest.mark.parametrize("tasks", [Sinusoid(3, 3, noise_std=0.5), Polynomial(3, 3, 2, noise_std=0.5)])
+def test_noise_too_comes_from_the_generator(tasks):
+    state = torch.get_rng_state()
+    first, again = (tasks.sample(2, generator=torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(first.query.y, again.query.y)
+    assert torch.equal(torch.get_rng_state(), state)

@@ -1,6 +1,7 @@
 import copy
 import io
 import pickle
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -67,6 +68,30 @@ def test_state_does_not_share_memory_with_what_changes_in_place(rule, episodes):
     assert all(torch.equal(a, b) for a, b in zip(*moved, strict=True))
 
 
+@dataclass(frozen=True)
+class HeavyBall(inner.UpdateRule):
+    """Momentum by the parameters before the last step, which it keeps."""
+
+    def init_state(self, meta, params, key):
+        return dict(params)
+
+    def update(self, meta, grads, state, params, loss, step):
+        return {name: -0.1 * grad + 0.5 * (params[name] - state[name]) for name, grad in grads.items()}, dict(params)
+
+
+def test_parameters_that_a_rule_keeps_stay_what_they_were():
+    ours, x = nn.Linear(2, 1), torch.randn(5, 2)
+    theirs = copy.deepcopy(ours)
+    momentum = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.5)
+    heavy_ball = inner.as_optimizer(HeavyBall(), {}, ours.named_parameters())
+    for _ in range(4):
+        for model, optimizer in ((ours, heavy_ball), (theirs, momentum)):
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+    torch.testing.assert_close(ours.weight, theirs.weight)
+
+
 def test_constants_stay_constant():
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     model[0].requires_grad_(False)
@@ -124,6 +149,23 @@ def test_a_closure_is_needed_where_the_loss_is_used():
                 optimizer.step()
         else:
             optimizer.step()
+
+
+@dataclass(frozen=True)
+class LateLoss(inner.UpdateRule):
+    """A rule that takes the loss into account from its second step on."""
+
+    def update(self, meta, grads, state, params, loss, step):
+        scale = 1.0 if step == 0 else loss
+        return {name: -0.1 * scale * grad for name, grad in grads.items()}, state
+
+
+def test_a_loss_that_is_used_later_is_asked_for_at_once():
+    model = nn.Linear(2, 1)
+    optimizer = inner.as_optimizer(LateLoss(), {}, model.named_parameters())
+    model(torch.ones(3, 2)).sum().backward()
+    with pytest.raises(RuntimeError, match="be given the loss, which it uses"):
+        optimizer.step()
 
 
 def test_a_small_net_serves_another_model():

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -51,6 +53,22 @@ def test_one_step_against_torch():
         params = {name: params[name] + updates[name] for name in params}
         torch.testing.assert_close(torch.cat([params["w"].reshape(-1), params["b"]]), expected)
         theta = expected
+
+
+def test_each_gate_sees_its_own_last_value():
+    """Gates of their last values alone, where neither is saturated."""
+    rule, params = inner.LSTM(0.1, hidden_size=3, forget_bias=0.0), {"w": torch.tensor([2.0])}
+    meta, slopes = rule.init_meta(params), {"input": 1.5, "forget": -0.7}
+    for name, slope in slopes.items():
+        meta["gates"][name]["weight"][0, -1] = slope
+    bias = {name: meta["gates"][name]["bias"].item() for name in slopes}
+    state, gates, theta = rule.init_state(meta, params, torch.tensor(0)), dict.fromkeys(slopes, 0.0), 2.0
+    for step in range(3):
+        gates = {name: 1 / (1 + math.exp(-slopes[name] * gates[name] - bias[name])) for name in gates}
+        theta = gates["forget"] * theta - gates["input"] * 0.3
+        updates, state = rule.update(meta, {"w": torch.tensor([0.3])}, state, params, torch.tensor(1.0), step)
+        params = {"w": params["w"] + updates["w"]}
+        assert params["w"].item() == pytest.approx(theta, rel=1e-5)
 
 
 def test_second_order_is_finite_at_dead_units(episodes):

@@ -58,6 +58,12 @@ def test_a_layers_weight_and_bias_share_a_mask(episodes):
     assert len({tuple(row) for row in adapted.state["mask"]["2"].tolist()}) > 1
 
 
+def test_layers_have_masks_of_their_own():
+    rule, params = inner.Masked(inner.SGD(0.1)), {f"{layer}.weight": torch.zeros(64, 1) for layer in ("one", "two")}
+    mask = rule.init_state(rule.init_meta(params), params, torch.tensor(3))["mask"]
+    assert not torch.equal(mask["one"], mask["two"])
+
+
 def test_filters_and_odd_shapes_have_masks():
     class Odd(nn.Module):
         def __init__(self):

@@ -50,6 +50,11 @@ def test_others_are():
         assert count((x,), (view,)) == [1, 1]
 
 
+def test_a_square_transposed_is():
+    square = torch.rand(3, 3)
+    assert count((square,), (square.mT,)) == [1, 1]
+
+
 def test_what_was_written_to_is():
     memo, x = Memo(), torch.rand(3)
     memo.recall([x.detach()], x.sum)

@@ -240,6 +240,16 @@ def test_norms_of_one_channel():
         torch.testing.assert_close(known, unknown, rtol=1e-11, atol=1e-13)
 
 
+@pytest.mark.parametrize("of_tasks", [False, True])
+def test_statistics_of_a_support_set_in_bfloat16_are_precise(of_tasks):
+    model = models.use_batch_statistics(nn.Sequential(nn.BatchNorm1d(2)), "support").bfloat16()
+    x = (100 + torch.rand(1, 12, 2)).bfloat16()
+    ours = Layers.of(model)({}, x if of_tasks else x[0], Inputs(of_tasks, num_support=8)).reshape(12, 2)
+    support, query = x[0].double().split([8, 4])
+    expected = (query - support.mean(0)) / (support.var(0, correction=0) + 1e-5).sqrt()
+    torch.testing.assert_close(ours[8:].double(), expected, rtol=1e-2, atol=1e-2)
+
+
 def test_replicas():
     learners = [outer.MAML(models.mlp(1, [5], 3).double(), F.cross_entropy, inner.SGD(0.1), num_steps=2) for _ in "ab"]
     unknown = [

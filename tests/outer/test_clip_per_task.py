@@ -22,6 +22,15 @@ def test_clips_each_task_before_the_mean(episodes):
     assert relative_difference(clipped, plain.estimate(episodes, keys()).gradient.init) > 1e-2
 
 
+def test_shared_gradients_are_clipped_before_the_sum(episodes):
+    bound, fast = 0.05, ["2", "4"]
+    plain = sine_learner(fast=fast)
+    each = [plain.estimate(task(episodes, slice(i, i + 1)), keys()[i : i + 1]).gradient.shared for i in range(3)]
+    expected = {name: torch.stack([g[name].clamp(-bound, bound) for g in each]).mean(0) for name in each[0]}
+    learner = sine_learner(fast=fast, estimator=outer.ClipPerTask(outer.Unrolled(), bound, on="shared"))
+    assert relative_difference(learner.estimate(episodes, keys()).gradient.shared, expected) < 1e-12
+
+
 def test_clips_only_what_it_is_told_to(episodes):
     exact = gradients(outer.Unrolled(), episodes, 0)
     for field in ("init", "shared", "rule"):

@@ -35,6 +35,7 @@ def test_the_fastest_that_fits():
         ]
     )
     assert table.fastest() == {"batching": "vmap"}
+    assert table.fastest(max_bytes=1000) == {"batching": "vmap"}
     assert table.fastest(max_bytes=999) == {"batching": "vmap", "chunk_size": 2}
     with pytest.raises(ValueError, match=r"max_bytes must allow one .*\[1000, 500\].*Stepwise"):
         table.fastest(max_bytes=10)

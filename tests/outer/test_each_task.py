@@ -116,6 +116,13 @@ def test_diverged_tasks_are_found(episodes):
     assert finite.tolist() == [True, False, True]
 
 
+def test_a_diverged_task_does_not_mark_the_others_that_share_a_gradient(episodes):
+    """The sum of all tasks' gradients is not finite then, and the losses tell whose fault it is."""
+    episodes.support.y[1, 0] = torch.inf
+    finite = sine_learner(fast=["2", "4"]).estimate(episodes, keys()).diagnostics["finite"]
+    assert finite.tolist() == [True, False, True]
+
+
 @pytest.mark.parametrize("fast", ["*", "4"])
 @pytest.mark.parametrize("num_steps", [0, 1, 4])
 @pytest.mark.parametrize("rule", RULES, ids=str)

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from metalearn import inner, outer
+from metalearn import functional, inner, outer
 from metalearn._tree import tree_leaves
-from metalearn.types import Batch, Episode, Meta
+from metalearn.types import Batch, Episode, Meta, Problem
 from tests.cases import keys, sine_learner, task
 
 DRAWN = torch.randn(2, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -93,6 +93,28 @@ def test_keys_decide_the_directions():
     again, _ = estimates(outer.EvolutionStrategies(2), 2).gradient.init["w"]
     assert torch.equal(one, again)
     assert not torch.equal(one, two)
+
+
+def straight(params, shared, episode, step=None):
+    """A loss that is the parameter itself, so that its slope along a direction is that direction."""
+    return params["w"].sum() + 0 * episode.support.x.sum()
+
+
+LINE, START = Problem(straight, straight, inner.SGD(1.0), 1), Meta({"w": torch.zeros(1).double()}, {}, {})
+
+
+def test_directions_are_not_what_a_rule_draws_of_the_same_key():
+    key = torch.tensor(7)
+    gradient = outer.EvolutionStrategies(num_pairs=1)(LINE, START, EPISODE, key, ()).gradient.init["w"]
+    assert gradient.item() > 0
+    assert gradient.item() != pytest.approx(functional.normal(key, (1, 1), dtype=torch.float64).square().item())
+
+
+def test_every_step_has_directions_of_its_own():
+    estimator = outer.EvolutionStrategies(num_pairs=1, inner=True)
+    one, two = (estimator.adapt(LINE, START, EPISODE.support, torch.tensor(7), n).params["w"].item() for n in (1, 2))
+    assert one < 0
+    assert two != pytest.approx(2 * one)
 
 
 def test_adapt_estimates_as_training_does(episodes):

@@ -65,6 +65,23 @@ def test_equals_the_closed_form(solver):
     assert estimate.diagnostics["residual"] < 1e-9
 
 
+def test_the_systems_strength_counts_for_shared_parameters_too():
+    """Against the linear system written out, at the parameters that the steps lead to."""
+    strength = 12.0
+    estimate = implicit(outer.Direct(), num_steps=4, system_strength=strength)
+    problem = Problem(Proximal(ridge, META.init, STRENGTH), on_query, inner.SGD(0.1), 4)
+    w = inner.adapt(problem, META, EPISODE, torch.tensor(0)).params["w"]
+
+    def slope(w, log_decay):
+        return torch.func.grad(lambda w: ridge({"w": w}, {"log_decay": log_decay}, EPISODE, 0))(w)
+
+    hessian, mixed = torch.func.jacrev(slope, (0, 1))(w, META.shared["log_decay"])
+    target = torch.func.grad(lambda w: on_query({"w": w}, {}, EPISODE))(w)
+    v = torch.linalg.solve(torch.eye(4).double() + hessian / strength, target)
+    assert relative_difference(estimate.gradient.init["w"], v) < 1e-9
+    assert relative_difference(estimate.gradient.shared["log_decay"], -mixed.T @ v / strength) < 1e-9
+
+
 def test_is_the_limit_of_unrolling():
     """With the anchor as a shared parameter, Unrolled sees the same inner problem."""
 

@@ -124,12 +124,12 @@ def test_orders_are_annealed_by_changing_the_estimator(episodes):
 
 
 def test_iterations_are_counted_exactly_in_bfloat16():
-    torch.manual_seed(0)
-    steps = outer.MultiStep(1000)
-    learner = outer.MAML(models.mlp(1, [2], 1).bfloat16(), F.mse_loss, inner.SGD(0.01), num_steps=2)
-    learner.estimator = outer.Unrolled(multi_step=steps)
-    learner.carry.keep(torch.tensor(256.0))
+    estimator = outer.Unrolled(multi_step=outer.MultiStep(1000))
+    model = models.mlp(1, [2], 1).bfloat16()
+    learner = outer.MAML(model, F.mse_loss, inner.SGD(0.01), num_steps=2, estimator=estimator)
     episodes = tree_map(torch.Tensor.bfloat16, data.Sinusoid(3, 3).sample(3))
+    learner(episodes)
+    learner.carry.keep(torch.full_like(learner.carry.value, 256.0))  # in the dtype that the learner counts in
     learner(episodes)
     assert learner.carry.value.item() == 257
 

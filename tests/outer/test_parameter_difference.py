@@ -30,6 +30,12 @@ def test_sgd_makes_the_papers_outer_step(episodes):
         torch.testing.assert_close(param.detach(), expected, rtol=1e-12, atol=1e-14)
 
 
+def test_loss_is_that_of_the_adapted_models(episodes):
+    learner = sine_learner(estimator=outer.ParameterDifference())
+    expected = learner.adapt(episodes.support, keys=keys()).loss(episodes.query)
+    torch.testing.assert_close(learner.estimate(episodes, keys()).loss, expected)
+
+
 def quadratic(params, part):
     """A loss of one mini-batch: any smooth function with its own curvature."""
     matrix, centre = part

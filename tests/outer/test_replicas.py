@@ -157,6 +157,14 @@ def test_fit_clips_each():
     torch.testing.assert_close(torch.cat(moved, 1).norm(dim=1), torch.full((2,), 0.1).double(), rtol=1e-4, atol=0)
 
 
+def test_gradients_within_the_bound_are_not_clipped():
+    replicas = outer.Replicas([build(seed) for seed in range(R)])
+    replicas(sine_episodes(R * TASKS)).sum().backward()
+    before = [param.grad.clone() for param in replicas.parameters()]
+    assert replicas.clip_grad_norm_(1e6).shape == (R,)
+    assert all(torch.equal(param.grad, grad) for param, grad in zip(replicas.parameters(), before, strict=True))
+
+
 def test_a_replica_that_never_had_a_finite_score_has_no_best():
     replicas = outer.Replicas([build(seed) for seed in range(2)])
     scores = iter([2.0, float("nan"), 1.0, float("nan")])

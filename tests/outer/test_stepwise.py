@@ -5,7 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from metalearn import data, inner, models, outer, testing
-from tests.cases import RandomMask, relative_difference, sine_episodes
+from metalearn._tree import tree_detach
+from metalearn.types import Batch, Episode, Meta
+from tests.cases import RandomMask, relative_difference, sine_episodes, task
 
 RULES = [inner.MetaSGD(0.05), inner.Adam(0.05), inner.LSTM(0.05, hidden_size=3), RandomMask(0.05)]
 
@@ -35,6 +37,34 @@ def assert_equal(rule, options, segment):
     )
     assert relative_difference(parts.gradient, whole.gradient) < 1e-12
     torch.testing.assert_close(parts.loss, whole.loss, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_what_is_drawn_before_a_cut_gets_nothing_through_it(order):
+    """The logits of a mask have no gradient then, and a learned rate has."""
+    rule = inner.LearnedRate(inner.Masked(inner.SGD(0.05), hard=False))
+    learner = build(rule, outer.Unrolled(), num_steps=4)
+    arguments = learner.problem, tree_detach(learner.meta), task(sine_episodes()), torch.tensor(0), ()
+    stepwise, unrolled = (kind(order, truncate=2)(*arguments).gradient for kind in (outer.Stepwise, outer.Unrolled))
+    assert relative_difference(stepwise, unrolled) < 1e-9
+
+
+@pytest.mark.parametrize(("segment", "count"), [(None, 6), (2, 8)])
+def test_the_last_segment_is_not_computed_again(segment, count):
+    """Three steps and their derivatives, and two steps more where they are in another segment."""
+    calls = []
+
+    def on_support(params, shared, episode, step):
+        calls.append(step)
+        return (params["w"] - episode.support.x).square().sum()
+
+    def on_query(params, shared, episode):
+        return params["w"].square().sum()
+
+    gradient = outer.meta_gradient(on_support, on_query, inner.SGD(0.1), outer.Stepwise(segment=segment), num_steps=3)
+    batch = Batch(torch.ones(2))
+    gradient(Meta({"w": torch.zeros(2)}, {}, {}), Episode(batch, batch), torch.tensor(0))
+    assert len(calls) == count
 
 
 def test_a_segmented_step_compiles():

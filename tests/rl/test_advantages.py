@@ -20,12 +20,25 @@ def test_at_decay_1_they_are_returns_minus_values():
     assert torch.allclose(rl.advantages(rewards, values), rl.advantages(rewards) - values, atol=1e-6)
 
 
+def test_decay_counts_without_values_too():
+    rewards = torch.rand(5, 3, generator=torch.Generator().manual_seed(0))
+    expected = rl.advantages(rewards, torch.zeros_like(rewards), 0.9, 0.5)
+    assert torch.allclose(rl.advantages(rewards, discount=0.9, decay=0.5), expected)
+
+
 def test_a_return_that_is_linear_in_the_features_is_fitted():
     generator = torch.Generator().manual_seed(0)
     observations = torch.randn(6, 50, 2, generator=generator)
     returns = 2 * observations[..., 0] - observations[..., 1].square() + 3
     rewards = returns - 0.5 * torch.cat([returns[1:], torch.zeros(1, 50)])
     assert torch.allclose(rl.fitted_values(observations, rewards, 0.5), returns, atol=1e-3)
+
+
+def test_a_return_that_is_cubic_in_time_is_fitted():
+    time = torch.arange(100)[:, None].expand(100, 2).double() / 100
+    returns = 1 - time + 2 * time**2 - 3 * time**3
+    rewards = returns - 0.5 * torch.cat([returns[1:], torch.zeros(1, 2)])
+    assert torch.allclose(rl.fitted_values(torch.zeros(100, 2, 1).double(), rewards, 0.5), returns, atol=1e-4)
 
 
 def test_observations_that_never_change_are_fitted_too():

@@ -132,18 +132,22 @@ def test_an_episode_that_has_ended_is_paid_nothing_more():
     assert torch.allclose(torch.stack(places)[:, 0], torch.tensor(0.1))
 
 
-def test_the_pendulum_is_gymnasiums():
-    simulator = gymnasium.make("Pendulum-v1")
-    (cosine, sine, velocity), _ = simulator.reset(seed=3)
+@pytest.mark.parametrize(("mass", "length"), [(1.0, 1.0), (0.8, 1.3)])
+def test_the_pendulum_is_gymnasiums(mass, length):
+    """With a torque that counts, and one beyond its bound."""
+    simulator = gymnasium.make("Pendulum-v1").unwrapped
+    simulator.reset(seed=3)
+    simulator.m, simulator.l = mass, length
     environment = rl.Pendulum()
-    state = environment.reset(torch.tensor([1.0, 1.0]), torch.zeros(1, 2))
-    angle = torch.atan2(torch.tensor([sine]), torch.tensor([cosine]))
-    state = {**state, "angle": angle, "velocity": torch.tensor([velocity])}
-    for _ in range(50):
-        (_, _, velocity), expected, *_ = simulator.step(np.array([1.4], dtype=np.float32))
-        state, reward = environment.step(state, torch.tensor([[0.7]]), torch.zeros(1, 2))
-        assert reward.item() == pytest.approx(expected, rel=1e-3)
-        assert 8 * environment.observe(state)[0, 2].item() == pytest.approx(velocity, abs=1e-3)
+    noise = torch.zeros(1, 2, dtype=torch.float64)
+    state = environment.reset(noise.new_tensor([mass, length]), noise)
+    angle, velocity = noise.new_tensor(simulator.state)[:, None]
+    state = {**state, "angle": angle, "velocity": velocity}
+    for action in 10 * (0.9, -1.7, 1.0, -0.4, 3.0):
+        seen, expected, *_ = simulator.step(np.array([2 * action]))
+        state, reward = environment.step(state, noise.new_tensor([[action]]), noise)
+        assert reward.item() == pytest.approx(float(expected), abs=1e-9)
+        assert environment.observe(state)[0].tolist() == pytest.approx([seen[0], seen[1], seen[2] / 8], abs=1e-6)
 
 
 def test_copies_have_simulators_of_their_own():

@@ -100,6 +100,20 @@ def test_every_step_and_the_query_set_have_trajectories_of_their_own(episodes):
     assert not torch.isclose(actions[0], actions[3]).any()
 
 
+def test_advantages_are_normalised_over_all_steps_and_trajectories(episodes):
+    seen = []
+
+    def surrogate(log_probs, old_log_probs, gains):
+        seen.append(gains)
+        return log_probs * gains
+
+    policy = rl.GaussianPolicy(2, [4], 2).double()
+    loss = rl.PolicyLoss(policy, ENVIRONMENT, 2, surrogate, baseline=False)
+    loss(dict(policy.named_parameters()), {}, Batch({name: leaf[0] for name, leaf in episodes.support.x.items()}))
+    assert seen[0].mean().item() == pytest.approx(0, abs=1e-6)
+    assert seen[0].square().mean().item() == pytest.approx(1, abs=1e-4)
+
+
 def test_a_bandit_is_learned():
     torch.manual_seed(0)
     policy = rl.CategoricalPolicy(1, [], 2)

@@ -17,3 +17,10 @@ def test_actions_have_the_policys_mean_and_deviation():
     made = played(rl.Navigation2D(horizon=1), policy, torch.zeros(2), 20_000)
     assert torch.allclose(made.actions.mean((0, 1)), policy.network[0].bias, atol=0.02)
     assert torch.allclose(made.actions.std((0, 1)), torch.tensor(0.5), atol=0.02)
+
+
+def test_the_density_of_an_action_is_the_product_of_its_elements():
+    policy, seen, action = rl.GaussianPolicy(2, [], 3, init_std=0.5), torch.randn(7, 2), torch.randn(7, 3)
+    output = policy(seen)
+    expected = torch.distributions.MultivariateNormal(output["mean"], 0.25 * torch.eye(3)).log_prob(action)
+    torch.testing.assert_close(policy.log_prob(output, action), expected)

@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import time
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from metalearn import data, fit, inner, models, outer
 from metalearn._described import described
+from metalearn.training._interrupt import Interrupt
 from metalearn.types import Batch, Episode
 from tests.cases import sine_episodes, sine_learner
 
@@ -195,6 +197,36 @@ def test_ctrl_c_ends_with_a_checkpoint(tmp_path):
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert state["iteration"] == len(state["history"]["loss"]) == 8
     assert_identical(run(tmp_path), run(None))
+
+
+def test_a_second_ctrl_c_does_not_wait():
+    def twice():
+        with Interrupt(True) as interrupt:
+            signal.raise_signal(signal.SIGINT)
+            assert interrupt.came
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        twice()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_losses_before_the_checkpoint_are_not_warned_of_again(tmp_path):
+    broken = sine_episodes()
+    broken.query.y[0, 0] = torch.nan
+
+    def train(num_iterations):
+        learner = sine_learner(estimator=outer.SkipDiverged(outer.Unrolled()))
+        optimizer = torch.optim.SGD(learner.parameters(), lr=1e-3)
+        batches = [broken, sine_episodes(), sine_episodes()]
+        return fit(learner, batches, optimizer, num_iterations, checkpoint_dir=tmp_path, progress=False)
+
+    with pytest.warns(RuntimeWarning, match="1 of 1 meta-losses were not finite, the first at iteration 1"):
+        train(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert train(3).loss.isnan().tolist() == [True, False, False]
 
 
 def changed(tmp_path, change):

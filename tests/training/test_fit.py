@@ -83,6 +83,17 @@ def test_schedulers():
     assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-2 / 4)
 
 
+def test_a_plateau_counts_only_replicas_that_have_a_score():
+    replicas = outer.Replicas([sine() for _ in range(2)])
+    optimizer = adam(replicas)
+    schedule = ReduceLROnPlateau(optimizer, patience=0)
+    scores = iter([2.0, math.nan, 1.0, math.nan])
+    options = {"validate": lambda _: next(scores), "validate_every": 1, "progress": False}
+    fit(replicas, TASKS, optimizer, 2, meta_batch_size=2, scheduler=schedule, **options)
+    assert schedule.best == 1.0
+    assert optimizer.param_groups[0]["lr"] == 1e-2
+
+
 def test_keeps_the_best_state():
     learner, seen = sine(), []
     scores = iter([3.0, 1.0, math.nan, 2.0])
