@@ -256,7 +256,7 @@ def _batches(
         batch = take(batch.to(device), slice(0, num_tasks - seen))
         yield batch
         seen += count_tasks(batch)
-        if seen == num_tasks:
+        if seen >= num_tasks:
             return
     fix = f"Write num_tasks={seen}." if seen else "Pass a list: an iterator can be read once."
     raise ValueError(invalid("episodes", f"give {num_tasks} tasks", f"{seen}", fix))

@@ -52,9 +52,10 @@ class Implicit(MetaGradient):
 
     The inner problem is the support loss plus (strength / 2) |params - init|^2, in training, `adapt` and `evaluate`.
     At its solution phi the gradient to `init` is v = (I + H / strength)^-1 dquery/dphi, with H the support loss's
-    Hessian, and that to `shared` is dquery/dshared - (d^2 support / dphi dshared) v / strength. Memory does not grow
-    with the number of steps. What a rule learns has no influence on the solution, so it gets no gradient. The rule must
-    rest where the gradient is zero: weight decay belongs into the support loss, and is refused in the rule.
+    Hessian, and that to `shared` is dquery/dshared - (d^2 support / dphi dshared) v / strength; `system_strength` takes
+    the place of `strength` in both, where given. Memory does not grow with the number of steps. What a rule learns has
+    no influence on the solution, so it gets no gradient. The rule must rest where the gradient is zero: weight decay
+    belongs into the support loss, and is refused in the rule.
 
     Its diagnostics say how far from exact the estimate is: "inner_gradient", the norm of the inner problem's gradient
     at phi relative to that at the start, and "residual", what the solver leaves of dquery/dphi, relative to it. Both
