@@ -5,6 +5,7 @@ Every message reads `{what} must {condition}; got {value}. {fix}`.
 
 import difflib
 import inspect
+import operator
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -27,11 +28,17 @@ def invalid(what: str, condition: str, got: Any, fix: str = "") -> str:
 def check_count(what: str, value: Any, *, minimum: int = 1, fix: str = "") -> None:
     """Raise unless `value` is an int of at least `minimum`."""
     if isinstance(value, bool) or not isinstance(value, int):
-        is_number = hasattr(value, "__index__") and not isinstance(value, bool)  # one of NumPy, say
-        fix = "Convert it: int(...)." if is_number else fix
-        raise TypeError(invalid(what, "be an int", repr(value), fix))
+        raise TypeError(invalid(what, "be an int", repr(value), "Convert it: int(...)." if _is_int(value) else fix))
     if value < minimum:
         raise ValueError(invalid(what, f"be at least {minimum}", value, fix))
+
+
+def _is_int(value: Any) -> bool:
+    """Return whether this stands for an int, as those of NumPy do."""
+    try:
+        return operator.index(value) is not None and not isinstance(value, bool)
+    except TypeError:
+        return False
 
 
 def check_bool(what: str, value: Any, *, fix: str = "") -> None:
@@ -128,7 +135,8 @@ def check_function(what: str, value: Any, condition: str = "be a function", *, f
 def misfit(function: Any, count: int) -> str:
     """Return what is wrong with calling a function with so many arguments; "" if nothing is known to be."""
     try:
-        signature = inspect.signature(function.forward if isinstance(function, torch.nn.Module) else function)
+        called = function.forward if isinstance(function, torch.nn.Module) else function
+        signature = inspect.signature(called, follow_wrapped=False)
     except (TypeError, ValueError):  # built-in functions may have none
         return ""
     try:

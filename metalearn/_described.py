@@ -5,9 +5,17 @@ from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any
 
+import torch.nn as nn
+
 
 def described(value: Any) -> str:
     """Return a text of a value and all in it that is the same in every process: functions by name, not by address."""
+    if isinstance(value, nn.Module):  # whose own text may show what it has learned
+        return str([type(module).__qualname__ for module in value.modules()])
+    if isinstance(value, tuple | list):
+        return f"{type(value).__name__}({', '.join(map(described, value))})"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {described(each)}' for key, each in value.items())}}}"
     if isinstance(value, set | frozenset):
         return f"{{{', '.join(sorted(map(described, value)))}}}"
     if isinstance(value, partial):

@@ -1,5 +1,7 @@
 """What is written to a file replaces it as a whole or not at all."""
 
+import os
+
 import pytest
 
 from metalearn._files import check_writable, whole_file
@@ -20,10 +22,9 @@ def test_an_error_leaves_the_old_file(tmp_path):
     assert (tmp_path / "file.txt").read_bytes() == b"old"
 
 
-def test_two_writers_at_a_time(tmp_path, monkeypatch):
+def test_two_writers_at_a_time(tmp_path):
     with whole_file(tmp_path / "file") as first:
         first.write(b"first")
-        monkeypatch.setattr("os.getpid", lambda: -1)
         with whole_file(tmp_path / "file") as second:
             second.write(b"second")
     assert (tmp_path / "file").read_bytes() == b"first"
@@ -45,3 +46,13 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="folder must be a folder that can be written; got .*file"):
         check_writable("folder", tmp_path / "file")
+
+
+def test_what_killed_writers_leave_is_removed_once_it_is_old(tmp_path):
+    for name in ("file.old.part", "file.new.part", "other.old.part"):
+        (tmp_path / name).write_text("")
+        if "old" in name:
+            os.utime(tmp_path / name, (0, 0))
+    with whole_file(tmp_path / "file") as stream:
+        stream.write(b"all of it")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "file.new.part", "other.old.part"]

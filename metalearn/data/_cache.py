@@ -7,8 +7,6 @@ written under other names and renamed, the second one last, so that whoever is k
 import hashlib
 import json
 import os
-import shutil
-import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,12 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metalearn._checks import invalid
+from metalearn._files import clear_abandoned
 from metalearn.data._decoding import Decoding, decode_classes
 
 CACHE_FOLDER = "metalearn-cache"
 """Sub-folder of a data set's root that holds its caches."""
-ABANDONED = 3600
-"""Seconds after which a cache that nobody writes to any more is taken for that of a killed process."""
 
 
 class Flat(NamedTuple):
@@ -137,7 +134,7 @@ def _write(file: Path, stamp: str, classes: Classes) -> None:
     }
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        _clear_abandoned(file.parent)
+        clear_abandoned(file.parent, "tmp*.part")
         with TemporaryDirectory(dir=file.parent, suffix=".part") as name:
             part = Path(name)
             crc = _write_pixels(part / file.name, classes, _crc32(description))
@@ -147,14 +144,6 @@ def _write(file: Path, stamp: str, classes: Classes) -> None:
     except OSError as error:
         fix = "Make room, or choose another folder."
         raise OSError(invalid(f"cache {file}", "be written", error, fix)) from error
-
-
-def _clear_abandoned(folder: Path) -> None:
-    """Remove what killed processes have left: one that still writes does so at least once an hour."""
-    for part in folder.glob("tmp*.part"):
-        last = max((file.stat().st_mtime for file in (part, *part.glob("*")) if file.exists()), default=time.time())
-        if time.time() - last > ABANDONED:
-            shutil.rmtree(part, ignore_errors=True)
 
 
 def _crc32(description: dict[str, Any]) -> int:

@@ -45,15 +45,17 @@ def check_gradient(
         raise ValueError(invalid("learned parameters", "get a gradient", f"none for {nowhere}", fix))
     reverse = unwrapped(estimator)
     if isinstance(reverse, ReverseMode) and (reverse.order == 1 or reverse.truncate is not None):
-        _check_limited(problem, reverse, meta, key, unused["query"])
+        with random_numbers_kept(key.device):
+            _check_limited(problem, reverse, meta, key, unused["query"])
 
 
 def _check_limited(problem: Problem, estimator: ReverseMode, meta: Meta, key: Tensor, not_in_query: set[str]) -> None:
     """Raise if what is left of the inner loop's derivative does not reach all that is learned."""
     num_constant = estimator.num_constant(problem.num_steps)
-    unreached = _unreached_in_rule(problem, meta, key, num_constant)
+    # What no step depends on gets no gradient from all of them either.
+    unreached = _unreached_in_rule(problem, meta, key, num_constant) - _unreached_in_rule(problem, meta, key, 0)
     if estimator.order == 1 or num_constant == problem.num_steps:
-        unreached |= not_in_query
+        unreached |= not_in_query - {f"model.{name}" for name in problem.constant}
     if unreached:
         fix = f"Use outer.{type(estimator).__name__}(), of order 2 and not truncated."
         got = f"none for {sorted(unreached)}, which act through the rest of the inner loop alone"

@@ -24,9 +24,13 @@ def head(model: nn.Module, method: str) -> list[str]:
     check_parameters(model)
     constant = transforms(model)
     names = {name: aliases for name, aliases in trainable(model).items() if name not in constant}
-    named = [name for name in NAMES if any(alias.startswith(f"{name}.") for each in names.values() for alias in each)]
+    heads = {
+        name: [each[0] for each in names.values() if any(a.startswith(f"{name}.") for a in each)] for name in NAMES
+    }
+    named = list({str(params): name for name, params in reversed(heads.items()) if params}.values())[::-1]
     if len(named) > 1:
-        fix = f"Name what adapts: {method}(..., fast={named[0]!r}), say."
+        last = max(named, key=lambda name: list(names).index(heads[name][-1]))
+        fix = f"Name what adapts: {method}(..., fast={last!r}), say."
         raise ValueError(invalid(f"{method}'s head", "be one module", f"{named} by their names", fix))
     last = next(reversed(names), "")
     found = named[0] if named else last.rpartition(".")[0]

@@ -139,7 +139,7 @@ class MetaLearner(nn.Module):
         self.estimator = estimator
         for name in fixed:
             set_constant(model, name)
-        self._tied = [names[name] for name in self._fast if len(names[name]) > 1]
+        self._tied = [aliases for aliases in names.values() if len(aliases) > 1]
         self.register_load_state_dict_post_hook(_tie_again)  # type: ignore[no-untyped-call]
 
     @property
@@ -162,7 +162,7 @@ class MetaLearner(nn.Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in AS_BUILT and "problem" in self.__dict__ and value is not getattr(self, name):
-            fix = "Build a new learner of the model: outer.MAML(learner.model, ...)."
+            fix = "Build a new learner: outer.MAML(model, ...)."
             raise AttributeError(invalid(f"learner's {name}", "stay what it was built with", "another one", fix))
         if name == "compile":
             fix = "Write learner.set_batching(compile=True)."
@@ -255,8 +255,8 @@ class MetaLearner(nn.Module):
             keys: The tasks' random keys `[num_tasks]`, int64; drawn from PyTorch's generator if not given.
 
         Returns:
-            The gradient and the carry, means over tasks; loss and diagnostics of every task, `[num_tasks]`. The
-            diagnostic "finite" says which tasks' losses and gradients are.
+            The gradient, a mean over tasks, and the carry, one over the tasks that are finite; loss and diagnostics of
+            every task, `[num_tasks]`. The diagnostic "finite" says which tasks' losses and gradients are.
 
         Raises:
             TypeError: If the episodes are of the wrong kind.
@@ -398,6 +398,6 @@ class MetaLearner(nn.Module):
 
 
 def _tie_again(learner: MetaLearner, *_: Any) -> None:
-    """Make one again of fast parameters that are: `load_state_dict(..., assign=True)` loads each name by itself."""
+    """Make one again of tied parameters: `load_state_dict(..., assign=True)` loads each name by itself."""
     for names in learner._tied:
         tie(learner.model, names)

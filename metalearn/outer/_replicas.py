@@ -176,14 +176,11 @@ class Replicas(nn.Module):
         keys = draw_keys(num_tasks, device=self.device) if keys is None else keys
         check_keys(keys, num_tasks)
         dealt = tree_map(lambda leaf: leaf.reshape(len(self), -1, *leaf.shape[1:]), (episodes, keys.to(self.device)))
-        # The first replica checks, as a learner, what costs a pass through the model.
-        self.learner._gate.once(("replicas", kinds(*episodes)), self.learner, lambda: self._probe(episodes, *dealt))
+        # The first replica checks, as a learner, what costs a pass through the model, and the labels of all tasks.
+        once = partial(self.learner._gate.once, learner=self.learner)
+        once(("losses", kinds(*episodes)), check=lambda: self[0].check_episodes(episodes, keys))
+        once("gradient", check=lambda: self[0].check(*take(dealt, 0)))
         return dealt
-
-    def _probe(self, episodes: Episode, dealt: Episode, keys: Tensor) -> None:
-        first = self[0]
-        first.check_episodes(episodes)  # the labels of all replicas' tasks
-        first.check(*take((dealt, keys), 0))
 
     def _losses(self, meta: Meta, episodes: Episode, keys: Tensor) -> Tensor:
         """Return every task's query loss after adaptation, `[R, tasks]`."""

@@ -101,7 +101,7 @@ class Log:
 
 
 def name_of(score: Any) -> str:
-    """Return what a function is named, or an object that is called, with its settings and those of a partial."""
+    """Return what a function is named, or the class of an object, with the settings of a dataclass or a partial."""
     inside = score.func if isinstance(score, partial) else score
     kind = inside if hasattr(inside, "__qualname__") else type(inside)
     return f"{kind.__module__}.{described(score)}"

@@ -90,7 +90,8 @@ class _Drawn:
 
 def _generators(batches: Any) -> list[torch.Generator]:
     """Return the generators that an iterable has of its own, as a `DataLoader` and its samplers may."""
-    owners = batches, getattr(batches, "sampler", None), getattr(batches, "batch_sampler", None)
+    of_batches = getattr(batches, "batch_sampler", None)
+    owners = batches, getattr(batches, "sampler", None), of_batches, getattr(of_batches, "sampler", None)
     owned = [getattr(owner, "generator", None) for owner in owners]
     return list(dict.fromkeys(generator for generator in owned if isinstance(generator, torch.Generator)))
 

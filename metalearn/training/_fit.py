@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from metalearn._checks import check_bool, check_count, check_generator, check_positive, invalid
 from metalearn._tasks import num_tasks
+from metalearn._tree import over_first_axes
 from metalearn.data import TaskDistribution
 from metalearn.evaluation import bare, evaluate, mean_losses
 from metalearn.functional import draw_keys
@@ -190,11 +191,20 @@ def _meta_step(run: Run, learner: Any, episodes: Episode, max_grad_norm: float |
         return total
 
     run.optimizer.step(closure)  # type: ignore[arg-type]
-    if run.processes.count > 1:  # the mean over the tasks of all, which is what one process would carry
-        carry = (inside.learner if isinstance(inside, Replicas) else inside).carry
-        for leaf in carry.buffers():
-            leaf.copy_(run.processes.sum(leaf) / run.processes.count)
+    if run.processes.count > 1:
+        _carry_alike(run)
     return seen[0]
+
+
+def _carry_alike(run: Run) -> None:
+    """Let all processes carry the mean over the tasks of all that have not diverged, as one process would."""
+    inside = run.learner
+    finite = inside.diagnostics["finite"].sum(-1)
+    of_all = run.processes.sum(finite.clone())
+    for leaf in (inside.learner if isinstance(inside, Replicas) else inside).carry.buffers():
+        own, total = over_first_axes(finite, leaf), over_first_axes(of_all, leaf)
+        mean = run.processes.sum(torch.where(own > 0, own * leaf, 0)) / total.clamp(min=1)
+        leaf.copy_(torch.where(total > 0, mean, leaf))
 
 
 def _clip(learner: MetaLearner | Replicas, max_norm: float) -> None:

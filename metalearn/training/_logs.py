@@ -2,7 +2,6 @@
 
 import csv
 import io
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,16 +68,16 @@ class CSVLog:
         check_count("every", every, fix="Write CSVLog(path, every=100), say.")
         check_path("path", path)
         self._path, self._every = Path(path), every
-        self._last = math.inf
+        self._history: History | None = None
 
     def __call__(self, progress: Progress) -> None:
         """Write a row if it is time."""
         row = progress.row(self._every)
         if progress.processes.rank:
             return
-        if progress.iteration <= self._last:  # a first call, or another run
+        if progress.history is not self._history:  # a first call, or another run
             self._start(progress.iteration)
-        self._last = progress.iteration
+            self._history = progress.history
         if row is not None:
             with self._path.open("a", newline="") as stream:
                 csv.DictWriter(stream, self.COLUMNS).writerow({"iteration": progress.iteration, **row})
@@ -87,7 +86,7 @@ class CSVLog:
         """Keep of an older table what was before this iteration."""
         text = self._path.read_text() if self._path.exists() else ""
         old = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))  # without what a killed run has written half
-        if old.fieldnames not in (None, list(self.COLUMNS)):
+        if text and old.fieldnames != list(self.COLUMNS):
             got = f"columns {old.fieldnames} in {self._path}"
             raise ValueError(invalid("CSVLog's file", f"have columns {list(self.COLUMNS)}", got, "Pass another path."))
         kept = [row for row in old if int(row["iteration"]) < iteration]
@@ -117,19 +116,19 @@ class TensorBoardLog:
         check_path("folder", folder)
         self._folder, self._every = folder, every
         self._writer: Any = None
-        self._last = math.inf
+        self._history: History | None = None
 
     def __call__(self, progress: Progress) -> None:
         """Write points if it is time."""
         row = progress.row(self._every)
         if row is None or progress.processes.rank:
             return
-        if progress.iteration <= self._last:  # a first call, or another run
+        if progress.history is not self._history:  # a first call, or another run
             from torch.utils.tensorboard import SummaryWriter
 
             # Points of a run that was killed, from after its last checkpoint, are dropped.
             self._writer = SummaryWriter(str(self._folder), purge_step=progress.iteration)
-        self._last = progress.iteration
+            self._history = progress.history
         for name, value in row.items():
             self._writer.add_scalar(name, value, progress.iteration)
         self._writer.flush()

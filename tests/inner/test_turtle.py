@@ -101,7 +101,7 @@ BAD = [
     (
         lambda: sine_learner(inner.Turtle(hidden=(3,)), estimator=outer.ParameterDifference()),
         ValueError,
-        "Use outer.MAML, or a rule",
+        "Use outer.MAML without estimator=",
     ),
 ]
 

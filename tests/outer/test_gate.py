@@ -724,3 +724,41 @@ class Changed(outer.Unrolled):
 def test_an_estimate_that_does_not_keep_the_protocol(change, error, message):
     with pytest.raises(error, match=message):
         learner(estimator=Changed(change))(sine_episodes())
+
+
+@dataclass(frozen=True)
+class RatesOfSteps(inner.UpdateRule):
+    """A rate for each of five steps, and noise from the global generator."""
+
+    def init_meta(self, params):
+        like = next(iter(params.values()))
+        return {"rates": [like.new_tensor(0.01) for _ in range(5)]}
+
+    def update(self, meta, grads, state, params, loss, step):
+        return {name: -meta["rates"][step] * grad + 0 * torch.randn_like(grad) for name, grad in grads.items()}, state
+
+
+def test_what_no_step_reaches_is_not_held_against_first_order():
+    made = learner(rule=RatesOfSteps(), num_steps=3, estimator=outer.Unrolled(order=1))
+    before = torch.get_rng_state()
+    made.check(sine_episodes(), torch.arange(3))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_constant_starts_need_no_gradient():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.aux = nn.Linear(1, 1).double(), nn.Linear(1, 1).double()
+
+        def forward(self, x):
+            return self.body(x), self.aux(x)
+
+    options = {"learn_init": "body", "estimator": outer.Unrolled(order=1)}
+    made = learner(
+        Two(),
+        lambda outputs, y: F.mse_loss(outputs[0], y),
+        support_criterion=lambda outputs, y: F.mse_loss(outputs[0], y) + F.mse_loss(outputs[1], y),
+        **options,
+    )
+    assert made(sine_episodes()).isfinite()

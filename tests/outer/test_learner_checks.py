@@ -1,7 +1,10 @@
 """What a learner refuses of its arguments: the error's type and a part of its message, the fix included."""
 
+import functools
+
 import numpy as np
 import pytest
+import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
@@ -106,7 +109,7 @@ AT_CONSTRUCTION = {
     "Reptile for a shared body": (
         lambda: learner(fast="2", estimator=outer.ParameterDifference()),
         ValueError,
-        "['model.0.weight', 'model.0.bias'] too; got one that reaches init only. Use outer.MAML, or",
+        "['model.0.weight', 'model.0.bias'] too; got one that reaches init only. Use outer.MAML without",
     ),
     "Reptile for a learned rule": (
         lambda: learner(rule=inner.MetaSGD(0.01), estimator=outer.ParameterDifference()),
@@ -121,7 +124,7 @@ AT_CONSTRUCTION = {
     "an implicit gradient for a learned rule": (
         lambda: learner(rule=inner.MetaSGD(0.01), estimator=outer.Implicit(2.0)),
         ValueError,
-        "Use outer.MAML, or a rule without meta-parameters.",
+        "Use outer.MAML without estimator=, or a rule without meta-parameters.",
     ),
     "clipping what is not learned": (
         lambda: learner(estimator=outer.ClipPerTask(outer.Unrolled(), 1.0, on="rule")),
@@ -174,3 +177,13 @@ def test_compiling_is_asked_for_by_set_batching():
 def test_numbers_of_numpy_are_to_be_converted():
     with pytest.raises(TypeError, match=r"num_steps must be an int; got .*5.*. Convert it: int\(...\)."):
         learner(num_steps=np.int64(5))
+
+
+def test_adapters_are_judged_by_their_own_arguments():
+    @functools.wraps(lambda params, shared, episode: 0)
+    def support_loss(params, shared, episode, step):
+        return sum(param.square().sum() for param in params.values())
+
+    assert learner(support_loss=support_loss)
+    with pytest.raises(TypeError, match=r"num_steps must be an int; got tensor\(2.5000\). Write num_steps=5, say"):
+        learner(num_steps=torch.tensor(2.5))

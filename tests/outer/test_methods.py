@@ -255,3 +255,10 @@ def test_an_untrained_t_net_is_maml():
         torch.manual_seed(0)
         losses.append(build(models.mlp(1, [4], 1))(episodes))
     torch.testing.assert_close(*losses)
+
+
+def test_a_head_of_two_names_is_one():
+    layer = nn.Linear(4, 1)
+    assert fast(Network(body=nn.Linear(1, 4), head=layer, classifier=layer)) == ["head.weight", "head.bias"]
+    with pytest.raises(ValueError, match=r"Name what adapts: ANIL\(..., fast='output'\), say"):
+        fast(Network(body=nn.Linear(1, 4), fc=nn.Linear(4, 4), output=nn.Linear(4, 1)))

@@ -367,3 +367,10 @@ def test_forward_mode_is_refused():
 
     with pytest.raises(RuntimeError, match="no forward-mode derivative"):
         torch.func.jvp(loss, (weights,), (ones,))
+
+
+def test_checks_draw_nothing():
+    replicas, episodes = outer.Replicas([build(seed) for seed in range(R)]), sine_episodes(R * TASKS)
+    before = torch.get_rng_state()
+    replicas(episodes, keys=torch.arange(R * TASKS))
+    assert torch.equal(torch.get_rng_state(), before)

@@ -14,7 +14,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from metalearn import data, fit, inner, models, outer
 from metalearn._described import described
@@ -319,6 +319,7 @@ def test_rules_are_described_the_same_in_every_process():
     assert described(object()) == "<object object>"
     rule = inner.LearnedRate(inner.SGD(0.01))
     assert described(rule) == repr(rule)
+    assert described(({"b", "a"}, [nn.Linear(1, 1)])) == "tuple({'a', 'b'}, list(['Linear']))"
 
 
 def test_a_state_that_cannot_be_read_again_is_found_at_once(tmp_path):
@@ -384,12 +385,16 @@ def test_a_folder_that_cannot_be_written_is_found_before_training(tmp_path):
     assert not seen
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_loader_with_a_generator_of_its_own_goes_on(num_workers, tmp_path):
+@pytest.mark.parametrize("kind", ["generator", "workers", "batch sampler"])
+def test_a_loader_with_a_generator_of_its_own_goes_on(kind, tmp_path):
     def batches():
         generator = torch.Generator().manual_seed(1)
         episodes = list(map(one_episode, range(3)))
-        return DataLoader(episodes, batch_size=None, shuffle=True, generator=generator, num_workers=num_workers)
+        if kind == "batch sampler":
+            order = BatchSampler(RandomSampler(episodes, generator=generator), 1, False)
+            return DataLoader(episodes, batch_sampler=order, collate_fn=lambda batch: batch[0])
+        workers = 2 if kind == "workers" else 0
+        return DataLoader(episodes, batch_size=None, shuffle=True, generator=generator, num_workers=workers)
 
     whole = run(None, batches(), num_iterations=8, validate=None)
     run(tmp_path, batches(), num_iterations=5, validate=None)

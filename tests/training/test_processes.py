@@ -24,6 +24,23 @@ def carrying():
     return sine_learner(inner.Adam(0.01), estimator=outer.ParameterDifference(keep_state=True))
 
 
+def counted(batches):
+    """Train a learner that counts its steps, and return the count."""
+    estimator = outer.SkipDiverged(outer.Unrolled(multi_step=outer.MultiStep(10)))
+    learner = sine_learner(estimator=estimator)
+    wrapped = DistributedDataParallel(learner) if dist.is_initialized() else learner
+    with pytest.warns(RuntimeWarning, match="3 of 3 meta-losses were not finite"):
+        fit(wrapped, batches, torch.optim.SGD(learner.parameters(), lr=1e-3), 3, progress=False)
+    return learner.carry.value.item()
+
+
+def half_broken():
+    """Four tasks, of which the first two diverge."""
+    episodes = sine_episodes(num_tasks=4)
+    episodes.support.y[:2] = torch.nan
+    return episodes
+
+
 def gradients(learner, part):
     learner(task(sine_episodes(num_tasks=4), part), keys=keys(4)[part]).backward()
     return [param.grad.clone() for param in learner.parameters()]
@@ -79,6 +96,7 @@ def one_of_two(rank, folder):
         "stopped": training(DistributedDataParallel(rates()), 4, folder / "run"),
         "resumed": training(DistributedDataParallel(rates()), 6, folder / "run"),
         "carried": training(DistributedDataParallel(carrying()), 4),
+        "counted": counted([task(half_broken(), slice(2 * rank, 2 * rank + 2))]),
         "ended": training(DistributedDataParallel(rates()), 6, callbacks=[at_4] if rank == 1 else []),
         "sharded": sharded(mesh),
         "odd": refusal(meta_batch_size=3),
@@ -130,6 +148,10 @@ def test_what_an_estimator_carries_is_the_mean_over_all_tasks(logs):
     expected = training(carrying(), 4)
     for log in logs:
         assert_close(log["carried"], expected)
+
+
+def test_diverged_tasks_of_one_process_leave_nothing_in_what_all_carry(logs):
+    assert [log["counted"] for log in logs] == [counted([half_broken()])] * 2 == [3.0, 3.0]
 
 
 def test_goes_on_from_a_checkpoint(logs):
