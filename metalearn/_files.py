@@ -45,7 +45,7 @@ def clear_abandoned(folder: Path, pattern: str) -> None:
         except FileNotFoundError:  # somebody has just finished it
             continue
         if time.time() - last > ABANDONED:
-            shutil.rmtree(part) if part.is_dir() else part.unlink()
+            shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
 
 
 def check_writable(what: str, folder: Path) -> None:

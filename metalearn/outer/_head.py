@@ -24,12 +24,14 @@ def head(model: nn.Module, method: str) -> list[str]:
     check_parameters(model)
     constant = transforms(model)
     names = {name: aliases for name, aliases in trainable(model).items() if name not in constant}
-    heads = {
-        name: [each[0] for each in names.values() if any(a.startswith(f"{name}.") for a in each)] for name in NAMES
-    }
-    named = list({str(params): name for name, params in reversed(heads.items()) if params}.values())[::-1]
+    heads: dict[tuple[str, ...], str] = {}  # by their parameters: a module of two names is one
+    for name in NAMES:
+        params = [first for first, aliases in names.items() if any(alias.startswith(f"{name}.") for alias in aliases)]
+        if params:
+            heads.setdefault(tuple(params), name)
+    named = list(heads.values())
     if len(named) > 1:
-        last = max(named, key=lambda name: list(names).index(heads[name][-1]))
+        last = heads[max(heads, key=lambda params: list(names).index(params[-1]))]
         fix = f"Name what adapts: {method}(..., fast={last!r}), say."
         raise ValueError(invalid(f"{method}'s head", "be one module", f"{named} by their names", fix))
     last = next(reversed(names), "")
