@@ -36,9 +36,10 @@ def check_count(what: str, value: Any, *, minimum: int = 1, fix: str = "") -> No
 def _is_int(value: Any) -> bool:
     """Return whether this stands for an int, as those of NumPy do."""
     try:
-        return operator.index(value) is not None and not isinstance(value, bool)
+        operator.index(value)
     except TypeError:
         return False
+    return not isinstance(value, bool)
 
 
 def check_bool(what: str, value: Any, *, fix: str = "") -> None:

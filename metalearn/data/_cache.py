@@ -47,7 +47,10 @@ class Classes(NamedTuple):
 def read_files(
     files: Mapping[str, Sequence[Path]], decoding: Decoding, folder: Path | None, name: str, *, required: bool = False
 ) -> Flat:
-    """Decode the files of each class, or read the cache `name` that was made of them; arguments as in `cached`."""
+    """Decode the files of each class, or read the cache `name` that was made of them.
+
+    Arguments are as in `cached`; without a folder, images are decoded into memory.
+    """
 
     def decoded() -> Classes:
         num_images = {label: len(files[label]) for label in files}
@@ -59,13 +62,11 @@ def read_files(
     return cached(folder, f"{name}-{decoding}", source, decoded, required=required)
 
 
-def cached(
-    folder: Path | None, name: str, source: Any, decode: Callable[[], Classes], *, required: bool = False
-) -> Flat:
+def cached(folder: Path, name: str, source: Any, decode: Callable[[], Classes], *, required: bool = False) -> Flat:
     """Read a cache, after writing it unless it is whole and made of the same source.
 
     Args:
-        folder: Where the cache is; None decodes into memory.
+        folder: Where the cache is.
         name: Name of the cache, which says how images are decoded.
         source: What images are decoded from, as JSON can hold it.
         decode: Starts to decode them.
@@ -74,8 +75,6 @@ def cached(
     Raises:
         OSError: If the cache is required and cannot be written, or the disk is full.
     """
-    if folder is None:
-        return _in_memory(decode())
     file = folder / f"{name}.npy"
     stamp = hashlib.sha256(json.dumps([name, source]).encode()).hexdigest()
     found = _read(file, stamp)

@@ -92,19 +92,24 @@ def losses_own(estimator: MetaGradient, problem: Problem, metas: Meta, episodes:
     return adapted_loss(estimator, _of_all_tasks(problem, True), metas, episodes, keys)
 
 
-def sum_carried(each: Estimate, axis: int = 0) -> tuple[PyTree, Tensor]:
-    """Return the sum of what those tasks leave in the carry that have not diverged, and their number."""
+def sum_carried(each: Estimate, axis: int = 0) -> PyTree:
+    """Return the sum of what those tasks leave in the carry that have not diverged."""
     finite = each.diagnostics["finite"]
-    total = tree_map(lambda new: torch.where(over_first_axes(finite, new), new, 0).sum(axis), each.carry)
-    return total, finite.sum(axis)
+    return tree_map(lambda new: torch.where(over_first_axes(finite, new), new, 0).sum(axis), each.carry)
 
 
-def mean_carried(total: PyTree, count: Tensor, carry: PyTree) -> PyTree:
-    """Return the mean of what `sum_carried` has summed, or what was carried before if all tasks have diverged."""
+def mean_carried(total: PyTree, finite: Tensor, carry: PyTree) -> PyTree:
+    """Return the mean of what `sum_carried` has summed, or what was carried before if all tasks have diverged.
+
+    Args:
+        total: The sum.
+        finite: Which tasks have not, along the last axis.
+        carry: What was carried before.
+    """
 
     def mean(total: Tensor, old: Tensor) -> Tensor:
-        of_all = over_first_axes(count, total)
-        return torch.where(of_all > 0, total / of_all.clamp(min=1), old)
+        count = over_first_axes(finite.sum(-1), total)
+        return torch.where(count > 0, total / count.clamp(min=1), old)
 
     return tree_map(mean, total, carry)
 

@@ -52,8 +52,9 @@ def check_gradient(
 def _check_limited(problem: Problem, estimator: ReverseMode, meta: Meta, key: Tensor, not_in_query: set[str]) -> None:
     """Raise if what is left of the inner loop's derivative does not reach all that is learned."""
     num_constant = estimator.num_constant(problem.num_steps)
-    # What no step depends on gets no gradient from all of them either.
-    unreached = _unreached_in_rule(problem, meta, key, num_constant) - _unreached_in_rule(problem, meta, key, 0)
+    unreached: set[str] = set()
+    if num_constant:  # What no step depends on gets no gradient from all of them either.
+        unreached = _unreached_in_rule(problem, meta, key, num_constant) - _unreached_in_rule(problem, meta, key, 0)
     if estimator.order == 1 or num_constant == problem.num_steps:
         unreached |= not_in_query - {f"model.{name}" for name in problem.constant}
     if unreached:
@@ -107,18 +108,19 @@ def _check_estimate(estimator: MetaGradient, meta: Meta, carry: PyTree, estimate
         fix = "Write Estimate(Meta(init, shared, rule), loss, carry, {})."
         raise TypeError(invalid(f"{estimator}", "return an Estimate of a Meta", type(estimate).__name__, fix))
     for field, gradient, learned in zip(Meta._fields, estimate.gradient, meta, strict=True):
-        wanted, got = (dict(zip(tree_names(t), map(_shape, tree_leaves(t)), strict=True)) for t in (learned, gradient))
-        if wanted != got:
+        if (wanted := _shapes(learned)) != (got := _shapes(gradient)):
             fix = "Return torch.zeros_like of what it does not reach."
             raise ValueError(invalid(f"gradient to {field} of {estimator}", f"be of shapes {wanted}", got, fix))
-
-    wanted, got = (dict(zip(tree_names(t), map(_shape, tree_leaves(t)), strict=True)) for t in (carry, estimate.carry))
-    if wanted != got:
+    if (wanted := _shapes(carry)) != (got := _shapes(estimate.carry)):
         fix = "Define init_carry to return what the first call is given."
         raise ValueError(invalid(f"carry of {estimator}", f"be shaped as its init_carry, {wanted}", got, fix))
     if wrong := {name: leaf for name, leaf in estimate.diagnostics.items() if _shape(leaf) != ()}:
         fix = "Write loss.new_tensor(3.0), say."
         raise TypeError(invalid(f"diagnostics of {estimator}", "be scalar tensors", wrong, fix))
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...] | None]:
+    return dict(zip(tree_names(tree), map(_shape, tree_leaves(tree)), strict=True))
 
 
 def _shape(leaf: Any) -> tuple[int, ...] | None:

@@ -347,8 +347,8 @@ class MetaLearner(nn.Module):
             meta = tree_detach(meta)
             carry = self.carry(self.estimator.init_carry(self.problem, meta, take(episodes, 0)))
             run = partial(self._run.for_shapes_of(episodes), self, len(keys), meta, carry)
-            (gradient, total, count), (loss, diagnostics) = over_chunks(run, (episodes, keys), self.chunk_size)
-            return Estimate(gradient, loss, mean_carried(total, count, carry), diagnostics)
+            (gradient, total), (loss, diagnostics) = over_chunks(run, (episodes, keys), self.chunk_size)
+            return Estimate(gradient, loss, mean_carried(total, diagnostics["finite"], carry), diagnostics)
 
     def _losses(self, episodes: Episode, keys: Tensor | None) -> Tensor:
         """Return every task's query loss after adaptation, without a gradient."""
@@ -370,7 +370,7 @@ class MetaLearner(nn.Module):
         """Return a chunk's part of the mean gradient over all tasks and of the carry, and what is of every task."""
         each = estimate_each(self.estimator, self.problem, meta, episodes, keys, carry, self.batching)
         gradient = tree_map(lambda total: total / num_tasks, each.gradient)
-        return (gradient, *sum_carried(each)), (each.loss, each.diagnostics)
+        return (gradient, sum_carried(each)), (each.loss, each.diagnostics)
 
     def _model_loss(self, name: str, num_batches: int | None = None) -> ModelLoss:
         return ModelLoss(self.model, getattr(self, name), name, num_batches or 1)

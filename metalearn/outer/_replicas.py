@@ -201,11 +201,12 @@ def _estimate_replicas(learner: MetaLearner, meta: Meta, carry: PyTree, episodes
         each = estimate_own(learner.estimator, learner.problem, metas, carries, row, row_keys)
         each = tree_map(lambda leaf: leaf.unflatten(0, keys.shape), each)
         gradient = tree_map(lambda leaf: leaf.mean(1), each.gradient)
-        return each._replace(gradient=gradient, carry=mean_carried(*sum_carried(each, axis=1), carry))
+        kept = mean_carried(sum_carried(each, axis=1), each.diagnostics["finite"], carry)
+        return each._replace(gradient=gradient, carry=kept)
 
     estimate = partial(learner._estimate_chunk, keys.shape[1])
-    (gradient, total, count), (loss, diagnostics) = _vmap(estimate)(meta, carry, episodes, keys)
-    return Estimate(gradient, loss, mean_carried(total, count, carry), diagnostics)
+    (gradient, total), (loss, diagnostics) = _vmap(estimate)(meta, carry, episodes, keys)
+    return Estimate(gradient, loss, mean_carried(total, diagnostics["finite"], carry), diagnostics)
 
 
 def _in_one_row(tree: Any, episodes: Episode, keys: Tensor) -> tuple[Any, Episode, Tensor]:

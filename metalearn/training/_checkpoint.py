@@ -54,6 +54,11 @@ class Run:
     def __post_init__(self) -> None:
         self.kind = self._kind()
 
+    @property
+    def one_learner(self) -> MetaLearner:
+        """The learner, or the one inside of replicas."""
+        return self.learner.learner if isinstance(self.learner, Replicas) else self.learner
+
     def state_dict(self) -> dict[str, Any]:
         """Return all of it as tensors and plain values. Every process calls this, and gets the same."""
         self.history.read(self.processes)
@@ -99,7 +104,7 @@ class Run:
             for name, tensor in self.learner.state_dict().items()
             if "carry." not in name  # which comes into being with the first step
         }
-        learner = self.learner.learner if isinstance(self.learner, Replicas) else self.learner
+        learner = self.one_learner
         losses = learner.criterion, learner.support_criterion, learner.support_loss, learner.query_loss
         return {
             **tensors,

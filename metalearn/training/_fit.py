@@ -198,10 +198,12 @@ def _meta_step(run: Run, learner: Any, episodes: Episode, max_grad_norm: float |
 
 def _carry_alike(run: Run) -> None:
     """Let all processes carry the mean over the tasks of all that have not diverged, as one process would."""
-    inside = run.learner
-    finite = inside.diagnostics["finite"].sum(-1)
+    leaves = list(run.one_learner.carry.buffers())
+    if not leaves:
+        return
+    finite = run.learner.diagnostics["finite"].sum(-1)
     of_all = run.processes.sum(finite.clone())
-    for leaf in (inside.learner if isinstance(inside, Replicas) else inside).carry.buffers():
+    for leaf in leaves:
         own, total = over_first_axes(finite, leaf), over_first_axes(of_all, leaf)
         mean = run.processes.sum(torch.where(own > 0, own * leaf, 0)) / total.clamp(min=1)
         leaf.copy_(torch.where(total > 0, mean, leaf))
