@@ -1,9 +1,12 @@
-"""PyTorch's global random numbers, which all threads share."""
+"""Global random numbers, which all threads share: PyTorch's, NumPy's and Python's."""
 
+import pickle
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import RLock
 
+import numpy as np
 import torch
 
 _TURN = RLock()
@@ -13,4 +16,15 @@ _TURN = RLock()
 def random_numbers_kept(device: torch.device | None = None) -> Iterator[None]:
     """Put the global generators back afterwards; one thread at a time, or one would put back another's draws."""
     with _TURN, torch.random.fork_rng(devices=[device] if device is not None and device.type == "cuda" else []):
-        yield
+        of_python, of_numpy = random.getstate(), np.random.get_state()
+        try:
+            yield
+        finally:
+            random.setstate(of_python)
+            np.random.set_state(of_numpy)
+
+
+def generator_states(device: torch.device) -> bytes:
+    """Return what changes with every number that is drawn from a global generator."""
+    states = [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
+    return pickle.dumps(([state.tolist() for state in states], np.random.get_state(), random.getstate()))

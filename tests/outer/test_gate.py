@@ -1,8 +1,10 @@
 """What a learner refuses of what it is called on: the error's type and a part of its message, the fix included."""
 
+import random
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 import torch.nn as nn
@@ -46,6 +48,17 @@ def classify(label, criterion=F.cross_entropy, weight=()):
     y = torch.full((2, 4), label)
     batch = Batch(torch.rand(2, 4, 3), y, weight)
     return learner(nn.Linear(3, 5), criterion)(Episode(batch, batch))
+
+
+class Drawing(nn.Module):
+    """A model whose output is scaled by a random number of some library."""
+
+    def __init__(self, draw):
+        super().__init__()
+        self.layer, self.draw = nn.Linear(1, 1).double(), draw
+
+    def forward(self, x):
+        return self.layer(x) * self.draw()
 
 
 def dropout(estimator):
@@ -440,6 +453,16 @@ AT_FIRST_CALL = {
         lambda: dropout(outer.Stepwise()),
         ValueError,
         "Use estimator=outer.Unrolled(), or switch dropout off with learner.eval().",
+    ),
+    "Python's random numbers under Stepwise": (
+        lambda: learner(Drawing(random.random), estimator=outer.Stepwise())(sine_episodes()),
+        ValueError,
+        "random draws in its forward pass",
+    ),
+    "NumPy's random numbers under Stepwise": (
+        lambda: learner(Drawing(np.random.random), estimator=outer.Stepwise())(sine_episodes()),
+        ValueError,
+        "random draws in its forward pass",
     ),
     "dropout under clipped Stepwise": (
         lambda: dropout(outer.ClipPerTask(outer.Stepwise(), 1.0)),
