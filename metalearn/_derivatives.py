@@ -37,7 +37,8 @@ def grad_and_value(function: Callable[..., Tensor], argnums: int | tuple[int, ..
         replaced = dict(zip(chosen, inputs, strict=True))
         with torch.enable_grad():
             value = function(*(replaced.get(index, arg) for index, arg in enumerate(args)))
-        grads = _backward(value, inputs, torch.ones_like(value), nested, retain_graph=nested)
+            total = value.sum() if value.dim() else value
+        grads = _backward(total, inputs, None, nested, retain_graph=nested)
         return (grads[0] if isinstance(argnums, int) else grads), (value if nested else value.detach())
 
     return gradient
@@ -66,6 +67,11 @@ def vjp(function: Callable[..., Any], *at: Any) -> tuple[Any, Callable[[Any], An
 def in_transform() -> bool:
     """Return whether this code runs under a transform of `torch.func`, or is being compiled."""
     return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+
+
+def untraced(function: Callable[P, T]) -> Callable[P, T]:
+    """Return a function that an outer `torch.compile` does not trace; without one nothing of it is imported."""
+    return torch.compiler.disable(function) if torch.compiler.is_compiling() else function
 
 
 def outside_inference_mode(function: Callable[P, T]) -> Callable[P, T]:
@@ -104,10 +110,11 @@ def _inputs(at: Any, nested: bool) -> Any:
 
 
 def _backward(outputs: Any, inputs: Any, cotangents: Any, nested: bool, retain_graph: bool) -> Any:
-    """Pull cotangents of the outputs back to the inputs."""
+    """Pull cotangents of the outputs back to the inputs; None for a scalar's derivative."""
     if not nested:  # Autocast would keep a copy of every step's parameters for as long as it lasts.
         torch.clear_autocast_cache()
-    reached = [pair for pair in tree_pairs(outputs, cotangents) if pair[0].requires_grad]
+    pairs = [(outputs, None)] if cotangents is None else tree_pairs(outputs, cotangents)
+    reached = [pair for pair in pairs if pair[0].requires_grad]
     if not reached:
         if torch.is_inference_mode_enabled():
             got, fix = "torch.inference_mode", "Use torch.no_grad()."

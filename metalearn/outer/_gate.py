@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from metalearn._derivatives import untraced
 from metalearn._tasks import take
 from metalearn._tree import tree_detach, tree_leaves
 from metalearn._walk import modules_of
@@ -74,8 +75,7 @@ class Gate:
         learned = tuple(p is not None and p.requires_grad for each in modules for p in each._parameters.values())
         mode = (what, tuple(module.training for module in modules), learned)
         if mode not in self._passed:
-            # Not for an outer torch.compile(learner) to trace. As a decorator it would import dynamo with the package.
-            torch.compiler.disable(check)()
+            untraced(check)()
             self._passed.add(mode)
 
 

@@ -9,7 +9,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from metalearn._checks import check_count, invalid
-from metalearn._derivatives import outside_inference_mode
+from metalearn._derivatives import outside_inference_mode, untraced
 from metalearn._modules import TensorTree, get_tensor, set_constant, tie
 from metalearn._tasks import in_chunks, over_chunks, take
 from metalearn._tree import tree_detach, tree_leaves, tree_map
@@ -243,7 +243,7 @@ class MetaLearner(nn.Module):
         if self.training:
             self.carry.keep(estimate.carry)
             if Norms.of(self.model).by_step:
-                torch.compiler.disable(self._track)(episodes, keys)
+                untraced(self._track)(episodes, keys)
         return attach(estimate.loss.mean(), meta, estimate.gradient)
 
     @outside_inference_mode
