@@ -1,12 +1,16 @@
 """Reading and replacing tensors of modules, and pytrees of tensors that are modules."""
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn as nn
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from metalearn._checks import invalid
+from metalearn._copies import copied
 from metalearn._tree import tree_flatten, tree_leaves, tree_map, tree_names, tree_unflatten
 from metalearn.models._batch_norm import Norms
 
@@ -14,11 +18,8 @@ CONSTANTS = "_constant_starts"
 """Attribute of modules with the names of parameters that a learner has made buffers."""
 
 
-def call_model(model: nn.Module, tensors: dict[str, Tensor], x: Any) -> Any:
-    """Call `model` on the inputs of a `Batch` with some of its parameters replaced, its buffers kept."""
-    if isinstance(x, dict):
-        return functional_call(model, tensors, (), x)
-    return functional_call(model, tensors, (x,))
+Call: TypeAlias = Callable[..., Any]
+"""A way of calling `(module, tensors, args, kwargs)` with other tensors in the place of those of these names."""
 
 
 def functional_call(
@@ -26,7 +27,8 @@ def functional_call(
 ) -> Any:
     """Return what `torch.func.functional_call` does, which leaves replacements in modules that have two names.
 
-    Replaced are tied tensors in all places, and every place once.
+    Replaced are tied tensors in all places, and every place once. They are so while the call lasts: a module that is
+    computed again in the backward pass then sees its own.
     """
     given = {get_tensor(module, name): tensor for name, tensor in tensors.items()}
     places = {
@@ -35,18 +37,64 @@ def functional_call(
         for name, tensor in (*owner._parameters.items(), *owner._buffers.items())
         if tensor is not None and tensor in given
     }
-    return torch.func.functional_call(module, places, args, kwargs, tie_weights=False)
+    with _parametrized_anew():
+        return torch.func.functional_call(module, places, args, kwargs, tie_weights=False)
 
 
-def predict(model: nn.Module, tensors: dict[str, Tensor], norms: Norms, query: Any, support: Any) -> Any:
+def call_copy(
+    module: nn.Module, tensors: dict[str, Tensor], args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
+) -> Any:
+    """Return what a module computes with other tensors, by a copy that holds them for good.
+
+    What `torch.func.functional_call` puts into a module is there while the call lasts. A module that is computed again
+    in the backward pass, as by `torch.utils.checkpoint`, would then see its own parameters; a copy sees the given ones.
+
+    Args:
+        module: The module.
+        tensors: What takes the place of its parameters and buffers of these names; tied ones are replaced together.
+        args: Its arguments.
+        kwargs: Its keyword arguments.
+
+    Raises:
+        ValueError: If it has no parameter or buffer of a name.
+
+    >>> layer = nn.Linear(2, 1)
+    >>> call_copy(layer, {"weight": torch.ones(1, 2), "bias": torch.zeros(1)}, (torch.ones(3, 2),)).flatten().tolist()
+    [2.0, 2.0, 2.0]
+    """
+    given = {get_tensor(module, name): tensor for name, tensor in tensors.items()}
+    with _parametrized_anew():
+        return copied(module, lambda tensor: given.get(tensor, tensor))(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _parametrized_anew() -> Iterator[None]:
+    """Forget what `torch.nn.utils.parametrize.cached` holds of calls with other parameters, before and after."""
+    parametrize._cache.clear()
+    try:
+        yield
+    finally:
+        parametrize._cache.clear()
+
+
+def call_model(model: nn.Module, tensors: dict[str, Tensor], x: Any, call: Call = functional_call) -> Any:
+    """Call `model` on the inputs of a `Batch` with some of its parameters replaced, its buffers kept."""
+    if isinstance(x, dict):
+        return call(model, tensors, (), x)
+    return call(model, tensors, (x,))
+
+
+def predict(
+    model: nn.Module, tensors: dict[str, Tensor], norms: Norms, query: Any, support: Any, call: Call = functional_call
+) -> Any:
     """Return the outputs for a query `Batch`; layers that normalise by the support set see its `Batch` too."""
     if not norms.by_support:
-        return call_model(model, {**tensors, **norms.buffers(model, query.weight)}, query.x)
+        return call_model(model, {**tensors, **norms.buffers(model, query.weight)}, query.x, call)
     first, second = tree_leaves(support.x)[0], tree_leaves(query.x)[0]
     weight = support.weight if isinstance(support.weight, Tensor) else torch.ones(len(first), device=first.device)
     weight = torch.cat([weight, weight.new_zeros(len(second))])
     both = tree_map(lambda *leaves: torch.cat(leaves), support.x, query.x)
-    outputs = call_model(model, {**tensors, **norms.buffers(model, weight)}, both)
+    outputs = call_model(model, {**tensors, **norms.buffers(model, weight)}, both, call)
     return tree_map(lambda leaf: leaf[len(first) :], outputs)
 
 

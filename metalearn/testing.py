@@ -1,7 +1,12 @@
 """Contract suites that any update rule and any estimator can be run through, a user's own included."""
 
 import pickle
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
+from typing import NamedTuple
+
+import torch.nn as nn
+from torch import Tensor
 
 from metalearn import inner, outer
 from metalearn._contract import (
@@ -15,8 +20,39 @@ from metalearn._contract import (
     require,
 )
 from metalearn._memory import peak_live_bytes
+from metalearn._tasks import take
+from metalearn._tree import tree_detach, tree_map
+from metalearn.outer._model_check import needs_copies
+from metalearn.outer._purity import compare, with_copies
+from metalearn.types import Batch, Episode
 
-__all__ = ["check_update_rule", "check_meta_gradient", "finite_difference", "peak_live_bytes"]
+__all__ = [
+    "ModelCheck",
+    "check_meta_gradient",
+    "check_model",
+    "check_update_rule",
+    "finite_difference",
+    "peak_live_bytes",
+]
+
+
+class ModelCheck(NamedTuple):
+    """What `check_model` found of a model that passes.
+
+    Attributes:
+        error: Largest relative distance between a learner's losses and gradients and those of a copy of the model.
+        tolerance: What rounding may make of it, by the dtype that the two were compared in.
+        recomputes: Whether the backward pass computes a part of the model again, as `torch.utils.checkpoint` does; a
+            learner then takes tasks one by one, in a loop, with a copy of the model at every call.
+        seconds: How long the comparison took.
+        peak_bytes: How many bytes of tensors it had alive at its peak, beyond those alive before it.
+    """
+
+    error: float
+    tolerance: float
+    recomputes: bool
+    seconds: float
+    peak_bytes: int
 
 
 def check_update_rule(rule: inner.UpdateRule, *, surrogate: Collection[str] = (), compile: bool = True) -> None:
@@ -80,3 +116,45 @@ def check_meta_gradient(estimator: outer.MetaGradient, *, order: int | None = 2,
     if compile:
         eager = {"estimator": estimator, "num_steps": 2}
         check_close(rule, CASES[0], eager, {**eager, "compile": {"backend": "eager"}})
+
+
+def check_model(model: nn.Module, batch: Batch, criterion: Callable[..., Tensor], *, order: int = 2) -> ModelCheck:
+    """Check that a model is a function of the parameters that it is given, as a learner needs it.
+
+    At parameters other than the model's own, losses before and after one inner step, the gradient and the meta-gradient
+    are compared with those of copies that really hold these parameters, in plain autograd; nothing of the model may
+    have changed afterwards. It finds weights in lists, caches, closures and hooks, state that outlives a call, and
+    writes into parameters and buffers. The two are compared in the parameters' dtype, and in float64 where that tells
+    too little. Learners check their models like this at their first call.
+
+    Args:
+        model: The model, as a learner gets it.
+        batch: One task's examples `[num_examples, ...]`.
+        criterion: `(output, y) -> scalar`.
+        order: 2 compares second derivatives too, 1 the first, 0 losses alone.
+
+    Returns:
+        How close the two are, and what the comparison took.
+
+    Raises:
+        AssertionError: If the model is none that a learner can be built from and called with, or differs from its copy.
+
+    >>> import torch, torch.nn.functional as F
+    >>> found = check_model(nn.Linear(3, 2), Batch(torch.randn(4, 3), torch.randn(4, 2)), F.mse_loss)
+    >>> found.error <= found.tolerance, found.recomputes
+    (True, False)
+    """
+    try:
+        learner = outer.MetaLearner(model, criterion, inner.SGD(lr=0.1), num_steps=1)
+        episodes = tree_map(lambda leaf: leaf[None], Episode(batch, batch))
+        learner.check_episodes(episodes)
+        meta, episode = tree_detach(learner.meta), take(episodes, 0)
+        start = time.perf_counter()
+        recomputes = needs_copies(learner.problem, model, meta, episode, order)
+        seconds = time.perf_counter() - start
+    except (TypeError, ValueError) as error:
+        raise AssertionError(str(error)) from error
+    problem = with_copies(learner.problem) if recomputes else learner.problem
+    found = compare(problem, meta, episode, order)
+    peak = peak_live_bytes(lambda: compare(problem, meta, episode, order), learner.device)
+    return ModelCheck(found.error, found.tolerance, recomputes, seconds, peak)

@@ -11,7 +11,7 @@ from torch import Tensor
 from metalearn._checks import check_count, check_function, check_kind
 from metalearn._derivatives import in_transform
 from metalearn._layers import Inputs, Layers, Memo
-from metalearn._modules import below, call_model, functional_call, predict
+from metalearn._modules import Call, below, call_model, functional_call, predict
 from metalearn._tree import tree_leaves, tree_map
 from metalearn.models._batch_norm import Norms
 from metalearn.types import Batch, Episode, Params
@@ -31,12 +31,14 @@ class ModelLoss:
             where the model's are `model.<parameter>`.
         num_batches: Number of equal parts that the batch is dealt into; step t sees every `num_batches`-th example,
             starting with example `t % num_batches`.
+        call: How model and criterion are called with the parameters.
     """
 
     model: nn.Module
     criterion: Callable[..., Any]
     name: str = "criterion"
     num_batches: int = 1
+    call: Call = field(default=functional_call, repr=False)
     norms: Norms = field(init=False, repr=False)
     layers: Layers | None = field(init=False, repr=False)
     differentiable_around_vmap: bool = field(init=False, repr=False)
@@ -47,7 +49,7 @@ class ModelLoss:
         check_kind("ModelLoss's name", self.name, str, "a string", "'criterion', say")
         check_count("ModelLoss's num_batches", self.num_batches)
         object.__setattr__(self, "norms", Norms.of(self.model))
-        object.__setattr__(self, "layers", Layers.of(self.model))
+        object.__setattr__(self, "layers", Layers.of(self.model) if self.call is functional_call else None)
         object.__setattr__(self, "differentiable_around_vmap", not has_tables_of_one(self.model.modules()))
 
     def __call__(self, params: Params, shared: Params, batch: Batch, step: int = 0) -> Tensor:
@@ -56,7 +58,7 @@ class ModelLoss:
         output = self.by_layers(params, shared, batch)
         if output is None:
             buffers = self.norms.buffers(self.model, batch.weight, step)
-            output = call_model(self.model, {**self.model_tensors(params, shared), **buffers}, batch.x)
+            output = call_model(self.model, {**self.model_tensors(params, shared), **buffers}, batch.x, self.call)
         return self.judge(output, batch, shared)
 
     def on_query(self, params: Params, shared: Params, episode: Episode) -> Tensor:
@@ -64,7 +66,7 @@ class ModelLoss:
         output = self.by_layers(params, shared, episode.query, support=episode.support)
         if output is None:
             tensors = self.model_tensors(params, shared)
-            output = predict(self.model, tensors, self.norms, episode.query, episode.support)
+            output = predict(self.model, tensors, self.norms, episode.query, episode.support, self.call)
         return self.judge(output, episode.query, shared)
 
     def by_layers(
@@ -113,7 +115,7 @@ class ModelLoss:
         # By their leaves, since torch's default collate makes lists of the empty tuples of a `Batch`.
         targets = [target for target in (batch.y, batch.weight) if tree_leaves(target)]
         if isinstance(self.criterion, nn.Module):
-            return functional_call(self.criterion, below(self.name, shared), (output, *targets))
+            return self.call(self.criterion, below(self.name, shared), (output, *targets))
         return self.criterion(output, *targets)
 
     def model_tensors(self, params: Params, shared: Params) -> Params:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from metalearn._derivatives import untraced
-from metalearn._tasks import take
+from metalearn._tasks import num_tasks, take
 from metalearn._tree import tree_detach, tree_leaves
 from metalearn._walk import modules_of
 from metalearn.functional import draw_keys
@@ -21,8 +21,17 @@ from metalearn.outer._episode_checks import (
     warn_of_single_examples,
 )
 from metalearn.outer._gradient_probe import check_gradient
-from metalearn.outer._learner_checks import check_norms, check_precision, check_under_vmap, warn_of_new_statistics
+from metalearn.outer._learner_checks import (
+    check_copied,
+    check_norms,
+    check_precision,
+    check_under_vmap,
+    warn_of_new_statistics,
+)
 from metalearn.outer._loss_probe import check_losses
+from metalearn.outer._model_check import needs_copies
+from metalearn.outer._purity import with_copies
+from metalearn.outer._unwritten import unwritten
 from metalearn.types import Batch, Episode
 
 if TYPE_CHECKING:
@@ -37,22 +46,29 @@ class Gate:
 
     def episodes(self, learner: "MetaLearner", episodes: Episode, keys: Tensor | None) -> Tensor:
         """Raise for what is wrong with the episodes or their losses, and return the keys."""
-        num_tasks = check_episodes(episodes)
+        count = check_episodes(episodes)
         self.data(learner, episodes._asdict())
         self.once(("losses", kinds(*episodes)), learner, lambda: _check_losses(learner, episodes))
-        return self._keys(learner, num_tasks, keys)
+        return self._keys(learner, count, keys)
 
     def support(self, learner: "MetaLearner", support: Batch, keys: Tensor | None) -> Tensor:
         """Raise for what is wrong with the support sets or their loss, and return the keys."""
-        num_tasks = check_task_axis({"support": support})
+        count = check_task_axis({"support": support})
         self.data(learner, {"support": support})
         alone = Episode(support, Batch(()))
         self.once(("support", kinds(support)), learner, lambda: _check_losses(learner, alone))
-        return self._keys(learner, num_tasks, keys)
+        return self._keys(learner, count, keys)
 
     def gradient(self, learner: "MetaLearner", episodes: Episode, keys: Tensor) -> None:
         """Raise for what is wrong with the first task's meta-gradient."""
         self.once("gradient", learner, lambda: _check_gradient(learner, *take((episodes, keys), 0)))
+
+    def model(self, learner: "MetaLearner", episodes: Episode, order: int) -> None:
+        """Raise for a model that is no function of the parameters that it is given; call copies where that mends it."""
+        if learner.check_model:
+            what = ("model", order, kinds(*episodes))
+            self.once(what, learner, lambda: _check_model(learner, take(episodes, 0), order))
+        check_copied(learner, num_tasks(episodes))
 
     def data(self, learner: "MetaLearner", batches: dict[str, Batch]) -> None:
         """Raise unless data and learner agree on device and sets, and the support set on its number of parts."""
@@ -63,17 +79,15 @@ class Gate:
         check_precision(learner.device.type, learner.dtype)
         check_support_batches(batches["support"], learner.support_batches)
 
-    def _keys(self, learner: "MetaLearner", num_tasks: int, keys: Tensor | None) -> Tensor:
+    def _keys(self, learner: "MetaLearner", count: int, keys: Tensor | None) -> Tensor:
         if keys is None:
-            return draw_keys(num_tasks, device=learner.device)
-        check_keys(keys, num_tasks)
+            return draw_keys(count, device=learner.device)
+        check_keys(keys, count)
         return keys.to(learner.device)
 
     def once(self, what: Any, learner: "MetaLearner", check: Callable[[], Any]) -> None:
         """Run a check that costs a pass through the model, once for every mode and choice of what is learned."""
-        modules = list(modules_of(learner))
-        learned = tuple(p is not None and p.requires_grad for each in modules for p in each._parameters.values())
-        mode = (what, tuple(module.training for module in modules), learned)
+        mode = (what, _mode(learner))
         if mode not in self._passed:
             untraced(check)()
             self._passed.add(mode)
@@ -92,10 +106,25 @@ def kinds(*batches: Batch) -> tuple[Any, ...]:
     )
 
 
+def _mode(learner: "MetaLearner") -> tuple[Any, ...]:
+    """Return what requires grad and the flags of all modules, such as `training`."""
+    modules = list(modules_of(learner))
+    learned = tuple(p is not None and p.requires_grad for each in modules for p in each._parameters.values())
+    return learned, tuple(value for each in modules for value in vars(each).values() if type(value) is bool)
+
+
 def _check_losses(learner: "MetaLearner", episodes: Episode) -> None:
     check_losses(learner.problem, learner.meta, episodes, learner)
     warn_of_new_statistics(learner.model)
     warn_of_single_examples(episodes)
+
+
+@torch.no_grad()
+def _check_model(learner: "MetaLearner", episode: Episode, order: int) -> None:
+    meta = tree_detach(learner.meta)
+    with unwritten(learner):
+        if needs_copies(learner.problem, learner.model, meta, episode, order):
+            learner.problem = with_copies(learner.problem)
 
 
 @torch.no_grad()

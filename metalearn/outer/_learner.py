@@ -8,7 +8,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from metalearn._checks import check_count, invalid
+from metalearn._checks import check_bool, check_count, invalid
 from metalearn._derivatives import outside_inference_mode, untraced
 from metalearn._modules import TensorTree, get_tensor, set_constant, tie
 from metalearn._tasks import in_chunks, over_chunks, take
@@ -42,6 +42,7 @@ from metalearn.outer._learner_checks import (
     check_reaches,
     check_statistics,
 )
+from metalearn.outer._model_check import order_of
 from metalearn.outer._select import Selection, select, shown, trainable
 from metalearn.outer._unrolled import Unrolled
 from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Params, Problem, PyTree
@@ -77,6 +78,8 @@ class MetaLearner(nn.Module):
         chunk_size: Number of tasks computed at once; gradients are added up chunk by chunk. None for all.
         compile: Whether `torch.compile` compiles the whole meta-step; a dict is passed on as its options.
         cuda_graph: Whether the meta-step's kernels are recorded at the first call and replayed, on a GPU.
+        check_model: Whether the model is compared, at a new kind of episodes, with a copy that holds the parameters
+            which it is called with: one step on one task, as `testing.check_model` does.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -108,11 +111,14 @@ class MetaLearner(nn.Module):
         chunk_size: int | None = None,
         compile: bool | Mapping[str, Any] = False,
         cuda_graph: bool = False,
+        check_model: bool = True,
     ) -> None:
         super().__init__()
         check_arguments(model=model, rule=rule, num_steps=num_steps, support_batches=support_batches)
         check_criteria(criterion, support_criterion, support_loss, query_loss, support_batches)
         check_estimator(estimator)  # a module would not even reach the setter below
+        check_bool("check_model", check_model)
+        self.check_model = check_model
         self.model, self.criterion, self.support_criterion = model, criterion, support_criterion
         self.set_batching(batching, chunk_size, compile, cuda_graph)
         self.support_batches = support_batches or 1
@@ -281,6 +287,7 @@ class MetaLearner(nn.Module):
         keys = self.check_episodes(episodes, keys)
         check_serial(self.estimator, len(keys))
         self._gate.gradient(self, episodes, keys)
+        self._gate.model(self, episodes, order_of(self.estimator))
         return keys
 
     @outside_inference_mode
@@ -319,6 +326,7 @@ class MetaLearner(nn.Module):
         check_batch("support", support)  # or else adapt(x, y) would hear of its number of steps
         check_count("num_steps", num_steps, minimum=0)
         keys = self._gate.support(self, support, keys)
+        self._check_adapting(support)
         with torch.no_grad():
             meta = tree_map(torch.clone, tree_detach(self.meta))
 
@@ -353,6 +361,7 @@ class MetaLearner(nn.Module):
     def _losses(self, episodes: Episode, keys: Tensor | None) -> Tensor:
         """Return every task's query loss after adaptation, without a gradient."""
         keys = self.check_episodes(episodes, keys)
+        self._check_adapting(episodes.support)
         with torch.no_grad():
             meta = tree_detach(self.meta)
 
@@ -360,6 +369,9 @@ class MetaLearner(nn.Module):
                 return losses_each(self.estimator, self.problem, meta, episodes, keys, self.batching)
 
             return in_chunks(losses, (episodes, keys), self.chunk_size)
+
+    def _check_adapting(self, support: Batch) -> None:
+        self._gate.model(self, Episode(support, Batch(())), min(order_of(self.estimator), 1))
 
     def _track(self, episodes: Episode, keys: Tensor) -> None:
         """Let the running statistics of the inner steps follow the first task."""

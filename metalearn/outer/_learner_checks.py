@@ -18,6 +18,7 @@ from metalearn.inner import UpdateRule
 from metalearn.models import FrozenNorm, running_statistics
 from metalearn.models._batch_norm import Norms
 from metalearn.outer._base import MetaGradient
+from metalearn.outer._purity import are_copied
 from metalearn.types import Problem
 
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
@@ -166,6 +167,19 @@ def check_under_vmap(learner: Any) -> None:
     if of_users and has_tables_of_one(modules):
         what, condition = "embeddings in losses of your own under vmap", "have no padding_idx and no scale_grad_by_freq"
         raise ValueError(invalid(what, condition, "one that has", "Choose batching='loop'."))
+
+
+def check_copied(learner: Any, num_tasks: int) -> None:
+    """Raise if a model that the backward pass computes again, which is called by copies, would be traced."""
+    if not are_copied(learner.problem):
+        return
+    what = "model that computes a part again in the backward pass, as torch.utils.checkpoint does,"
+    if learner.batching == "vmap" and learner.chunk_size != 1 and num_tasks > 1:
+        fix = "Choose batching='loop', or outer.Stepwise() without checkpoints, which spares the same memory."
+        raise ValueError(invalid(what, "be called task by task", "vmap", fix))
+    if learner.compile_options is not False:
+        fix = "Call learner.set_batching('loop')."
+        raise ValueError(invalid(what, "not be compiled", f"compile={learner.compile_options}", fix))
 
 
 def check_norms(model: nn.Module, problem: Problem) -> None:

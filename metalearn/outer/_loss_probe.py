@@ -18,6 +18,7 @@ from metalearn._tree import tree_detach, tree_leaves, tree_map
 from metalearn.functional import OnQuery, OnSupport
 from metalearn.outer._captured import captured
 from metalearn.outer._criterion_checks import check_label_axes, check_targets, check_weights, judges_targets
+from metalearn.outer._unwritten import unwritten
 from metalearn.types import Batch, Episode, Meta, Problem
 
 
@@ -28,12 +29,12 @@ def check_losses(problem: Problem, meta: Meta, episodes: Episode, learner: nn.Mo
         TypeError: If a loss is no tensor, or does not take the weights or the labels that are given.
         ValueError: If a loss cannot be computed, is no scalar or depends on a parameter that it is not given, labels
             have no axis of examples or one of any task is out of range, outputs and targets differ in shape, or the
-            model writes into a buffer, its inputs or targets.
+            model writes into a parameter, a buffer, its inputs or targets.
     """
     learned = {id(leaf) for leaf in tree_leaves(meta)}
     constants = {id(tensor) for tensor in (*learner.parameters(), *learner.buffers())} - learned
     names = {id(param): name for name, param in learner.named_parameters()}
-    with torch.no_grad(), random_numbers_kept(tree_leaves(meta)[0].device), _buffers_unwritten(learner):
+    with torch.no_grad(), random_numbers_kept(tree_leaves(meta)[0].device), unwritten(learner):
         first = tree_map(Tensor.clone, take(episodes, 0))
         for name, batch in zip(Episode._fields, episodes, strict=True):
             if name == "support" or tree_leaves(batch):
@@ -94,28 +95,6 @@ def _explained(name: str, meta: Meta, batch: Batch) -> Iterator[None]:
             raise
         fix = "Use functional.cross_entropy, or a criterion (output, target, weight) -> scalar."
         raise TypeError(invalid(f"{name} loss", "take the weights of the examples", error, fix)) from error
-
-
-@contextmanager
-def _buffers_unwritten(learner: nn.Module) -> Iterator[None]:
-    """Raise if a buffer is written to or replaced, after all are put back."""
-    places = {
-        f"{path}.{name}".lstrip("."): (module, name, buffer, buffer._version, buffer.clone())
-        for path, module in learner.named_modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    }
-    written = []
-    try:
-        yield
-    finally:
-        for path, (module, name, buffer, version, value) in places.items():
-            if module._buffers[name] is not buffer or buffer._version != version:
-                written.append(path)
-                module._buffers[name] = buffer.copy_(value)
-    if written:
-        fix = "Write models.use_batch_statistics(model, 'support'), or keep what it writes in an estimator's carry."
-        raise ValueError(invalid("model", "leave its buffers as they are", f"writes into {written}", fix))
 
 
 def _check_scalar(name: str, loss: Any) -> None:

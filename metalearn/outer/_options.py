@@ -38,6 +38,7 @@ class Options(TypedDict, total=False):
     chunk_size: int | None
     compile: bool | Mapping[str, Any]
     cuda_graph: bool
+    check_model: bool
 
 
 def method(build: Callable[P, T]) -> Callable[P, T]:

@@ -1,0 +1,109 @@
+"""Copies of modules that hold other tensors, wherever they refer to them: what no replacement in place can miss."""
+
+import contextlib
+import copy
+import functools
+from collections.abc import Callable
+from types import CellType, FunctionType, MethodType
+from typing import Any, TypeVar
+
+import torch.nn as nn
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+def copied(root: T, tensor: Callable[[Tensor], Tensor]) -> T:
+    """Copy a module with all that it refers to, its tensors aside.
+
+    Followed are submodules, attributes, containers, bound methods, partials, and the variables and default values of
+    functions; what has no attributes, and whatever cannot be copied, is shared with the original, as tensors are.
+
+    Args:
+        root: The module.
+        tensor: From a tensor to what takes its place, mostly itself.
+    """
+    return _Copier(tensor).of(root)
+
+
+class _Copier:
+    """Makes one copy of each object, so that what was one object is one in the copy."""
+
+    def __init__(self, tensor: Callable[[Tensor], Tensor]) -> None:
+        self._tensor = tensor
+        self._made: dict[int, Any] = {}
+        self._alive: list[Any] = []  # or another object could get the number of one that is gone
+
+    def of(self, value: Any) -> Any:
+        """Return the copy of a value, made once."""
+        if isinstance(value, str | int | float | type | None):
+            return value
+        if id(value) not in self._made:
+            self._alive.append(value)
+            self._made[id(value)] = self._copy(value)
+        return self._made[id(value)]
+
+    def _copy(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return self._tensor(value)
+        if isinstance(value, tuple):
+            parts = [self.of(part) for part in value]
+            if all(new is old for new, old in zip(parts, value, strict=True)):
+                return value
+            return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+        if isinstance(value, MethodType):
+            return MethodType(value.__func__, self.of(value.__self__))
+        if isinstance(value, functools.partial):
+            keywords = {name: self.of(part) for name, part in value.keywords.items()}
+            return functools.partial(self.of(value.func), *map(self.of, value.args), **keywords)
+        if isinstance(value, FunctionType):
+            return self._function(value)
+        if isinstance(value, list | dict | set):
+            return self._container(value)
+        return self._object(value)
+
+    def _function(self, function: FunctionType) -> FunctionType:
+        """Return a function with variables and default values of its own, if it has any."""
+        closure, defaults = function.__closure__ or (), self.of(function.__defaults__)
+        if not closure and defaults is function.__defaults__:
+            return function
+        cells = tuple(CellType() for _ in closure)
+        new = FunctionType(function.__code__, function.__globals__, function.__name__, defaults, cells)
+        self._made[id(function)] = new
+        new.__kwdefaults__ = self.of(function.__kwdefaults__)
+        vars(new).update(vars(function))
+        for cell, old in zip(cells, closure, strict=True):
+            with contextlib.suppress(ValueError):  # of a variable that is not assigned yet
+                cell.cell_contents = self.of(old.cell_contents)
+        return new
+
+    def _container(self, container: Any) -> Any:
+        new = self._made[id(container)] = copy.copy(container)
+        if isinstance(container, dict):
+            new.clear()
+            new.update((self.of(key), self.of(value)) for key, value in container.items())
+        elif isinstance(container, list):
+            new[:] = map(self.of, container)
+        return new
+
+    def _object(self, value: Any) -> Any:
+        attributes = getattr(value, "__dict__", None)
+        if not isinstance(attributes, dict):
+            return value
+        new = _shallow(value)
+        if new is not value:
+            self._made[id(value)] = new
+            vars(new).update({name: self.of(part) for name, part in attributes.items()})
+        return new
+
+
+def _shallow(value: Any) -> Any:
+    """Return a new object with the attributes of another, or this itself if there can be no other."""
+    try:
+        if isinstance(value, nn.Module):  # whose own protocols refuse or miss some of them
+            new = value.__new__(type(value))
+            vars(new).update(vars(value))
+            return new
+        return copy.copy(value)
+    except Exception:  # of the value's class, which can raise anything
+        return value

@@ -1,0 +1,98 @@
+"""What becomes of a model that is no function of the parameters that it is given: called by copies, or refused."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch.nn as nn
+from torch import Tensor
+
+from metalearn._checks import invalid
+from metalearn._random import random_numbers_kept
+from metalearn._tree import tree_leaves
+from metalearn.functional import OnQuery
+from metalearn.functional._losses import is_of_model
+from metalearn.outer._base import MetaGradient
+from metalearn.outer._per_task import unwrapped
+from metalearn.outer._purity import compare, sees_own, with_copies
+from metalearn.types import Episode, Meta, Problem
+
+SKIP = "check_model=False trusts the model as it is."
+OWN = "Read them as their module's own at every call, not from a list, a cache, a closure or another module."
+GIVEN = (
+    "Take them from params and shared; a model that the backward pass computes again is called by"
+    " functional.call_copy(model, params, (x,))."
+)
+
+
+def order_of(estimator: MetaGradient) -> int:
+    """Return how many times an estimator differentiates a model's loss."""
+    estimator = unwrapped(estimator)
+    if "query" not in estimator.differentiates:
+        return len(estimator.differentiates)
+    return getattr(estimator, "order", 2)
+
+
+def needs_copies(problem: Problem, model: nn.Module, meta: Meta, episode: Episode, order: int) -> bool:
+    """Return whether the losses are exact only with a copy of the model at every call.
+
+    Args:
+        problem: The problem.
+        model: The model.
+        meta: What is learned: the model's own parameters.
+        episode: One task; without a query set the support loss stands in for the query loss.
+        order: How many times the losses are differentiated.
+
+    Raises:
+        ValueError: If a loss depends on the model's own parameters in place of those that it is given, or differs from
+            that of a copy of the model that holds them, or derivatives do and no way of calling the model mends it.
+    """
+    if not tree_leaves(episode.query):
+        episode = Episode(episode.support, episode.support)
+        problem = problem._replace(query_loss=_as_query_loss(problem.support_loss))
+    of_model = [is_of_model(loss) for loss in (problem.support_loss, problem.query_loss)]
+    if names := sees_own(problem, model, meta, episode, 0 if all(of_model) else order):
+        _refuse(names, OWN if all(of_model) else GIVEN)
+    if not any(of_model) or compare(problem, meta, episode, order).equal:
+        return False
+    if not compare(problem, meta, episode, 0).equal:
+        if not compare(problem, meta, episode, 0, frozenset()).equal:
+            got = f"outputs that change from call to call, as {_changed_by_a_call(problem, meta, episode)} do"
+            fix = "Compute outputs from inputs and parameters alone, and leave nothing behind for the next call."
+            raise ValueError(invalid("model", "be a function of inputs and parameters", got, f"{fix} {SKIP}"))
+        _refuse([name for name in meta.init if not compare(problem, meta, episode, 0, frozenset([name])).equal], OWN)
+    # Losses are right and derivatives are not: the backward pass looks at the model again.
+    if not (found := compare(with_copies(problem), meta, episode, order)).equal:
+        fix = f"Compute in the model's forward pass alone, in PyTorch's own functions. {SKIP}"
+        got = f"derivatives that are off by {found.error:.1g}"
+        raise ValueError(invalid("model", "have the derivatives of its outputs", got, fix))
+    return True
+
+
+def _as_query_loss(support_loss: Any) -> Callable[..., Tensor]:
+    if is_of_model(support_loss):
+        return OnQuery(support_loss.loss)
+    return lambda params, shared, episode: support_loss(params, shared, episode, 0)
+
+
+def _refuse(names: list[str], fix: str) -> None:
+    got = f"others in the place of {[f'model.{name}' for name in names]}"
+    raise ValueError(invalid("model", "compute with the parameters that it is given", got, f"{fix} {SKIP}"))
+
+
+def _changed_by_a_call(problem: Problem, meta: Meta, episode: Episode) -> list[str]:
+    """Return the names of the plain attributes of modules that a loss writes."""
+    losses: list[Any] = [problem.support_loss, problem.query_loss]
+    model = next(on.loss.model for on in losses if is_of_model(on))
+    before = _attributes(model)
+    with random_numbers_kept(tree_leaves(meta)[0].device):
+        problem.support_loss(meta.init, meta.shared, episode, 0)
+    return [name for name, value in _attributes(model).items() if before.get(name) != value]
+
+
+def _attributes(model: nn.Module) -> dict[str, Any]:
+    """Return what tells whether an attribute is as it was: which object it is, and how much is in it."""
+    return {
+        f"{path}.{name}": (id(value), len(value) if isinstance(value, list | dict | set) else 0)
+        for path, module in model.named_modules(prefix="model")
+        for name, value in vars(module).items()
+    }

@@ -1,0 +1,86 @@
+"""One inner step on one task, as learners compute it and by hand in plain autograd: losses and their derivatives."""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from metalearn import inner
+from metalearn._derivatives import grad_and_value
+from metalearn._random import random_numbers_kept
+from metalearn._tree import tree_leaves, tree_map
+from metalearn.outer._unrolled import Unrolled
+from metalearn.types import Episode, Meta, Params, Problem
+
+Results: TypeAlias = dict[str, Params]
+"""Losses, and gradients by the names of their parameters."""
+
+
+class Probe(NamedTuple):
+    """Where results are computed.
+
+    Attributes:
+        meta: What the support loss sees, and the query loss one step later.
+        moved_on: What the query loss sees in place of the step where no gradient is wanted.
+        episode: One task.
+        order: As for `compare`.
+        rate: That of the step.
+    """
+
+    meta: Meta
+    moved_on: Params
+    episode: Episode
+    order: int
+    rate: float = 0.0
+
+
+def kept(results: Callable[[Problem, Probe], Results], problem: Problem, probe: Probe) -> Results:
+    """Return results without a trace in the global generators, so that both ways draw the same numbers."""
+    with random_numbers_kept(tree_leaves(probe.meta)[0].device):
+        return tree_map(Tensor.detach, results(problem, probe))
+
+
+def by_hand(problem: Problem, probe: Probe) -> Results:
+    """Return losses and gradients before and after one step of gradient descent, in plain autograd."""
+    meta = tree_map(lambda leaf: leaf.detach().requires_grad_(probe.order > 0), probe.meta)
+    with torch.enable_grad():
+        loss = problem.support_loss(meta.init, meta.shared, probe.episode, 0)
+        results: Results = {"support loss": {"": loss}}
+        params = probe.moved_on
+        if probe.order:
+            results["support gradient"] = grads = _gradient(loss, meta.init, create_graph=probe.order == 2)
+            params = {name: param - probe.rate * grads[name] for name, param in meta.init.items()}
+        if not tree_leaves(probe.episode.query):
+            return results
+        loss = problem.query_loss(params, meta.shared, probe.episode)
+        results["query loss"] = {"": loss}
+        if probe.order:
+            results["meta-gradient"] = _gradient(loss, _named(meta), create_graph=False)
+    return results
+
+
+def by_library(problem: Problem, probe: Probe) -> Results:
+    """Return the same as learners compute it."""
+    (init, shared, _), episode = probe.meta, probe.episode
+    if not probe.order:
+        loss = problem.support_loss(init, shared, episode, 0)
+        return {"support loss": {"": loss}, "query loss": {"": problem.query_loss(probe.moved_on, shared, episode)}}
+    with random_numbers_kept(tree_leaves(init)[0].device):
+        grads, loss = grad_and_value(problem.support_loss)(init, shared, episode, 0)
+    problem = problem._replace(rule=inner.SGD(probe.rate), num_steps=1)
+    estimate = Unrolled(probe.order)(problem, Meta(init, shared, {}), episode, torch.tensor(0), ())
+    losses: Results = {"support loss": {"": loss}, "query loss": {"": estimate.loss}}
+    return losses | {"support gradient": grads, "meta-gradient": _named(estimate.gradient)}
+
+
+def _gradient(loss: Tensor, inputs: Params, create_graph: bool) -> Params:
+    if not loss.requires_grad:
+        return tree_map(torch.zeros_like, inputs)
+    of = list(inputs.values())
+    grads = torch.autograd.grad(loss, of, retain_graph=True, create_graph=create_graph, materialize_grads=True)
+    return dict(zip(inputs, grads, strict=True))
+
+
+def _named(meta: Meta) -> Params:
+    return {**{f"model.{name}": leaf for name, leaf in meta.init.items()}, **meta.shared}

@@ -1,0 +1,192 @@
+"""Whether a model is a function of the parameters that it is given: its losses beside those of copies that hold them.
+
+A meta-learner calls a model with other parameters than its own. A model that keeps a weight in a list, a cache or a
+closure would see its own ones, and so would one that computes a part again in the backward pass.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from metalearn._copies import copied
+from metalearn._modules import call_copy, get_tensor
+from metalearn._tree import tree_leaves, tree_map
+from metalearn.functional import normal
+from metalearn.functional._losses import is_of_model
+from metalearn.outer._one_step import Probe, Results, by_hand, by_library, kept
+from metalearn.types import Batch, Episode, Meta, Params, Problem
+
+NOISE = 0.05
+"""How far parameters are moved from the model's own, relative to each tensor's root mean square."""
+SEEN = 100
+"""How many times the tolerance the results must have moved with the parameters, or else float64 decides."""
+SMALL = 0.01
+"""What a loss, and the share of a whole gradient's norm that one tensor's part of it, is compared with at least."""
+
+Fast: TypeAlias = frozenset[str] | None
+
+
+class Comparison(NamedTuple):
+    """How far the results of the library's way are from those of copies.
+
+    Attributes:
+        error: Largest relative distance of a loss or of a parameter's gradient; infinite where only ours is not finite.
+        moved: That between results at the model's own parameters and at those where the two ways are compared.
+        tolerance: What rounding may make of `error`, by the dtype.
+    """
+
+    error: float
+    moved: float
+    tolerance: float
+
+    @property
+    def equal(self) -> bool:
+        """Whether nothing differs by more than rounding."""
+        return self.error <= self.tolerance
+
+    @property
+    def clear(self) -> bool:
+        """Whether a parameter that is not seen would have made a difference."""
+        return self.moved > SEEN * self.tolerance
+
+
+def compare(problem: Problem, meta: Meta, episode: Episode, order: int, fast: Fast = None) -> Comparison:
+    """Compare a model's losses and their derivatives, one inner step apart, with those of copies in plain autograd.
+
+    In the parameters' dtype; in float64, if there is a difference or there could have been none, and the model takes
+    it.
+
+    Args:
+        problem: Whose losses are compared, those of a model.
+        meta: What is learned; the model's own parameters.
+        episode: One task.
+        order: 2 compares a meta-gradient, 1 first derivatives, 0 losses alone.
+        fast: Names of the fast parameters that are moved; None for all.
+    """
+    found = _compare(problem, meta, episode, order, fast)
+    if (found.equal and found.clear) or tree_leaves(meta.init)[0].dtype == torch.float64:
+        return found
+    kind = tree_leaves(meta)[0].device.type
+    try:
+        with torch.autocast(kind, enabled=False):
+            support_loss, query_loss = copied((problem.support_loss, problem.query_loss), _double)
+            precise = problem._replace(support_loss=support_loss, query_loss=query_loss)
+            return _compare(precise, _double(meta), _double(episode), order, fast)
+    except (RuntimeError, TypeError, ValueError):  # of a model, or a device, that knows float32 alone
+        return found
+
+
+def sees_own(problem: Problem, model: nn.Module, meta: Meta, episode: Episode, order: int) -> list[str]:
+    """Return the names of fast parameters whose values in the model a loss depends on, though it is given others."""
+    moved, moved_on = (_moved(meta.init, None, key) for key in (0, 1))
+    probe = Probe(meta._replace(init=moved), moved_on, episode, order, NOISE)
+    expected = kept(by_library, problem, probe)
+
+    def depends(names: Iterable[str]) -> bool:
+        with _values(model, {name: moved[name] for name in names}):
+            # Rounding is the same, but for kernels of a GPU that add up in any order.
+            return _distance(kept(by_library, problem, probe), expected) > _tolerance(meta) / SEEN
+
+    if not depends(meta.init) or depends([]):  # what changes from call to call shows nothing
+        return []
+    return [name for name in meta.init if depends([name])]
+
+
+@contextmanager
+def _values(module: nn.Module, values: Params) -> Iterator[None]:
+    """Let parameters have other values, which autograd does not notice, and put back the old ones."""
+    own = {name: get_tensor(module, name).data for name in values}
+    old = tree_map(torch.clone, own)
+    try:
+        tree_map(Tensor.copy_, own, values)
+        yield
+    finally:
+        tree_map(Tensor.copy_, own, old)
+
+
+def are_copied(problem: Problem) -> bool:
+    """Return whether a model is copied at every call."""
+    losses: tuple[Any, ...] = problem.support_loss, problem.query_loss
+    return any(is_of_model(on) and on.loss.call is call_copy for on in losses)
+
+
+def with_copies(problem: Problem) -> Problem:
+    """Return the problem with losses of a model that is copied at every call."""
+
+    def held(on: Any) -> Any:
+        return type(on)(replace(on.loss, call=call_copy)) if is_of_model(on) else on
+
+    return problem._replace(support_loss=held(problem.support_loss), query_loss=held(problem.query_loss))
+
+
+def _compare(problem: Problem, meta: Meta, episode: Episode, order: int, fast: Fast) -> Comparison:
+    copies = with_copies(problem)
+    own = kept(by_hand, copies, Probe(meta, meta.init, episode._replace(query=Batch(())), min(order, 1)))
+    moved, moved_on = (_moved(meta.init, fast, key) for key in (0, 1))
+    probe = Probe(meta._replace(init=moved), moved_on, episode, order, _rate(own, meta.init))
+    expected, ours = kept(by_hand, copies, probe), kept(by_library, problem, probe)
+    return Comparison(_distance(ours, expected), _distance(own, expected), _tolerance(meta))
+
+
+def _tolerance(meta: Meta) -> float:
+    """Return the relative distance that rounding may make, by the dtype that is computed in."""
+    leaf = tree_leaves(meta.init)[0]
+    autocast = torch.is_autocast_enabled(leaf.device.type)
+    dtype = torch.get_autocast_dtype(leaf.device.type) if autocast else leaf.dtype
+    return torch.finfo(dtype).eps ** 0.5 / 10
+
+
+def _distance(left: Results, right: Results) -> float:
+    """Return the largest relative distance of what both have, where the right one is finite."""
+    distances = [0.0]
+    for what in left.keys() & right.keys():
+        whole = _length(right[what])
+        least = SMALL * (1.0 if what.endswith("loss") else whole)
+        for name, part in right[what].items():
+            scale = max(part.norm().item(), least) or 1.0
+            distance = (left[what][name] - part).norm().item() / scale
+            distances.append(0.0 if not math.isfinite(whole) else distance if math.isfinite(distance) else math.inf)
+    return max(distances)
+
+
+def _moved(init: Params, fast: Fast, key: int) -> Params:
+    """Return parameters with noise added, the same for the same key."""
+    whole = _size(torch.cat([leaf.detach().reshape(-1) for leaf in init.values()])) or 1.0
+    seed = torch.tensor(key, device=tree_leaves(init)[0].device)
+    moved = {}
+    for stream, (name, leaf) in enumerate(init.items()):
+        noise = NOISE * (_size(leaf) or whole) * normal(seed, tuple(leaf.shape), stream, dtype=torch.float32)
+        moved[name] = leaf.detach() + noise.to(leaf.dtype) if fast is None or name in fast else leaf.detach()
+    return moved
+
+
+def _size(tensor: Tensor) -> float:
+    """Return the root mean square of a tensor's elements."""
+    return (tensor.detach().abs().square().mean().sqrt() if tensor.numel() else tensor.new_zeros(())).item()
+
+
+def _rate(own: Results, init: Params) -> float:
+    """Return a rate at which one step moves the parameters as far as the noise does."""
+    lengths = [_length(tree) for tree in (init, own.get("support gradient", {}))]
+    return NOISE * lengths[0] / lengths[1] if all(0 < length < math.inf for length in lengths) else NOISE
+
+
+def _length(params: Params) -> float:
+    """Return the norm of all tensors' elements."""
+    return math.hypot(*(param.detach().norm().item() for param in params.values()))
+
+
+def _double(tree: Any) -> Any:
+    """Return a pytree whose floating tensors are of float64, and complex ones of complex128."""
+
+    def double(leaf: Any) -> Any:
+        is_floating = isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())
+        return leaf.to(torch.promote_types(leaf.dtype, torch.float64)) if is_floating else leaf
+
+    return tree_map(double, tree)
