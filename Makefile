@@ -3,20 +3,23 @@ OLDEST ?= .venv-oldest
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-inductor test-nightly test-oldest lint docs clean
+.PHONY: demo test test-inductor test-nightly test-slow test-oldest lint docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m metalearn demo
 
 test: $(VENV)/installed
-	$(BIN)/pytest -n 2 -m "not inductor"
+	$(BIN)/pytest -n 2 -m "not inductor and not slow"
 
 test-inductor: $(VENV)/installed
 	$(BIN)/pytest -n 2 -m inductor
 
+test-slow: $(VENV)/installed
+	$(BIN)/pytest -n 2 -m slow
+
 # The lowest versions that pyproject.toml admits, which what they need deprecates; `make test` takes the newest.
 test-oldest: $(OLDEST)/installed
-	$(OLDEST)/bin/pytest -n 2 -m "not inductor" -W ignore::DeprecationWarning
+	$(OLDEST)/bin/pytest -n 2 -m "not inductor and not slow" -W ignore::DeprecationWarning
 
 test-nightly: $(VENV)/installed
 	$(BIN)/pytest -n 2 tests/properties --hypothesis-profile=nightly

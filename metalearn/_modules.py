@@ -9,7 +9,7 @@ import torch.nn as nn
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from metalearn._checks import invalid
+from metalearn._checks import check_kind, invalid
 from metalearn._copies import copied
 from metalearn._tree import tree_flatten, tree_leaves, tree_map, tree_names, tree_unflatten
 from metalearn.models._batch_norm import Norms
@@ -41,9 +41,7 @@ def functional_call(
         return torch.func.functional_call(module, places, args, kwargs, tie_weights=False)
 
 
-def call_copy(
-    module: nn.Module, tensors: dict[str, Tensor], args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
-) -> Any:
+def call_copy(module: nn.Module, tensors: dict[str, Tensor], args: Any, kwargs: dict[str, Any] | None = None) -> Any:
     """Return what a module computes with other tensors, by a copy that holds them for good.
 
     What `torch.func.functional_call` puts into a module is there while the call lasts. A module that is computed again
@@ -52,17 +50,22 @@ def call_copy(
     Args:
         module: The module.
         tensors: What takes the place of its parameters and buffers of these names; tied ones are replaced together.
-        args: Its arguments.
+        args: Its arguments, a tuple, or the only one.
         kwargs: Its keyword arguments.
 
     Raises:
-        ValueError: If it has no parameter or buffer of a name.
+        TypeError: If `module` is no module, or `tensors` no dict of tensors.
+        ValueError: If the module has no parameter or buffer of a name.
 
     >>> layer = nn.Linear(2, 1)
-    >>> call_copy(layer, {"weight": torch.ones(1, 2), "bias": torch.zeros(1)}, (torch.ones(3, 2),)).flatten().tolist()
+    >>> call_copy(layer, {"weight": torch.ones(1, 2), "bias": torch.zeros(1)}, torch.ones(3, 2)).flatten().tolist()
     [2.0, 2.0, 2.0]
     """
+    check_kind("module", module, nn.Module, "an nn.Module", "the module itself")
+    if not (isinstance(tensors, dict) and all(isinstance(tensor, Tensor) for tensor in tensors.values())):
+        raise TypeError(invalid("tensors", "be a dict of tensors by name", repr(tensors), "Pass params."))
     given = {get_tensor(module, name): tensor for name, tensor in tensors.items()}
+    args = args if isinstance(args, tuple) else (args,)
     with _parametrized_anew():
         return copied(module, lambda tensor: given.get(tensor, tensor))(*args, **(kwargs or {}))
 
@@ -115,7 +118,7 @@ def get_tensor(module: nn.Module, name: str) -> Tensor:
             module = module._modules[part]  # type: ignore[assignment]
         return (module._parameters if last in module._parameters else module._buffers)[last]  # type: ignore[return-value]
     except (KeyError, AttributeError) as error:
-        condition = "have the tensors that it had when the learner was made"
+        condition = "have all tensors that it is given or had when its learner was made"
         fix = "Change a copy: copy.deepcopy(model), or make the learner after the change."
         raise ValueError(invalid("model", condition, f"none of the name {name!r}", fix)) from error
 

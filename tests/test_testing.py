@@ -4,9 +4,34 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
-from metalearn import inner, outer, testing
+from metalearn import inner, models, outer, testing
 from metalearn._tree import tree_map
+from metalearn.types import Batch
+
+
+class Checkpointed(nn.Linear):
+    """A layer that is computed again in the backward pass."""
+
+    def __init__(self):
+        super().__init__(1, 1)
+
+    def forward(self, x):
+        return checkpoint(lambda x: torch.tanh(super(Checkpointed, self).forward(x)), x, use_reentrant=False)
+
+
+class Kept(nn.Linear):
+    """A layer that computes with a weight in a list."""
+
+    def __init__(self):
+        super().__init__(1, 1)
+        self.weights = [self.weight.detach()]
+
+    def forward(self, x):
+        return F.linear(x, self.weights[0], self.bias) + super().forward(x)
 
 
 @dataclass(frozen=True)
@@ -148,3 +173,26 @@ def test_peak_live_bytes_counts_what_lives_together():
 
     assert testing.peak_live_bytes(one_after_another) == 4000
     assert testing.peak_live_bytes(together) == 20_000
+
+
+def test_a_pure_model_passes_and_its_check_is_measured():
+    model, batch = models.mlp(1, [8], 1), Batch(torch.randn(5, 1), torch.randn(5, 1))
+    found = testing.check_model(model, batch, F.mse_loss)
+    assert 0 <= found.error <= found.tolerance
+    assert not found.recomputes
+    assert found.seconds > 0
+    assert found.peak_bytes > sum(param.nbytes for param in model.parameters())
+
+
+def test_a_model_that_is_computed_again_is_said_to_be():
+    batch = Batch(torch.randn(5, 1), torch.randn(5, 1))
+    assert testing.check_model(Checkpointed(), batch, F.mse_loss).recomputes
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_an_impure_model_is_found(order):
+    batch = Batch(torch.randn(5, 1), torch.randn(5, 1))
+    with pytest.raises(AssertionError, match=r"in the place of \['model.weight'\]"):
+        testing.check_model(Kept(), batch, F.mse_loss, order=order)
+    with pytest.raises(AssertionError, match="model must keep no running statistics"):
+        testing.check_model(nn.BatchNorm1d(1), batch, F.mse_loss, order=order)

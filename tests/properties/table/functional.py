@@ -68,6 +68,16 @@ ENTRIES = {
         functional.cross_entropy, {"output": LOGITS, "target": LABELS, "weight": WEIGHTS}, scalar, WRONG
     ),
     "accuracy": Entry(functional.accuracy, {"output": LOGITS, "target": LABELS, "weight": WEIGHTS}, scalar, WRONG),
+    "call_copy": Entry(
+        functional.call_copy,
+        {
+            "module": st.builds(lambda: nn.Linear(1, 1)),
+            "tensors": st.sampled_from([{}, {"weight": torch.ones(1, 1)}]),
+        },
+        lambda output, /, **_: output.shape == (2, 1),
+        {"tensors": st.sampled_from([{"wieght": torch.ones(1, 1)}, {"weight": 1.0}, [torch.ones(1, 1)]])},
+        {"args": st.sampled_from([torch.ones(2, 1), (torch.ones(2, 1),)]), "kwargs": st.sampled_from([None, {}])},
+    ),
     "ModelLoss": Entry(
         model_loss,
         {
