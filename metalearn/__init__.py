@@ -2,8 +2,9 @@
 
 from metalearn import analysis, baselines, data, functional, inner, models, outer, rl, search, testing, training, types
 from metalearn._allocator import keep_large_blocks
-from metalearn._results import Evaluation, Summaries, Summary
+from metalearn._results import Evaluation
 from metalearn._seeds import over_seeds
+from metalearn._summary import Summaries, Summary
 from metalearn.evaluation import evaluate
 from metalearn.training import History, fit
 

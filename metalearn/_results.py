@@ -1,59 +1,19 @@
 """What `evaluate` returns: one number for every task, kept so that runs can be compared task by task."""
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from metalearn._checks import check_path, did_you_mean, invalid
 from metalearn._files import whole_file
+from metalearn._summary import Summaries, Summary, line
 
 FORMAT = "metalearn evaluation 1"
 """The first entry of every file that `Evaluation.save` writes."""
-
-
-@dataclass(frozen=True, eq=False)
-class Summary:
-    """One number for every task, or for every seed.
-
-    Attributes:
-        values: The numbers `[num_tasks]`, on the CPU.
-        quantile: Half of the 95 % interval in standard errors of the mean, 1.96 for many values.
-    """
-
-    values: Tensor
-    quantile: float = 1.96
-
-    @property
-    def mean(self) -> float:
-        """Mean over tasks."""
-        return self.values.mean().item()
-
-    @property
-    def median(self) -> float:
-        """Median over tasks, the mean of the middle two for an even number."""
-        return self.values.quantile(0.5).item()
-
-    @property
-    def ci95(self) -> float:
-        """Half of the mean's 95 % confidence interval, quantile * sd / sqrt(num_tasks); NaN for a single task."""
-        count = len(self.values)
-        return self.quantile * self.values.std().item() / math.sqrt(count) if count > 1 else math.nan
-
-    def __repr__(self) -> str:
-        return f"{self.mean:.4g} +- {self.ci95:.2g}"
-
-
-class Summaries(dict[str, Summary]):
-    """Summaries by name, which print as one line."""
-
-    def __repr__(self) -> str:
-        return ", ".join(f"{name} {summary}" for name, summary in self.items())
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +53,8 @@ class Evaluation(Mapping[str, Summary]):
         return len(self.summaries)
 
     def __repr__(self) -> str:
-        tasks = f"{self.num_tasks} tasks, {self.num_steps} steps, batch statistics: {self.batch_statistics}"
-        return f"{Summaries(self.summaries)} ({tasks})"
+        tasks = f"95 % over {self.num_tasks} tasks, {self.num_steps} steps"
+        return f"{line(self.summaries)} ({tasks}, batch statistics: {self.batch_statistics})"
 
     def compare(self, other: "Evaluation") -> Summaries:
         """Return this evaluation minus another one of the same tasks, task by task, of every metric they share.

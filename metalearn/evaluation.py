@@ -12,7 +12,8 @@ from torch.nn.parallel import DistributedDataParallel
 from metalearn._checks import check_count, check_function, check_generator, invalid, misfit
 from metalearn._ensemble import Ensemble
 from metalearn._fingerprint import fingerprint
-from metalearn._results import Evaluation, Summary
+from metalearn._results import Evaluation
+from metalearn._summary import Summary
 from metalearn._tasks import num_tasks as count_tasks
 from metalearn._tasks import take
 from metalearn._tree import tree_map

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from metalearn._checks import check_count, invalid
-from metalearn._results import Summary
+from metalearn._summary import Summary
 from metalearn.analysis._plot import axes_or_new
 from metalearn.data import TaskDistribution
 from metalearn.evaluation import bare, check_metrics, keyed_batches, measure, warn_of_training_mode

@@ -37,7 +37,7 @@ def evaluation(values=(1.0, 2.0), fingerprint=7):
     return Evaluation({"loss": Summary(torch.tensor(values))}, len(values), 5, "none", fingerprint)
 
 
-EVALUATIONS = st.lists(st.floats(-5, 5), min_size=1, max_size=3).map(evaluation)
+EVALUATIONS = st.lists(st.floats(-5, 5), min_size=2, max_size=2).map(evaluation)
 
 
 def saved(path):
