@@ -10,13 +10,14 @@ from dataclasses import asdict
 from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from benchmarks import _records as records
 from benchmarks._records import RECORD, keep, kept
-from benchmarks.tables._experiment import Experiment, Settings, Table, interval, mark
-from metalearn import keep_large_blocks
+from benchmarks.tables._experiment import LEGEND, Experiment, Settings, Table, cell
+from metalearn import Summary, keep_large_blocks
 
 NAMES = ["sine_turtle", "turtle_inputs", "sine_mtnet", "sine_rates", "polynomial", "linear"]
 
@@ -27,38 +28,51 @@ def path_of(folder: Path, experiment: Experiment) -> Path:
     return folder / f"{name}.json"
 
 
-def written(path: Path, settings: Settings) -> dict[str, list[float]] | None:
-    """Return every column's values, if the experiment has been run with these settings."""
+def written(path: Path, settings: Settings) -> dict[str, Summary] | None:
+    """Return every column's summary, if the experiment has been run with these settings."""
     record = kept(path, asdict(settings))
-    return None if record is None else record["values"]
+    if record is None or "summaries" not in record:
+        return None
+    return {column: read(entries) for column, entries in record["summaries"].items()}
 
 
-def run(path: Path, experiment: Experiment, settings: Settings) -> dict[str, list[float]]:
-    """Run an experiment and write every column's values."""
+def read(entries: dict[str, Any]) -> Summary:
+    """Return a summary that `entries_of` has made entries of."""
+    tasks = entries["tasks"] and read(entries["tasks"])
+    return Summary(torch.tensor(entries["values"], dtype=torch.float64), entries["over"], tasks)
+
+
+def entries_of(summary: Summary) -> dict[str, Any]:
+    """Return all of a summary as JSON can hold it."""
+    tasks = summary.tasks and entries_of(summary.tasks)
+    return {"values": summary.values.tolist(), "over": summary.over, "tasks": tasks}
+
+
+def run(path: Path, experiment: Experiment, settings: Settings) -> dict[str, Summary]:
+    """Run an experiment and write every column's summary."""
     start = time.perf_counter()
-    values = experiment.run(settings)
+    summaries = experiment.run(settings)
     seconds = round(time.perf_counter() - start)
-    keep(path, asdict(settings), {"seconds": seconds, "values": values})
+    entries = {column: entries_of(summary) for column, summary in summaries.items()}
+    keep(path, asdict(settings), {"seconds": seconds, "summaries": entries})
+    values = {column: summary.values.tolist() for column, summary in summaries.items()}
     print(f"{experiment.row}: {seconds} s, {values}", flush=True)
-    return values
+    return summaries
 
 
 def show(
-    table: Table, rows: list[tuple[Experiment, dict[str, list[float]]]], settings: Settings, path: Path | None
+    table: Table, rows: list[tuple[Experiment, dict[str, Summary]]], settings: Settings, path: Path | None
 ) -> None:
     """Print our numbers beside the paper's, and record them if there is a path."""
     cells: dict[str, dict[str, str]] = {}
     columns: list[str] = []
-    for experiment, values in rows:
-        for column, of_seeds in values.items():
-            paper = experiment.paper.get(column, "")
-            mean, half = interval(of_seeds)
-            ours = f"{mean:.3g} +- {half:.2g}"
-            beside = f" ({paper}, {mark(of_seeds, paper, table.lower_is_better)})" if paper else ""
-            cells.setdefault(experiment.row, {})[column] = ours + beside
+    for experiment, summaries in rows:
+        for column, ours in summaries.items():
+            text = cell(ours, experiment.paper.get(column, ""), table.lower_is_better)
+            cells.setdefault(experiment.row, {})[column] = text
             columns += [column] * (column not in columns)
     lines = [[row, *(by_column.get(column, "") for column in columns)] for row, by_column in cells.items()]
-    print(f"\n{table.title}\n")
+    print(f"\n{table.title}\n{LEGEND}\n")
     records.show(["", *columns], lines, asdict(settings), path)
 
 

@@ -1,13 +1,19 @@
 """What a table consists of, how its learners are trained, and how ours is set beside the paper's."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from metalearn import History, data, evaluate, fit, outer
+from metalearn import History, Summary, data, evaluate, fit, outer, over_seeds
+
+LEGEND = """\
++-: 95 % interval over the seeds by Student's t, which holds the error of the test tasks; with a star it is above a
+quarter of the mean, or the cell is within by it alone"""
+VALIDATION_SEED, TEST_SEED = 0, 2000
+"""Of the tasks that `fit` validates on, and of the first seed's test tasks."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +44,12 @@ class Experiment:
     Attributes:
         row: The row's name.
         paper: The paper's cells by column, as it prints them; "" where it has none.
-        run: Trains and returns every column's values, one a seed.
+        run: Trains and returns every column's summary over seeds.
     """
 
     row: str
     paper: dict[str, str]
-    run: Callable[[Settings], dict[str, list[float]]]
+    run: Callable[[Settings], dict[str, Summary]]
 
 
 @dataclass(frozen=True)
@@ -105,40 +111,50 @@ def score(
     num_tasks: int,
     num_steps: int | None = None,
     metrics: dict[str, Any] | None = None,
-) -> list[float]:
-    """Return every replica's mean over the same test tasks: of the query loss, or of the one metric."""
+    task_seeds: Sequence[int] | None = None,
+) -> Summary:
+    """Return the query loss, or the one metric, over replicas: of each its mean over the test tasks of its own seed.
+
+    `task_seeds` are those of the tasks. Where they are all one, as the replicas are then judged on the same tasks, the
+    summary has the error of these tasks too.
+    """
     name = next(iter(metrics)) if metrics else "loss"
-    values = []
-    for index in range(len(replicas)):
-        generator = torch.Generator().manual_seed(2000)
-        evaluation = evaluate(
+    seeds = range(TEST_SEED, TEST_SEED + len(replicas)) if task_seeds is None else task_seeds
+    evaluations = [
+        evaluate(
             replicas[index],
             tasks,
             num_tasks=num_tasks,
             num_steps=num_steps,
             metrics=metrics or {},
-            generator=generator,
+            generator=torch.Generator().manual_seed(seed),
         )
-        values.append(evaluation[name].mean)
-    return values
+        for index, seed in enumerate(seeds)
+    ]
+    return over_seeds(evaluations)[name]
 
 
-def interval(values: list[float]) -> tuple[float, float]:
-    """Return the mean over seeds and half of its 95 % confidence interval, no run left out."""
-    tensor = torch.tensor(values, dtype=torch.float64)
-    half = 1.96 * tensor.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return tensor.mean().item(), half
+def cell(ours: Summary, paper: str, lower_is_better: bool) -> str:
+    """Return ours as a table prints it, beside the paper's cell and how it compares."""
+    verdict, needs_ours = compared(ours, paper, lower_is_better)
+    star = "*" * (needs_ours or ours.ci95 > abs(ours.mean) / 4)
+    beside = f" ({', '.join(filter(None, [paper, verdict]))})" if paper else ""
+    return f"{ours.mean:.3g} +- {ours.ci95:.2g}{star}{beside}"
 
 
-def mark(values: list[float], paper: str, lower_is_better: bool) -> str:
-    """Return "within" if the difference to the paper is inside its own 95 % interval, or else "better" or "worse"."""
-    if not paper:
-        return ""
-    theirs, _, half = (part.strip(" %") for part in paper.partition("+-"))
-    ours, our_half = interval(values)
+def compared(ours: Summary, paper: str, lower_is_better: bool) -> tuple[str, bool]:
+    """Return "within", "better" or "worse", and whether it is within by our own interval alone.
+
+    A difference is within where its 95 % interval and the rounding of the paper's digits may explain it. Of a single
+    run nothing can be said. Where our runs share their tasks, the paper's do, and its interval leaves out what these
+    may be off by: as much as ours.
+    """
+    if not paper or math.isnan(ours.ci95):
+        return "", False
+    theirs, _, printed = (part.strip(" %") for part in paper.partition("+-"))
+    half = math.hypot(float(printed or 0), 0 if ours.tasks is None else ours.tasks.ci95)
     rounding = 0.5 * 10 ** -len(theirs.partition(".")[2])  # of the last digit that the paper prints
-    tolerance = math.hypot(float(half or 0), 0 if math.isnan(our_half) else our_half) + rounding
-    difference = ours - float(theirs)
-    if abs(difference) <= tolerance:
-        return "within"
-    return "better" if (difference < 0) == lower_is_better else "worse"
+    difference = ours.mean - float(theirs)
+    if abs(difference) <= math.hypot(half, ours.ci95) + rounding:
+        return "within", abs(difference) > half + rounding
+    return ("better" if (difference < 0) == lower_is_better else "worse"), False

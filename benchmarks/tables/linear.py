@@ -19,7 +19,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from benchmarks.tables._experiment import Experiment, Settings, Table, score, train
-from metalearn import data, functional, inner, models, outer
+from metalearn import Summary, data, functional, inner, models, outer
 
 READINGS = {
     "10 points, 500 others": data.LinearClassification(10, 500),
@@ -58,7 +58,7 @@ def percentage(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return 100 * functional.accuracy(output, target)
 
 
-def synthetic(settings: Settings, method: str, reading: str) -> dict[str, list[float]]:
+def synthetic(settings: Settings, method: str, reading: str) -> dict[str, Summary]:
     """Train all seeds on one reading and return their accuracies."""
     hidden, rule, lr, _ = SYNTHETIC[method]
     tasks = READINGS[reading]
@@ -73,7 +73,7 @@ def synthetic(settings: Settings, method: str, reading: str) -> dict[str, list[f
     return {reading: score(replicas, tasks, num_tasks=500, metrics={"accuracy": sign_accuracy})}
 
 
-def omniglot(settings: Settings, method: str) -> dict[str, list[float]]:
+def omniglot(settings: Settings, method: str) -> dict[str, Summary]:
     """Train all seeds on Omniglot and return their accuracies on test characters."""
     hidden, rule, lr, _ = OMNIGLOT[method]
     path = Path(os.environ["METALEARN_DATA"]) / "omniglot.npz"

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.tables._experiment import Experiment, Settings, Table, score, train
 from benchmarks.tables._t_net import build
-from metalearn import data, inner
+from metalearn import Summary, data, inner
 from metalearn.types import Batch, Episode
 
 
@@ -31,7 +31,7 @@ class AsCoded(data.Polynomial):
 READINGS = {"paper": (data.Polynomial, 0.01), "code": (AsCoded, 0.001)}
 
 
-def run(settings: Settings, reading: str, order: int) -> dict[str, list[float]]:
+def run(settings: Settings, reading: str, order: int) -> dict[str, Summary]:
     """Train all seeds and return the learned fractions and the 10-shot errors."""
     kind, lr = READINGS[reading]
     tasks = kind(10, 10, order)
@@ -39,7 +39,8 @@ def run(settings: Settings, reading: str, order: int) -> dict[str, list[float]]:
     replicas, _ = train(builder, tasks, settings, num_iterations=60_000, meta_batch_size=4)
     fractions = [inner.adapted_fraction(replicas[index].meta.rule).item() for index in range(settings.seeds)]
     errors = score(replicas, tasks, num_tasks=600)
-    return {f"fraction, as in the {reading}": fractions, f"MSE, as in the {reading}": errors}
+    summary = Summary(torch.tensor(fractions), "runs")
+    return {f"fraction, as in the {reading}": summary, f"MSE, as in the {reading}": errors}
 
 
 TABLE = Table(

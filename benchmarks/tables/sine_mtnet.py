@@ -10,7 +10,7 @@ from functools import partial
 
 from benchmarks.tables._experiment import Experiment, Settings, Table, score, train
 from benchmarks.tables._t_net import build
-from metalearn import data
+from metalearn import Summary, data
 
 SHOTS = (5, 10, 20)
 PAPER = {
@@ -26,7 +26,7 @@ def sines(k_shot: int) -> data.Sinusoid:
     return data.Sinusoid(k_shot, num_query=10, phase=(-math.pi, 0), frequency=(0.8, 1.2))
 
 
-def run(settings: Settings, method: str, lr: float, shots: tuple[int, ...] = SHOTS) -> dict[str, list[float]]:
+def run(settings: Settings, method: str, lr: float, shots: tuple[int, ...] = SHOTS) -> dict[str, Summary]:
     """Train all seeds and return their test errors by number of examples and steps."""
     builder = partial(build, method=method, lr=lr, compile=settings.compile)
     replicas, _ = train(builder, sines(10), settings, num_iterations=60_000, meta_batch_size=4)
@@ -37,7 +37,7 @@ def run(settings: Settings, method: str, lr: float, shots: tuple[int, ...] = SHO
 
 
 TABLE = Table(
-    "MSE, mean +- 95 % interval over seeds; in brackets the paper's",
+    "MSE; in brackets the paper's",
     [
         Experiment(
             method,

@@ -4,6 +4,7 @@ from functools import partial
 
 from benchmarks.tables._experiment import Experiment, Settings, Table
 from benchmarks.tables.sine_mtnet import run
+from metalearn import Summary
 
 RATES = (10.0, 1.0, 0.1, 0.01, 0.001, 0.0001)
 PAPER = {
@@ -12,14 +13,14 @@ PAPER = {
 }
 
 
-def at_rate(settings: Settings, method: str, lr: float) -> dict[str, list[float]]:
+def at_rate(settings: Settings, method: str, lr: float) -> dict[str, Summary]:
     """Train all seeds at one rate and return their 10-shot errors."""
     values = run(settings, method, lr, shots=(10,))
     return {f"{lr:g}": values["10-shot"], f"{lr:g}, 10 steps": values["10-shot, 10 steps"]}
 
 
 TABLE = Table(
-    "10-shot MSE by inner rate, mean +- 95 % interval over seeds; in brackets the paper's",
+    "10-shot MSE by inner rate; in brackets the paper's",
     [
         Experiment(method, {f"{lr:g}": cell}, partial(at_rate, method=method, lr=lr))
         for method, cells in PAPER.items()
