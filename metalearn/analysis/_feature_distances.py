@@ -1,4 +1,4 @@
-"""Distances between the features of a task's support and query examples."""
+"""Distances between the features of a task's support and query examples, or of two data sets."""
 
 import math
 from collections.abc import Callable
@@ -26,8 +26,8 @@ class FeatureDistances:
 
     Attributes:
         values: Euclidean distances `[num_tasks, num_support, num_query]`.
-        same_class: Which pairs are of one class, of the same shape.
-        other_class: Which pairs are of two classes. Pairs with an example of weight 0, padding, are of neither kind.
+        same_class: Which pairs have one label, of the same shape.
+        other_class: Which pairs have two labels. Pairs with an example of weight 0, padding, are of neither kind.
     """
 
     values: Tensor
@@ -39,24 +39,25 @@ class FeatureDistances:
 
     @property
     def closest(self) -> Tensor:
-        """Every task's closest pair of one class, `[num_tasks, 2]`: indices of a support and of a query example."""
-        return self._pair(self.values.masked_fill(~self.same_class, math.inf))
+        """Every task's closest pair, of all labels, `[num_tasks, 2]`: indices of a support and of a query example."""
+        return self._pair(self.values)
 
     @property
     def farthest(self) -> Tensor:
-        """Every task's farthest pair of one class, likewise."""
-        return self._pair(-self.values.masked_fill(~self.same_class, -math.inf))
+        """Every task's farthest pair, likewise."""
+        return self._pair(-self.values)
 
     def _pair(self, costs: Tensor) -> Tensor:
-        lowest = costs.flatten(1).argmin(1)
+        lowest = costs.masked_fill(~(self.same_class | self.other_class), math.inf).flatten(1).argmin(1)
         num_query = costs.shape[2]
         return torch.stack([lowest // num_query, lowest % num_query], 1)
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw histograms of the distances within classes and between them, and return matplotlib's axes."""
+        """Draw histograms of the distances within labels and between them, and return matplotlib's axes."""
         ax = axes_or_new(ax)
         for label, pairs in {"same class": self.same_class, "other class": self.other_class}.items():
-            ax.hist(self.values[pairs].tolist(), bins=30, density=True, alpha=0.6, label=label)
+            if pairs.any():
+                ax.hist(self.values[pairs].tolist(), bins=30, density=True, alpha=0.6, label=label)
         ax.set_xlabel("Euclidean distance of features")
         ax.set_ylabel("density")
         ax.legend()
@@ -65,6 +66,10 @@ class FeatureDistances:
 
 def feature_distances(features: Callable[[Any], Tensor], episodes: Episode) -> FeatureDistances:
     """Compute how far apart a task's support and query examples are in a space of features.
+
+    The two sets of an episode may be of one task, or any two data sets whose features are to be compared: with
+    `Episode(train.sample(1).support, test.sample(1).support)`, of a training and of a test task, `closest` and `farthest`
+    are the pairs of the paper's figure. Their classes differ, and so should their labels, where `same_class` is read.
 
     Support and query set of every task go through `features` by themselves, so that batch normalisation takes the
     statistics of that set, whatever the model's source of them. Examples of weight 0 are in no pair, and
@@ -76,22 +81,22 @@ def feature_distances(features: Callable[[Any], Tensor], episodes: Episode) -> F
         episodes: Tasks with a leading task axis; y are labels `[num_tasks, num_examples]`.
 
     Returns:
-        Distances and which pairs are of one class.
+        Distances, and which pairs have one label.
 
     Raises:
         TypeError: If `features` is no function, or the episodes are of the wrong kind.
-        ValueError: If shapes or devices disagree, or a task has no pair of one class.
+        ValueError: If shapes or devices disagree, or a task has no pair, all of its weights being 0.
 
     References:
         Franceschi, Frasconi, Donini and Pontil, "A bridge between hyperparameter optimization and learning-to-learn",
-            2017 (Figure 2).
+            2017 (Figure 2: all pairs of an example of a training and one of a test data set).
 
     >>> from metalearn.types import Batch
     >>> support = Batch(torch.tensor([[[0.0, 0.0], [3.0, 4.0]]]), torch.tensor([[0, 1]]))
     >>> query = Batch(torch.tensor([[[0.0, 0.0]]]), torch.tensor([[1]]))
     >>> distances = feature_distances(torch.nn.Identity(), Episode(support, query))
     >>> distances.values.tolist(), distances.closest.tolist()
-    ([[[0.0], [5.0]]], [[1, 0]])
+    ([[[0.0], [5.0]]], [[0, 0]])
     """
     check_function("features", features, "be a module or a function", fix="Pass learner.model.features, say.")
     check_episodes(episodes)
@@ -125,7 +130,7 @@ def _features(features: Callable[[Any], Tensor], batch: Batch) -> Tensor:
 
 
 def _pairs(episodes: Episode) -> tuple[Tensor, Tensor]:
-    """Return which pairs of a support and a query example are of one class, and which of two."""
+    """Return which pairs of a support and a query example have one label, and which have two."""
     for part in episodes:
         if not (isinstance(part.y, Tensor) and part.y.dim() == 2):
             got = tuple(part.y.shape) if isinstance(part.y, Tensor) else type(part.y).__name__
@@ -134,7 +139,7 @@ def _pairs(episodes: Episode) -> tuple[Tensor, Tensor]:
     same = episodes.support.y.unsqueeze(2) == episodes.query.y.unsqueeze(1)
     counts = [part.weight > 0 if isinstance(part.weight, Tensor) else torch.ones_like(part.y) > 0 for part in episodes]
     is_pair = counts[0].unsqueeze(2) & counts[1].unsqueeze(1)
-    same_class = same & is_pair
-    if lonely := (~same_class.flatten(1).any(1)).nonzero().flatten().tolist():
-        raise ValueError(invalid("every task", "have support and query examples of one class", f"tasks {lonely}"))
-    return same_class, ~same & is_pair
+    if empty := (~is_pair.flatten(1).any(1)).nonzero().flatten().tolist():
+        fix = "Leave these tasks out."
+        raise ValueError(invalid("every task", "have examples of weights above 0", f"none in tasks {empty}", fix))
+    return same & is_pair, ~same & is_pair

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 import torch.nn as nn
@@ -23,13 +24,28 @@ def test_distances_are_those_between_each_pair():
     assert not result.values.requires_grad
 
 
-def test_closest_and_farthest_are_of_one_class():
+def test_closest_and_farthest_are_those_of_all_pairs():
+    model = learner().model
+    train, test = (tasks().sample(4, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    test = test.support._replace(y=test.support.y + 3)  # of other classes, as meta-test data sets are
+    result = feature_distances(model.features, Episode(train.support, test))
+    assert not result.same_class.any()
+    for task in range(4):
+        with torch.no_grad():
+            one, two = (model.features(part.x[task]).numpy() for part in (train.support, test))
+        distances = {(i, j): np.linalg.norm(one[i] - two[j]) for i in range(len(one)) for j in range(len(two))}
+        assert tuple(result.closest[task].tolist()) == min(distances, key=distances.get)
+        assert tuple(result.farthest[task].tolist()) == max(distances, key=distances.get)
+    assert [text.get_text() for text in result.plot().get_legend().get_texts()] == ["other class"]
+
+
+def test_labels_do_not_choose_the_closest_and_farthest():
     x = torch.tensor([[[0.0], [10.0], [11.0]]])
-    queries = torch.tensor([[[0.5], [3.0], [10.0], [99.0]]])
-    episodes = Episode(Batch(x, torch.tensor([[0, 1, 1]])), Batch(queries, torch.tensor([[1, 0, 1, 2]])))
+    queries = torch.tensor([[[0.5], [3.0], [10.2], [99.0]]])
+    episodes = Episode(Batch(x, torch.tensor([[0, 1, 1]])), Batch(queries, torch.tensor([[1, 0, 0, 2]])))
     result = feature_distances(nn.Identity(), episodes)
-    assert result.closest.tolist() == [[1, 2]]  # not the query of the other class at 0.5
-    assert result.farthest.tolist() == [[2, 0]]  # not the one at 99
+    assert result.closest.tolist() == [[1, 2]]
+    assert result.farthest.tolist() == [[0, 3]]
     assert feature_distances(lambda x: x.unsqueeze(-1).expand(-1, -1, 4), episodes).values[0, 0, 0] == 1
 
 
@@ -55,10 +71,11 @@ def test_bad_input():
         feature_distances(nn.Flatten(), double)
     with pytest.raises(TypeError, match="an Episode of two Batches"):
         feature_distances(nn.Identity(), tasks())
-    lonely = tasks().sample(3)
-    lonely.query.y[1] = 7
-    with pytest.raises(ValueError, match="support and query examples of one class; got tasks .1."):
-        feature_distances(nn.Identity(), lonely)
+    empty = tasks().sample(3)
+    empty = Episode(*(part._replace(weight=torch.ones(part.y.shape)) for part in empty))
+    empty.query.weight[1] = 0
+    with pytest.raises(ValueError, match="have examples of weights above 0; got none in tasks .1."):
+        feature_distances(nn.Identity(), empty)
 
 
 def test_padding_is_in_no_pair():
@@ -68,7 +85,7 @@ def test_padding_is_in_no_pair():
     result = feature_distances(nn.Identity(), Episode(support, query))
     assert result.same_class[0].int().tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
     assert result.other_class[0].int().tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 0]]
-    assert result.farthest.tolist() in ([[0, 0]], [[1, 1]])  # not the pairs at 5
+    assert result.farthest.tolist() in ([[0, 1]], [[1, 0]])  # not the pairs at 5
     norm = models.BatchNorm(1)
     padded = feature_distances(norm, Episode(support, query)).values[:, :2, :2]
     alone = Episode(*(Batch(part.x[:, :2], part.y[:, :2]) for part in (support, query)))
