@@ -1,4 +1,4 @@
-"""The networks and methods of Lee and Choi (2018) on regression."""
+"""The networks and methods of Lee and Choi (2018) on regression; tables are numbered as in arXiv:1801.05558v1."""
 
 import torch.nn as nn
 import torch.nn.functional as F

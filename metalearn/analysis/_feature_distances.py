@@ -68,7 +68,7 @@ def feature_distances(features: Callable[[Any], Tensor], episodes: Episode) -> F
     """Compute how far apart a task's support and query examples are in a space of features.
 
     The two sets of an episode may be of one task, or any two data sets whose features are to be compared: with
-    `Episode(train.sample(1).support, test.sample(1).support)`, of a training and of a test task, `closest` and `farthest`
+    `Episode(train.sample(1).support, test.sample(1).support)`, of a training and a test task, `closest` and `farthest`
     are the pairs of the paper's figure. Their classes differ, and so should their labels, where `same_class` is read.
 
     Support and query set of every task go through `features` by themselves, so that batch normalisation takes the

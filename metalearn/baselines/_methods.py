@@ -37,8 +37,9 @@ def TrainFromScratch(  # noqa: N802
         estimator: Size of the mini-batches, and when to look for the best parameters.
 
     References:
-        Huisman, "Revisiting learned optimizers for meta-learning", 2021, table 2 and appendix A.1.
-        Arnold et al., "Decoupling adaptation from modeling with meta-optimizers", 2019, table 2 (upper bound).
+        Huisman, "Revisiting learned optimizers in few-shot settings", 2021, table 2 and appendix A.1.
+        Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning", 2019, table 2
+            (upper bound).
     """
     return MetaLearner(model, criterion, rule, num_steps=num_steps, estimator=estimator, learn_init=False)
 
@@ -61,7 +62,7 @@ def Pretraining(  # noqa: N802
         estimator: Size of its mini-batches, and when to look for the best parameters.
 
     References:
-        Huisman, "Revisiting learned optimizers for meta-learning", 2021, algorithm 1.
+        Huisman, "Revisiting learned optimizers in few-shot settings", 2021, algorithm 1.
 
     >>> import torch
     >>> from metalearn import data, fit, models
@@ -99,7 +100,7 @@ def Finetuning(  # noqa: N802
         TypeError: If body or head is no module.
 
     References:
-        Huisman, "Revisiting learned optimizers for meta-learning", 2021, section 2.2.1 and appendix A.1.
+        Huisman, "Revisiting learned optimizers in few-shot settings", 2021, section 2.2.1 and appendix A.1.
     """
     for what, part in (("body", body), ("head", head)):
         check_kind(what, part, nn.Module, "a module", "Finetuning(model.features, nn.Linear(800, 5)), say")
@@ -129,7 +130,7 @@ def CentroidFinetuning(  # noqa: N802
         estimator: Size of the mini-batches, and when to look for the best parameters.
 
     References:
-        Huisman, "Revisiting learned optimizers for meta-learning", 2021, section 2.2.2 and appendix A.1.
+        Huisman, "Revisiting learned optimizers in few-shot settings", 2021, section 2.2.2 and appendix A.1.
         Chen et al., "A closer look at few-shot classification", ICLR 2019.
     """
     head = CosineHead(num_features, num_classes)

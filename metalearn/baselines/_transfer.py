@@ -31,7 +31,7 @@ class Transfer(MetaGradient):
         ValueError: If a number is below 1.
 
     References:
-        Huisman, "Revisiting learned optimizers for meta-learning", 2021, algorithm 1 and appendix A.1.
+        Huisman, "Revisiting learned optimizers in few-shot settings", 2021, algorithm 1 and appendix A.1.
         Chen et al., "A closer look at few-shot classification", ICLR 2019.
     """
 

@@ -28,7 +28,7 @@ class LinearClassification(TaskDistribution):
         ValueError: If an argument is below 1.
 
     References:
-        Arnold, Iqbal and Sha, "When MAML can adapt fast and how to assist when it cannot", AISTATS 2021.
+        Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning", 2019 (section 3.2).
 
     >>> episodes = LinearClassification(k_shot=10, num_query=5).sample(2)
     >>> episodes.support.x.shape, episodes.support.y.shape

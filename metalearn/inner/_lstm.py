@@ -38,7 +38,7 @@ class LSTM(UpdateRule):
 
     References:
         Ravi and Larochelle, "Optimization as a model for few-shot learning", ICLR 2017.
-        Huisman, "Revisiting learned optimizers in few-shot learning", thesis, Leiden University 2021 (eqs. 8-13).
+        Huisman, "Revisiting learned optimizers in few-shot settings", thesis, Leiden University 2021 (eqs. 8-11).
     """
 
     lr: float = 0.01

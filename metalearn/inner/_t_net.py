@@ -42,7 +42,8 @@ def t_net(model: nn.Module) -> nn.Module:
         ValueError: If it has no such layer, or is a T-net already.
 
     References:
-        Lee and Choi, "Gradient-based meta-learning with learned layerwise metric and subspace", ICML 2018 (eqs. 3, 17).
+        Lee and Choi, "Gradient-based meta-learning with learned layerwise metric and subspace", ICML 2018 (eqs. 3,
+            17 of its first version, "Meta-learning with adaptive layerwise metric and subspace", arXiv:1801.05558v1).
 
     >>> [name for name, _ in t_net(nn.Sequential(nn.Linear(3, 2))).named_parameters()]
     ['0.W.weight', '0.W.bias', '0.T.weight']

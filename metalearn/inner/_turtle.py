@@ -48,7 +48,7 @@ class Turtle(UpdateRule):
         ValueError: If an input is unknown or given twice, or a number is out of its range.
 
     References:
-        Huisman, "Revisiting learned optimizers in few-shot learning", thesis, Leiden University 2021 (section 3.3).
+        Huisman, "Revisiting learned optimizers in few-shot settings", thesis, Leiden University 2021 (section 3.3).
     """
 
     inputs: tuple[str, ...] = ("grad",)

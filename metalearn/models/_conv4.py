@@ -43,7 +43,8 @@ def conv4(
     References:
         Vinyals et al., "Matching networks for one shot learning", NeurIPS 2016 (max_pool).
         Finn et al., "Model-agnostic meta-learning for fast adaptation of deep networks", ICML 2017 (stride).
-        Arnold et al., "Decoupling adaptation from modeling with meta-optimizers", 2019 (fewer blocks).
+        Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning", 2019 (fewer
+            blocks).
 
     >>> import torch
     >>> conv4(1, 5)(torch.zeros(10, 1, 28, 28)).shape

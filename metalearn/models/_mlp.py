@@ -46,7 +46,8 @@ def linear_network(in_features: int, hidden: Sequence[int], out_features: int, *
         ValueError: If a width is below 1.
 
     References:
-        Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning", 2019.
+        Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning", 2019 (section
+            3.2).
     """
     check_bool("linear_network's bias", bias)
     return nn.Sequential(*_linear_layers("linear_network", in_features, hidden, out_features, bias))

@@ -22,7 +22,8 @@ class ClipPerTask(PerTask):
         ValueError: If `value` is not positive, or `on` is no field of `Meta`.
 
     References:
-        Huisman et al., "Revisiting learned optimizers in few-shot settings", 2021 (10, on the initialisation).
+        Huisman, "Revisiting learned optimizers in few-shot settings", 2021, appendix A.1: a threshold of 10 where there
+            are several steps; that the initialisation's gradient is clipped, task by task, is its code's.
     """
 
     value: float

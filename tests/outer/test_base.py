@@ -1,4 +1,4 @@
-"""The golden gradients by hand of Huisman et al. (2021), appendix B, and the pure function behind the learner."""
+"""The golden gradients by hand of Huisman (2021), appendix B, and the pure function behind the learner."""
 
 import pickle
 
