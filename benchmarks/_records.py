@@ -36,7 +36,7 @@ class Record:
 
     Attributes:
         command: What was run.
-        settings: On which device and how, by name.
+        settings: On which device and how, by name. An "interval" is what +- means, and is printed below the table.
         columns: Their names; of the first, which names the rows, it may be empty.
         rows: Of each row its name and its cells.
     """
@@ -51,10 +51,11 @@ class Record:
             raise ValueError(f"rows must have {len(self.columns)} cells; got {wrong[0]}. Fill up with empty ones.")
 
     def markdown(self) -> str:
-        """Return the table as lines of Markdown."""
+        """Return the table as lines of Markdown, and below it what its intervals are."""
         lines = [[f" {cell} " if cell else " " for cell in line] for line in (self.columns, *self.rows)]
         head, *rows = (f"|{'|'.join(cells)}|" for cells in lines)
-        return "\n".join([head, "|" + "---|" * len(self.columns), *rows])
+        below = ["", f"+-: {self.settings['interval']}."] if "interval" in self.settings else []
+        return "\n".join([head, "|" + "---|" * len(self.columns), *rows, *below])
 
     def write(self, path: Path) -> None:
         """Write the table with a line for every row."""

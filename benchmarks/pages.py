@@ -1,7 +1,8 @@
 """Write the recorded tables into the pages of the docs: `python -m benchmarks.pages`.
 
 A table that was measured is a file in docs/records: the command, the settings, and the cells as they were printed. In a
-page its place is marked by `<!-- record: NAME -->`; the table below the mark is written from the record.
+page its place is marked by `<!-- record: NAME -->`; the table below the mark, and the line that says what its intervals
+are, are written from the record.
 """
 
 import re
@@ -10,8 +11,8 @@ from pathlib import Path
 from benchmarks._records import Record
 
 DOCS = Path(__file__).parents[1] / "docs"
-MARKED = re.compile(r"<!-- record: ([\w-]+) -->\n(?:\n(?:\|.*\n)+)?")
-"""A mark, and the table below it if there is one."""
+MARKED = re.compile(r"<!-- record: ([\w-]+) -->\n(?:\n(?:\|.*\n)+)?(?:\n\+-: .*\n)?")
+"""A mark, and the table and the line on intervals below it if there are any."""
 
 
 def pages() -> list[Path]:

@@ -179,7 +179,8 @@ def main() -> None:
             keep(path, settings, record)
         if record is not None:
             results[row] = record
-    show(arguments.name, results, settings, arguments.record)
+    interval = f"95 % over the {arguments.tasks:,} test tasks of one run; the papers' are as they print them"
+    show(arguments.name, results, {**settings, "interval": interval}, arguments.record)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,8 @@ def main() -> None:
     ablation = analysis.layer_ablation(learner, tasks["test"], LAYERS, **same_tasks())
     frozen = [pattern for layer in ("C1", "C2", "C3") for pattern in LAYERS[layer]]
     noise = analysis.head_noise(learner, tasks["test"], "head", STDS, frozen=frozen, **same_tasks())
-    print(f"\n{trained['iterations']} iterations in {trained['seconds']} s; all adapt: {accuracy(ablation.whole)} %\n")
+    print(f"\n{trained['iterations']} iterations in {trained['seconds']} s; all adapt: {accuracy(ablation.whole)} %")
+    print(f"+-: {ablation.whole['accuracy'].interval}\n")
     print(f"| | {' | '.join(LAYERS)} |\n|---|{'---|' * len(LAYERS)}")
     for row, evaluations in {"freezing only this": ablation.frozen, "adapting only this": ablation.alone}.items():
         print(f"| {row} | {' | '.join(map(accuracy, evaluations.values()))} |")

@@ -16,7 +16,7 @@ import torch
 
 from benchmarks import _records as records
 from benchmarks._records import RECORD, keep, kept
-from benchmarks.tables._experiment import LEGEND, Experiment, Settings, Table, cell
+from benchmarks.tables._experiment import Experiment, Settings, Table, cell, interval
 from metalearn import Summary, keep_large_blocks
 
 NAMES = ["sine_turtle", "turtle_inputs", "sine_mtnet", "sine_rates", "polynomial", "linear"]
@@ -72,8 +72,8 @@ def show(
             cells.setdefault(experiment.row, {})[column] = text
             columns += [column] * (column not in columns)
     lines = [[row, *(by_column.get(column, "") for column in columns)] for row, by_column in cells.items()]
-    print(f"\n{table.title}\n{LEGEND}\n")
-    records.show(["", *columns], lines, asdict(settings), path)
+    print(f"\n{table.title}\n")
+    records.show(["", *columns], lines, {**asdict(settings), "interval": interval(settings.seeds)}, path)
 
 
 def main() -> None:

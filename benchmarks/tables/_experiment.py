@@ -9,9 +9,6 @@ import torch
 
 from metalearn import History, Summary, data, evaluate, fit, outer, over_seeds
 
-LEGEND = """\
-+-: 95 % interval over the seeds by Student's t, which holds the error of the test tasks; with a star it is above a
-quarter of the mean, or the cell is within by it alone"""
 VALIDATION_SEED, TEST_SEED = 0, 2000
 """Of the tasks that `fit` validates on, and of the first seed's test tasks."""
 
@@ -132,6 +129,12 @@ def score(
         for index, seed in enumerate(seeds)
     ]
     return over_seeds(evaluations)[name]
+
+
+def interval(seeds: int) -> str:
+    """Return what the intervals of a table are."""
+    star = "with a star it is above a quarter of its mean, or the cell is within by it alone"
+    return f"95 % over {seeds} seeds by Student's t, which holds the error of the test tasks; {star}"
 
 
 def cell(ours: Summary, paper: str, lower_is_better: bool) -> str:
