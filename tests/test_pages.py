@@ -72,6 +72,14 @@ def test_every_record_is_shown_once():
     assert sorted(shown) == sorted(path.stem for path in (DOCS / "records").iterdir())
 
 
+@pytest.mark.parametrize("path", sorted((DOCS / "records").iterdir()), ids=lambda path: path.stem)
+def test_every_interval_is_named(path):
+    record = Record.read(path)
+    if any("+-" in cell for row in record.rows for cell in row):
+        assert record.settings["interval"].startswith("95 % over ")
+        assert record.markdown().endswith(f"\n\n+-: {record.settings['interval']}.")
+
+
 def test_what_a_benchmark_shows_is_recorded(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["tables", "linear", "--show", "--record", "x.json", "--rows", "LR + KFC"])
     show(["", "error"], [["MAML", "0.5"], ["Reptile", ""]], {"seeds": 5}, tmp_path / "records" / "linear.json")
@@ -81,6 +89,11 @@ def test_what_a_benchmark_shows_is_recorded(tmp_path, capsys, monkeypatch):
     assert record.command.endswith("linear --rows 'LR + KFC'")
     assert record.settings["seeds"] == 5
     assert written("<!-- record: linear -->\n\n| old |\n", tmp_path / "records").endswith(f"\n\n{printed}")
+    named = {"interval": "95 % over 5 seeds"}
+    show(["", "error"], [["MAML", "0.5 +- 0.1"]], named, tmp_path / "records" / "linear.json")
+    page = "<!-- record: linear -->\n\n| old |\n\n+-: old.\n\nText.\n"
+    table = "| | error |\n|---|---|\n| MAML | 0.5 +- 0.1 |\n\n+-: 95 % over 5 seeds.\n"
+    assert written(page, tmp_path / "records") == f"<!-- record: linear -->\n\n{table}\nText.\n"
 
 
 def test_a_row_has_a_cell_for_every_column():
