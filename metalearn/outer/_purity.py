@@ -17,7 +17,6 @@ from torch import Tensor
 from metalearn._copies import copied
 from metalearn._modules import call_copy, get_tensor
 from metalearn._tree import tree_leaves, tree_map
-from metalearn.functional import normal
 from metalearn.functional._losses import is_of_model
 from metalearn.outer._one_step import Probe, Results, by_hand, by_library, kept
 from metalearn.types import Batch, Episode, Meta, Params, Problem
@@ -158,11 +157,13 @@ def _distance(left: Results, right: Results) -> float:
 def _moved(init: Params, fast: Fast, key: int) -> Params:
     """Return parameters with noise added, the same for the same key."""
     whole = _size(torch.cat([leaf.detach().reshape(-1) for leaf in init.values()])) or 1.0
-    seed = torch.tensor(key, device=tree_leaves(init)[0].device)
+    device = tree_leaves(init)[0].device
+    generator = torch.Generator(device).manual_seed(key)  # several times as fast as keyed numbers
     moved = {}
-    for stream, (name, leaf) in enumerate(init.items()):
-        noise = NOISE * (_size(leaf) or whole) * normal(seed, tuple(leaf.shape), stream, dtype=torch.float32)
-        moved[name] = leaf.detach() + noise.to(leaf.dtype) if fast is None or name in fast else leaf.detach()
+    for name, leaf in init.items():
+        noise = torch.randn(leaf.shape, generator=generator, device=device, dtype=torch.float32)
+        change = (NOISE * (_size(leaf) or whole) * noise).to(leaf.dtype)
+        moved[name] = leaf.detach() + change if fast is None or name in fast else leaf.detach()
     return moved
 
 
