@@ -4,6 +4,7 @@ from benchmarks.images._methods import Method, of
 from metalearn import inner, outer
 
 KRONECKER = inner.SelfAdapting(inner.KroneckerNetwork(0.5, num_layers=4, normalise=True), lr=0.5)
+"""With the rate on the update of theta too, as in the authors' later code; the paper's eq. 3 has none there."""
 
 
 def by_depth(

@@ -21,8 +21,8 @@ class KroneckerLinear(GradientTransform):
 
     A matrix `[out, in]` has an L of `[out, out]` and an R of `[in, in]`; a convolution `[out, in, *kernel]` an L of
     `[in, in]` and an R over the flattened kernel, shared by its filters; a vector is a matrix `[n, 1]`.
-    In the paper they adapt within a task too: `SelfAdapting(KroneckerLinear(lr), lr)`. Left as they are it is the
-    paper's reading of Meta-Curvature.
+    In the paper they adapt within a task too, and theta's update has no rate of its own:
+    `SelfAdapting(KroneckerLinear(1.0), lr)`. Left as they are it is the paper's reading of Meta-Curvature.
 
     Args:
         lr: Learning rate, positive.
@@ -59,22 +59,28 @@ class KroneckerNetwork(GradientTransform):
     """KFC: U(G) = L_h s(... s(L_1 G R_1) ...) R_h, a network of Kronecker layers with an activation s between them.
 
     All L and R start at the identity, shaped as for `KroneckerLinear`, so that it starts as s(G): with the paper's ReLU
-    it is blind to negative gradients until it has learned better. In the paper the matrices adapt within a task too:
-    `SelfAdapting(KroneckerNetwork(lr), lr)`.
+    it is blind to negative gradients until it has learned better. In the paper the matrices adapt within a task too,
+    and theta's update has no rate of its own: `SelfAdapting(KroneckerNetwork(1.0), lr)`.
 
     Args:
         lr: Learning rate, positive.
         num_layers: Number of Kronecker layers, at least 1.
         activation: Between the layers: "relu", "tanh", another name or any elementwise function.
         normalise: Whether the network sees the gradient at unit norm, and its output is multiplied by that norm and
-            a learned factor that starts at 1; the paper does so for non-linear models.
+            elementwise by a learned factor of G's shape, shared by the filters of a convolution, that starts at 1;
+            the paper does so for non-linear models.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
         ValueError: If a number is out of its range, or a parameter has a side that is too large for a factor.
 
     References:
-        Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning", 2019 (eq. 7).
+        Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning", 2019 (eq. 7,
+            section A.1.2).
+
+    >>> weights = KroneckerNetwork(0.1, normalise=True).init_weights("filters", torch.zeros(64, 32, 3, 3))
+    >>> weights["factor"].shape
+    torch.Size([32, 9])
     """
 
     num_layers: int = 2
@@ -88,23 +94,23 @@ class KroneckerNetwork(GradientTransform):
         check_activation("KroneckerNetwork's activation", self.activation)
 
     def init_weights(self, name: str, param: Tensor) -> PyTree:
-        """Return the layers' L and R, and the factor of the norm."""
+        """Return the layers' L and R, and perhaps the factor of the network's output."""
         layers = {"layers": [_factors(name, param) for _ in range(self.num_layers)]}
-        return layers | ({"scale": param.new_ones(())} if self.normalise else {})
+        return layers | ({"factor": param.new_ones(as_matrices(param).shape[-2:])} if self.normalise else {})
 
     def transform(self, weights: PyTree, grad: Tensor) -> Tensor:
         """Return the network's output for the gradient."""
         if not self.normalise:
-            return self._network(weights["layers"], grad)
+            return self._network(weights["layers"], as_matrices(grad)).reshape(grad.shape)
         norm = safe_sqrt(grad.square().sum())
-        direction = grad / torch.where(norm > 0, norm, 1.0)
-        return weights["scale"] * norm * self._network(weights["layers"], direction)
+        direction = as_matrices(grad / torch.where(norm > 0, norm, 1.0))
+        return (weights["factor"] * norm * self._network(weights["layers"], direction)).reshape(grad.shape)
 
-    def _network(self, layers: list[dict[str, Tensor]], grad: Tensor) -> Tensor:
-        hidden = _multiply(layers[0], as_matrices(grad))
+    def _network(self, layers: list[dict[str, Tensor]], matrices: Tensor) -> Tensor:
+        hidden = _multiply(layers[0], matrices)
         for layer in layers[1:]:
             hidden = _multiply(layer, activate(self.activation, hidden))
-        return hidden.reshape(grad.shape)
+        return hidden
 
 
 def as_matrices(tensor: Tensor) -> Tensor:
@@ -121,7 +127,7 @@ def identity(name: str, size: int, like: Tensor) -> Tensor:
         ValueError: If it is too large.
     """
     if size > MAX_SIZE:
-        fix = "Leave the parameter out of fast=, or use LowRank(lr, rank=4)."
+        fix = "Leave the parameter out of fast=, or use LowRank(lr, rank=4, identity=True)."
         got = f"a side of {size:,} in {name!r}, shaped {tuple(like.shape)}"
         raise ValueError(invalid("a parameter with a matrix for each side", f"have sides up to {MAX_SIZE:,}", got, fix))
     return torch.eye(size, dtype=like.dtype, device=like.device)
