@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metalearn._checks import check_between, check_count, check_number
+from metalearn._checks import check_between, check_count, check_not_negative, check_number
 from metalearn.inner._base import UpdateRule
 from metalearn.inner._coordinates import flatten, init_linear, preprocess, unflatten
 from metalearn.types import Params, PyTree
@@ -24,17 +24,20 @@ class LSTM(UpdateRule):
     joins parameter and previous gate value in i_t = sigmoid(w_I [h, theta, i_{t-1}] + b_I), and f_t likewise. Previous
     gate values start at 0. The cell's learned initial state is `Meta.init`.
 
-    It starts out as gradient descent at rate `lr`: w_I and w_F are zero, b_I = logit(lr), b_F = `forget_bias`. An
-    estimator of order 1 gives the published gradient, one of order 2 the exact one.
+    It starts out near gradient descent at rate `lr`: b_I = logit(lr), b_F = `forget_bias`, and w_I and w_F are drawn
+    from U[-r, r] with r = `gate_range`. An estimator of order 1 gives the published gradient, one of order 2 the exact
+    one.
 
     Args:
         lr: Start of the input gate, between 0 and 1.
         hidden_size: Width of the first layer, at least 1.
         forget_bias: Start of the forget gate's bias; the parameters shrink by sigmoid(-forget_bias) in a step.
+        gate_range: Bound of the gates' weights at the start, at least 0, in the thesis' code 0.01. With 0 it starts as
+            gradient descent exactly, but the first layer has no gradient until the gates' weights have moved.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If `lr` is not strictly between 0 and 1, or `hidden_size` is below 1.
+        ValueError: If `lr` is not strictly between 0 and 1, `hidden_size` is below 1, or `gate_range` negative.
 
     References:
         Ravi and Larochelle, "Optimization as a model for few-shot learning", ICLR 2017.
@@ -44,21 +47,27 @@ class LSTM(UpdateRule):
     lr: float = 0.01
     hidden_size: int = 20
     forget_bias: float = 10.0
+    gate_range: float = 0.01
 
     def __post_init__(self) -> None:
         check_between("LSTM's lr", self.lr, 0, 1, fix="It is a gate's value: LSTM(lr=0.01), say.")
         check_count("LSTM's hidden_size", self.hidden_size)
         check_number("LSTM's forget_bias", self.forget_bias)
+        check_not_negative("LSTM's gate_range", self.gate_range)
 
     def init_meta(self, params: Params) -> PyTree:
         """Return the weights of both layers."""
         like, width = next(iter(params.values())), self.hidden_size
         biases = {"input": math.log(self.lr / (1 - self.lr)), "forget": self.forget_bias}
+        lstm = init_linear(NUM_INPUTS + width, 4 * width, like)
         gates = {
-            name: {"weight": like.new_zeros(1, width + 2), "bias": like.new_full((1,), bias)}
+            name: {
+                "weight": like.new_empty(1, width + 2).uniform_(-self.gate_range, self.gate_range),
+                "bias": like.new_full((1,), bias),
+            }
             for name, bias in biases.items()
         }
-        return {"lstm": init_linear(NUM_INPUTS + width, 4 * width, like), "gates": gates}
+        return {"lstm": lstm, "gates": gates}
 
     def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
         """Return zeros: the first layer's hidden and cell state `[n, hidden_size]`, and the gates' values `[n]`."""

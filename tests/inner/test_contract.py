@@ -28,7 +28,7 @@ RULES = [
     inner.Masked(SGD, hard=False),
     inner.Masked(inner.MetaSGD(0.1), temperature=2.0, hard=False),
     inner.LSTM(0.1),
-    inner.LSTM(0.01, hidden_size=3, forget_bias=4.0),
+    inner.LSTM(0.01, hidden_size=3, forget_bias=4.0, gate_range=0.3),
     inner.Turtle(hidden=(), lr=0.1),
     inner.Turtle(lr=0.01),
     inner.Turtle(EVERYTHING, hidden=(7, 5), activation="tanh", lr=0.1),

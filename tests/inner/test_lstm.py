@@ -4,20 +4,46 @@ import pytest
 import torch
 
 from metalearn import inner, outer
+from metalearn._tree import tree_leaves
 from tests.cases import relative_difference, sine_learner
 
 
 def test_theorem_1_it_starts_as_gradient_descent(episodes):
-    lstm, plain = sine_learner(inner.LSTM(0.05, forget_bias=50.0)), sine_learner(inner.SGD(0.05))
+    lstm = sine_learner(inner.LSTM(0.05, forget_bias=50.0, gate_range=0.0))
+    plain = sine_learner(inner.SGD(0.05))
     for num_steps in range(1, 5):
         ours, theirs = (learner.adapt(episodes.support, num_steps).params for learner in (lstm, plain))
         assert relative_difference(ours, theirs) < 1e-12
 
 
-def test_the_default_start_forgets_next_to_nothing(episodes):
-    lstm, plain = sine_learner(inner.LSTM(0.05)), sine_learner(inner.SGD(0.05))
+@pytest.mark.parametrize(("gate_range", "difference"), [(0.0, 1e-3), (0.01, 0.01)])
+def test_the_default_start_forgets_next_to_nothing(gate_range, difference, episodes):
+    lstm, plain = sine_learner(inner.LSTM(0.05, gate_range=gate_range)), sine_learner(inner.SGD(0.05))
     ours, theirs = (learner.adapt(episodes.support).params for learner in (lstm, plain))
-    assert relative_difference(ours, theirs) < 1e-3
+    assert relative_difference(ours, theirs) < difference
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_all_weights_have_a_gradient_at_the_start(order, episodes):
+    def gradient(rule):
+        learner = sine_learner(rule, estimator=outer.Unrolled(order=order))
+        return learner.estimate(episodes).gradient.rule
+
+    assert all(leaf.ne(0).any(-1).all() for leaf in tree_leaves(gradient(inner.LSTM(0.05, hidden_size=3))))
+    assert gradient(inner.LSTM(0.05, hidden_size=3, gate_range=0.0))["lstm"]["weight"].eq(0).all()
+
+
+def test_the_gates_weights_start_at_random_from_torchs_generator():
+    def start(seed, gate_range=0.01):
+        torch.manual_seed(seed)
+        meta = inner.LSTM(gate_range=gate_range).init_meta({"w": torch.zeros(1)})
+        return torch.cat([gate["weight"] for gate in meta["gates"].values()])
+
+    weights = start(0, gate_range=0.5)
+    assert 0.4 < weights.abs().max() <= 0.5
+    assert not torch.equal(weights[0], weights[1])
+    torch.testing.assert_close(start(0), 0.02 * weights)
+    assert not torch.equal(start(0), start(1))
 
 
 def test_one_step_against_torch():
@@ -57,7 +83,7 @@ def test_one_step_against_torch():
 
 def test_each_gate_sees_its_own_last_value():
     """Gates of their last values alone, where neither is saturated."""
-    rule, params = inner.LSTM(0.1, hidden_size=3, forget_bias=0.0), {"w": torch.tensor([2.0])}
+    rule, params = inner.LSTM(0.1, hidden_size=3, forget_bias=0.0, gate_range=0.0), {"w": torch.tensor([2.0])}
     meta, slopes = rule.init_meta(params), {"input": 1.5, "forget": -0.7}
     for name, slope in slopes.items():
         meta["gates"][name]["weight"][0, -1] = slope
@@ -85,6 +111,7 @@ BAD = [
     (lambda: inner.LSTM(hidden_size=0), ValueError, "at least 1"),
     (lambda: inner.LSTM(hidden_size=2.0), TypeError, "must be an int"),
     (lambda: inner.LSTM(forget_bias="4"), TypeError, "must be a number"),
+    (lambda: inner.LSTM(gate_range=-0.1), ValueError, "LSTM's gate_range must be at least 0; got -0.1"),
     (
         lambda: sine_learner(inner.LSTM(), estimator=outer.ParameterDifference()),
         ValueError,

@@ -66,7 +66,7 @@ ENTRIES = {
     ),
     "Clipped": rule(inner.Clipped, rule=PLAIN_RULES, norm=POSITIVE),
     "Masked": rule(inner.Masked, rule=PLAIN_RULES, temperature=POSITIVE, hard=BOOLS),
-    "LSTM": rule(inner.LSTM, lr=RATES, hidden_size=COUNTS, forget_bias=POSITIVE),
+    "LSTM": rule(inner.LSTM, lr=RATES, hidden_size=COUNTS, forget_bias=POSITIVE, gate_range=POSITIVE),
     "Turtle": rule(
         inner.Turtle,
         {
