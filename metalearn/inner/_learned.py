@@ -80,16 +80,17 @@ class Learned(Wrapper):
 
 def _unused(learned: Learned) -> list[str]:
     """Return the names of hyperparameters on which two steps on a small tensor do not depend."""
-    params = {"weight": torch.ones(2, 2)}
+    params = grads = {"weight": torch.ones(2, 2)}
     with random_numbers_kept(), torch.enable_grad():
         meta = tree_map(lambda leaf: leaf.requires_grad_(), learned.init_meta(params))
         state = learned.init_state(meta, params, torch.tensor(0))
         total = torch.zeros(())
         for step in range(2):
-            updates, state = learned.update(meta, params, state, params, torch.ones(()), step)
+            updates, state = learned.update(meta, grads, state, params, torch.ones(()), step)
             total = total + updates["weight"].sum()
+            params = {"weight": params["weight"] + updates["weight"]}
         own = {name: tree_leaves(meta[name]) for name in learned.names}
         leaves = [leaf for values in own.values() for leaf in values]
-        grads = torch.autograd.grad(total, leaves, allow_unused=True)
-    reached = {id(leaf) for leaf, grad in zip(leaves, grads, strict=True) if grad is not None}
+        slopes = torch.autograd.grad(total, leaves, allow_unused=True)
+    reached = {id(leaf) for leaf, slope in zip(leaves, slopes, strict=True) if slope is not None}
     return [name for name, values in own.items() if not any(id(leaf) in reached for leaf in values)]

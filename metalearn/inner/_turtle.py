@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metalearn._checks import check_choice, check_count, check_fraction, check_positive, invalid
+from metalearn._checks import check_bool, check_choice, check_count, check_fraction, check_positive, invalid
 from metalearn.inner._activation import Activation, activate, check_activation
 from metalearn.inner._base import UpdateRule
 from metalearn.inner._coordinates import flatten, init_linear, preprocess, unflatten
@@ -30,18 +30,24 @@ HISTORIES = ("grad_history", "update_history")
 class Turtle(UpdateRule):
     """TURTLE: the update of every element is lr * net(inputs), one network for all of them.
 
-    The network starts with the weights of `nn.Linear` and biases of zero. `LearnedRate(Turtle(...), "parameter")` is
-    the paper's variant with a learned rate for every element.
+    The network starts with the weights of `nn.Linear` and biases of zero. With a learned rate for every element, the
+    thesis' TURTLE of one step is `LearnedRate(Turtle(), "parameter")`; that of five sees
+    `Turtle(("grad", "grad_history", "step"), beta=0.9)`, that of ten `Turtle(("grad", "grad_history"), beta=0.3)`.
 
     Args:
         inputs: What the network sees of an element: "grad"; "processed_grad" (the log of its magnitude and its sign);
             the support loss, "loss" or "processed_loss"; "grad_history", the running mean h = beta h + (1 - beta) g
-            that starts at the first gradient and includes the present one; "update_history", the running mean of the
-            network's earlier outputs, which starts at 0; "step", the number of the step.
+            that starts at the first gradient and includes the present one, as in the thesis' code (its text has the
+            mean before it, which "grad" and this one determine); "update_history", the running mean of the network's
+            earlier outputs, which starts at 0; "step", the number of the step.
         hidden: Widths of the hidden layers, each at least 1; () makes the network linear.
         activation: Between the layers: "relu", "tanh", "sigmoid", another name or any elementwise function.
         beta: Decay of the histories, from 0 to 1.
         lr: Factor of the network's output, positive.
+        loss_as_value: Whether the loss that the network sees is a constant to the meta-gradient, as in the thesis'
+            code, where derivatives pass through the gradients alone. At order 1 it is one anyway.
+        applied_updates: Whether "update_history" is the mean of the changes that the parameters made, as in the thesis'
+            code: after the learned rates, clipping and masks of rules around this one.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -56,6 +62,8 @@ class Turtle(UpdateRule):
     activation: Activation = "relu"
     beta: float = 0.9
     lr: float = 1.0
+    loss_as_value: bool = False
+    applied_updates: bool = False
 
     def __post_init__(self) -> None:
         for name in ("inputs", "hidden"):
@@ -73,6 +81,14 @@ class Turtle(UpdateRule):
         check_activation("Turtle's activation", self.activation)
         check_fraction("Turtle's beta", self.beta)
         check_positive("Turtle's lr", self.lr)
+        check_bool("Turtle's loss_as_value", self.loss_as_value)
+        check_bool("Turtle's applied_updates", self.applied_updates)
+
+    @property
+    def as_values(self) -> frozenset[str]:
+        """The loss, if it is seen as a value."""
+        sees_loss = not {"loss", "processed_loss"}.isdisjoint(self.inputs)
+        return frozenset({"loss"} if self.loss_as_value and sees_loss else ())
 
     def init_meta(self, params: Params) -> PyTree:
         """Return the network's layers."""
@@ -81,26 +97,38 @@ class Turtle(UpdateRule):
         return {"layers": [init_linear(*pair, like) for pair in pairwise(widths)]}
 
     def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
-        """Return the histories `[n]` of all n elements."""
-        return {name: torch.zeros_like(flatten(params, params)) for name in HISTORIES if name in self.inputs}
+        """Return the histories `[n]` of all n elements, and the last parameters `[n]` if applied updates are seen."""
+        names = [name for name in HISTORIES if name in self.inputs]
+        if self.applied_updates and "update_history" in names:
+            names.append("last")
+        return {name: torch.zeros_like(flatten(params, params)) for name in names}
 
     def update(
         self, meta: PyTree, grads: Params, state: PyTree, params: Params, loss: Tensor, step: int
     ) -> tuple[Params, PyTree]:
         """Return lr times the network's output."""
-        grad, state = flatten(grads, params), dict(state)
-        if "grad_history" in state and step == 0:
-            state["grad_history"] = grad
-        elif "grad_history" in state:
-            state["grad_history"] = self._average(state["grad_history"], grad)
+        grad, loss = flatten(grads, params), loss.detach() if self.loss_as_value else loss
+        state = self._look_back(state, grad, params, step)
         output = self._network(meta["layers"], self._columns(grad, loss, step, state)).squeeze(-1)
-        if "update_history" in state:
+        if "update_history" in state and "last" not in state:
             state["update_history"] = self._average(state["update_history"], output)
         return unflatten(self.lr * output, params), state
 
     def split_rate(self) -> tuple[float, UpdateRule]:
         """Return lr and the rule with a factor of 1."""
         return self.lr, replace(self, lr=1.0)
+
+    def _look_back(self, state: PyTree, grad: Tensor, params: Params, step: int) -> PyTree:
+        """Return the histories as the network sees them at this step."""
+        state = dict(state)
+        if "grad_history" in state:
+            state["grad_history"] = self._average(state["grad_history"], grad) if step > 0 else grad
+        if "last" in state:
+            theta = flatten(params, params)
+            if step > 0:
+                state["update_history"] = self._average(state["update_history"], theta - state["last"])
+            state["last"] = theta
+        return state
 
     def _columns(self, grad: Tensor, loss: Tensor, step: int, state: PyTree) -> Tensor:
         """Return what the network sees, `[n, columns]`."""

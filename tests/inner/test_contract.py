@@ -32,6 +32,7 @@ RULES = [
     inner.Turtle(hidden=(), lr=0.1),
     inner.Turtle(lr=0.01),
     inner.Turtle(EVERYTHING, hidden=(7, 5), activation="tanh", lr=0.1),
+    inner.Turtle(EVERYTHING, hidden=(5,), activation="tanh", lr=0.1, loss_as_value=True, applied_updates=True),
     inner.LearnedRate(inner.Turtle(("grad", "step"), hidden=(4,), activation="sigmoid", lr=0.1), "parameter"),
     inner.Masked(inner.LearnedRate(inner.Turtle(hidden=(3,), lr=0.1)), hard=False),
     inner.KroneckerLinear(0.1),

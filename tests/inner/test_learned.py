@@ -26,6 +26,7 @@ def test_learned_hyperparameters_start_as_the_rules_own(rule, names, episodes):
 def test_what_only_later_steps_use_can_be_learned():
     assert inner.Learned(inner.Momentum(1), ("lr", "momentum")).names == ("lr", "momentum")
     assert inner.Learned(inner.Turtle(("grad_history",)), "beta").names == ("beta",)
+    assert inner.Learned(inner.Turtle(("update_history",), (), applied_updates=True), "beta").names == ("beta",)
 
 
 BAD = [

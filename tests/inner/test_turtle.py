@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from metalearn import inner, outer
+from metalearn._tree import tree_detach, tree_leaves, tree_map
+from metalearn.types import Batch, Episode, Meta
 from tests.cases import relative_difference, sine_learner
 
 
@@ -65,9 +67,84 @@ def test_inputs(inputs, expected):
     torch.testing.assert_close(updates(half, adds_up(rule), [1.0, 3.0, -2.0]), [0.5 * e for e in expected])
 
 
-def test_number_of_parameters():
-    meta = inner.Turtle().init_meta({"w": torch.zeros(3)})
-    assert sum(tensor.numel() for layer in meta["layers"] for tensor in layer.values()) == 1741
+def by_hand(rule, start, rates, support, query, num_steps):
+    """Return the query loss of TURTLE as the thesis' code unrolls it on w * x, step by step in plain autograd."""
+    (x, y), theta, mean, applied = support, start, torch.zeros_like(start), None
+    for step in range(num_steps):
+        loss = (theta * x - y).square().mean()
+        (grad,) = torch.autograd.grad(loss, theta, create_graph=True)
+        if step > 0:
+            mean = 0.7 * mean + 0.3 * applied
+        columns = torch.stack([grad, loss.detach(), mean])[None]
+        for index, layer in enumerate(rule["layers"]):
+            columns = F.linear(columns.tanh() if index else columns, layer["weight"], layer["bias"])
+        applied = rates * columns.squeeze()
+        theta = theta + applied
+    return (theta * query[0] - query[1]).square().mean()
+
+
+def test_loss_as_a_value_and_applied_updates_are_those_of_the_thesis_code():
+    """Against a loop by hand: value and gradient to start, network and rate."""
+    torch.manual_seed(0)
+    turtle = inner.Turtle(
+        ("grad", "loss", "update_history"), (4,), "tanh", beta=0.7, loss_as_value=True, applied_updates=True
+    )
+    rule = inner.LearnedRate(turtle, "parameter")
+    support, query = torch.randn(2, 2, 5, dtype=torch.float64)
+
+    def loss(params, batch):
+        return (params["w"] * batch[0] - batch[1]).square().mean()
+
+    start = torch.tensor(0.4, dtype=torch.float64)
+    meta = Meta({"w": start}, {}, rule.init_meta({"w": start}))
+    meta = tree_map(lambda leaf: (leaf + 0.3 * torch.randn_like(leaf)).requires_grad_(), meta)
+    expected = by_hand(meta.rule["rule"], meta.init["w"], meta.rule["rate"]["w"], support, query, 4)
+    theirs = torch.autograd.grad(expected, tree_leaves(meta))
+    for estimator in (outer.Unrolled(), outer.Stepwise()):
+        function = outer.meta_gradient(
+            lambda params, shared, episode, step: loss(params, episode.support),
+            lambda params, shared, episode: loss(params, episode.query),
+            rule,
+            estimator,
+            num_steps=4,
+        )
+        estimate = function(tree_detach(meta), Episode(Batch(*support), Batch(*query)), torch.tensor(0))
+        torch.testing.assert_close(estimate.loss, expected)
+        assert relative_difference(tree_leaves(estimate.gradient), theirs) < 1e-10
+
+
+def test_only_a_loss_that_it_sees_is_taken_as_a_value():
+    assert inner.Turtle(("grad", "processed_loss"), loss_as_value=True).as_values == {"loss"}
+    assert inner.Turtle(("grad", "loss")).as_values == inner.Turtle(("grad",), loss_as_value=True).as_values == set()
+
+
+def test_applied_updates_are_what_a_mask_lets_through():
+    rule = inner.Masked(inner.Turtle(("grad", "update_history"), (), applied_updates=True))
+    params = {"w": torch.zeros(64)}
+    meta = rule.init_meta(params)
+    state, seen = rule.init_state(meta, params, torch.tensor(0)), []
+    for step in range(2):
+        updates, state = rule.update(meta, {"w": torch.ones(64)}, state, params, torch.tensor(1.0), step)
+        params = {"w": params["w"] + updates["w"]}
+        seen.append(updates["w"])
+    torch.testing.assert_close(state["rule"]["update_history"], 0.1 * seen[0])
+    assert 0 < state["mask"]["w"].sum() < 64
+
+
+@pytest.mark.parametrize(("inputs", "count"), [(("grad",), 1741), (("grad", "grad_history", "step"), 1781)])
+def test_number_of_parameters(inputs, count):
+    meta = inner.Turtle(inputs).init_meta({"w": torch.zeros(3)})
+    assert sum(tensor.numel() for layer in meta["layers"] for tensor in layer.values()) == count
+
+
+def test_the_thesis_turtle_of_five_steps(episodes):
+    rule = inner.LearnedRate(inner.Turtle(("grad", "grad_history", "step"), beta=0.9, lr=0.01), "parameter")
+    learner = sine_learner(rule, num_steps=5)
+    assert all(leaf.isfinite().all() for leaf in tree_leaves(learner.estimate(episodes).gradient))
+    rates = sum(rate.numel() for name, rate in learner.rule.named_parameters() if name.startswith("rate."))
+    assert rates == sum(param.numel() for param in learner.model.parameters())
+    shapes = [layer["weight"].shape for layer in learner.meta.rule["rule"]["layers"]]
+    assert shapes == [(20, 3), *[(20, 20)] * 4, (1, 20)]
 
 
 def test_a_network_serves_any_model():
@@ -98,6 +175,8 @@ BAD = [
     (lambda: inner.Turtle(activation=3), TypeError, 'activation="tanh"'),
     (lambda: inner.Turtle(beta=1.5), ValueError, "beta must be from 0 to 1; got 1.5"),
     (lambda: inner.Turtle(lr=0.0), ValueError, "must be positive"),
+    (lambda: inner.Turtle(loss_as_value="loss"), TypeError, "Turtle's loss_as_value must be True or False"),
+    (lambda: inner.Turtle(applied_updates=1), TypeError, "Turtle's applied_updates must be True or False"),
     (
         lambda: sine_learner(inner.Turtle(hidden=(3,)), estimator=outer.ParameterDifference()),
         ValueError,

@@ -78,6 +78,8 @@ ENTRIES = {
         activation=ACTIVATIONS,
         beta=st.floats(0, 1),
         **RATE,
+        loss_as_value=BOOLS,
+        applied_updates=BOOLS,
     ),
     "KroneckerLinear": rule(inner.KroneckerLinear, **RATE, bias=BOOLS),
     "KroneckerNetwork": rule(
