@@ -40,6 +40,7 @@ RULES = [
     inner.KroneckerNetwork(0.1),
     inner.KroneckerNetwork(0.1, num_layers=3, activation="tanh", normalise=True),
     inner.LowRank(0.1, rank=2),
+    inner.LowRank(0.1, rank=2, identity=True),
     inner.MetaCurvature(0.1),
     inner.SelfAdapting(inner.KroneckerLinear(0.1, bias=True), lr=0.1),
     inner.SelfAdapting(inner.KroneckerNetwork(0.1, activation="tanh", normalise=True), lr=0.1),

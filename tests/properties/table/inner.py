@@ -85,7 +85,7 @@ ENTRIES = {
     "KroneckerNetwork": rule(
         inner.KroneckerNetwork, **RATE, num_layers=COUNTS, activation=ACTIVATIONS, normalise=BOOLS
     ),
-    "LowRank": rule(inner.LowRank, **RATE, rank=COUNTS),
+    "LowRank": rule(inner.LowRank, **RATE, rank=COUNTS, identity=BOOLS),
     "MetaCurvature": rule(inner.MetaCurvature, **RATE),
     "SelfAdapting": rule(inner.SelfAdapting, rule=st.sampled_from([inner.MetaSGD(0.1), inner.LowRank(0.1)]), **RATE),
     "t_net": Entry(
