@@ -10,7 +10,7 @@ from metalearn.inner._learned import Learned
 from metalearn.inner._learned_rate import LearnedRate, MetaSGD
 from metalearn.inner._low_rank import LowRank
 from metalearn.inner._lstm import LSTM
-from metalearn.inner._masked import Masked, adapted_fraction
+from metalearn.inner._masked import Masked, adapted_fraction, kept_fraction
 from metalearn.inner._meta_curvature import MetaCurvature
 from metalearn.inner._momentum import Momentum, Nesterov
 from metalearn.inner._rated import Rated
@@ -42,6 +42,7 @@ __all__ = [
     "Clipped",
     "Masked",
     "adapted_fraction",
+    "kept_fraction",
     "t_net",
     "LSTM",
     "Turtle",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from metalearn._checks import check_bool, check_positive, invalid
-from metalearn._tree import over_first_axes, tree_leaves
+from metalearn._tree import over_first_axes
 from metalearn.functional import derive_key, uniform
 from metalearn.inner._base import UpdateRule
 from metalearn.inner._wrapper import Wrapper
@@ -25,6 +25,7 @@ class Masked(Wrapper):
     Args:
         rule: The rule whose updates are masked.
         temperature: Of the Gumbel-softmax distribution, positive; near 0 the mask is binary and its gradient noisy.
+            The paper leaves it open; its authors' code has 1.
         hard: Whether the mask is rounded to 0 or 1, with the gradient of the unrounded one (straight-through).
 
     Raises:
@@ -41,7 +42,7 @@ class Masked(Wrapper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive("Masked's temperature", self.temperature, fix="The paper's is Masked(rule, temperature=1.0).")
+        check_positive("Masked's temperature", self.temperature, fix="Write Masked(rule, temperature=1.0), say.")
         check_bool("Masked's hard", self.hard)
 
     def init_meta(self, params: Params) -> PyTree:
@@ -80,11 +81,39 @@ class Masked(Wrapper):
         return (soft > 0.5).to(soft) + (soft - soft.detach()) if self.hard else soft
 
 
-def adapted_fraction(meta: PyTree) -> Tensor:
-    """Return the expected fraction of output units that a task changes, a scalar.
+def adapted_fraction(meta: PyTree) -> dict[str, Tensor]:
+    """Return by layer the expected fraction of output units that a task changes, the mean of sigmoid(zeta).
+
+    It is the mean probability by which the mask lets an update through (eq. 9). Figure 4 of the paper plots
+    `kept_fraction`, which is 1 minus this one, and calls it the fraction that changes.
 
     Args:
         meta: Learned meta-parameters of `Masked`, or of a rule around it: `learner.meta.rule`.
+
+    Returns:
+        A scalar for every layer, named as in the mask.
+
+    Raises:
+        ValueError: If there is no mask in them.
+
+    References:
+        Lee and Choi, "Gradient-based meta-learning with learned layerwise metric and subspace", ICML 2018 (eq. 9).
+    """
+    return {layer: logits.sigmoid().mean() for layer, logits in _logits(meta).items()}
+
+
+def kept_fraction(meta: PyTree) -> dict[str, Tensor]:
+    """Return by layer the expected fraction of output units that a task leaves alone, the mean of sigmoid(-zeta).
+
+    It is 1 minus `adapted_fraction`, and what Figure 4 of the paper plots as "the fraction of weights that a
+    task-specific learner changes": printed as the average of e^-l / (e^-l + 1) over all logits l, and averaged by the
+    authors' code in every layer and then over layers. The sign is at odds with eq. 9, by which the mask is drawn.
+
+    Args:
+        meta: Learned meta-parameters of `Masked`, or of a rule around it: `learner.meta.rule`.
+
+    Returns:
+        A scalar for every layer, named as in the mask.
 
     Raises:
         ValueError: If there is no mask in them.
@@ -92,15 +121,22 @@ def adapted_fraction(meta: PyTree) -> Tensor:
     References:
         Lee and Choi, "Gradient-based meta-learning with learned layerwise metric and subspace", ICML 2018 (Figure 4).
     """
+    return {layer: (-logits).sigmoid().mean() for layer, logits in _logits(meta).items()}
+
+
+def _logits(meta: PyTree) -> dict[str, Tensor]:
+    """Return the logits of the outermost mask by layer."""
     inside = meta
     while isinstance(inside, dict) and "mask" not in inside:
         inside = inside.get("rule")
     masks = inside.get("mask") if isinstance(inside, dict) else None
-    logits = [leaf for leaf in tree_leaves(masks) if isinstance(leaf, Tensor)]
-    if not (isinstance(masks, dict) and logits):
+    layers = masks.items() if isinstance(masks, dict) else ()
+    named = [(layer, of.get("logits")) for layer, of in layers if isinstance(of, dict)]
+    logits = {layer: leaf for layer, leaf in named if isinstance(leaf, Tensor)}
+    if not logits:
         fix = "Pass learner.meta.rule of a learner with inner.Masked, such as outer.MTNet."
         raise ValueError(invalid("meta", "have a mask in it", type(meta).__name__, fix))
-    return torch.cat([leaf.reshape(-1) for leaf in logits]).sigmoid().mean()
+    return logits
 
 
 def _layers(params: Params) -> dict[str, list[str]]:

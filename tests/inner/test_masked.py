@@ -89,14 +89,36 @@ def test_readable_names():
     assert "rule.rate.0.weight" in names
 
 
-def test_adapted_fraction():
-    learner = sine_learner(inner.Masked(inner.SGD(0.1)))
-    assert inner.adapted_fraction(learner.meta.rule).item() == 0.5
+def test_adapted_fraction_is_that_of_the_masks_that_are_drawn():
+    rule = inner.Masked(inner.SGD(0.1))
+    learner = sine_learner(rule)
     with torch.no_grad():
-        learner.rule.mask.get_submodule("0").logits.fill_(20.0)  # 6 of the 13 units
-    assert inner.adapted_fraction(learner.meta.rule).item() == pytest.approx((6 + 3.5) / 13)
-    around = sine_learner(inner.LearnedRate(inner.Clipped(inner.Masked(inner.SGD(0.1)), norm=1.0)))
-    assert inner.adapted_fraction(around.meta.rule).item() == 0.5
+        learner.rule.mask.get_submodule("0").logits.copy_(torch.linspace(-2, 3, 6))
+        learner.rule.mask.get_submodule("2").logits.fill_(-1.0)
+    meta, params = learner.meta.rule, learner.meta.init
+    keys = functional.draw_keys(4000, generator=torch.Generator().manual_seed(0))
+    drawn = torch.func.vmap(lambda key: rule.init_state(meta, params, key)["mask"])(keys)
+    ours = inner.adapted_fraction(meta)
+    assert ours.keys() == drawn.keys() == {"0", "2", "4"}
+    for layer, masks in drawn.items():
+        torch.testing.assert_close(ours[layer], masks.mean(), atol=0.03, rtol=0)
+
+
+def test_kept_fraction_is_the_printed_formula_of_figure_4():
+    learner = sine_learner(inner.LearnedRate(inner.Clipped(inner.Masked(inner.SGD(0.1)), norm=1.0)))
+    logits = torch.tensor([-2.0, -1.0, 0.0, 0.5, 1.0, 3.0], dtype=torch.float64)
+    with torch.no_grad():
+        learner.rule.rule.mask.get_submodule("0").logits.copy_(logits)
+    kept, adapted = (of(learner.meta.rule) for of in (inner.kept_fraction, inner.adapted_fraction))
+    torch.testing.assert_close(kept["0"], (torch.exp(-logits) / (torch.exp(-logits) + 1)).mean())
+    assert kept["2"] == kept["4"] == 0.5
+    torch.testing.assert_close(kept, {layer: 1 - value for layer, value in adapted.items()})
+
+
+def test_fractions_name_the_layers_of_a_t_net():
+    model = inner.t_net(models.mlp(1, [3], 1))
+    learner = outer.MTNet(model, F.mse_loss, inner.SGD(0.1), num_steps=1)
+    assert list(inner.kept_fraction(learner.meta.rule)) == ["0.W", "2.W"]
 
 
 def test_a_wrapped_rule_draws_numbers_of_its_own():
@@ -111,6 +133,7 @@ def test_a_wrapped_rule_draws_numbers_of_its_own():
 BAD = [
     (lambda: inner.adapted_fraction(sine_learner().meta.rule), ValueError, "Pass learner.meta.rule of a learner"),
     (lambda: inner.adapted_fraction(sine_learner()), ValueError, "have a mask in it; got MetaLearner"),
+    (lambda: inner.kept_fraction({"mask": {"0": {"logits": 3}}}), ValueError, "have a mask in it; got dict"),
     (lambda: inner.Masked(inner.SGD(0.1), temperature=0.0), ValueError, "Masked(rule, temperature=1.0)"),
     (lambda: inner.Masked(inner.SGD(0.1), hard=1), TypeError, "True or False"),
     (lambda: inner.Masked(0.1), TypeError, "Masked(SGD(lr=0.01), ...)"),

@@ -102,16 +102,19 @@ ENTRIES = {
             "key": KEYS,
         },
     ),
-    "adapted_fraction": Entry(
-        inner.adapted_fraction,
-        {"meta": st.builds(lambda: inner.Masked(inner.SGD(0.1)).init_meta({"w": torch.zeros(2, 3)}))},
-        lambda fraction, /, **_: float(fraction),
-        {
-            "meta": st.sampled_from(
-                [{"mask": 3}, {"mask": {}}, {"mask": {"a": {"logits": "x"}}}, {"rule": {"rule": ()}}]
-            )
-        },
-    ),
+    **{
+        function.__name__: Entry(
+            function,
+            {"meta": st.builds(lambda: inner.Masked(inner.SGD(0.1)).init_meta({"w": torch.zeros(2, 3)}))},
+            lambda fractions, /, **_: float(fractions["w"]),
+            {
+                "meta": st.sampled_from(
+                    [{"mask": 3}, {"mask": {}}, {"mask": {"a": {"logits": "x"}}}, {"rule": {"rule": ()}}]
+                )
+            },
+        )
+        for function in (inner.adapted_fraction, inner.kept_fraction)
+    },
 }
 
 EXCLUDED = {
