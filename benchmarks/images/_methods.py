@@ -100,7 +100,11 @@ def _representation(rate: float = 0.1, **options: Any) -> Build:
     return of(outer.HyperRepresentation, inner.LearnedRate(inner.SGD(rate)), num_steps=5, **options)
 
 
-JOINT = outer.Unrolled(order=1, multi_step=outer.MultiStep())
+def _of_trained_heads(**options: Any) -> Build:
+    """Return what makes a representation's learner that takes trained heads as constants: no rate is learned."""
+    estimator = outer.Unrolled(truncate=0, **options)
+    return of(outer.HyperRepresentation, inner.SGD(0.1), num_steps=5, estimator=estimator)
+
 
 
 def methods(lr: float) -> dict[str, Method]:
@@ -141,9 +145,10 @@ def methods(lr: float) -> dict[str, Method]:
         "MT-net": Method(mt_net, {"omniglot_5w1s": "99.5 +- 0.3"}),
         "hyper-representation": Method(_representation(), {}),
         "hyper-representation, rate from 0.5": Method(_representation(0.5), {}),
-        "hyper-representation, approximate": Method(_representation(estimator=outer.Unrolled(order=1)), {}),
+        "hyper-representation, first order": Method(_representation(estimator=outer.Unrolled(order=1)), {}),
+        "hyper-representation, approximate": Method(_of_trained_heads(), {}),
         "hyper-representation, training sets": Method(_representation(), {}, "training sets"),
-        "joint, training sets": Method(_representation(estimator=JOINT), {}, "training sets"),
+        "joint, training sets": Method(_of_trained_heads(multi_step=outer.MultiStep()), {}, "training sets"),
         "ProtoNet": Method(_proto_net, {}, lr=1e-3),
         "finetuning": Method(baselines.Pretraining, {}, "mini-batches", _fine_tuned, lr=1e-3),
         "centroid finetuning": Method(_cosine_pretraining, {}, "mini-batches", _by_centroids, lr=1e-3),

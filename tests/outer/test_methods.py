@@ -6,6 +6,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from metalearn import data, inner, models, outer
+from metalearn._tasks import take
+from metalearn._tree import tree_detach
 from tests.cases import sine_episodes
 
 SGD = inner.SGD(0.01)
@@ -173,10 +175,11 @@ class TestHyperRepresentation:
         ("estimator", "variant"),
         [
             (outer.Unrolled(), {"detach": False, "on_support": False, "every_step": False}),  # bilevel
-            (outer.Unrolled(order=1), {"detach": True, "on_support": False, "every_step": False}),  # approximate
+            (outer.Unrolled(truncate=0), {"detach": True, "on_support": False, "every_step": False}),  # approximate
+            (outer.Stepwise(truncate=0), {"detach": True, "on_support": False, "every_step": False}),
             (outer.Unrolled(), {"detach": False, "on_support": True, "every_step": False}),  # training sets only
             (
-                outer.Unrolled(order=1, multi_step=outer.MultiStep()),  # joint
+                outer.Unrolled(truncate=0, multi_step=outer.MultiStep()),  # joint
                 {"detach": True, "on_support": True, "every_step": True},
             ),
         ],
@@ -187,6 +190,35 @@ class TestHyperRepresentation:
         model, ours = self.gradient(given, estimator)
         for left, right in zip(ours.values(), self.expected(model, tasks, **variant), strict=True):
             torch.testing.assert_close(left, right, rtol=1e-9, atol=1e-12)
+
+    def test_the_approximate_one_is_the_gradient_at_fixed_heads(self):
+        """The query loss's own derivative: what is learned does not move the trained head, d w_T = 0."""
+        tasks = sine_episodes()
+        model, ours = self.gradient(tasks, outer.Unrolled(truncate=0))
+        body, rule = model[:-1], inner.SGD(self.RATE)
+        torch.manual_seed(0)
+        copy = models.mlp(1, [5, 4], 1).double()
+        adapted = outer.HyperRepresentation(copy, F.mse_loss, rule, num_steps=self.STEPS).adapt(tasks.support)
+        weights, biases = adapted.params["4.weight"], adapted.params["4.bias"]
+        heads = zip(tasks.query.x, weights, biases, strict=True)
+        outputs = torch.stack([F.linear(body(x), weight, bias) for x, weight, bias in heads])
+        expected = torch.autograd.grad(F.mse_loss(outputs, tasks.query.y), list(body.parameters()))
+        for left, right in zip(ours.values(), expected, strict=True):
+            torch.testing.assert_close(left, right, rtol=1e-9, atol=1e-12)
+
+    @pytest.mark.parametrize("estimator", [outer.Unrolled, outer.Stepwise])
+    def test_the_approximate_one_gives_the_rate_no_gradient(self, estimator):
+        tasks, model, rule = sine_episodes(), models.mlp(1, [5, 4], 1).double(), inner.LearnedRate(inner.SGD(self.RATE))
+        learner = outer.HyperRepresentation(model, F.mse_loss, rule, num_steps=self.STEPS)
+
+        def to_the_rate(estimator):
+            meta = tree_detach(learner.meta)
+            return estimator(learner.problem, meta, take(tasks, 0), torch.tensor(0), ()).gradient.rule["rate"]
+
+        assert to_the_rate(estimator(truncate=0)) == 0
+        assert to_the_rate(estimator(order=1)) != 0  # through the last steps
+        with pytest.raises(ValueError, match="reach all that is learned, .* or a rule without meta-parameters"):
+            learner.estimator = estimator(truncate=0)
 
     def test_the_head_starts_at_zero_and_stays_there(self):
         learner = build(outer.HyperRepresentation)
