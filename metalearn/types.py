@@ -93,6 +93,16 @@ class Problem(NamedTuple):
     num_steps: int
     constant: frozenset[str] = frozenset()
 
+    def of_task(self, key: Tensor) -> "Problem":
+        """Return the problem of the task with this random key, by which it draws batches of the support set.
+
+        An estimator is given the problem of one task, so that none needs to know of such draws.
+        """
+        from metalearn.functional import OnSupport  # which imports this module
+
+        loss = self.support_loss
+        return self._replace(support_loss=loss.of_task(key)) if isinstance(loss, OnSupport) else self
+
 
 class Estimate(NamedTuple):
     """What a meta-gradient estimator returns.

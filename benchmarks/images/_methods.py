@@ -106,7 +106,6 @@ def _of_trained_heads(**options: Any) -> Build:
     return of(outer.HyperRepresentation, inner.SGD(0.1), num_steps=5, estimator=estimator)
 
 
-
 def methods(lr: float) -> dict[str, Method]:
     """Return the rows of a problem, with inner rates that start at `lr` where a row does not say its own."""
     turtle = inner.LearnedRate(inner.Turtle(("grad",), lr=lr), per="tensor")

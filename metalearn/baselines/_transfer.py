@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from metalearn import inner
-from metalearn._checks import check_count
+from metalearn._checks import check_count, invalid
 from metalearn._derivatives import grad_and_value
-from metalearn._tree import tree_leaves, tree_map, tree_zeros_like
-from metalearn.functional import uniform
+from metalearn._tree import tree_map, tree_zeros_like
+from metalearn.functional import OnSupport, SampledBatches
 from metalearn.outer import MetaGradient
 from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Problem, PyTree
 
@@ -52,6 +52,13 @@ class Transfer(MetaGradient):
         """The query loss."""
         return frozenset({"query"})
 
+    def check(self, problem: Problem, meta: Meta) -> None:
+        """Raise for batches of the support set that are not those that it draws itself."""
+        if isinstance(problem.support_loss, OnSupport) and problem.support_loss.batches is not None:
+            fix = f"Leave it out: {self} draws batches of {self.batch_size}."
+            got = problem.support_loss.batches
+            raise ValueError(invalid(f"support_batches under {self}", "not be given", got, fix))
+
     def __call__(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree) -> Estimate:
         """Return the gradient of the query loss at the start."""
         (init, shared), loss = grad_and_value(problem.query_loss, argnums=(0, 1))(meta.init, meta.shared, episode)
@@ -63,8 +70,9 @@ class Transfer(MetaGradient):
         state = problem.rule.init_state(meta.rule, params, key)
         lowest: Tensor | float = torch.inf
         whole = Episode(support, Batch(()))
+        batches = SampledBatches(self.batch_size, replacement=True)
         for step in range(num_steps):
-            part = Episode(self._draw(support, key, step), Batch(()))
+            part = Episode(batches.of_step(support, key, step), Batch(()))
             params, state, *_ = inner.step(problem, meta, params, state, part, step)
             if (step + 1) % self.select_every == 0 or step + 1 == num_steps:
                 loss = problem.support_loss(params, meta.shared, whole, step)
@@ -72,16 +80,3 @@ class Transfer(MetaGradient):
                 best = tree_map(lambda new, old, chosen=is_better: torch.where(chosen, new, old), params, best)
                 lowest = torch.where(is_better, loss, lowest)
         return Adapted(best, meta.shared, state)
-
-    def _draw(self, support: Batch, key: Tensor, step: int) -> Batch:
-        """Draw a mini-batch of the support set with replacement; of a padded one, all examples with new weights."""
-        drawn = uniform(key, (self.batch_size,), stream=step, dtype=torch.float64)
-        if not tree_leaves(support.weight):
-            chosen = (drawn * len(tree_leaves(support)[0])).long()
-            return tree_map(lambda leaf: leaf[chosen], support)
-        is_there = support.weight > 0
-        rank = is_there.cumsum(0) - 1
-        times = (rank == (drawn * is_there.sum()).long()[:, None]).sum(0)
-        # Not zero for those left out: by the weights the criterion knows the task's classes.
-        times = times.to(torch.promote_types(support.weight.dtype, torch.float32)).clamp(min=1e-30)
-        return support._replace(weight=support.weight * times)

@@ -1,15 +1,19 @@
-"""Pure functions: keyed random numbers, criteria of classification, and losses made from modules."""
+"""Pure functions: keyed random numbers, criteria of classification, losses made from modules, and their batches."""
 
 from metalearn._modules import call_copy
 from metalearn.functional._criteria import accuracy, cross_entropy
 from metalearn.functional._keys import derive_key, draw_keys, normal, safe_sqrt, uniform
 from metalearn.functional._losses import ModelLoss, ModuleLoss, OnQuery, OnSupport
+from metalearn.functional._support_batches import DealtBatches, SampledBatches, SupportBatches
 
 __all__ = [
+    "DealtBatches",
     "ModelLoss",
     "ModuleLoss",
     "OnQuery",
     "OnSupport",
+    "SampledBatches",
+    "SupportBatches",
     "accuracy",
     "call_copy",
     "cross_entropy",

@@ -8,13 +8,18 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from metalearn._checks import check_count, check_function, check_kind
+from metalearn._checks import check_function, check_kind
 from metalearn._derivatives import in_transform
 from metalearn._layers import Inputs, Layers, Memo
 from metalearn._modules import Call, below, call_model, functional_call, predict
-from metalearn._tree import tree_leaves, tree_map
+from metalearn._tree import tree_leaves
+from metalearn.functional._keys import derive_key
+from metalearn.functional._support_batches import SupportBatches
 from metalearn.models._batch_norm import Norms
 from metalearn.types import Batch, Episode, Params
+
+OF_BATCHES = 2
+"""Which of the keys derived from a task's the batches of its support set are drawn by, as no rule or estimator is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,15 +34,12 @@ class ModelLoss:
         criterion: `(output, y) -> scalar`, a function or a module.
         name: What the criterion is called: its parameters are `<name>.<parameter>` in `shared`,
             where the model's are `model.<parameter>`.
-        num_batches: Number of equal parts that the batch is dealt into; step t sees every `num_batches`-th example,
-            starting with example `t % num_batches`.
         call: How model and criterion are called with the parameters.
     """
 
     model: nn.Module
     criterion: Callable[..., Any]
     name: str = "criterion"
-    num_batches: int = 1
     call: Call = field(default=functional_call, repr=False)
     norms: Norms = field(init=False, repr=False)
     layers: Layers | None = field(init=False, repr=False)
@@ -47,14 +49,12 @@ class ModelLoss:
         check_kind("ModelLoss's model", self.model, nn.Module, "an nn.Module", "the module itself")
         check_function("ModelLoss's criterion", self.criterion, fix="Pass F.mse_loss or nn.MSELoss().")
         check_kind("ModelLoss's name", self.name, str, "a string", "'criterion', say")
-        check_count("ModelLoss's num_batches", self.num_batches)
         object.__setattr__(self, "norms", Norms.of(self.model))
         object.__setattr__(self, "layers", Layers.of(self.model) if self.call is functional_call else None)
         object.__setattr__(self, "differentiable_around_vmap", not has_tables_of_one(self.model.modules()))
 
     def __call__(self, params: Params, shared: Params, batch: Batch, step: int = 0) -> Tensor:
         """Return the loss at `params` and `shared`, a scalar."""
-        batch = self.part(batch, step)
         output = self.by_layers(params, shared, batch)
         if output is None:
             buffers = self.norms.buffers(self.model, batch.weight, step)
@@ -103,13 +103,6 @@ class ModelLoss:
         output = self.layers(tensors, both, Inputs(of_tasks, num_support), params, memo)
         return output.narrow(axis, num_support, batch.x.shape[axis])
 
-    def part(self, batch: Batch, step: int, axis: int = 0) -> Batch:
-        """Return the examples, along an axis, that step t sees."""
-        if self.num_batches == 1:
-            return batch
-        of_all = (slice(None),) * axis
-        return tree_map(lambda leaf: leaf[(*of_all, slice(step % self.num_batches, None, self.num_batches))], batch)
-
     def judge(self, output: Any, batch: Batch, shared: Params) -> Tensor:
         """Return the criterion of what the model has made of a batch."""
         # By their leaves, since torch's default collate makes lists of the empty tuples of a `Batch`.
@@ -146,24 +139,43 @@ class ModuleLoss:
 
 @dataclass(frozen=True, eq=False)
 class OnSupport:
-    """A loss on a batch as a `Problem.support_loss`."""
+    """A loss on a batch as a `Problem.support_loss`.
+
+    Attributes:
+        loss: The loss on a batch.
+        batches: Which of the support examples a step sees, `DealtBatches(5)` or `SampledBatches(5)`; None for all.
+        key: The task's random key, which batches are drawn by; `Problem.of_task` fills it in.
+    """
 
     loss: ModelLoss
+    batches: SupportBatches | None = None
+    key: Tensor | None = None
 
     def __post_init__(self) -> None:
         check_kind("OnSupport's loss", self.loss, ModelLoss, "a ModelLoss", "functional.ModelLoss(model, criterion)")
+        if self.batches is not None:
+            example = "functional.DealtBatches(5), say"
+            check_kind("OnSupport's batches", self.batches, SupportBatches, "a SupportBatches", example)
 
     def __call__(self, params: Params, shared: Params, episode: Episode, step: int) -> Tensor:
-        """Return the loss on the support set."""
-        return self.loss(params, shared, episode.support, step)
+        """Return the loss on what the step sees of the support set."""
+        return self.loss(params, shared, self.batch(episode, step), step)
 
-    def batch(self, episodes: Episode, step: int) -> Batch:
-        """Return what the loss is of, of all tasks."""
-        return self.loss.part(episodes.support, step, axis=1)
+    def batch(self, episode: Episode, step: int) -> Batch:
+        """Return what the loss is of at a step: of one task, or of as many as it has keys of."""
+        if self.batches is None:
+            return episode.support
+        if self.key is None:
+            return self.batches.of_step(episode.support, None, step)
+        return self.batches.of_step(episode.support, derive_key(self.key, OF_BATCHES), step, self.key.dim())
+
+    def of_task(self, key: Tensor) -> "OnSupport":
+        """Return the loss whose batches are drawn by a task's key, or by those of all tasks, `[num_tasks]`."""
+        return self if self.batches is None else replace(self, key=key)
 
     def whole(self) -> "OnSupport":
         """Return the loss on the whole support set at every step."""
-        return OnSupport(replace(self.loss, num_batches=1))
+        return self if self.batches is None else replace(self, batches=None)
 
 
 @dataclass(frozen=True, eq=False)

@@ -68,7 +68,7 @@ class MetaGradient(ABC):
         """Estimate one task's meta-gradient.
 
         Args:
-            problem: What the inner loop minimises and the outer loop judges.
+            problem: What the inner loop minimises and the outer loop judges, as `problem.of_task(key)`.
             meta: Where the gradient is taken.
             episode: The task's data.
             key: The task's random key.
@@ -130,6 +130,6 @@ def meta_gradient(
     def gradient(meta: Meta, episode: Episode, key: Tensor, carry: PyTree = None) -> Estimate:
         if carry is None:
             carry = estimator.init_carry(problem, meta, episode)
-        return estimator(problem, meta, episode, key, carry)
+        return estimator(problem.of_task(key), meta, episode, key, carry)
 
     return gradient

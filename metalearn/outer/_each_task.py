@@ -12,7 +12,7 @@ from metalearn._derivatives import in_transform
 from metalearn._layers import Memo, known_losses
 from metalearn._tasks import map_tasks, vmap_tasks
 from metalearn._tree import over_first_axes, tree_leaves, tree_map
-from metalearn.functional import ModelLoss, OnQuery
+from metalearn.functional import ModelLoss, OnQuery, OnSupport
 from metalearn.functional._losses import is_of_model
 from metalearn.inner import UpdateRule
 from metalearn.outer._base import MetaGradient
@@ -44,12 +44,12 @@ def estimate_each(
     """
 
     def estimate(episode: Episode, key: Tensor) -> Estimate:
-        return estimator(problem, meta, episode, key, carry)
+        return estimator(problem.of_task(key), meta, episode, key, carry)
 
     summed: Params = {}
     if at_once(estimator, problem, len(keys), batching):
         carries = _expand(carry, len(keys))
-        of_all = _of_all_tasks(problem, False, estimator.one_backward)
+        of_all = _of_all_tasks(problem.of_task(keys), False, estimator.one_backward)
         each = estimator(of_all, _expand_own(meta, len(keys)), episodes, keys, carries)
         summed, each = each.gradient.shared, each._replace(gradient=each.gradient._replace(shared={}))
     else:
@@ -68,13 +68,14 @@ def estimate_own(
 
     The estimator must be one that takes all tasks at once.
     """
-    each = estimator(_of_all_tasks(problem, True, estimator.one_backward), metas, episodes, keys, carries)
+    of_all = _of_all_tasks(problem.of_task(keys), True, estimator.one_backward)
+    each = estimator(of_all, metas, episodes, keys, carries)
     return each._replace(diagnostics={**each.diagnostics, "finite": _finite(each)})
 
 
 def adapted_loss(estimator: MetaGradient, problem: Problem, meta: Meta, episode: Episode, key: Tensor) -> Tensor:
     """Return one task's query loss after adaptation."""
-    adapted = estimator.adapt(problem, meta, episode.support, key, problem.num_steps)
+    adapted = estimator.adapt(problem.of_task(key), meta, episode.support, key, problem.num_steps)
     return problem.query_loss(adapted.params, adapted.shared, episode)
 
 
@@ -83,13 +84,14 @@ def losses_each(
 ) -> Tensor:
     """Return every task's query loss after adaptation, without a gradient; arguments are as for `estimate_each`."""
     if at_once(estimator, problem, len(keys), batching):
-        return adapted_loss(estimator, _of_all_tasks(problem, False), _expand_own(meta, len(keys)), episodes, keys)
+        of_all = _of_all_tasks(problem.of_task(keys), False)
+        return adapted_loss(estimator, of_all, _expand_own(meta, len(keys)), episodes, keys)
     return map_tasks(partial(adapted_loss, estimator, problem, meta), (episodes, keys), batching)
 
 
 def losses_own(estimator: MetaGradient, problem: Problem, metas: Meta, episodes: Episode, keys: Tensor) -> Tensor:
     """Return every task's query loss after adaptation, if each has a meta of its own, as for `estimate_own`."""
-    return adapted_loss(estimator, _of_all_tasks(problem, True), metas, episodes, keys)
+    return adapted_loss(estimator, _of_all_tasks(problem.of_task(keys), True), metas, episodes, keys)
 
 
 def sum_carried(each: Estimate, axis: int = 0) -> PyTree:
@@ -136,11 +138,11 @@ def adapt_each(
     """
 
     def adapt(problem: Problem, meta: Meta, support: Batch, keys: Tensor) -> Any:
-        adapted = estimator.adapt(problem, meta, support, keys, num_steps)
+        adapted = estimator.adapt(problem.of_task(keys), meta, support, keys, num_steps)
         return adapted.params, adapted.state
 
     if at_once(estimator, problem, len(keys), batching):
-        return adapt(_of_all_tasks(problem, False), _expand_own(meta, len(keys)), support, keys)
+        return adapt(_of_all_tasks(problem.of_task(keys), False), _expand_own(meta, len(keys)), support, keys)
     return map_tasks(partial(adapt, problem, meta), (support, keys), batching)
 
 
@@ -171,7 +173,7 @@ def _of_all_tasks(problem: Problem, shared_too: bool, share_graphs: bool = False
     """Return a problem whose parameters, episodes and losses have a leading task axis.
 
     Args:
-        problem: The problem of one task.
+        problem: The problem of one task, but for its key, which is those of all.
         shared_too: Whether what is shared has one too.
         share_graphs: Whether losses at the same parameters may have a part of their graphs in common.
     """
@@ -182,8 +184,12 @@ def _of_all_tasks(problem: Problem, shared_too: bool, share_graphs: bool = False
     )
 
 
-def _over_tasks(loss: Any, shared_too: bool, memo: Memo) -> Callable[..., Tensor]:
+def _over_tasks(of_part: Any, shared_too: bool, memo: Memo) -> Callable[..., Tensor]:
+    loss = of_part.whole() if isinstance(of_part, OnSupport) else of_part
+
     def losses(params: Params, shared: Params, episodes: Episode, *step: int) -> Any:
+        if loss is not of_part:  # a loss of the whole of what the step sees
+            episodes = episodes._replace(support=of_part.batch(episodes, *step))
         if is_of_model(loss):
             batch = loss.batch(episodes, *step)
             support = episodes.support if isinstance(loss, OnQuery) else None

@@ -1,7 +1,6 @@
 """What a learner refuses of the tasks it is called on, by their shapes, before anything is computed."""
 
 import warnings
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -90,20 +89,10 @@ def check_judged(problem: Problem, batches: dict[str, Batch]) -> None:
             raise ValueError(invalid(f"{name} set", condition, "none", fix))
 
 
-def check_support_batches(support: Batch, num_batches: int) -> None:
-    """Raise unless the support set can be dealt into equal parts."""
-    if num_batches > 1 and tree_leaves(support.weight):
-        fix = "Leave support_batches out."
-        raise ValueError(invalid("support_batches", "be 1 for tasks of different sizes", num_batches, fix))
-    sizes = {leaf.shape[1] for leaf in tree_leaves(support) if leaf.dim() > 1}
-    if bad := [size for size in sizes if size % num_batches]:
-        fix = f"Use support_batches={_largest_divisor(bad[0], num_batches)}, say."
-        raise ValueError(invalid("support_batches", f"divide the {bad[0]} support examples", num_batches, fix))
-
-
-def _largest_divisor(number: int, at_most: int) -> int:
-    candidates: Iterable[int] = range(min(number, at_most), 0, -1)
-    return next(divisor for divisor in candidates if number % divisor == 0)
+def check_support_batches(problem: Problem, support: Batch) -> None:
+    """Raise unless the inner steps' batches can be made of the support sets."""
+    if isinstance(problem.support_loss, OnSupport) and problem.support_loss.batches is not None:
+        problem.support_loss.batches.check(support)
 
 
 def check_keys(keys: Any, num_tasks: int) -> None:

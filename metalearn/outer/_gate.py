@@ -77,7 +77,7 @@ class Gate:
         check_norms(learner.model, learner.problem)
         check_under_vmap(learner)
         check_precision(learner.device.type, learner.dtype)
-        check_support_batches(batches["support"], learner.support_batches)
+        check_support_batches(learner.problem, batches["support"])
 
     def _keys(self, learner: "MetaLearner", count: int, keys: Tensor | None) -> Tensor:
         if keys is None:
@@ -114,7 +114,8 @@ def _mode(learner: "MetaLearner") -> tuple[Any, ...]:
 
 
 def _check_losses(learner: "MetaLearner", episodes: Episode) -> None:
-    check_losses(learner.problem, learner.meta, episodes, learner)
+    any_key = torch.zeros((), dtype=torch.int64, device=learner.device)
+    check_losses(learner.problem.of_task(any_key), learner.meta, episodes, learner)
     warn_of_new_statistics(learner.model)
     warn_of_single_examples(episodes)
 
@@ -132,4 +133,4 @@ def _check_gradient(learner: "MetaLearner", episode: Episode, key: Tensor) -> No
     learned = {id(leaf) for leaf in tree_leaves(learner.meta)}
     wanted = ((name, param) for name, param in learner.named_parameters() if param.requires_grad)
     constants = [name for name, param in wanted if id(param) not in learned]
-    check_gradient(learner.problem, learner.estimator, tree_detach(learner.meta), episode, key, constants)
+    check_gradient(learner.problem.of_task(key), learner.estimator, tree_detach(learner.meta), episode, key, constants)

@@ -167,7 +167,7 @@ class Implicit(MetaGradient):
 
 
 def _whole(support_loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return the loss on the whole support set, if it is dealt to the steps in parts."""
+    """Return the loss on the whole support set, if the steps see parts of it."""
     return support_loss.whole() if isinstance(support_loss, OnSupport) else support_loss
 
 

@@ -13,7 +13,8 @@ from metalearn._derivatives import outside_inference_mode, untraced
 from metalearn._modules import TensorTree, get_tensor, set_constant, tie
 from metalearn._tasks import in_chunks, over_chunks, take
 from metalearn._tree import tree_detach, tree_leaves, tree_map
-from metalearn.functional import ModelLoss, ModuleLoss, OnQuery, OnSupport
+from metalearn.functional import ModelLoss, ModuleLoss, OnQuery, OnSupport, SupportBatches
+from metalearn.functional._support_batches import as_support_batches
 from metalearn.inner import UpdateRule
 from metalearn.models._batch_norm import Norms, tracking
 from metalearn.outer._attach import attach, refuse_forward_mode
@@ -73,7 +74,8 @@ class MetaLearner(nn.Module):
         support_loss: `(params, shared, episode, step) -> scalar`, in place of model and criterion in the inner loop: a
             function, or a module whose parameters are learned too.
         query_loss: `(params, shared, episode) -> scalar`, likewise in the outer loss.
-        support_batches: Number of parts that the support set is dealt into; step t sees part `t % support_batches`.
+        support_batches: Which support examples a step sees: a number of parts that the support set is dealt into, of
+            which step t sees part `t % support_batches`, or `functional.SampledBatches(size)`. None for all.
         batching: "vmap" over tasks, or "loop" for models that cannot be vmapped.
         chunk_size: Number of tasks computed at once; gradients are added up chunk by chunk. None for all.
         compile: Whether `torch.compile` compiles the whole meta-step; a dict is passed on as its options.
@@ -106,7 +108,7 @@ class MetaLearner(nn.Module):
         support_criterion: Callable[..., Tensor] | None = None,
         support_loss: Callable[[Params, Params, Episode, int], Tensor] | None = None,
         query_loss: Callable[[Params, Params, Episode], Tensor] | None = None,
-        support_batches: int | None = None,
+        support_batches: int | SupportBatches | None = None,
         batching: str = "vmap",
         chunk_size: int | None = None,
         compile: bool | Mapping[str, Any] = False,
@@ -114,18 +116,18 @@ class MetaLearner(nn.Module):
         check_model: bool = True,
     ) -> None:
         super().__init__()
-        check_arguments(model=model, rule=rule, num_steps=num_steps, support_batches=support_batches)
+        check_arguments(model=model, rule=rule, num_steps=num_steps)
         check_criteria(criterion, support_criterion, support_loss, query_loss, support_batches)
         check_estimator(estimator)  # a module would not even reach the setter below
         check_bool("check_model", check_model)
         self.check_model = check_model
         self.model, self.criterion, self.support_criterion = model, criterion, support_criterion
         self.set_batching(batching, chunk_size, compile, cuda_graph)
-        self.support_batches = support_batches or 1
+        self.support_batches = as_support_batches(support_batches)
         in_support = "criterion" if support_criterion is None else "support_criterion"
         self.support_loss, self.query_loss = support_loss, query_loss
         self.problem = Problem(
-            support_loss=self._given("support_loss") or OnSupport(self._model_loss(in_support, support_batches)),
+            support_loss=self._given("support_loss") or OnSupport(self._model_loss(in_support), self.support_batches),
             query_loss=self._given("query_loss") or OnQuery(self._model_loss("criterion")),
             rule=rule,
             num_steps=num_steps,
@@ -384,8 +386,8 @@ class MetaLearner(nn.Module):
         gradient = tree_map(lambda total: total / num_tasks, each.gradient)
         return (gradient, sum_carried(each)), (each.loss, each.diagnostics)
 
-    def _model_loss(self, name: str, num_batches: int | None = None) -> ModelLoss:
-        return ModelLoss(self.model, getattr(self, name), name, num_batches or 1)
+    def _model_loss(self, name: str) -> ModelLoss:
+        return ModelLoss(self.model, getattr(self, name), name)
 
     def _given(self, name: str) -> Callable[..., Tensor] | None:
         loss = getattr(self, name)

@@ -32,7 +32,6 @@ def check_arguments(
     model: Any,
     rule: Any,
     num_steps: Any,
-    support_batches: Any,
 ) -> None:
     """Raise unless a learner can be built from the arguments."""
     check_kind("model", model, nn.Module, "an nn.Module", "the module itself: models.mlp(1, [40, 40], 1)")
@@ -41,8 +40,6 @@ def check_arguments(
         raise TypeError(invalid("model", "be no wrapper and not scripted", type(model).__name__, fix))
     check_kind("rule", rule, UpdateRule, "an update rule", "one: inner.SGD(lr=0.01)")
     check_count("num_steps", num_steps, fix="Write num_steps=5, say.")
-    if support_batches is not None:
-        check_count("support_batches", support_batches, fix="Leave it out for all at once.")
     if compiled := [name or "itself" for name, module in model.named_modules() if _is_compiled(module)]:
         fix = "Pass the module as it was before, and compile the whole meta-step: MAML(..., compile=True)."
         raise ValueError(invalid("model", "not be compiled", f"torch.compile of {compiled}", fix))

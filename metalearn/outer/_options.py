@@ -8,6 +8,7 @@ from typing import Any, ParamSpec, Required, TypedDict, TypeVar
 from torch import Tensor
 
 from metalearn._checks import did_you_mean, invalid
+from metalearn.functional import SupportBatches
 from metalearn.outer._select import Selection
 
 RATE = "The rate is the rule's: write inner.SGD(lr=0.01)."
@@ -33,7 +34,7 @@ class Options(TypedDict, total=False):
     support_criterion: Callable[..., Tensor] | None
     support_loss: Callable[..., Tensor] | None
     query_loss: Callable[..., Tensor] | None
-    support_batches: int | None
+    support_batches: int | SupportBatches | None
     batching: str
     chunk_size: int | None
     compile: bool | Mapping[str, Any]

@@ -61,13 +61,6 @@ def test_no_steps_change_nothing():
     assert torch.equal(learner.adapt(episodes.support, 0).params["0.weight"][1], learner.model[0].weight)
 
 
-def test_every_example_is_drawn():
-    learner = learner_of(batch_size=3)
-    support = Batch(torch.arange(6)[:, None])
-    drawn = {int(x) for step in range(20) for x in learner.estimator._draw(support, torch.tensor(1), step).x}
-    assert drawn == set(range(6))
-
-
 def test_padded_tasks_adapt_as_without_padding():
     classes = data.ClassImages(torch.randint(256, (6, 9, 8, 8), generator=torch.Generator().manual_seed(0)).byte())
     support = data.EpisodeSampler(classes, 3, 2, 2).sample(2, generator=torch.Generator().manual_seed(1)).support
@@ -88,15 +81,15 @@ def test_padded_tasks_adapt_as_without_padding():
         torch.testing.assert_close(ours[name][:, :3] if name.startswith("head") else ours[name], param)
 
 
-def test_weights_count_in_every_mini_batch():
-    support = Batch(torch.arange(4.0)[:, None], torch.zeros(4), torch.tensor([1.0, 2.0, 0.5, 0.0]))
-    alike = support._replace(weight=(support.weight > 0).float())
-    ours, times = (Transfer(batch_size=6)._draw(of, torch.tensor(1), 0).weight for of in (support, alike))
-    torch.testing.assert_close(ours, times * support.weight)
-
-
 BAD = [
     (lambda: Transfer(batch_size=0), ValueError, "batch_size must be at least 1"),
+    (
+        lambda: outer.MetaLearner(
+            nn.Linear(1, 1), F.mse_loss, inner.SGD(1.0), num_steps=1, support_batches=2, estimator=Transfer()
+        ),
+        ValueError,
+        "Leave it out: Transfer(batch_size=4, select_every=25) draws batches of 4.",
+    ),
     (lambda: Transfer(select_every=2.5), TypeError, "select_every"),
     (lambda: baselines.Finetuning(nn.Linear, nn.Linear(1, 1)), TypeError, "body must be a module"),
     (lambda: baselines.ProtoNet(nn.Flatten(), 0, 5), ValueError, "num_features"),

@@ -5,7 +5,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from metalearn import functional
-from metalearn.types import Batch
+from metalearn.types import Batch, Episode
 
 
 def test_splits_shared_parameters_by_their_owner():
@@ -34,10 +34,11 @@ def test_an_empty_list_of_weights_is_none():
     assert loss({}, {}, Batch(torch.tensor([1.0, 3.0]), torch.zeros(2), [])) == 5
 
 
-def test_deals_the_batch_out():
-    loss = functional.ModelLoss(nn.Identity(), torch.sum, num_batches=2)
-    batch = Batch(torch.tensor([1.0, 10.0, 2.0, 20.0]))
-    assert [loss({}, {}, batch, step).item() for step in range(3)] == [3, 30, 3]
+def test_on_parts_of_the_support_set():
+    loss = functional.OnSupport(functional.ModelLoss(nn.Identity(), torch.sum), functional.DealtBatches(2))
+    episode = Episode(Batch(torch.tensor([1.0, 10.0, 2.0, 20.0])), Batch(()))
+    assert [loss({}, {}, episode, step).item() for step in range(3)] == [3, 30, 3]
+    assert loss.whole()({}, {}, episode, 0) == 33
 
 
 def test_pickles():

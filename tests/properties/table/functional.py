@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from metalearn import functional, models
 from metalearn.types import Batch
 from tests.properties.entry import Entry
-from tests.properties.strategies import COUNTS, FLOATING, GENERATORS, KEYS, SHAPES, tensors
+from tests.properties.strategies import BOOLS, COUNTS, FLOATING, GENERATORS, KEYS, SHAPES, tensors
 
 STREAMS = st.integers(0, 10)
 HUGE = st.sampled_from([2**31, 2**63, 2**70])
@@ -43,9 +43,14 @@ def scalar(result, /, **_):
     assert result.shape == ()
 
 
-def model_loss(model, criterion, name, num_batches):
-    loss = functional.ModelLoss(model, criterion, name, num_batches)
+def model_loss(model, criterion, name):
+    loss = functional.ModelLoss(model, criterion, name)
     return loss({}, {}, Batch(torch.zeros(4, 1), torch.zeros(4, 1)))
+
+
+def sees(batches, /, **_):
+    part = batches.of_step(Batch(torch.zeros(12, 1), torch.zeros(12)), torch.tensor(3), step=1)
+    assert len(part.x) == len(part.y) > 0
 
 
 ENTRIES = {
@@ -84,18 +89,23 @@ ENTRIES = {
             "model": st.builds(lambda: models.mlp(1, [2], 1)),
             "criterion": st.sampled_from([F.mse_loss, nn.MSELoss()]),
             "name": st.just("criterion"),
-            "num_batches": st.sampled_from([1, 2, 4]),
         },
         scalar,
         functions=frozenset({"criterion", "model"}),
     ),
     "ModuleLoss": Entry(functional.ModuleLoss, {"module": st.builds(nn.MSELoss), "name": st.just("query_loss")}),
     "OnSupport": Entry(
-        functional.OnSupport, {"loss": st.builds(functional.ModelLoss, st.just(nn.Linear(1, 1)), st.just(F.mse_loss))}
+        functional.OnSupport,
+        {
+            "loss": st.builds(functional.ModelLoss, st.just(nn.Linear(1, 1)), st.just(F.mse_loss)),
+            "batches": st.sampled_from([None, functional.DealtBatches(2), functional.SampledBatches(2)]),
+        },
     ),
+    "DealtBatches": Entry(functional.DealtBatches, {"count": COUNTS}, sees),
+    "SampledBatches": Entry(functional.SampledBatches, {"size": COUNTS, "replacement": BOOLS}, sees),
     "OnQuery": Entry(
         functional.OnQuery, {"loss": st.builds(functional.ModelLoss, st.just(nn.Linear(1, 1)), st.just(F.mse_loss))}
     ),
 }
 
-EXCLUDED: dict[str, str] = {}
+EXCLUDED = {"SupportBatches": "abstract"}

@@ -5,7 +5,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from hypothesis import strategies as st
 
-from metalearn import inner, models, outer
+from metalearn import functional, inner, models, outer
 from metalearn._tree import tree_leaves
 from tests.cases import sine_episodes, sine_learner
 from tests.properties.entry import Entry
@@ -164,7 +164,7 @@ ENTRIES = {
             "support_criterion": st.sampled_from([None, F.l1_loss]),
             "support_loss": st.none(),
             "query_loss": st.none(),
-            "support_batches": st.none(),
+            "support_batches": st.sampled_from([None, functional.SampledBatches(2)]),
             "batching": st.sampled_from(["vmap", "loop"]),
             "chunk_size": st.sampled_from([None, 1, 2]),
             "compile": st.just(False),
