@@ -23,6 +23,7 @@ from metalearn.models import batch_statistics
 from metalearn.models._batch_norm import PerStepNorm
 from metalearn.outer import MetaLearner, Replicas
 from metalearn.outer._episode_checks import check_episodes
+from metalearn.outer._replicas import adapted_losses
 from metalearn.types import Episode
 
 TASKS_AT_ONCE = 32
@@ -130,7 +131,11 @@ def measure(
 
 
 def mean_losses(
-    replicas: Replicas, tasks: TaskDistribution, num_tasks: int, generator: torch.Generator | None
+    replicas: Replicas,
+    tasks: TaskDistribution,
+    num_tasks: int,
+    num_steps: int | None,
+    generator: torch.Generator | None,
 ) -> Tensor:
     """Return every replica's mean query loss, `[R]`, on the very tasks that `evaluate` would draw for it."""
     count, precise = len(replicas), torch.promote_types(replicas.learner.dtype, torch.float32)
@@ -140,8 +145,7 @@ def mean_losses(
         for start in range(0, len(keys), at_once):
             part = take((batch, keys), slice(start, start + at_once))
             episodes, part_keys = tree_map(lambda leaf: leaf.repeat(count, *(1 for _ in leaf.shape[1:])), part)
-            with torch.no_grad():
-                total += replicas(episodes, keys=part_keys) * len(part[1])
+            total += adapted_losses(replicas, episodes, part_keys, num_steps).to(precise).sum(1)
     return total.cpu() / num_tasks
 
 

@@ -122,7 +122,7 @@ class Replicas(nn.Module):
         meta = self.learner.meta
         refuse_forward_mode(meta)
         if not (torch.is_grad_enabled() and any(leaf.requires_grad for leaf in tree_leaves(meta))):
-            return self._losses(meta, *self._deal(episodes, keys)).mean(1)
+            return adapted_losses(self, episodes, keys).mean(1)
         estimate = self.estimate(episodes, keys)
         self.diagnostics = estimate.diagnostics
         if self.training:
@@ -182,17 +182,28 @@ class Replicas(nn.Module):
         once("gradient", check=lambda: self[0].check(*take(dealt, 0)))
         return dealt
 
-    def _losses(self, meta: Meta, episodes: Episode, keys: Tensor) -> Tensor:
-        """Return every task's query loss after adaptation, `[R, tasks]`."""
-        learner = self.learner
-        if at_once(learner.estimator, learner.problem, keys.numel(), learner.batching):
-            metas, row, row_keys = _in_one_row(tree_detach(meta), episodes, keys)
-            return losses_own(learner.estimator, learner.problem, metas, row, row_keys).unflatten(0, keys.shape)
+
+def adapted_losses(replicas: Replicas, episodes: Episode, keys: Tensor | None, num_steps: int | None = None) -> Tensor:
+    """Return every task's query loss after adaptation, `[R, tasks]`, without a gradient.
+
+    Args:
+        replicas: The replicas.
+        episodes: Tasks, with a leading task axis, as for `Replicas.forward`.
+        keys: The tasks' random keys `[num_tasks]`; drawn from PyTorch's generator if not given.
+        num_steps: Number of adaptation steps, at least 0; as in training if not given.
+    """
+    learner, (episodes, keys) = replicas.learner, replicas._deal(episodes, keys)
+    meta, problem = tree_detach(learner.meta), learner.problem
+    problem = problem if num_steps is None else problem._replace(num_steps=num_steps)
+    with torch.no_grad():
+        if at_once(learner.estimator, problem, keys.numel(), learner.batching):
+            metas, row, row_keys = _in_one_row(meta, episodes, keys)
+            return losses_own(learner.estimator, problem, metas, row, row_keys).unflatten(0, keys.shape)
 
         def losses(meta: Meta, episodes: Episode, keys: Tensor) -> Tensor:
-            return map_tasks(partial(adapted_loss, learner.estimator, learner.problem, meta), (episodes, keys))
+            return map_tasks(partial(adapted_loss, learner.estimator, problem, meta), (episodes, keys))
 
-        return _vmap(losses)(tree_detach(meta), episodes, keys)
+        return _vmap(losses)(meta, episodes, keys)
 
 
 def _estimate_replicas(learner: MetaLearner, meta: Meta, carry: PyTree, episodes: Episode, keys: Tensor) -> Estimate:

@@ -35,6 +35,7 @@ class Run:
         generator: Source of the tasks' randomness; the global one if None.
         processes: Those that train the learner together.
         history: What has happened.
+        num_validation_steps: Number of adaptation steps in a validation; None for as many as in training.
         iteration: Number of meta-steps taken.
         is_over: Whether a callback has ended it.
         kind: What another run must have in common with it to go on where it was, as it is when it starts.
@@ -47,6 +48,7 @@ class Run:
     generator: torch.Generator | None
     processes: Processes
     history: History
+    num_validation_steps: int | None = None
     iteration: int = 0
     is_over: bool = False
     kind: dict[str, Any] = field(init=False)
@@ -113,6 +115,7 @@ class Run:
             # Without what wraps it: divergence may be skipped from now on.
             "estimator": described(unwrapped(learner.estimator)),
             "number of inner steps": learner.num_steps,
+            "number of steps in a validation": self.num_validation_steps,  # or its scores were not comparable
             "fast parameters": list(learner.meta.init),
             "optimizer": type(self.optimizer).__name__,
             "sizes of parameter groups": [len(group["params"]) for group in self.optimizer.param_groups],

@@ -42,11 +42,20 @@ def warn_of_evaluation_mode(learner: MetaLearner | Replicas) -> None:
         warnings.warn(invalid("learner", condition, got, fix), stacklevel=3)
 
 
-def check_validation(validate: Any) -> None:
-    """Raise unless this is a task distribution, a function or None."""
+def check_validation(validate: Any, num_steps: Any) -> None:
+    """Raise unless this is a task distribution, a function or None, and a number of steps goes with the first."""
     if not (validate is None or isinstance(validate, TaskDistribution)):
         fix = "Pass validate=tasks, or a function: lambda learner: evaluate(learner, ...)['loss'].mean."
         check_function("validate", validate, "be a task distribution or a function of the learner", fix=fix)
+    if num_steps is None:
+        return
+    check_count("num_validation_steps", num_steps, minimum=0, fix="Leave it out for as many as in training.")
+    if not isinstance(validate, TaskDistribution):
+        fix = "Pass validate=tasks."
+        if validate is not None:
+            fix = f"Write evaluate(learner, tasks, num_tasks=600, num_steps={num_steps}) in the function."
+        got = f"validate={validate!r}"
+        raise ValueError(invalid("num_validation_steps", "go with a task distribution to validate on", got, fix))
 
 
 def check_keep_best(keep_best: Any, learner: MetaLearner | Replicas) -> None:

@@ -51,6 +51,7 @@ def fit(
     validate: TaskDistribution | Callable[[MetaLearner], float] | None = None,
     validate_every: int = 1000,
     num_validation_tasks: int = 600,
+    num_validation_steps: int | None = None,
     keep_best: int = 1,
     checkpoint_dir: str | Path | None = None,
     checkpoint_every: int = 1000,
@@ -79,6 +80,8 @@ def fit(
             the learner that returns the score. Lower is better.
         validate_every: Number of iterations between validations, at least 1; the last iteration is always validated.
         num_validation_tasks: Number of tasks in a validation, at least 1.
+        num_validation_steps: Number of adaptation steps in a validation, at least 0; as in training if not given. A
+            function that validates says it itself.
         keep_best: Number of states to keep, those of the lowest scores, at least 1; of replicas, 1. `evaluate` takes
             the learners that load them as an ensemble.
         checkpoint_dir: Folder of the run's `checkpoint.pt`; None writes none.
@@ -120,7 +123,7 @@ def fit(
         check_positive("max_grad_norm", max_grad_norm)
     check_optimizer(inside, optimizer)
     warn_of_evaluation_mode(inside)
-    check_validation(validate)
+    check_validation(validate, num_validation_steps)
     check_scheduler(scheduler, optimizer, validate)
     check_callbacks(callbacks)
     check_has_score(callbacks, validate)
@@ -131,7 +134,7 @@ def fit(
     generator = processes.generator(generator)
     source = Batches(batches, meta_batch_size, generator, inside.device, processes)
     history = History(keep_best=keep_best)
-    run = Run(inside, optimizer, scheduler, source, generator, processes, history)
+    run = Run(inside, optimizer, scheduler, source, generator, processes, history, num_validation_steps)
     checkpoints.resume(run, num_iterations)
     is_watched = processes.any(bool(callbacks), inside.device)  # for then all of them ask at every iteration
     # What has ended the run may be gone, or more patient now.
@@ -221,7 +224,7 @@ def _validate(run: Run, validate: Any, num_validation_tasks: int) -> None:
     modes = [(module, module.training) for module in run.learner.modules()]
     run.learner.eval()
     try:
-        scores = _scores(run.learner, validate, num_validation_tasks)
+        scores = _scores(run.learner, validate, num_validation_tasks, run.num_validation_steps)
     finally:
         for module, was_training in modes:
             module.training = was_training
@@ -230,19 +233,20 @@ def _validate(run: Run, validate: Any, num_validation_tasks: int) -> None:
         run.scheduler.step(scores.nanmean().item())
 
 
-def _scores(learner: MetaLearner | Replicas, validate: Any, num_validation_tasks: int) -> Tensor:
+def _scores(learner: MetaLearner | Replicas, validate: Any, num_tasks: int, num_steps: int | None) -> Tensor:
     """Return the learner's score, a scalar, or every replica's, `[R]`."""
     if not isinstance(learner, Replicas):
-        return torch.tensor(_score(learner, validate, num_validation_tasks), dtype=torch.float64)
+        return torch.tensor(_score(learner, validate, num_tasks, num_steps), dtype=torch.float64)
     if isinstance(validate, TaskDistribution):
-        return mean_losses(learner, validate, num_validation_tasks, _same_tasks()).double()
-    each = [_score(learner[index], validate, num_validation_tasks) for index in range(len(learner))]
+        return mean_losses(learner, validate, num_tasks, num_steps, _same_tasks()).double()
+    each = [_score(learner[index], validate, num_tasks, num_steps) for index in range(len(learner))]
     return torch.tensor(each, dtype=torch.float64)
 
 
-def _score(learner: MetaLearner, validate: Any, num_validation_tasks: int) -> float:
+def _score(learner: MetaLearner, validate: Any, num_tasks: int, num_steps: int | None) -> float:
     if isinstance(validate, TaskDistribution):
-        return evaluate(learner, validate, num_tasks=num_validation_tasks, generator=_same_tasks())["loss"].mean
+        options: Any = {"num_tasks": num_tasks, "num_steps": num_steps, "generator": _same_tasks()}
+        return evaluate(learner, validate, **options)["loss"].mean
     score = validate(learner)
     try:
         return float(score)

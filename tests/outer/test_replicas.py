@@ -294,13 +294,15 @@ def test_bad_input(call, error, message):
     [{}, {"fast": "4"}, {"estimator": outer.Implicit(5.0, outer.Direct()), "num_steps": 3}],
     ids=["all", "shared", "implicit"],
 )
-def test_validation_equals_evaluating_each(options):
+@pytest.mark.parametrize("num_steps", [None, 0, 6])
+def test_validation_equals_evaluating_each(options, num_steps):
     learners = [build(seed, **options).float() for seed in range(R)]
     tasks = Sinusoid(5, 5)
     scores = []
     for learner in (outer.Replicas(learners), *learners):
         optimizer = torch.optim.SGD(learner.parameters(), lr=0.0)
         settings = {"validate": tasks, "num_validation_tasks": 40, "progress": False}
+        settings["num_validation_steps"] = num_steps
         scores.append(fit(learner, tasks, optimizer, 1, meta_batch_size=2, **settings).scores[1])
     torch.testing.assert_close(scores[0], scores[1:], rtol=1e-5, atol=0)
 

@@ -281,6 +281,10 @@ def test_refuses_another_run(tmp_path):
     run(tmp_path, num_iterations=2)
     with pytest.raises(ValueError, match="generator in .* must be this run's; got none where this run has cpu"):
         run(tmp_path, generator=torch.Generator())
+    with pytest.raises(
+        ValueError, match="steps in a validation in .* must be this run's; got None where this run has 3"
+    ):
+        run(tmp_path, num_validation_steps=3)
     with pytest.raises(ValueError, match="scheduler in .* must be this run's; got CosineAnnealingLR where .* NoneType"):
         run(tmp_path, scheduler=None)
     learner = outer.MAML(models.mlp(1, [6], 1), F.mse_loss, inner.SGD(0.01), num_steps=1)

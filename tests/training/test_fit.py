@@ -144,6 +144,16 @@ def test_validates_on_the_same_tasks_each_time():
     assert len(set(history.scores.values())) == 1
 
 
+@pytest.mark.parametrize("num_steps", [0, 7])
+def test_validates_after_another_number_of_steps_than_in_training(num_steps):
+    learner = sine()
+    options = {"validate": TASKS, "num_validation_tasks": 20, "num_validation_steps": num_steps, "progress": False}
+    history = fit(learner, TASKS, adam(learner), 2, meta_batch_size=2, **options)
+    expected = evaluate(learner, TASKS, num_tasks=20, num_steps=num_steps, generator=seeded())
+    assert history.scores == {2: expected["loss"].mean}
+    assert expected["loss"].mean != evaluate(learner, TASKS, num_tasks=20, generator=seeded())["loss"].mean
+
+
 def test_iterables_start_anew():
     learner = sine_learner()
     history = fit(learner, [sine_episodes(), sine_episodes(2)], adam(learner), 5, progress=False)
@@ -204,6 +214,18 @@ BAD = [
     ({"max_grad_norm": -1.0}, ValueError, "max_grad_norm must be positive"),
     ({"validate_every": 0}, ValueError, "validate_every must be at least 1"),
     ({"validate": data.Sinusoid}, TypeError, "validate must be"),
+    ({"validate": TASKS, "num_validation_steps": -1}, ValueError, "num_validation_steps must be at least 0; got -1"),
+    ({"validate": TASKS, "num_validation_steps": 2.5}, TypeError, "num_validation_steps must be an int"),
+    (
+        {"num_validation_steps": 10},
+        ValueError,
+        "num_validation_steps must go with a task distribution to validate on; got validate=None. Pass validate=tasks.",
+    ),
+    (
+        {"validate": len, "num_validation_steps": 10},
+        ValueError,
+        "Write evaluate(learner, tasks, num_tasks=600, num_steps=10) in the function.",
+    ),
     ({"callbacks": [EarlyStopping]}, TypeError, "callbacks must be a list of functions"),
     ({"validate": 7}, TypeError, "validate must be"),
     ({"keep_best": 0}, ValueError, "keep_best must be at least 1; got 0. Write keep_best=5, say."),

@@ -61,6 +61,7 @@ ENTRIES = {
             "validate": st.sampled_from([None, lambda learner: 1.0]),
             "validate_every": COUNTS,
             "num_validation_tasks": COUNTS,
+            "num_validation_steps": st.none(),
             "keep_best": COUNTS,
             "checkpoint_dir": st.none(),
             "checkpoint_every": COUNTS,
@@ -72,6 +73,7 @@ ENTRIES = {
         {
             "batches": damaged(EPISODES),
             "validate": st.sampled_from([lambda learner: None, lambda learner: "x"]),
+            "num_validation_steps": st.sampled_from([-1, 10]),
         },
         functions=frozenset({"validate"}),
         always=False,
