@@ -1,5 +1,7 @@
 """The networks and methods of Lee and Choi (2018) on regression; tables are numbered as in arXiv:1801.05558v1."""
 
+from functools import partial
+
 import torch.nn as nn
 import torch.nn.functional as F
 
@@ -8,13 +10,8 @@ from metalearn import inner, models, outer
 
 def network() -> nn.Module:
     """Return the 40-40 network, weights from a normal distribution of std 0.01 cut at two, biases zero."""
-    model = models.mlp(1, [40, 40], 1)
-    for name, param in model.named_parameters():
-        if name.endswith("weight"):
-            nn.init.trunc_normal_(param, std=0.01, a=-0.02, b=0.02)
-        else:
-            nn.init.zeros_(param)
-    return model
+    cut = partial(nn.init.trunc_normal_, std=0.01, a=-0.02, b=0.02)
+    return models.init_(models.mlp(1, [40, 40], 1), weights=cut, biases=nn.init.zeros_)
 
 
 def build(seed: int, method: str, lr: float, compile: bool) -> outer.MetaLearner:

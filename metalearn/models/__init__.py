@@ -3,6 +3,7 @@
 from metalearn.models._batch_norm import BatchNorm, FrozenNorm, PerStepNorm, SupportNorm
 from metalearn.models._batch_statistics import batch_statistics, running_statistics, use_batch_statistics
 from metalearn.models._conv4 import conv4
+from metalearn.models._init import init_
 from metalearn.models._mlp import linear_network, mlp
 from metalearn.models._resnet12 import resnet12
 
@@ -11,6 +12,7 @@ __all__ = [
     "linear_network",
     "conv4",
     "resnet12",
+    "init_",
     "use_batch_statistics",
     "batch_statistics",
     "running_statistics",

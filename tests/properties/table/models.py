@@ -45,6 +45,16 @@ ENTRIES = {
         outputs,
         WRONG_HIDDEN,
     ),
+    "init_": Entry(
+        models.init_,
+        {
+            "model": st.builds(lambda: models.mlp(1, [3], 1)),
+            "weights": st.sampled_from([nn.init.xavier_uniform_, nn.init.zeros_]),
+            "biases": st.sampled_from([None, nn.init.zeros_]),
+        },
+        lambda model, /, biases, **_: biases is None or not model[0].bias.any(),
+        functions=frozenset({"weights", "biases"}),
+    ),
     "conv4": Entry(
         models.conv4,
         {
