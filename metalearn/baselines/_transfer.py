@@ -38,6 +38,8 @@ class Transfer(MetaGradient):
     batch_size: int = 4
     select_every: int = 25
 
+    joint = True
+
     def __post_init__(self) -> None:
         check_count("batch_size", self.batch_size, fix="Write Transfer(batch_size=4).")
         check_count("select_every", self.select_every, fix="Write Transfer(select_every=25).")

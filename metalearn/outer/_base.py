@@ -51,6 +51,11 @@ class MetaGradient(ABC):
         """Whether what it carries belongs to one task, so that a meta-step takes a single one."""
         return False
 
+    @property
+    def joint(self) -> bool:
+        """Whether it takes all tasks for one, so that a label must mean the same in all of them."""
+        return False
+
     def check(self, problem: Problem, meta: Meta) -> None:
         """Raise a ValueError for a problem that the estimator is not made for; learners call it when they are built."""
         return

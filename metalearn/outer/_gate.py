@@ -21,6 +21,7 @@ from metalearn.outer._episode_checks import (
     warn_of_single_examples,
 )
 from metalearn.outer._gradient_probe import check_gradient
+from metalearn.outer._label_checks import check_labels_of_all
 from metalearn.outer._learner_checks import (
     check_copied,
     check_norms,
@@ -116,6 +117,7 @@ def _mode(learner: "MetaLearner") -> tuple[Any, ...]:
 def _check_losses(learner: "MetaLearner", episodes: Episode) -> None:
     any_key = torch.zeros((), dtype=torch.int64, device=learner.device)
     check_losses(learner.problem.of_task(any_key), learner.meta, episodes, learner)
+    check_labels_of_all(learner, episodes)
     warn_of_new_statistics(learner.model)
     warn_of_single_examples(episodes)
 

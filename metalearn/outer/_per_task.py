@@ -56,6 +56,11 @@ class PerTask(MetaGradient):
         """Whether the wrapped estimator takes one task at a time."""
         return self.estimator.serial
 
+    @property
+    def joint(self) -> bool:
+        """Whether the wrapped estimator takes all tasks for one."""
+        return self.estimator.joint
+
     def check(self, problem: Problem, meta: Meta) -> None:
         """Raise as the wrapped estimator does."""
         self.estimator.check(problem, meta)

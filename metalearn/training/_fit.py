@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from metalearn._checks import check_bool, check_count, check_generator, check_positive, invalid
+from metalearn._checks import check_bool, check_count, check_generator, check_positive
 from metalearn._tasks import num_tasks
 from metalearn._tree import over_first_axes
 from metalearn.data import TaskDistribution
-from metalearn.evaluation import bare, evaluate, mean_losses
+from metalearn.evaluation import bare
 from metalearn.functional import draw_keys
 from metalearn.outer import MetaLearner, Replicas
 from metalearn.training._batches import Batches
@@ -33,6 +33,7 @@ from metalearn.training._interrupt import Interrupt
 from metalearn.training._logs import Progress
 from metalearn.training._processes import Processes
 from metalearn.training._stopping import check_has_score, is_over
+from metalearn.training._validation import check_can_validate, score
 from metalearn.types import Episode
 
 REFRESH_SECONDS = 0.5
@@ -98,7 +99,8 @@ def fit(
     Raises:
         TypeError: If an argument is of the wrong kind.
         ValueError: If a count is below 1, nothing is learned, the optimizer does not hold all that is, or it would mix
-            replicas; if the checkpoint is damaged or another run's; if processes cannot share the tasks equally.
+            replicas; if the first tasks of a validation are ill posed; if the checkpoint is damaged or another run's;
+            if processes cannot share the tasks equally.
 
     Warns:
         UserWarning: If the learner is in evaluation mode.
@@ -135,6 +137,7 @@ def fit(
     source = Batches(batches, meta_batch_size, generator, inside.device, processes)
     history = History(keep_best=keep_best)
     run = Run(inside, optimizer, scheduler, source, generator, processes, history, num_validation_steps)
+    check_can_validate(run, validate, num_validation_tasks)
     checkpoints.resume(run, num_iterations)
     is_watched = processes.any(bool(callbacks), inside.device)  # for then all of them ask at every iteration
     # What has ended the run may be gone, or more patient now.
@@ -150,13 +153,13 @@ def fit(
             run.iteration += 1
             is_last = run.iteration == num_iterations
             if validate is not None and (run.iteration % validate_every == 0 or is_last):
-                _validate(run, validate, num_validation_tasks)
+                score(run, validate, num_validation_tasks)
             if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step()
             run.is_over = is_watched and is_over(callbacks, Progress(run.iteration, history, inside, processes))
             is_last = is_last or run.is_over
             if is_last and validate is not None and run.iteration not in history.scores:
-                _validate(run, validate, num_validation_tasks)
+                score(run, validate, num_validation_tasks)
             history.seconds = time.perf_counter() - start
             checkpoints.save(run, is_last or interrupt.came)
             if interrupt.came:
@@ -217,44 +220,3 @@ def _clip(learner: MetaLearner | Replicas, max_norm: float) -> None:
         learner.clip_grad_norm_(max_norm)
     else:
         torch.nn.utils.clip_grad_norm_(learner.parameters(), max_norm)
-
-
-def _validate(run: Run, validate: Any, num_validation_tasks: int) -> None:
-    """Score the learner, or every replica, and let history and scheduler know."""
-    modes = [(module, module.training) for module in run.learner.modules()]
-    run.learner.eval()
-    try:
-        scores = _scores(run.learner, validate, num_validation_tasks, run.num_validation_steps)
-    finally:
-        for module, was_training in modes:
-            module.training = was_training
-    run.history.record(run.iteration, scores, run.learner)
-    if isinstance(run.scheduler, ReduceLROnPlateau):
-        run.scheduler.step(scores.nanmean().item())
-
-
-def _scores(learner: MetaLearner | Replicas, validate: Any, num_tasks: int, num_steps: int | None) -> Tensor:
-    """Return the learner's score, a scalar, or every replica's, `[R]`."""
-    if not isinstance(learner, Replicas):
-        return torch.tensor(_score(learner, validate, num_tasks, num_steps), dtype=torch.float64)
-    if isinstance(validate, TaskDistribution):
-        return mean_losses(learner, validate, num_tasks, num_steps, _same_tasks()).double()
-    each = [_score(learner[index], validate, num_tasks, num_steps) for index in range(len(learner))]
-    return torch.tensor(each, dtype=torch.float64)
-
-
-def _score(learner: MetaLearner, validate: Any, num_tasks: int, num_steps: int | None) -> float:
-    if isinstance(validate, TaskDistribution):
-        options: Any = {"num_tasks": num_tasks, "num_steps": num_steps, "generator": _same_tasks()}
-        return evaluate(learner, validate, **options)["loss"].mean
-    score = validate(learner)
-    try:
-        return float(score)
-    except (TypeError, ValueError, RuntimeError) as error:
-        fix = "Write validate=lambda learner: evaluate(learner, ...)['loss'].mean."
-        raise TypeError(invalid("validate", "return a number", repr(score), fix)) from error
-
-
-def _same_tasks() -> torch.Generator:
-    """Return a source of the same tasks at every validation."""
-    return torch.Generator().manual_seed(0)

@@ -1,0 +1,73 @@
+"""The validations of a run of `fit`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from metalearn._checks import invalid
+from metalearn._random import random_numbers_kept
+from metalearn.data import TaskDistribution
+from metalearn.evaluation import evaluate, keyed_batches, mean_losses
+from metalearn.outer import MetaLearner, Replicas
+from metalearn.training._checkpoint import Run
+
+
+def check_can_validate(run: Run, validate: Any, num_tasks: int) -> None:
+    """Raise for what a validation would raise of its first tasks, before the run is trained towards it."""
+    if not isinstance(validate, TaskDistribution):
+        return
+    learner = run.learner[0] if isinstance(run.learner, Replicas) else run.learner
+    with random_numbers_kept(learner.device), _in_evaluation_mode(learner):
+        learner.check_episodes(*next(keyed_batches(validate, num_tasks, _same_tasks(), learner.device)))
+
+
+def score(run: Run, validate: Any, num_tasks: int) -> None:
+    """Score the learner, or every replica, and let history and scheduler know."""
+    with _in_evaluation_mode(run.learner):
+        scores = _scores(run.learner, validate, num_tasks, run.num_validation_steps)
+    run.history.record(run.iteration, scores, run.learner)
+    if isinstance(run.scheduler, ReduceLROnPlateau):
+        run.scheduler.step(scores.nanmean().item())
+
+
+@contextmanager
+def _in_evaluation_mode(learner: MetaLearner | Replicas) -> Iterator[None]:
+    """Put every module into evaluation mode, and back into its own."""
+    modes = [(module, module.training) for module in learner.modules()]
+    learner.eval()
+    try:
+        yield
+    finally:
+        for module, was_training in modes:
+            module.training = was_training
+
+
+def _scores(learner: MetaLearner | Replicas, validate: Any, num_tasks: int, num_steps: int | None) -> Tensor:
+    """Return the learner's score, a scalar, or every replica's, `[R]`."""
+    if not isinstance(learner, Replicas):
+        return torch.tensor(_score(learner, validate, num_tasks, num_steps), dtype=torch.float64)
+    if isinstance(validate, TaskDistribution):
+        return mean_losses(learner, validate, num_tasks, num_steps, _same_tasks()).double()
+    each = [_score(learner[index], validate, num_tasks, num_steps) for index in range(len(learner))]
+    return torch.tensor(each, dtype=torch.float64)
+
+
+def _score(learner: MetaLearner, validate: Any, num_tasks: int, num_steps: int | None) -> float:
+    if isinstance(validate, TaskDistribution):
+        options: Any = {"num_tasks": num_tasks, "num_steps": num_steps, "generator": _same_tasks()}
+        return evaluate(learner, validate, **options)["loss"].mean
+    score = validate(learner)
+    try:
+        return float(score)
+    except (TypeError, ValueError, RuntimeError) as error:
+        fix = "Write validate=lambda learner: evaluate(learner, ...)['loss'].mean."
+        raise TypeError(invalid("validate", "return a number", repr(score), fix)) from error
+
+
+def _same_tasks() -> torch.Generator:
+    """Return a source of the same tasks at every validation."""
+    return torch.Generator().manual_seed(0)
