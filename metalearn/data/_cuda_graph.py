@@ -42,19 +42,19 @@ class CudaGraph(TaskDistribution):
     def __post_init__(self) -> None:
         what, example = "CudaGraph's tasks", "data.EpisodeSampler(classes.to('cuda'), 5, 1, 15), say"
         check_kind(what, self.tasks, TaskDistribution, "a task distribution", example)
-        if self.source_device is not None and self.source_device.type != "cuda":
+        if self.source_device.type != "cuda":
             raise ValueError(invalid("CudaGraph's images", "be on a GPU", self.source_device, f"Pass {example}."))
 
     @property
-    def source_device(self) -> torch.device | None:
-        """Where the other distribution draws from."""
-        return self.tasks.source_device
+    def source_device(self) -> torch.device:
+        """Where the other distribution draws from: the GPU, of numbers too."""
+        return self.tasks.source_device or torch.device("cuda")
 
     def draw(self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None) -> Episode:
         """Replay the drawing of so many tasks."""
         if generator is not None:
             return self.tasks.draw(num_tasks, generator, device)
-        device = device or self.source_device or torch.get_default_device()
+        device = device or self.tasks.source_device or torch.get_default_device()
         if device.type != "cuda":
             raise ValueError(invalid("tasks of a CudaGraph", "go to a GPU", device, "Pass sample(4, device='cuda')."))
         device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)

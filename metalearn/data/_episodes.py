@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metalearn._checks import as_device, check_count, check_generator, invalid
 from metalearn._tree import tree_leaves
-from metalearn.data._workers import worker_batches
+from metalearn.data._workers import seeded_batches
 from metalearn.types import Batch, Episode
 
 
@@ -90,13 +90,15 @@ class TaskDistribution(ABC):
     ) -> Iterator[Episode]:
         """Iterate over batches of tasks, each drawn when it is asked for, or ahead of that by workers.
 
-        Workers are processes that draw on the CPU and end with the iterator. Each batch has a seed of its own, drawn
-        in order, so that any number of workers gives the same batches, which are not those of none.
+        Workers are processes that draw on the CPU and end with the iterator. Each batch has a seed of its own, so that
+        any number of workers, and none, gives the same batches. Tasks of images on a GPU, which workers cannot reach,
+        are drawn there one batch after another, as by calls of `sample`.
 
         Args:
             meta_batch_size: Number of tasks in a batch, at least 1.
             num_batches: Number of batches, at least 0; None never ends.
-            generator: As in `sample`. With workers, one number is drawn from it, at the first batch.
+            generator: Source of all randomness: one number, drawn at the first batch, from which all seeds follow.
+                PyTorch's if not given.
             device: As in `sample`.
             num_workers: Number of worker processes, at least 0. On Linux they are forked, and share images, those
                 of a memory-mapped cache too, with this process; elsewhere the distribution is pickled.
@@ -115,9 +117,11 @@ class TaskDistribution(ABC):
         check_count("num_workers", num_workers, minimum=0, fix="Pass num_workers=2.")
         check_generator(generator)
         device = None if device is None else as_device(device)
+        source = self.source_device
         if num_workers:
             self._check_workers(num_workers)
-            return worker_batches(self, meta_batch_size, num_batches, generator, device, num_workers)
+        if source is None or source.type == "cpu":
+            return seeded_batches(self, meta_batch_size, num_batches, generator, device, num_workers)
         rounds = itertools.count() if num_batches is None else range(num_batches)
         return (self.sample(meta_batch_size, generator=generator, device=device) for _ in rounds)
 
@@ -144,6 +148,6 @@ class TaskDistribution(ABC):
     def _check_workers(self, num_workers: int) -> None:
         """Raise if worker processes cannot read what tasks are made of."""
         if self.source_device is not None and self.source_device.type != "cpu":
-            fix = "Keep them on the CPU: EpisodeSampler(classes.to('cpu'), ...), or leave num_workers out."
-            got = f"images on {self.source_device} for {num_workers} workers"
-            raise ValueError(invalid("worker processes", "draw from images on the CPU", got, fix))
+            fix = "Keep images on the CPU: EpisodeSampler(classes.to('cpu'), ...), or leave num_workers out."
+            got = f"tasks on {self.source_device} for {num_workers} workers"
+            raise ValueError(invalid("worker processes", "draw on the CPU", got, fix))

@@ -1,4 +1,4 @@
-"""Batches of tasks that worker processes draw ahead."""
+"""Batches of tasks that have a seed each: worker processes draw them ahead, or this process when they are asked for."""
 
 import itertools
 import random
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from metalearn._random import random_numbers_kept
 from metalearn.types import Episode
 
 if TYPE_CHECKING:
@@ -19,16 +20,16 @@ if TYPE_CHECKING:
 LARGEST_SEED = 2**63 - 1
 
 
-def worker_batches(
+def seeded_batches(
     tasks: "TaskDistribution",
     meta_batch_size: int,
     num_batches: int | None,
     generator: torch.Generator | None,
-    device: torch.device | str | None,
+    device: torch.device | None,
     num_workers: int,
 ) -> Iterator[Episode]:
-    """Iterate over batches that workers draw; arguments are those of `TaskDistribution.batches`."""
-    home = None if generator is None else generator.device
+    """Iterate over batches that any number of workers draws alike; arguments are those of `TaskDistribution.batches`."""
+    home = torch.get_default_device() if generator is None else generator.device
     first = int(torch.randint(LARGEST_SEED, (), generator=generator, device=home))
     seeds = torch.Generator().manual_seed(first)
     batches = DataLoader(
@@ -39,8 +40,10 @@ def worker_batches(
         collate_fn=_unchanged,
         generator=seeds,
         # Not the default from Python 3.14 on, which would copy images into shared memory.
-        multiprocessing_context="fork" if sys.platform == "linux" else None,
+        multiprocessing_context="fork" if num_workers and sys.platform == "linux" else None,
     )
+    if device is None and home.type != "cpu":
+        device = home  # where `sample` would have left them
     for episodes in batches:
         yield episodes if device is None else episodes.to(device)
 
@@ -53,10 +56,12 @@ class _Batches(Dataset[Episode]):
     meta_batch_size: int
 
     def __getitem__(self, seed: int) -> Episode:
-        # The worker's global generators, so that a transform that draws from them gives the same images too.
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        return self.tasks.sample(self.meta_batch_size, generator=torch.manual_seed(seed))
+        # Global generators, so that a transform that draws from them gives the same images too.
+        with random_numbers_kept():
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            generator = torch.default_generator.manual_seed(seed)
+            return self.tasks.sample(self.meta_batch_size, generator=generator)
 
 
 @dataclass(frozen=True)

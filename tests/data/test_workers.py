@@ -47,11 +47,12 @@ def tasks(request, tmp_path):
 
 
 def test_any_number_of_workers_gives_the_same_batches(tasks):
-    one, two = (
+    none, one, two = (
         list(tasks.batches(2, num_batches=5, generator=seeded(), num_workers=workers, device="cpu"))
-        for workers in (1, 2)
+        for workers in (0, 1, 2)
     )
     assert len(one) == 5
+    assert equal(none, one)
     assert equal(one, two)
     assert not equal(one[:1], one[1:2])
     assert not equal(one, list(tasks.batches(2, num_batches=5, generator=seeded(1), num_workers=1)))
@@ -67,24 +68,30 @@ def test_a_batch_is_an_episode_like_any_other(tasks):
 
 def test_the_generator_is_advanced_alike():
     after = []
-    for workers in (1, 2):
+    for workers in (0, 1, 2):
         generator = seeded()
         list(itertools.islice(Sinusoid(3, 4).batches(2, generator=generator, num_workers=workers), 3))
         after.append(generator.get_state())
-    assert torch.equal(*after)
+    assert torch.equal(after[0], after[1])
+    assert torch.equal(after[0], after[2])
     assert not torch.equal(after[0], seeded().get_state())
 
 
-def test_a_generator_leaves_the_global_one_alone():
-    before = torch.get_rng_state()
-    list(Sinusoid(3, 4).batches(2, num_batches=2, generator=seeded(), num_workers=1))
-    assert torch.equal(torch.get_rng_state(), before)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_generator_leaves_the_global_ones_alone(tasks, workers):
+    def state():
+        return torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()
+
+    before = state()
+    list(tasks.batches(2, num_batches=2, generator=seeded(), num_workers=workers))
+    assert state() == before
 
 
-def test_without_a_generator_the_global_seed_decides():
+@pytest.mark.parametrize("workers", [0, 1])
+def test_without_a_generator_the_global_seed_decides(workers):
     def draw(seed):
         torch.manual_seed(seed)
-        return list(Sinusoid(3, 4).batches(2, num_batches=2, num_workers=1))
+        return list(Sinusoid(3, 4).batches(2, num_batches=2, num_workers=workers))
 
     assert equal(draw(3), draw(3))
     assert not equal(draw(3), draw(4))
@@ -136,6 +143,6 @@ def test_numbers_that_are_refused():
 def test_images_on_another_device_than_the_workers(tasks_of):
     images = ClassImages(torch.zeros(3, 4, 8, 8, dtype=torch.uint8))
     assert tasks_of(images).source_device == torch.device("cpu")
-    with pytest.raises(ValueError, match=r"images on the CPU; got images on meta for 2 workers\. Keep them on the CPU"):
+    with pytest.raises(ValueError, match=r"draw on the CPU; got tasks on meta for 2 workers\. Keep images on the CPU"):
         tasks_of(images.to("meta")).batches(4, num_workers=2)
     assert Sinusoid(2, 2).source_device is None
