@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--record", type=Path, help=RECORD)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    images = read(PROBLEM, arguments.device, parser)
+    images = read(PROBLEM, arguments.device)
     score = search.ReptileScore(
         PROBLEM.sampler(images["train"], TRAIN_SHOTS),
         PROBLEM.sampler(images["val"]),

@@ -20,7 +20,7 @@ ARGUMENTS = argparse.Namespace(
 
 
 def run(method):
-    problem = Problem(lambda folder: SPLITS, {"n_way": 3, "k_shot": 1, "num_query": 2}, {"in_channels": 1}, METHODS)
+    problem = Problem(lambda: SPLITS, {"n_way": 3, "k_shot": 1, "num_query": 2}, {"in_channels": 1}, METHODS)
     problem.model.update(num_filters=2, image_size=8)
     return Run(problem, method, SPLITS, ARGUMENTS)()
 

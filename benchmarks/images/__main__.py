@@ -7,7 +7,6 @@ it. Every result is written to a file of its own when it is there, and not run a
 
 import argparse
 import math
-import os
 import time
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -111,12 +110,9 @@ class Run:
         return result
 
 
-def read(problem: Problem, device: str, parser: argparse.ArgumentParser) -> dict[str, data.ClassImages]:
-    """Return the problem's classes on the device; end with an error if nobody said where they are."""
-    if "METALEARN_DATA" not in os.environ:
-        parser.error("METALEARN_DATA must be set to a folder of archives")
-    images = problem.images(Path(os.environ["METALEARN_DATA"]))
-    return {split: classes.to(device) for split, classes in images.items()}
+def read(problem: Problem, device: str) -> dict[str, data.ClassImages]:
+    """Return the problem's classes on the device; end with an error if they are not there."""
+    return {split: classes.to(device) for split, classes in problem.images().items()}
 
 
 def show(
@@ -165,7 +161,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.backends.cudnn.benchmark = True  # on a GPU: faster, and a seed is then no longer exact
     problem = PROBLEMS[arguments.name]
-    images = read(problem, arguments.device, parser)
+    images = {} if arguments.show else read(problem, arguments.device)
     apart = ("name", "methods", "looks", "out", "record", "show")
     settings = {key: value for key, value in vars(arguments).items() if key not in apart}
     results = {}

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks._archives import archive
 from benchmarks.images import _depths
 from benchmarks.images._methods import METHODS, Method, methods
 from metalearn import data, models
@@ -17,13 +17,13 @@ class Problem:
     """One table.
 
     Attributes:
-        images: Reads the classes of "train", "val" and the tests, by name, from a folder.
+        images: Reads the classes of "train", "val" and the tests, by name.
         sizes: Ways, shots and query images of a task.
         model: Arguments of `models.conv4`.
         methods: The rows.
     """
 
-    images: Callable[[Path], dict[str, data.ClassImages]]
+    images: Callable[[], dict[str, data.ClassImages]]
     sizes: dict[str, int]
     model: dict[str, Any]
     methods: dict[str, Method]
@@ -38,26 +38,26 @@ class Problem:
         return models.conv4(num_classes=num_classes, batch_statistics=statistics, **{**self.model, **changes})
 
 
-def omniglot(folder: Path) -> dict[str, data.ClassImages]:
+def omniglot() -> dict[str, data.ClassImages]:
     """Return 1,028 characters and their rotations to train on, and 172 and 423 upright ones."""
-    path = folder / "omniglot.npz"
+    path = archive("omniglot.npz")
     train, val, test = (data.ClassImages.from_npz(path, split) for split in ("train", "val", "test"))
     return {"train": train.rotated(), "val": val, "test": test}
 
 
-def omniglot_shuffled(folder: Path) -> dict[str, data.ClassImages]:
+def omniglot_shuffled() -> dict[str, data.ClassImages]:
     """Return 1,100, 100 and 423 characters of all alphabets, in every rotation, as MAML's code does."""
-    characters = data.ClassImages.from_npz(folder / "omniglot.npz")
+    characters = data.ClassImages.from_npz(archive("omniglot.npz"))
     names = np.random.default_rng(0).permutation(characters.class_names).tolist()
     parts = {"train": names[:1100], "val": names[1100:1200], "test": names[1200:]}
     return {split: characters.select(part).rotated() for split, part in parts.items()}
 
 
-def cifar_fs(folder: Path) -> dict[str, data.ClassImages]:
+def cifar_fs() -> dict[str, data.ClassImages]:
     """Return CIFAR-FS' training and validation classes, and Caltech-101 as another domain; the test classes rest."""
-    path = folder / "cifar_fs_train_val.npz"
+    path, other = archive("cifar_fs_train_val.npz"), archive("caltech101_32.npz")
     train, val = (data.ClassImages.from_npz(path, split) for split in ("train", "val"))
-    return {"train": train, "val": val, "Caltech-101": data.ClassImages.from_npz(folder / "caltech101_32.npz")}
+    return {"train": train, "val": val, "Caltech-101": data.ClassImages.from_npz(other)}
 
 
 GREY = {"in_channels": 1, "num_filters": 32}

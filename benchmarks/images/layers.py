@@ -36,7 +36,7 @@ def main() -> None:
     torch.manual_seed(arguments.seed)
     problem = PROBLEMS["omniglot_10w5s"]
     method = problem.methods["CNN, 4 layers"]
-    images = read(problem, arguments.device, parser)
+    images = read(problem, arguments.device)
     tasks: dict[str, data.EpisodeSampler] = {split: problem.sampler(images[split]) for split in images}
     learner = method.build(problem.network(method, 10, arguments.statistics)).to(arguments.device)
     trained = Run(problem, method, images, arguments).train(learner, tasks["train"], problem.meta_batch_size)

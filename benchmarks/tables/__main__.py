@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks import _records as records
+from benchmarks._archives import archive
 from benchmarks._records import RECORD, keep, kept
 from benchmarks.tables._experiment import Experiment, Settings, Table, cell, interval
 from metalearn import Summary, keep_large_blocks
@@ -100,14 +101,16 @@ def main() -> None:
     if not chosen:
         cells = [f"{experiment.row} | {column}" for experiment in table.experiments for column in experiment.paper]
         parser.error(f"no cell like {arguments.rows!r} | {arguments.columns!r}; there are {cells}")
-    rows = []
-    for experiment in chosen:
-        path = path_of(arguments.out / arguments.name, experiment)
-        values = written(path, settings)
-        if values is None and not arguments.show:
-            values = run(path, experiment, settings)
-        if values is not None:
-            rows.append((experiment, values))
+    paths = [path_of(arguments.out / arguments.name, experiment) for experiment in chosen]
+    known = [written(path, settings) for path in paths]
+    if not arguments.show:
+        for experiment, values in zip(chosen, known, strict=True):
+            for name in experiment.archives if values is None else ():
+                archive(name)  # before any row is computed
+        for index, experiment in enumerate(chosen):
+            if known[index] is None:
+                known[index] = run(paths[index], experiment, settings)
+    rows = [(experiment, values) for experiment, values in zip(chosen, known, strict=True) if values is not None]
     show(table, rows, settings, arguments.record)
 
 

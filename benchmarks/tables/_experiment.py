@@ -42,11 +42,13 @@ class Experiment:
         row: The row's name.
         paper: The paper's cells by column, as it prints them; "" where it has none.
         run: Trains and returns every column's summary over seeds.
+        archives: Those that it reads.
     """
 
     row: str
     paper: dict[str, str]
     run: Callable[[Settings], dict[str, Summary]]
+    archives: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

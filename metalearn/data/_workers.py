@@ -28,7 +28,7 @@ def seeded_batches(
     device: torch.device | None,
     num_workers: int,
 ) -> Iterator[Episode]:
-    """Iterate over batches that any number of workers draws alike; arguments are those of `TaskDistribution.batches`."""
+    """Iterate over batches that any number of workers draws alike, with the arguments of `TaskDistribution.batches`."""
     home = torch.get_default_device() if generator is None else generator.device
     first = int(torch.randint(LARGEST_SEED, (), generator=generator, device=home))
     seeds = torch.Generator().manual_seed(first)
