@@ -33,6 +33,13 @@ def check_count(what: str, value: Any, *, minimum: int = 1, fix: str = "") -> No
         raise ValueError(invalid(what, f"be at least {minimum}", value, fix))
 
 
+def check_int64(what: str, value: Any, *, fix: str = "") -> None:
+    """Raise unless `value` is an int that a tensor can hold."""
+    check_count(what, value, minimum=-(2**63), fix=fix)
+    if value >= 2**63:
+        raise ValueError(invalid(what, "be below 2**63", value, fix))
+
+
 def _is_int(value: Any) -> bool:
     """Return whether this stands for an int, as those of NumPy do."""
     try:

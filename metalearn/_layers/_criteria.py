@@ -1,22 +1,21 @@
 """Criteria of all tasks at once, without `vmap`."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from metalearn.functional._criteria import cross_entropy
-
-IGNORED = -100
-"""The target that `F.cross_entropy` leaves out."""
+from metalearn.functional._criteria import IGNORED, cross_entropy
 
 
 def known_losses(criterion: Callable[..., Any], outputs: Any, targets: Any) -> Tensor | None:
     """Return the criterion of every task, None if it or what it is given is not known.
 
     Args:
-        criterion: `F.mse_loss`, `F.cross_entropy` or `functional.cross_entropy`, to be known.
+        criterion: `F.mse_loss`, `F.cross_entropy` or `functional.cross_entropy`, to be known; the latter two also as a
+            `partial` with an `ignore_index`.
         outputs: What a model returns, with a leading task axis.
         targets: What it should, likewise.
     """
@@ -24,8 +23,19 @@ def known_losses(criterion: Callable[..., Any], outputs: Any, targets: Any) -> T
         return None
     if criterion is F.mse_loss and outputs.shape == targets.shape and outputs.dim() > 1:
         return F.mse_loss(outputs, targets, reduction="none").flatten(1).mean(1)
-    are_classes = outputs.dim() == 3 and targets.dim() == 2 and not targets.is_floating_point()
-    if criterion in (F.cross_entropy, cross_entropy) and are_classes:
-        each = F.cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction="none")
-        return each.unflatten(0, targets.shape).sum(1) / (targets != IGNORED).sum(1)
+    ignored = _ignored(criterion)
+    are_classes = outputs.dim() > 2 and targets.shape == outputs.shape[:2] + outputs.shape[3:]
+    if ignored is not None and are_classes and not targets.is_floating_point():
+        flat = outputs.flatten(0, 1), targets.flatten(0, 1)
+        each = F.cross_entropy(*flat, reduction="none", ignore_index=ignored).unflatten(0, targets.shape[:2])
+        return each.flatten(1).sum(1) / (targets != ignored).flatten(1).sum(1)
+    return None
+
+
+def _ignored(criterion: Any) -> int | None:
+    """Return the label that a cross-entropy leaves out; None of another criterion."""
+    if criterion in (F.cross_entropy, cross_entropy):
+        return IGNORED
+    if isinstance(criterion, partial) and not criterion.args and criterion.keywords.keys() == {"ignore_index"}:
+        return None if _ignored(criterion.func) is None else criterion.keywords["ignore_index"]
     return None

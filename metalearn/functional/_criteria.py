@@ -1,4 +1,4 @@
-"""Loss and accuracy of classified examples, of which some may be padding."""
+"""Loss and accuracy of classified examples, of which some may be padding and some labels left out."""
 
 from typing import Any
 
@@ -6,21 +6,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metalearn._checks import invalid
+from metalearn._checks import check_int64, invalid
+from metalearn._tree import over_first_axes
+
+IGNORED = -100
+"""The label that PyTorch's criteria leave out if none is given."""
 
 
-def cross_entropy(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Return the mean cross-entropy of a task's examples, a scalar: a criterion for tasks that are padded.
+def cross_entropy(
+    output: Tensor, target: Tensor, weight: Tensor | None = None, *, ignore_index: int = IGNORED
+) -> Tensor:
+    """Return the mean cross-entropy of a task's labels, a scalar: a criterion for tasks that are padded.
+
+    With losses l_np of example n at place p, weights w_n, and m_np = 0 where the label is `ignore_index` or else 1, it
+    is sum_np w_n m_np l_np / sum_np w_n m_np: a mean over labels, not of examples' means. Examples of weight 0 are left
+    out; weights of 1 give `F.cross_entropy`. Where nothing is left to judge it is NaN, as PyTorch's.
 
     Args:
-        output: Logits `[num_examples, num_classes]`.
-        target: Class indices `[num_examples]`.
-        weight: Weights `[num_examples]`, zero for padding. Classes without a weighted example are no part of the task:
-            their logits do not count, so that a task's examples must come together. None weighs all alike and takes
-            all classes.
+        output: Logits `[num_examples, num_classes, ...]`: classes are axis 1.
+        target: Class indices `[num_examples, ...]`, of every example or of every place in it, such as a pixel.
+        weight: Weights `[num_examples]`, zero for padding. With one label an example, classes without a weighted
+            example are then no part of the task: their logits do not count, so that a task's examples must come
+            together. None weighs all alike and takes all classes, as dense labels do.
+        ignore_index: The label that is left out, whatever its example's weight.
 
     Raises:
-        TypeError: If an argument is no tensor, or the target not of int64.
+        TypeError: If an argument is no tensor, the target not of int64, or `ignore_index` no int.
         ValueError: If shapes disagree.
 
     >>> logits = torch.tensor([[2.0, 1.0, 9.0], [0.0, 3.0, 9.0], [0.0, 0.0, 0.0]])
@@ -28,48 +39,58 @@ def cross_entropy(output: Tensor, target: Tensor, weight: Tensor | None = None) 
     >>> bool(loss == F.cross_entropy(logits[:2, :2], torch.tensor([0, 1])))
     True
     """
-    _check_classified(output, target, weight)
+    _check_classified(output, target, weight, ignore_index)
     if target.dtype != torch.int64:
         raise TypeError(invalid("target", "be of int64", target.dtype, "Write target.long()."))
     if weight is None:
-        return F.cross_entropy(output, target)
-    hot = one_hot(target, output.shape[-1])
-    losses = -(hot * F.log_softmax(_without_absent(output, hot, weight), -1)).sum(-1)
-    return (weight * losses).sum() / weight.sum()
+        return F.cross_entropy(output, target, ignore_index=ignore_index)
+    weights = _weights(target, weight, ignore_index)
+    logits = _without_absent(output, target, weights)
+    losses = F.cross_entropy(logits, target, reduction="none", ignore_index=ignore_index)
+    return (weights * losses).sum() / weights.sum()
 
 
-def accuracy(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Return the fraction of examples whose largest logit is at the target, a scalar.
+def accuracy(output: Tensor, target: Tensor, weight: Tensor | None = None, *, ignore_index: int = IGNORED) -> Tensor:
+    """Return the fraction of labels at which the logit is largest, a scalar.
+
+    Labels are weighed and left out as by `cross_entropy`.
 
     Args:
-        output: Logits `[num_examples, num_classes]`.
-        target: Class indices `[num_examples]`.
+        output: Logits `[num_examples, num_classes, ...]`.
+        target: Class indices `[num_examples, ...]`.
         weight: As for `cross_entropy`.
+        ignore_index: As for `cross_entropy`.
 
     Raises:
-        TypeError: If an argument is no tensor.
+        TypeError: If an argument is no tensor, or `ignore_index` no int.
         ValueError: If shapes disagree.
 
     >>> accuracy(torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([0, 0]))
     tensor(0.5000)
     """
-    _check_classified(output, target, weight)
+    _check_classified(output, target, weight, ignore_index)
     if weight is None:
-        return (output.argmax(-1) == target).float().mean()
-    right = _without_absent(output, one_hot(target, output.shape[-1]), weight).argmax(-1) == target
-    return (weight * right).sum() / weight.sum()
+        right, counts = output.argmax(1) == target, target != ignore_index
+        return (right & counts).sum().float() / counts.sum()
+    weights = _weights(target, weight, ignore_index)
+    right = _without_absent(output, target, weights).argmax(1) == target
+    return (weights * right).sum() / weights.sum()
 
 
-def _check_classified(output: Any, target: Any, weight: Any) -> None:
+def _check_classified(output: Any, target: Any, weight: Any, ignore_index: Any) -> None:
     """Raise unless these are logits, targets and perhaps weights of as many examples."""
     given = {"output": output, "target": target} | ({} if weight is None else {"weight": weight})
     for what, value in given.items():
         if not isinstance(value, Tensor):
             raise TypeError(invalid(what, "be a tensor", repr(value), "Pass logits, class indices and weights."))
+    check_int64("ignore_index", ignore_index, fix="Write ignore_index=255, say.")
     shapes = {what: tuple(value.shape) for what, value in given.items()}
-    if output.dim() != 2 or 0 in output.shape or any(shape != output.shape[:1] for shape in list(shapes.values())[1:]):
-        condition = "be output [num_examples, num_classes] and one number an example, at least 1 of them"
-        raise ValueError(invalid("what is judged", condition, shapes, "Pass one task's examples."))
+    of_places, of_examples = output.shape[:1] + output.shape[2:], output.shape[:1]
+    fits = output.dim() > 1 and 0 not in output.shape and target.shape == of_places
+    if not fits or (weight is not None and weight.shape != of_examples):
+        condition = "be output [num_examples, num_classes, ...], target [num_examples, ...], weight [num_examples]"
+        fix = "Pass one task's examples, at least 1, with classes on axis 1: output.movedim(-1, 1) if they are last."
+        raise ValueError(invalid("what is judged", condition, shapes, fix))
 
 
 def one_hot(index: Tensor, size: int) -> Tensor:
@@ -77,7 +98,14 @@ def one_hot(index: Tensor, size: int) -> Tensor:
     return index[..., None] == torch.arange(size, device=index.device)
 
 
-def _without_absent(output: Tensor, hot: Tensor, weight: Tensor) -> Tensor:
-    """Return logits of which those of classes without a weighted example are next to minus infinity."""
-    present = (hot & (weight > 0)[..., None]).any(-2, keepdim=True)
+def _weights(target: Tensor, weight: Tensor, ignore_index: int) -> Tensor:
+    """Return every label's weight, that of its example or zero, shaped as the target."""
+    return over_first_axes(weight, target) * (target != ignore_index)
+
+
+def _without_absent(output: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """Return logits of which those of classes without a weighted example are next to minus infinity, unless dense."""
+    if output.dim() > 2:
+        return output
+    present = (one_hot(target, output.shape[1]) & (weights > 0)[:, None]).any(0)
     return output.masked_fill(~present, torch.finfo(output.dtype).min / 2)  # finite, since it meets weights of zero

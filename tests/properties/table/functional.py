@@ -15,11 +15,13 @@ HUGE = st.sampled_from([2**31, 2**63, 2**70])
 LOGITS = tensors(4, 3, dtype=torch.float32)
 LABELS = tensors(4, dtype=torch.int64, low=0, high=3)
 WEIGHTS = st.one_of(st.none(), tensors(4, dtype=torch.float32, low=0.5))
+CLASSIFIED = {"output": LOGITS, "target": LABELS, "weight": WEIGHTS, "ignore_index": st.sampled_from([-100, 255, 1])}
 WRONG = {
     "output": st.sampled_from(
         [torch.zeros(3), torch.zeros(4, 0), torch.zeros(5, 3), torch.zeros(4, 3, 2), torch.zeros(0, 3)]
     ),
     "target": st.sampled_from([torch.zeros(5).long(), torch.zeros(4, 3), torch.zeros(4, 1).long()]),
+    "ignore_index": st.sampled_from([2**63, -(2**70)]),
     "weight": st.sampled_from([torch.zeros(4), torch.ones(5), torch.ones(4, 1), -torch.ones(4), ()]),
 }
 KEY = {"key": KEYS, "shape": SHAPES, "stream": STREAMS, "dtype": st.one_of(st.none(), FLOATING)}
@@ -69,10 +71,8 @@ ENTRIES = {
         {"device": st.sampled_from(["gpu", "", 3.5])},
     ),
     "safe_sqrt": Entry(functional.safe_sqrt, {"x": tensors(4, low=0)}, lambda result, /, x: result.shape == x.shape),
-    "cross_entropy": Entry(
-        functional.cross_entropy, {"output": LOGITS, "target": LABELS, "weight": WEIGHTS}, scalar, WRONG
-    ),
-    "accuracy": Entry(functional.accuracy, {"output": LOGITS, "target": LABELS, "weight": WEIGHTS}, scalar, WRONG),
+    "cross_entropy": Entry(functional.cross_entropy, CLASSIFIED, scalar, WRONG),
+    "accuracy": Entry(functional.accuracy, CLASSIFIED, scalar, WRONG),
     "call_copy": Entry(
         functional.call_copy,
         {
