@@ -18,6 +18,7 @@ from metalearn._tasks import num_tasks as count_tasks
 from metalearn._tasks import take
 from metalearn._tree import tree_map
 from metalearn.data import TaskDistribution
+from metalearn.data._collate import explained
 from metalearn.functional import draw_keys
 from metalearn.models import batch_statistics
 from metalearn.models._batch_norm import PerStepNorm
@@ -256,7 +257,7 @@ def _batches(
             yield episodes.sample(min(TASKS_AT_ONCE, num_tasks - start), generator=generator, device=device)
         return
     seen = 0
-    for batch in as_iterable("episodes", episodes):
+    for batch in explained(as_iterable("episodes", episodes)):
         check_episodes(batch)
         batch = take(batch.to(device), slice(0, num_tasks - seen))
         yield batch

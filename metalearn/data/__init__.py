@@ -3,6 +3,7 @@
 from metalearn.data._augmentations import Augmentation, Compose, Normalize, RandomCrop, RandomFlip
 from metalearn.data._cifar import cifar_fs, fc100
 from metalearn.data._class_images import ClassImages
+from metalearn.data._collate import collate
 from metalearn.data._cub import cub
 from metalearn.data._cuda_graph import CudaGraph
 from metalearn.data._episodes import TaskDistribution
@@ -25,6 +26,7 @@ __all__ = [
     "Shard",
     "SupportAsQuery",
     "CudaGraph",
+    "collate",
     "ClassImages",
     "EpisodeSampler",
     "MiniBatches",

@@ -1,4 +1,4 @@
-"""Batches of tasks that have a seed each: worker processes draw them ahead, or this process when they are asked for."""
+"""Batches of tasks that have a seed each, so that any number of worker processes draws the same."""
 
 import itertools
 import random
@@ -28,7 +28,7 @@ def seeded_batches(
     device: torch.device | None,
     num_workers: int,
 ) -> Iterator[Episode]:
-    """Iterate over batches that any number of workers draws alike, with the arguments of `TaskDistribution.batches`."""
+    """Iterate over batches, with the arguments of `TaskDistribution.batches`."""
     home = torch.get_default_device() if generator is None else generator.device
     first = int(torch.randint(LARGEST_SEED, (), generator=generator, device=home))
     seeds = torch.Generator().manual_seed(first)

@@ -10,6 +10,7 @@ import torch
 
 from metalearn._checks import invalid
 from metalearn.data import Shard, TaskDistribution
+from metalearn.data._collate import explained
 from metalearn.evaluation import as_iterable
 from metalearn.outer._episode_checks import check_episodes
 from metalearn.training._processes import Processes
@@ -72,7 +73,7 @@ class Batches:
 
     def _start(self, started: dict[str, Any]) -> None:
         self._started, self._taken = started, 0
-        self._pass = iter(self._batches)
+        self._pass = explained(self._batches)
 
 
 class _Drawn:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from metalearn import data
 from metalearn._tree import tree_leaves
+from metalearn.types import Batch, Episode
 from tests.properties.entry import Entry
 from tests.properties.strategies import COUNTS, GENERATORS, POSITIVE, RANGES, class_images, sines, tensors
 
@@ -51,6 +52,17 @@ def sample(tasks, **options):
 
 def batches(tasks, meta_batch_size, **options):
     return [next(tasks.batches(meta_batch_size, **options), None) for _ in range(2)]
+
+
+def one_task(sizes):
+    return Episode(*(Batch(torch.ones(size, 1), torch.ones(size)) for size in sizes))
+
+
+def padded(episodes, /, **given):
+    (tasks,) = given.values()
+    assert all(len(leaf) == len(tasks) for leaf in tree_leaves(episodes))
+    sizes = {tuple(len(batch.x) for batch in task) for task in tasks}
+    assert [bool(tree_leaves(batch.weight)) for batch in episodes] == [len(sizes) > 1] * 2
 
 
 def has_tasks(episodes, /, num_tasks, **_):
@@ -133,7 +145,29 @@ WRONG_COUNTS = st.sampled_from([(1, 3), (3, 1), (0, 2), (1, 2, 3), (1, "2"), (1.
 
 DOWNLOADED = {"omniglot", "cifar_fs", "fc100"}
 
+TASK = one_task((2, 2))
+WRONG_TASKS = st.sampled_from(
+    [
+        TASK,
+        [],
+        [TASK.support],
+        [TASK, one_task((0, 1))],
+        [TASK, TASK._replace(query=Batch(torch.ones(2, 2), torch.ones(2)))],
+        [TASK, TASK._replace(query=Batch(torch.ones(2, 1)))],
+        [TASK, TASK._replace(query=Batch(torch.ones(2, 1), torch.ones(2).long()))],
+        [TASK, TASK._replace(query=Batch(torch.ones(2, 1), torch.ones(3)))],
+        [TASK, TASK._replace(query=TASK.query._replace(weight=torch.ones(3)))],
+        [TASK._replace(query=Batch(None))],
+    ]
+)
+
 ENTRIES = {
+    "collate": Entry(
+        data.collate,
+        {"episodes": st.lists(st.tuples(COUNTS, COUNTS).map(one_task), min_size=1, max_size=3)},
+        padded,
+        {"episodes": WRONG_TASKS},
+    ),
     "Sinusoid": Entry(
         data.Sinusoid,
         {
