@@ -17,8 +17,9 @@ def archive(name: str) -> Path:
     if folder is not None and (path := Path(folder) / name).is_file():
         return path
     missing = "METALEARN_DATA, which is not set," if folder is None else f"METALEARN_DATA={folder}"
+    write = f"numpy.savez('folder/{name}', images=..., class_names=..., split=...)"
     raise SystemExit(
-        f"{missing} must be a folder with {name}: images, uint8 {ARCHIVES[name]}, as data.ClassImages.from_npz reads "
-        f"them. Write numpy.savez('folder/{name}', images=..., class_names=..., split=...) and run it again with "
+        f"{missing} must be a folder with {name}: images, uint8 {ARCHIVES[name]}, as "
+        f"data.ClassImages.from_npz reads them. Write {write} and run it again with "
         "METALEARN_DATA=folder."
     )

@@ -14,8 +14,8 @@ def known_losses(criterion: Callable[..., Any], outputs: Any, targets: Any) -> T
     """Return the criterion of every task, None if it or what it is given is not known.
 
     Args:
-        criterion: `F.mse_loss`, `F.cross_entropy` or `functional.cross_entropy`, to be known; the latter two also as a
-            `partial` with an `ignore_index`.
+        criterion: `F.mse_loss`, `F.cross_entropy` or `functional.cross_entropy`, to be known; the
+            latter two also as a `partial` with an `ignore_index`.
         outputs: What a model returns, with a leading task axis.
         targets: What it should, likewise.
     """
@@ -27,8 +27,8 @@ def known_losses(criterion: Callable[..., Any], outputs: Any, targets: Any) -> T
     are_classes = outputs.dim() > 2 and targets.shape == outputs.shape[:2] + outputs.shape[3:]
     if ignored is not None and are_classes and not targets.is_floating_point():
         flat = outputs.flatten(0, 1), targets.flatten(0, 1)
-        each = F.cross_entropy(*flat, reduction="none", ignore_index=ignored).unflatten(0, targets.shape[:2])
-        return each.flatten(1).sum(1) / (targets != ignored).flatten(1).sum(1)
+        each = F.cross_entropy(*flat, reduction="none", ignore_index=ignored)
+        return each.reshape(len(targets), -1).sum(1) / (targets != ignored).flatten(1).sum(1)
     return None
 
 
@@ -36,6 +36,7 @@ def _ignored(criterion: Any) -> int | None:
     """Return the label that a cross-entropy leaves out; None of another criterion."""
     if criterion in (F.cross_entropy, cross_entropy):
         return IGNORED
-    if isinstance(criterion, partial) and not criterion.args and criterion.keywords.keys() == {"ignore_index"}:
-        return None if _ignored(criterion.func) is None else criterion.keywords["ignore_index"]
-    return None
+    if not isinstance(criterion, partial) or _ignored(criterion.func) is None:
+        return None
+    changes_more = criterion.args or criterion.keywords.keys() != {"ignore_index"}
+    return None if changes_more else criterion.keywords["ignore_index"]

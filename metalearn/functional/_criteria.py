@@ -1,4 +1,4 @@
-"""Loss and accuracy of classified examples, of which some may be padding and some labels left out."""
+"""Loss and accuracy of labels, of which some may be padding or left out."""
 
 from typing import Any
 
@@ -16,18 +16,20 @@ IGNORED = -100
 def cross_entropy(
     output: Tensor, target: Tensor, weight: Tensor | None = None, *, ignore_index: int = IGNORED
 ) -> Tensor:
-    """Return the mean cross-entropy of a task's labels, a scalar: a criterion for tasks that are padded.
+    """Return the mean cross-entropy of a task's labels, a scalar: a criterion for padded tasks.
 
-    With losses l_np of example n at place p, weights w_n, and m_np = 0 where the label is `ignore_index` or else 1, it
-    is sum_np w_n m_np l_np / sum_np w_n m_np: a mean over labels, not of examples' means. Examples of weight 0 are left
-    out; weights of 1 give `F.cross_entropy`. Where nothing is left to judge it is NaN, as PyTorch's.
+    With losses l_np of example n at place p, weights w_n, and m_np = 0 where the label is
+    `ignore_index`, else 1, it is sum_np w_n m_np l_np / sum_np w_n m_np: a mean over labels, not of
+    examples' means. Examples of weight 0 are left out; without weights it is `F.cross_entropy`.
+    Where nothing is left to judge it is NaN, as PyTorch's.
 
     Args:
         output: Logits `[num_examples, num_classes, ...]`: classes are axis 1.
-        target: Class indices `[num_examples, ...]`, of every example or of every place in it, such as a pixel.
-        weight: Weights `[num_examples]`, zero for padding. With one label an example, classes without a weighted
-            example are then no part of the task: their logits do not count, so that a task's examples must come
-            together. None weighs all alike and takes all classes, as dense labels do.
+        target: Class indices `[num_examples, ...]`, of examples or of places in them, as pixels are.
+        weight: Weights `[num_examples]`, zero for padding; None weighs all alike. With one label an
+            example, classes without a weighted example are then no part of the task: their logits
+            do not count, so that a task's examples must come together. With dense labels, and
+            without weights, all classes count.
         ignore_index: The label that is left out, whatever its example's weight.
 
     Raises:
@@ -82,14 +84,17 @@ def _check_classified(output: Any, target: Any, weight: Any, ignore_index: Any) 
     given = {"output": output, "target": target} | ({} if weight is None else {"weight": weight})
     for what, value in given.items():
         if not isinstance(value, Tensor):
-            raise TypeError(invalid(what, "be a tensor", repr(value), "Pass logits, class indices and weights."))
+            fix = "Pass logits, class indices and weights."
+            raise TypeError(invalid(what, "be a tensor", repr(value), fix))
     check_int64("ignore_index", ignore_index, fix="Write ignore_index=255, say.")
     shapes = {what: tuple(value.shape) for what, value in given.items()}
     of_places, of_examples = output.shape[:1] + output.shape[2:], output.shape[:1]
     fits = output.dim() > 1 and 0 not in output.shape and target.shape == of_places
     if not fits or (weight is not None and weight.shape != of_examples):
-        condition = "be output [num_examples, num_classes, ...], target [num_examples, ...], weight [num_examples]"
-        fix = "Pass one task's examples, at least 1, with classes on axis 1: output.movedim(-1, 1) if they are last."
+        condition = (
+            "be output [num_examples, num_classes, ...], target [num_examples, ...] and perhaps weight [num_examples]"
+        )
+        fix = "Pass one task's examples, classes on axis 1: output.movedim(-1, 1) if they are last."
         raise ValueError(invalid("what is judged", condition, shapes, fix))
 
 
@@ -104,8 +109,8 @@ def _weights(target: Tensor, weight: Tensor, ignore_index: int) -> Tensor:
 
 
 def _without_absent(output: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Return logits of which those of classes without a weighted example are next to minus infinity, unless dense."""
+    """Return logits of which those of classes without a weighted example are next to minus infinity."""
     if output.dim() > 2:
-        return output
+        return output  # of dense labels, which need not be of all classes
     present = (one_hot(target, output.shape[1]) & (weights > 0)[:, None]).any(0)
     return output.masked_fill(~present, torch.finfo(output.dtype).min / 2)  # finite, since it meets weights of zero
