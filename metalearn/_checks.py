@@ -8,6 +8,7 @@ import inspect
 import operator
 import os
 from collections.abc import Iterable
+from types import UnionType
 from typing import Any
 
 import torch
@@ -126,7 +127,7 @@ def check_choice(what: str, value: Any, choices: Iterable[Any]) -> None:
         raise ValueError(invalid(what, f"be one of {choices}", repr(value), did_you_mean(value, choices)))
 
 
-def check_kind(what: str, value: Any, kind: type, expected: str, example: str) -> None:
+def check_kind(what: str, value: Any, kind: type | UnionType, expected: str, example: str) -> None:
     """Raise unless `value` is an instance of `kind`; a class of that kind is told to be called."""
     if not isinstance(value, kind):
         is_class = isinstance(value, type) and issubclass(value, kind)

@@ -52,11 +52,11 @@ def Pretraining(  # noqa: N802
     num_steps: int = 100,
     estimator: Transfer = Transfer(),
 ) -> MetaLearner:
-    """Return a learner without an inner loop: `fit` trains the model on `data.MiniBatches` of all classes.
+    """Return a learner without an inner loop: `fit` trains the model on `data.MiniBatches` of all tasks' data.
 
     Args:
-        model: Any module, with an output for every training class.
-        criterion: `(output, y) -> scalar`.
+        model: Any module, with an output for every training class, or those of the regression.
+        criterion: `(output, y) -> scalar`; `F.mse_loss` for regressions.
         rule: How `adapt` would train the whole model further.
         num_steps: Number of its steps, at least 1.
         estimator: Size of its mini-batches, and when to look for the best parameters.
@@ -73,6 +73,15 @@ def Pretraining(  # noqa: N802
     >>> _ = fit(learner, batches, optimizer, 3, meta_batch_size=1, progress=False)
     >>> Finetuning(model.features, nn.Linear(4, 5)).num_steps
     100
+
+    A regression, whose features are all layers but the last:
+
+    >>> import torch.nn.functional as F
+    >>> model = models.mlp(1, [40, 40], 1)
+    >>> learner = Pretraining(model, F.mse_loss)
+    >>> batches, optimizer = data.MiniBatches(data.Sinusoid(5, 50), 16), torch.optim.Adam(learner.parameters(), lr=1e-3)
+    >>> _ = fit(learner, batches, optimizer, 3, meta_batch_size=1, progress=False)
+    >>> finetuning = Finetuning(model[:-1], nn.Linear(40, 1), F.mse_loss)
     """
     return MetaLearner(model, criterion, rule, num_steps=num_steps, estimator=estimator)
 

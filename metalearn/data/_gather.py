@@ -16,6 +16,11 @@ Transform = Callable[..., Tensor]
 def check_source(name: str, classes: Any, transform: Any) -> None:
     """Raise unless `name` can draw from these classes and call this transform."""
     check_kind("classes", classes, ClassImages, "a ClassImages", f"{name}(ClassImages(images), ...)")
+    check_transform(transform)
+
+
+def check_transform(transform: Any) -> None:
+    """Raise unless this is a function, or None."""
     if transform is not None:
         fix = "Write transform=data.RandomFlip(), say."
         check_function("transform", transform, "be a function of images, or None", fix=fix)

@@ -1,58 +1,139 @@
-"""Mini-batches of all classes together: what a classifier is pretrained on."""
+"""Mini-batches of what all tasks are made of: what a model is pretrained on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from metalearn._checks import check_count
+from metalearn._checks import check_count, check_kind, invalid
+from metalearn._tree import tree_leaves, tree_map
 from metalearn.data._class_images import ClassImages
 from metalearn.data._episodes import TaskDistribution
-from metalearn.data._gather import check_source, gather
+from metalearn.data._gather import check_transform, gather
+from metalearn.data._sampler import EpisodeSampler
 from metalearn.types import Batch, Episode
 
 
 @dataclass(frozen=True)
 class MiniBatches(TaskDistribution):
-    """Images of all classes with the numbers of their classes as labels, drawn with replacement.
+    """Examples of the joint data of all tasks, drawn with replacement: images of all classes, or a regression's points.
 
-    An episode is one mini-batch, as its support and as its query set: x is `[tasks, batch_size, C, H, W]` in [0, 1], in
-    the default dtype, and y `[tasks, batch_size]`, int64, below `len(classes)`.
+    An episode is one mini-batch, as its support and as its query set. Of images x is
+    `[tasks, batch_size, C, H, W]` in [0, 1], in the default dtype, and y `[tasks, batch_size]`,
+    int64, below `len(source)`: the numbers of their classes. Of a task distribution every example
+    comes from a task of its own, since few of infinitely many would come twice: one of its support
+    and query set, all with the same chance, but for padding.
 
     Args:
-        classes: The images.
-        batch_size: Number of images in a mini-batch, at least 1.
-        transform: As in `EpisodeSampler`.
+        source: The images, or a distribution of tasks whose targets mean the same in all of them, as
+            those of a regression do and the labels of N-way tasks do not.
+        batch_size: Number of examples in a mini-batch, at least 1.
+        transform: As in `EpisodeSampler`, for images alone.
 
     Raises:
-        TypeError: If `classes` is not a `ClassImages`, `batch_size` no int, or `transform` not callable.
-        ValueError: If `batch_size` is below 1.
+        TypeError: If `source` is neither of the two, `batch_size` no int, or `transform` not callable.
+        ValueError: If `batch_size` is below 1, `transform` is given for a task distribution, or that
+            is an `EpisodeSampler`; when it is drawn from, if support and query sets cannot be joined.
+
+    References:
+        Huisman, "Revisiting Learned Optimizers in Few-Shot Settings", section 5 (flat batches).
 
     >>> classes = ClassImages(torch.zeros(64, 20, 32, 32, 3, dtype=torch.uint8))
     >>> MiniBatches(classes, batch_size=16).sample(1).query.x.shape
     torch.Size([1, 16, 3, 32, 32])
+    >>> from metalearn.data import Sinusoid
+    >>> MiniBatches(Sinusoid(k_shot=5, num_query=50), batch_size=16).sample(1).query.y.shape
+    torch.Size([1, 16, 1])
     """
 
-    classes: ClassImages
+    source: ClassImages | TaskDistribution
     batch_size: int
     transform: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
-        check_source("MiniBatches", self.classes, self.transform)
+        kinds, expected = ClassImages | TaskDistribution, "a ClassImages or a task distribution"
+        example = "MiniBatches(ClassImages(images), 16) or MiniBatches(data.Sinusoid(5, 50), 16)"
+        check_kind("source", self.source, kinds, expected, example)
+        if isinstance(self.source, TaskDistribution):
+            _check_tasks(self.source, self.transform)
+        check_transform(self.transform)
         check_count("batch_size", self.batch_size, fix="Pass MiniBatches(classes, batch_size=16).")
 
     @property
     def source_device(self) -> torch.device | None:
-        """Where the images are."""
-        return self.classes.device
+        """Where the images are, or what tasks are made of."""
+        return self.source.device if isinstance(self.source, ClassImages) else self.source.source_device
 
     def draw(self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None) -> Episode:
-        """Draw images of any class."""
-        source = self.classes.device if generator is None else generator.device
-        total = len(self.classes.pixels)
-        chosen = torch.randint(total, (num_tasks, self.batch_size), generator=generator, device=source)
-        images = gather(self.classes, chosen, self.transform, generator, device)
-        labels = torch.searchsorted(self.classes.starts.to(source), chosen, right=True) - 1
-        batch = Batch(images, labels.to(images.device))
+        """Draw examples of any class or task."""
+        arguments = num_tasks, self.batch_size, generator, device
+        if isinstance(self.source, TaskDistribution):
+            batch = _joint(self.source, *arguments)
+        else:
+            batch = _images(self.source, self.transform, *arguments)
         return Episode(batch, batch)
+
+
+def _check_tasks(tasks: TaskDistribution, transform: Any) -> None:
+    inside = tasks
+    while isinstance(getattr(inside, "tasks", None), TaskDistribution):  # of `Shard` and its like
+        inside = inside.tasks  # type: ignore[attr-defined]
+    if isinstance(inside, EpisodeSampler):
+        condition = "have targets that mean the same in all tasks"
+        fix = "Pass its images: MiniBatches(sampler.classes, 16)."
+        raise ValueError(invalid("MiniBatches' source", condition, "N-way tasks", fix))
+    if transform is not None:
+        fix = "Change what its draw returns."
+        raise ValueError(invalid("transform", "be left out for a task distribution", repr(transform), fix))
+
+
+def _images(
+    classes: ClassImages,
+    transform: Callable[[Tensor], Tensor] | None,
+    num_batches: int,
+    batch_size: int,
+    generator: torch.Generator | None,
+    device: torch.device | None,
+) -> Batch:
+    """Draw images of all classes."""
+    source = classes.device if generator is None else generator.device
+    total = len(classes.pixels)
+    chosen = torch.randint(total, (num_batches, batch_size), generator=generator, device=source)
+    images = gather(classes, chosen, transform, generator, device)
+    labels = torch.searchsorted(classes.starts.to(source), chosen, right=True) - 1
+    return Batch(images, labels.to(images.device))
+
+
+def _joint(
+    tasks: TaskDistribution,
+    num_batches: int,
+    batch_size: int,
+    generator: torch.Generator | None,
+    device: torch.device | None,
+) -> Batch:
+    """Draw a task for every example, and take one of its examples."""
+    count = num_batches * batch_size
+    episodes = tasks.sample(count, generator=generator, device=device)
+    try:
+        x, y = tree_map(lambda *sets: torch.cat(sets, 1), *((batch.x, batch.y) for batch in episodes))
+    except (RuntimeError, ValueError, IndexError) as error:
+        condition = "have support and query sets of one kind, to be joined"
+        raise ValueError(invalid("tasks of MiniBatches", condition, error)) from error
+    weights = [_is_there(batch) for batch in episodes]
+    is_there = torch.cat(weights, 1)
+    source = is_there.device if generator is None else generator.device
+    order = torch.rand(is_there.shape, generator=generator, device=source, dtype=torch.float32)
+    chosen = order.to(is_there.device).masked_fill(~is_there, -1).argmax(1)
+    rows = torch.arange(count, device=chosen.device)
+    taken = tree_map(lambda leaf: leaf[rows, chosen].unflatten(0, (num_batches, batch_size)), (x, y))
+    return Batch(*taken)
+
+
+def _is_there(batch: Batch) -> Tensor:
+    """Return which examples are no padding, `[tasks, num_examples]`."""
+    first = tree_leaves(batch)[0]
+    if tree_leaves(batch.weight):
+        return batch.weight > 0
+    return torch.ones(first.shape[:2], dtype=torch.bool, device=first.device)

@@ -291,7 +291,12 @@ ENTRIES = {
         },
         functions=frozenset({"transform"}),
     ),
-    "MiniBatches": Entry(data.MiniBatches, {"classes": class_images(), "batch_size": COUNTS}, sampled),
+    "MiniBatches": Entry(
+        data.MiniBatches,
+        {"source": st.one_of(class_images(), sines()), "batch_size": COUNTS, "transform": st.none()},
+        sampled,
+        functions=frozenset({"transform"}),
+    ),
     "RandomFlip": Entry(
         transformed(data.RandomFlip()),
         {"images": IMAGES, "generator": GENERATORS},
