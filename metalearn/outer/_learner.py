@@ -44,6 +44,7 @@ from metalearn.outer._learner_checks import (
     check_statistics,
 )
 from metalearn.outer._model_check import order_of
+from metalearn.outer._options import method
 from metalearn.outer._select import Selection, select, shown, trainable
 from metalearn.outer._unrolled import Unrolled
 from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Params, Problem, PyTree
@@ -95,6 +96,7 @@ class MetaLearner(nn.Module):
     >>> loss.backward()
     """
 
+    @method
     def __init__(
         self,
         model: nn.Module,

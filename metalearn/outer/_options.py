@@ -1,4 +1,4 @@
-"""What all methods leave to their users, and errors that name the method when an argument is misspelt."""
+"""What all methods leave to their users, and errors that say what to write for an argument that they do not take."""
 
 import functools
 import inspect
@@ -10,16 +10,20 @@ from torch import Tensor
 from metalearn._checks import did_you_mean, invalid
 from metalearn.functional import SupportBatches
 from metalearn.outer._select import Selection
+from metalearn.outer._siblings import where_it_is
 
 RATE = "The rate is the rule's: write inner.SGD(lr=0.01)."
 ORDER = "Write outer.FOMAML(model, criterion, rule, num_steps=5), or estimator=outer.Unrolled(order=1)."
 STEPS = "Write num_steps=5."
 ELSEWHERE = {
-    **dict.fromkeys(("lr", "inner_lr", "fast_lr", "alpha", "step_size"), RATE),
-    **dict.fromkeys(("first_order", "order"), ORDER),
+    **dict.fromkeys(("inner_lr", "fast_lr", "alpha", "step_size"), RATE),
+    "first_order": ORDER,
     **dict.fromkeys(("inner_steps", "num_inner_steps", "adaptation_steps"), STEPS),
 }
 """What other libraries call an argument, with the call that says it here."""
+
+METHODS: dict[str, list[str]] = {}
+"""The arguments that each method takes."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,17 +47,22 @@ class Options(TypedDict, total=False):
 
 
 def method(build: Callable[P, T]) -> Callable[P, T]:
-    """Make a function that takes `Options` raise errors of its own for arguments that it does not take, or misses."""
+    """Make a method, or `MetaLearner.__init__`, say what to write for arguments that it does not take, or misses."""
     parameters = inspect.signature(build).parameters.values()
-    own = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
-    taken, name = [*own, *Options.__annotations__], getattr(build, "__name__", "method")
+    options = list(Options.__annotations__)
+    named = [options if each.kind is each.VAR_KEYWORD else [each.name] for each in parameters]
+    taken = [argument for names in named for argument in names if argument != "self"]
+    name = build.__qualname__.removesuffix(".__init__")
+    METHODS[name] = taken
 
     @functools.wraps(build)
     def checked(*args: P.args, **kwargs: P.kwargs) -> T:
-        for argument in kwargs:
+        for argument, value in kwargs.items():
             if argument not in taken:
-                fix = ELSEWHERE.get(argument) or did_you_mean(argument, taken)
-                raise TypeError(invalid(f"arguments of {name}", f"be among {', '.join(taken)}", repr(argument), fix))
+                fix = ELSEWHERE.get(argument) or where_it_is(argument, value, name, [*args, *kwargs.values()])
+                fix = fix or did_you_mean(argument, taken)
+                what, condition = f"arguments of {name}", f"be among {', '.join(taken)}"
+                raise TypeError(invalid(what, condition, repr(argument), fix))
         if "num_steps" not in kwargs:
             raise TypeError(invalid("num_steps", "be given", "none", f"Write {name}(..., num_steps=5)."))
         return build(*args, **kwargs)

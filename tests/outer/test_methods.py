@@ -123,9 +123,7 @@ def test_misspelt_arguments():
     ("argument", "fix"),
     [
         ("first_order", r"Write outer.FOMAML\(.*, or estimator=outer.Unrolled\(order=1\)\.$"),
-        ("order", r"estimator=outer.Unrolled\(order=1\)\.$"),
-        ("lr", r"The rate is the rule's: write inner.SGD\(lr=0.01\)\.$"),
-        ("inner_lr", "inner.SGD"),
+        ("inner_lr", r"The rate is the rule's: write inner.SGD\(lr=0.01\)\.$"),
         ("fast_lr", "inner.SGD"),
         ("alpha", "inner.SGD"),
         ("adaptation_steps", r"Write num_steps=5\.$"),
