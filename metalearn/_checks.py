@@ -7,11 +7,13 @@ import difflib
 import inspect
 import operator
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import UnionType
 from typing import Any
 
 import torch
+
+from metalearn._brief import brief
 
 LARGEST = torch.finfo(torch.float32).max
 """Largest number that most models can compute with."""
@@ -21,7 +23,7 @@ LONGEST = 300
 
 def invalid(what: str, condition: str, got: Any, fix: str = "") -> str:
     """Return the text of an error in the library's one form."""
-    text = str(got)
+    text = brief(got) if isinstance(got, torch.Tensor | Mapping | list | tuple) else str(got)
     got = text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
     return f"{what} must {condition}; got {got}." + (f" {fix}" if fix else "")
 
@@ -29,7 +31,7 @@ def invalid(what: str, condition: str, got: Any, fix: str = "") -> str:
 def check_count(what: str, value: Any, *, minimum: int = 1, fix: str = "") -> None:
     """Raise unless `value` is an int of at least `minimum`."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(invalid(what, "be an int", repr(value), "Convert it: int(...)." if _is_int(value) else fix))
+        raise TypeError(invalid(what, "be an int", brief(value), "Convert it: int(...)." if _is_int(value) else fix))
     if value < minimum:
         raise ValueError(invalid(what, f"be at least {minimum}", value, fix))
 
@@ -53,13 +55,13 @@ def _is_int(value: Any) -> bool:
 def check_bool(what: str, value: Any, *, fix: str = "") -> None:
     """Raise unless `value` is a bool."""
     if not isinstance(value, bool):
-        raise TypeError(invalid(what, "be True or False", repr(value), fix))
+        raise TypeError(invalid(what, "be True or False", brief(value), fix))
 
 
 def check_number(what: str, value: Any, *, fix: str = "") -> None:
     """Raise unless `value` is a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(invalid(what, "be a number", repr(value), fix))
+        raise TypeError(invalid(what, "be a number", brief(value), fix))
     if not is_finite(value):
         raise ValueError(invalid(what, "be finite", value, fix))
 
@@ -67,7 +69,7 @@ def check_number(what: str, value: Any, *, fix: str = "") -> None:
 def check_positive(what: str, value: Any, *, fix: str = "") -> None:
     """Raise unless `value` is a finite number above zero."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(invalid(what, "be a number", repr(value), fix))
+        raise TypeError(invalid(what, "be a number", brief(value), fix))
     if not (value > 0 and is_finite(value)):
         raise ValueError(invalid(what, "be positive and finite", value, fix))
 
@@ -105,7 +107,7 @@ def check_range(what: str, value: Any, *, fix: str = "") -> None:
     is_pair = isinstance(value, tuple | list)
     numbers = is_pair and all(isinstance(bound, int | float) and not isinstance(bound, bool) for bound in value)
     if not (numbers and len(value) == 2):
-        raise TypeError(invalid(what, "be a pair of numbers (low, high)", repr(value), fix))
+        raise TypeError(invalid(what, "be a pair of numbers (low, high)", brief(value), fix))
     low, high = value
     if not (is_finite(low) and is_finite(high) and low <= high and is_finite(high - low)):
         raise ValueError(invalid(what, "be finite with low <= high, and high - low finite", value, fix))
@@ -114,7 +116,7 @@ def check_range(what: str, value: Any, *, fix: str = "") -> None:
 def check_index(what: str, value: Any, length: int) -> None:
     """Raise unless `value` is an index into something of that length."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(invalid(what, "be an int", repr(value), f"Write [x[i] for i in range({length})]."))
+        raise TypeError(invalid(what, "be an int", brief(value), f"Write [x[i] for i in range({length})]."))
     if not -length <= value < length:
         raise IndexError(invalid(what, f"be from {-length} to {length - 1}", value))
 
@@ -124,7 +126,7 @@ def check_choice(what: str, value: Any, choices: Iterable[Any]) -> None:
     choices = list(choices)
     # By kind first, since the comparison of a tensor or an array has no single truth.
     if not any(isinstance(value, type(choice)) and value == choice for choice in choices):
-        raise ValueError(invalid(what, f"be one of {choices}", repr(value), did_you_mean(value, choices)))
+        raise ValueError(invalid(what, f"be one of {choices}", brief(value), did_you_mean(value, choices)))
 
 
 def check_kind(what: str, value: Any, kind: type | UnionType, expected: str, example: str) -> None:
@@ -132,13 +134,13 @@ def check_kind(what: str, value: Any, kind: type | UnionType, expected: str, exa
     if not isinstance(value, kind):
         is_class = isinstance(value, type) and issubclass(value, kind)
         fix = f"Write {value.__name__}(...)." if is_class else f"Pass {example}."
-        raise TypeError(invalid(what, f"be {expected}", repr(value), fix))
+        raise TypeError(invalid(what, f"be {expected}", brief(value), fix))
 
 
 def check_function(what: str, value: Any, condition: str = "be a function", *, fix: str = "") -> None:
     """Raise unless `value` can be called; a class cannot stand for what it makes."""
     if not callable(value) or isinstance(value, type):
-        raise TypeError(invalid(what, condition, repr(value), fix))
+        raise TypeError(invalid(what, condition, brief(value), fix))
 
 
 def misfit(function: Any, count: int) -> str:
@@ -160,33 +162,33 @@ def as_list(what: str, value: Any, condition: str = "be a list", *, fix: str = "
     try:
         return list(value)
     except TypeError as error:
-        raise TypeError(invalid(what, condition, repr(value), fix)) from error
+        raise TypeError(invalid(what, condition, brief(value), fix)) from error
 
 
 def check_path(what: str, value: Any) -> None:
     """Raise unless `value` is a path that a file can have."""
     if not isinstance(value, str | os.PathLike):
-        raise TypeError(invalid(what, "be a path", repr(value), "Pass a string or a pathlib.Path."))
+        raise TypeError(invalid(what, "be a path", brief(value), "Pass a string or a pathlib.Path."))
     if "\0" in os.fsdecode(value):
-        raise ValueError(invalid(what, "have no null character", repr(value)))
+        raise ValueError(invalid(what, "have no null character", brief(value)))
 
 
 def check_generator(generator: Any) -> None:
     """Raise unless `generator` is a source of random numbers, or None."""
     if not isinstance(generator, torch.Generator | None):
         fix = "Pass generator=torch.Generator().manual_seed(0)."
-        raise TypeError(invalid("generator", "be a torch.Generator or None", repr(generator), fix))
+        raise TypeError(invalid("generator", "be a torch.Generator or None", brief(generator), fix))
 
 
 def as_device(device: Any) -> torch.device:
     """Return a device by its name; raise for what is none."""
     fix = "Pass device='cuda', say."
     if isinstance(device, bool) or not isinstance(device, str | int | torch.device):
-        raise TypeError(invalid("device", "be a torch.device or its name", repr(device), fix))
+        raise TypeError(invalid("device", "be a torch.device or its name", brief(device), fix))
     try:
         return torch.device(device)
     except RuntimeError as error:
-        raise ValueError(invalid("device", "be a name that PyTorch knows", repr(device), fix)) from error
+        raise ValueError(invalid("device", "be a name that PyTorch knows", brief(device), fix)) from error
 
 
 def check_one_device(what: str, places: Iterable[Any]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metalearn._brief import brief
 from metalearn._checks import invalid
 from metalearn._tree import tree_leaves
 
@@ -34,7 +35,7 @@ def computable(what: str, data: Any, whose: str = "Its", beside: str = "") -> It
         raise
     except (RuntimeError, IndexError, ValueError, *WRONG_KINDS) as error:
         shapes = ", ".join(
-            f"{tuple(x.shape)} of {x.dtype}" if isinstance(x, Tensor) else repr(x) for x in tree_leaves(data)
+            f"{tuple(x.shape)} of {x.dtype}" if isinstance(x, Tensor) else brief(x) for x in tree_leaves(data)
         )
         kind = TypeError if isinstance(error, WRONG_KINDS) else ValueError
         fix = f"{whose} tensors are {shapes}{beside}: make them fit."

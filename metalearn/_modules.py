@@ -9,6 +9,7 @@ import torch.nn as nn
 from torch import Tensor
 from torch.nn.utils import parametrize
 
+from metalearn._brief import brief
 from metalearn._checks import check_kind, invalid
 from metalearn._copies import copied
 from metalearn._tree import tree_flatten, tree_leaves, tree_map, tree_names, tree_unflatten
@@ -63,7 +64,7 @@ def call_copy(module: nn.Module, tensors: dict[str, Tensor], args: Any, kwargs: 
     """
     check_kind("module", module, nn.Module, "an nn.Module", "the module itself")
     if not (isinstance(tensors, dict) and all(isinstance(tensor, Tensor) for tensor in tensors.values())):
-        raise TypeError(invalid("tensors", "be a dict of tensors by name", repr(tensors), "Pass params."))
+        raise TypeError(invalid("tensors", "be a dict of tensors by name", brief(tensors), "Pass params."))
     given = {get_tensor(module, name): tensor for name, tensor in tensors.items()}
     args = args if isinstance(args, tuple) else (args,)
     with _parametrized_anew():
@@ -189,7 +190,7 @@ class TensorTree(nn.Module):
         for name, leaf in zip(names, leaves, strict=True):
             if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
                 fix = "Return param.new_tensor(0.1), say, which has a parameter's dtype and device."
-                raise TypeError(invalid(f"leaf {name!r}", "be a floating tensor", repr(leaf), fix))
+                raise TypeError(invalid(f"leaf {name!r}", "be a floating tensor", brief(leaf), fix))
             *path, attribute = name.split(".")
             owner: nn.Module = self
             for folder in path:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import torch
 
+from metalearn._brief import brief
 from metalearn._checks import as_list, invalid
 from metalearn._results import Evaluation
 from metalearn._summary import Summaries, Summary
@@ -41,7 +42,7 @@ def over_seeds(evaluations: Iterable[Evaluation]) -> Summaries:
         raise ValueError(invalid("evaluations", "be at least one", "[]", fix))
     for run in runs:
         if not isinstance(run, Evaluation):
-            raise TypeError(invalid("evaluations", "be a list of Evaluations", f"one with {run!r}", fix))
+            raise TypeError(invalid("evaluations", "be a list of Evaluations", f"one with {brief(run)}", fix))
     names, shared = [name for name in runs[0] if all(name in run for run in runs)], _share_tasks(runs)
     return Summaries({name: _summary([run[name] for run in runs], shared) for name in names})
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parallel import DistributedDataParallel
 
+from metalearn._brief import brief
 from metalearn._checks import check_count, check_function, check_generator, invalid, misfit
 from metalearn._ensemble import Ensemble
 from metalearn._fingerprint import fingerprint
@@ -166,10 +167,10 @@ def check_metrics(metrics: Any) -> None:
     """Raise unless `metrics` are functions by name."""
     fix = 'Write metrics={"accuracy": functional.accuracy}, say.'
     if not isinstance(metrics, Mapping):
-        raise TypeError(invalid("metrics", "be a dict of functions", repr(metrics), fix))
+        raise TypeError(invalid("metrics", "be a dict of functions", brief(metrics), fix))
     for name, metric in metrics.items():
         if name == "loss":
-            raise ValueError(invalid("a metric's name", "be another than 'loss'", repr(name), fix))
+            raise ValueError(invalid("a metric's name", "be another than 'loss'", brief(name), fix))
         check_function(f"metric {name!r}", metric, fix=fix)
 
 
@@ -197,7 +198,7 @@ def _number(name: str, value: Any) -> Tensor:
         return torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
         fix = "Return a number, or a scalar tensor."
-        raise TypeError(invalid(f"metric {name!r}", "be a number", repr(value), fix)) from error
+        raise TypeError(invalid(f"metric {name!r}", "be a number", brief(value), fix)) from error
 
 
 def _precise(values: Tensor) -> Tensor:
@@ -230,7 +231,7 @@ def as_iterable(what: str, episodes: Any) -> Iterable[Episode]:
         return [episodes]
     if not isinstance(episodes, Iterable) or isinstance(episodes, Tensor):
         fix = "Pass data.Sinusoid(k_shot=10, num_query=10), say."
-        raise TypeError(invalid(what, "be a task distribution or an iterable", repr(episodes), fix))
+        raise TypeError(invalid(what, "be a task distribution or an iterable", brief(episodes), fix))
     return episodes
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from metalearn._brief import brief
 from metalearn._checks import check_count, invalid
 from metalearn._results import Evaluation
 from metalearn.analysis._frozen import frozen, select_fast
@@ -117,7 +118,7 @@ def _named(layers: Any, learner: MetaLearner) -> dict[str, Selection]:
         return dict(owned)
     if isinstance(layers, str) or not isinstance(layers, Iterable):
         fix = "Write layers=['features', 'head'], say."
-        raise TypeError(invalid("layers", "be a list or a dict of patterns", repr(layers), fix))
+        raise TypeError(invalid("layers", "be a list or a dict of patterns", brief(layers), fix))
     if not isinstance(layers, Mapping):
         layers = {", ".join(layer) if isinstance(layer, list | tuple) else str(layer): layer for layer in layers}
     if not layers:

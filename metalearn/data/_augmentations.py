@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from metalearn._brief import brief
 from metalearn._checks import check_count, check_function, check_generator, check_number, invalid
 
 
@@ -169,7 +170,7 @@ def _check_images(what: str, images: Any, leading: tuple[str, ...] = ()) -> None
     axes = ", ".join((*leading, "C", "H", "W")) if leading else "..., C, H, W"
     fix = "Pass it to data.EpisodeSampler(transform=), which gives such images."
     if not (isinstance(images, Tensor) and images.is_floating_point()):
-        got = images.dtype if isinstance(images, Tensor) else repr(images)
+        got = images.dtype if isinstance(images, Tensor) else brief(images)
         raise TypeError(invalid(f"{what}'s images", f"be a floating tensor [{axes}]", got, fix))
     if images.dim() < 3 or (leading and images.dim() != len(leading) + 3):
         raise ValueError(invalid(f"{what}'s images", f"be [{axes}]", f"shape {tuple(images.shape)}", fix))

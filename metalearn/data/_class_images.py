@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metalearn._brief import brief
 from metalearn._checks import as_device, check_path, invalid
 from metalearn.data._cache import Flat
 from metalearn.data._dataset import read_dataset
@@ -251,7 +252,7 @@ def _checked_turns(angles: Any) -> list[int]:
     fix = "Pass rotated(angles=(0, 90, 180, 270))."
     ints = isinstance(angles, Sequence) and all(type(angle) is int for angle in angles)
     if not ints:
-        raise TypeError(invalid("angles", "be a sequence of ints", repr(angles), fix))
+        raise TypeError(invalid("angles", "be a sequence of ints", brief(angles), fix))
     turns = [angle % 360 for angle in angles]
     if not turns or len(set(turns)) < len(turns) or any(turn % 90 for turn in turns):
         raise ValueError(invalid("angles", "be distinct multiples of 90", tuple(angles), fix))

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
+from metalearn._brief import brief
 from metalearn._checks import invalid
 from metalearn._tree import tree_flatten, tree_leaves, tree_map, tree_names
 from metalearn.types import Batch, Episode
@@ -77,7 +78,7 @@ def _tensor(leaf: Any) -> Tensor:
         return torch.as_tensor(leaf)
     except (TypeError, ValueError, RuntimeError) as error:
         fix = "Write torch.as_tensor(x)."
-        raise TypeError(invalid("a task's data", "be tensors", repr(leaf), fix)) from error
+        raise TypeError(invalid("a task's data", "be tensors", brief(leaf), fix)) from error
 
 
 def _check_alike(name: str, batches: list[Batch]) -> None:

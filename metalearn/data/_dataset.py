@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from metalearn._brief import brief
 from metalearn._checks import invalid
 from metalearn.data._decoding import CHANNELS, sides
 from metalearn.data._layout import Layout, as_uint8, channels_first
@@ -44,7 +45,7 @@ def read_dataset(dataset: Any, columns: Any, size: Any) -> tuple[list[Tensor], l
 def _check_columns(columns: Any) -> None:
     strings = isinstance(columns, tuple | list) and all(isinstance(column, str) for column in columns)
     if columns is not None and not (strings and len(columns) == 2):
-        raise TypeError(invalid("columns", "be two strings, image and label, or None", repr(columns), COLUMNS))
+        raise TypeError(invalid("columns", "be two strings, image and label, or None", brief(columns), COLUMNS))
 
 
 def _pair(what: str, item: Any, columns: Any) -> tuple[Any, Any]:
@@ -67,7 +68,7 @@ def _label(what: str, label: Any) -> int:
     try:
         return operator.index(label)
     except TypeError as error:
-        raise TypeError(invalid(what, "have an int as its label", repr(label))) from error
+        raise TypeError(invalid(what, "have an int as its label", brief(label))) from error
 
 
 def _resized(what: str, image: Any, size: tuple[int, int]) -> Image.Image:

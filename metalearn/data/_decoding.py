@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
+from metalearn._brief import brief
 from metalearn._checks import check_choice, check_count, invalid
 
 IMAGE_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -37,7 +38,7 @@ class Decoding:
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", sides(self.size))
         if not isinstance(self.mode, str):
-            raise TypeError(invalid("mode", "be a string", repr(self.mode), "Pass mode='RGB'."))
+            raise TypeError(invalid("mode", "be a string", brief(self.mode), "Pass mode='RGB'."))
         check_choice("mode", self.mode, CHANNELS)
 
     @property
@@ -106,7 +107,7 @@ def sides(size: Any) -> tuple[int, int]:
     pair = (size, size) if isinstance(size, int) else size
     fix = "Pass size=84 or size=(84, 84)."
     if not (isinstance(pair, tuple | list) and len(pair) == 2):
-        raise TypeError(invalid("size", "be an int or a pair (height, width)", repr(size), fix))
+        raise TypeError(invalid("size", "be an int or a pair (height, width)", brief(size), fix))
     for side in pair:
         check_count("size", side, fix=fix)
     return pair[0], pair[1]

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metalearn._brief import brief
 from metalearn._checks import check_count, check_kind, invalid
 from metalearn._tree import tree_leaves, tree_map
 from metalearn.data._class_images import ClassImages
@@ -86,7 +87,7 @@ def _check_tasks(tasks: TaskDistribution, transform: Any) -> None:
         raise ValueError(invalid("MiniBatches' source", condition, "N-way tasks", fix))
     if transform is not None:
         fix = "Change what its draw returns."
-        raise ValueError(invalid("transform", "be left out for a task distribution", repr(transform), fix))
+        raise ValueError(invalid("transform", "be left out for a task distribution", brief(transform), fix))
 
 
 def _images(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence, Set
 from typing import Any
 
+from metalearn._brief import brief
 from metalearn._checks import as_list, did_you_mean, invalid
 
 SEE = "See class_names for all of them."
@@ -27,18 +28,18 @@ def as_strings(what: str, strings: Any, fix: str) -> tuple[str, ...]:
     """Return an ordered iterable of strings as a tuple."""
     condition = "be a sequence of strings"
     if isinstance(strings, str | Set):
-        raise TypeError(invalid(what, condition, repr(strings), fix))
+        raise TypeError(invalid(what, condition, brief(strings), fix))
     strings = as_list(what, strings, condition, fix=fix)
     for string in strings:
         if not isinstance(string, str):
-            raise TypeError(invalid(what, condition, f"{string!r} in it", fix))
+            raise TypeError(invalid(what, condition, f"{brief(string)} in it", fix))
     return tuple(map(str, strings))  # NumPy's strings become Python's.
 
 
 def label_of(name: Any, names: tuple[str, ...]) -> int:
     """Return the position of `name` in `names`."""
     if not isinstance(name, str):
-        raise TypeError(invalid("class name", "be a string", repr(name), SEE))
+        raise TypeError(invalid("class name", "be a string", brief(name), SEE))
     check_known((name,), names)
     return names.index(name)
 

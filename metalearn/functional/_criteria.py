@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from metalearn._brief import brief
 from metalearn._checks import check_int64, invalid
 from metalearn._tree import over_first_axes
 
@@ -85,7 +86,7 @@ def _check_classified(output: Any, target: Any, weight: Any, ignore_index: Any) 
     for what, value in given.items():
         if not isinstance(value, Tensor):
             fix = "Pass logits, class indices and weights."
-            raise TypeError(invalid(what, "be a tensor", repr(value), fix))
+            raise TypeError(invalid(what, "be a tensor", brief(value), fix))
     check_int64("ignore_index", ignore_index, fix="Write ignore_index=255, say.")
     shapes = {what: tuple(value.shape) for what, value in given.items()}
     of_places, of_examples = output.shape[:1] + output.shape[2:], output.shape[:1]

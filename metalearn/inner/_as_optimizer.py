@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metalearn._brief import brief
 from metalearn._checks import as_list, check_kind, check_number, invalid
 from metalearn._tree import tree_leaves, tree_map, tree_names
 from metalearn.functional import draw_keys
@@ -58,7 +59,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         if isinstance(meta, torch.nn.Module) or not all(isinstance(leaf, Tensor) for leaf in tree_leaves(meta)):
             raise TypeError(invalid("meta", "be a tree of tensors", type(meta).__name__, "Pass learner.meta.rule."))
         if not (key is None or (isinstance(key, Tensor) and key.dtype == torch.int64 and key.dim() == 0)):
-            raise TypeError(invalid("key", "be an int64 scalar tensor", repr(key), "Pass torch.tensor(7), say."))
+            raise TypeError(invalid("key", "be an int64 scalar tensor", brief(key), "Pass torch.tensor(7), say."))
         super().__init__(_groups(named_parameters), {"lr": 1.0})
         params = self._values()
         like = next(iter(params.values()))

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metalearn._brief import brief
 from metalearn._checks import check_choice, invalid
 from metalearn._random import random_numbers_kept
 from metalearn._tree import tree_leaves, tree_map
@@ -37,7 +38,7 @@ class Learned(Wrapper):
         rule: Any = self.rule
         names, fix = (self.names,) if isinstance(self.names, str) else self.names, 'Write Learned(rule, "lr"), say.'
         if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
-            raise TypeError(invalid("Learned's names", "be a name or a tuple of them", repr(self.names), fix))
+            raise TypeError(invalid("Learned's names", "be a name or a tuple of them", brief(self.names), fix))
         object.__setattr__(self, "names", tuple(names))
         if not names or len(set(names)) < len(names):
             raise ValueError(invalid("Learned's names", "be at least one, each once", tuple(names), fix))

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from metalearn._brief import brief
 from metalearn._checks import check_bool, check_choice, check_count, check_fraction, check_positive, invalid
 from metalearn.inner._activation import Activation, activate, check_activation
 from metalearn.inner._base import UpdateRule
@@ -70,7 +71,7 @@ class Turtle(UpdateRule):
             given = getattr(self, name)
             if not isinstance(given, tuple | list):
                 fix = 'Write Turtle(inputs=("grad", "step"), hidden=(20, 20)), say.'
-                raise TypeError(invalid(f"Turtle's {name}", "be a tuple", repr(given), fix))
+                raise TypeError(invalid(f"Turtle's {name}", "be a tuple", brief(given), fix))
             object.__setattr__(self, name, tuple(given))
         for name in self.inputs:
             check_choice("Turtle's inputs", name, WIDTHS)

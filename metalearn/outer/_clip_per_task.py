@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from metalearn._brief import brief
 from metalearn._checks import check_choice, check_positive, invalid
 from metalearn._tree import tree_leaves, tree_map
 from metalearn.outer._per_task import PerTask
@@ -44,7 +45,7 @@ class ClipPerTask(PerTask):
         super().check(problem, meta)
         if not tree_leaves(getattr(meta, self.on)):
             fix = f"Choose on= among {[field for field in meta._fields if tree_leaves(getattr(meta, field))]}."
-            raise ValueError(invalid("ClipPerTask's on", "be a field of Meta that is learned", repr(self.on), fix))
+            raise ValueError(invalid("ClipPerTask's on", "be a field of Meta that is learned", brief(self.on), fix))
 
     def change(self, estimate: Estimate) -> Estimate:
         """Clip the gradients."""

@@ -1,11 +1,14 @@
 """What a learner refuses of the tasks it is called on, by their shapes, before anything is computed."""
 
 import warnings
+from collections.abc import Mapping
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from metalearn._brief import brief
 from metalearn._checks import invalid
 from metalearn._tree import tree_leaves, tree_names
 from metalearn.functional import OnQuery, OnSupport
@@ -56,7 +59,11 @@ def _check_leaf(name: str, leaf: Any) -> None:
             fix = "Leave it out: Batch(x)."
         elif hasattr(leaf, "__array__"):
             fix = "Write torch.as_tensor(x)."
-        raise TypeError(invalid("episodes", "hold tensors with a leading task axis", f"{leaf!r} in {name}", fix))
+        elif isinstance(leaf, Mapping):
+            fix = "Make it a dict: dict(encoding)."
+        elif is_dataclass(leaf):
+            fix = "Make it a dict: vars(inputs)."
+        raise TypeError(invalid("episodes", "hold tensors with a leading task axis", f"{brief(leaf)} in {name}", fix))
     if leaf.requires_grad:
         fix = "Detach it, or learn it as a model parameter or in a support_criterion."
         raise ValueError(invalid("episodes", "not require grad", f"{name}, whose gradient would be lost", fix))
@@ -98,7 +105,7 @@ def check_support_batches(problem: Problem, support: Batch) -> None:
 def check_keys(keys: Any, num_tasks: int) -> None:
     """Raise unless there is one int64 key a task."""
     if not isinstance(keys, Tensor) or keys.dtype != torch.int64 or keys.shape != (num_tasks,):
-        got = f"{tuple(keys.shape)} of {keys.dtype}" if isinstance(keys, Tensor) else repr(keys)
+        got = f"{tuple(keys.shape)} of {keys.dtype}" if isinstance(keys, Tensor) else brief(keys)
         fix = f"Write keys=functional.draw_keys({num_tasks})."
         raise ValueError(invalid("keys", f"be int64 of shape ({num_tasks},)", got, fix))
 

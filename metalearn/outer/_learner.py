@@ -8,6 +8,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from metalearn._brief import brief
 from metalearn._checks import check_bool, check_count, invalid
 from metalearn._derivatives import outside_inference_mode, untraced
 from metalearn._modules import TensorTree, get_tensor, set_constant, tie
@@ -176,7 +177,7 @@ class MetaLearner(nn.Module):
             raise AttributeError(invalid(f"learner's {name}", "stay what it was built with", "another one", fix))
         if name == "compile":
             fix = "Write learner.set_batching(compile=True)."
-            raise AttributeError(invalid("learner's compile", "be called", repr(value), fix))
+            raise AttributeError(invalid("learner's compile", "be called", brief(value), fix))
         super().__setattr__(name, value)
 
     def set_batching(

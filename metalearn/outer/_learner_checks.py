@@ -9,6 +9,7 @@ import torch
 import torch.nn as nn
 from torch.nn.parameter import is_lazy
 
+from metalearn._brief import brief
 from metalearn._checks import check_bool, check_choice, check_count, check_function, check_kind, invalid, misfit
 from metalearn._modules import constant_starts
 from metalearn._walk import modules_of
@@ -67,7 +68,7 @@ def check_batching(batching: Any, chunk_size: Any, compile: Any, cuda_graph: Any
     if not isinstance(compile, bool | Mapping):
         name = "mode" if isinstance(compile, str) and compile in MODES else "backend"
         fix = f'Write compile={{"{name}": {compile!r}}}.'.replace("'", '"')
-        raise TypeError(invalid("compile", "be a bool or torch.compile's options", repr(compile), fix))
+        raise TypeError(invalid("compile", "be a bool or torch.compile's options", brief(compile), fix))
     for name in compile if isinstance(compile, Mapping) else ():
         check_choice("an option of compile", name, list(inspect.signature(torch.compile).parameters)[1:])
     check_bool("cuda_graph", cuda_graph)

@@ -7,6 +7,7 @@ from typing import Any, ParamSpec, Required, TypedDict, TypeVar
 
 from torch import Tensor
 
+from metalearn._brief import brief
 from metalearn._checks import did_you_mean, invalid
 from metalearn.functional import SupportBatches
 from metalearn.outer._select import Selection
@@ -62,7 +63,7 @@ def method(build: Callable[P, T]) -> Callable[P, T]:
                 fix = ELSEWHERE.get(argument) or where_it_is(argument, value, name, [*args, *kwargs.values()])
                 fix = fix or did_you_mean(argument, taken)
                 what, condition = f"arguments of {name}", f"be among {', '.join(taken)}"
-                raise TypeError(invalid(what, condition, repr(argument), fix))
+                raise TypeError(invalid(what, condition, brief(argument), fix))
         if "num_steps" not in kwargs:
             raise TypeError(invalid("num_steps", "be given", "none", f"Write {name}(..., num_steps=5)."))
         return build(*args, **kwargs)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from metalearn._brief import brief
 from metalearn._checks import check_count, check_kind, invalid
 from metalearn._tree import tree_leaves
 from metalearn.outer._base import MetaGradient
@@ -40,7 +41,7 @@ class ReverseMode(MetaGradient):
 
     def __post_init__(self) -> None:
         if type(self.order) is not int or self.order not in (1, 2):
-            raise ValueError(invalid("order", "be 1 or 2", repr(self.order), "2 is exact, 1 drops the Hessian."))
+            raise ValueError(invalid("order", "be 1 or 2", brief(self.order), "2 is exact, 1 drops the Hessian."))
         if self.truncate is not None:
             check_count("truncate", self.truncate, minimum=0, fix="None differentiates all steps.")
         if self.multi_step is not None:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metalearn._brief import brief
 from metalearn._checks import invalid
 from metalearn._tree import tree_flatten, tree_leaves
 from metalearn.outer._captured import captured
@@ -37,7 +38,7 @@ def check_rule(problem: Problem, meta: Meta, key: Tensor) -> Params:
         raise ValueError(invalid(what, f"be named and shaped as the parameters, {wanted}", got, fix))
     if wrong := [leaf for leaf in tree_leaves(returned[1]) if not isinstance(leaf, Tensor)]:
         fix = "Write param.new_tensor(0.0), say."
-        raise TypeError(invalid(f"state of {problem.rule}", "be a pytree of tensors", f"{wrong[0]!r} in it", fix))
+        raise TypeError(invalid(f"state of {problem.rule}", "be a pytree of tensors", f"{brief(wrong[0])} in it", fix))
     if tree_flatten(returned[1])[1] != tree_flatten(state)[1]:
         fix = "Return the state as init_state shapes it."
         got_spec = tree_flatten(returned[1])[1]

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import torch.nn as nn
 from torch import Tensor
 
+from metalearn._brief import brief
 from metalearn._checks import did_you_mean, invalid
 
 Selection: TypeAlias = bool | str | Callable[[str], bool] | Iterable[str]
@@ -63,7 +64,7 @@ def select(what: str, selection: Selection, names: dict[str, list[str]]) -> list
             everything = [alias for aliases in names.values() for alias in aliases]
             modules = [alias.rpartition(".")[0] for alias in everything]
             fix = did_you_mean(pattern, everything + modules) or f"{what}='*' takes all."
-            raise ValueError(invalid(what, f"match a trainable parameter of {everything}", repr(pattern), fix))
+            raise ValueError(invalid(what, f"match a trainable parameter of {everything}", brief(pattern), fix))
         matched |= hits
     return [name for name in names if name in matched]
 
@@ -73,7 +74,7 @@ def _patterns(what: str, selection: Any) -> list[str]:
     patterns = list(selection) if is_many else [selection]
     if isinstance(selection, nn.Module) or not all(isinstance(pattern, str) for pattern in patterns):
         fix = f"Write {what}='head.*', say."
-        raise TypeError(invalid(what, "be a pattern, a predicate or a list of patterns", repr(selection), fix))
+        raise TypeError(invalid(what, "be a pattern, a predicate or a list of patterns", brief(selection), fix))
     return patterns
 
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from metalearn._brief import brief
 from metalearn._checks import check_fraction, check_one_device, invalid
 
 
@@ -95,6 +96,6 @@ def _sums_ahead(x: Tensor, factor: float) -> Tensor:
 def _check_steps(what: str, value: object, dim: int) -> None:
     sizes = "[horizon, num_trajectories, observation_size]" if dim == 3 else "[horizon, num_trajectories]"
     if not isinstance(value, Tensor) or not value.is_floating_point():
-        raise TypeError(invalid(what, f"be a floating tensor {sizes}", repr(value), "Pass those of a Rollout."))
+        raise TypeError(invalid(what, f"be a floating tensor {sizes}", brief(value), "Pass those of a Rollout."))
     if value.dim() != dim or 0 in value.shape[:2]:
         raise ValueError(invalid(what, f"be of shape {sizes}", tuple(value.shape), "Pass those of a Rollout."))

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metalearn._brief import brief
 from metalearn._checks import check_count, check_kind, invalid
 from metalearn._tree import tree_flatten, tree_leaves, tree_map
 from metalearn.types import PyTree
@@ -93,7 +94,7 @@ def check_environment(environment: Environment, task: PyTree, action: Tensor) ->
     check_sizes(environment)
     if not isinstance(action, Tensor) or action.dim() not in (1, 2) or not len(action):
         fix = "Write torch.zeros(num_trajectories, environment.action_size)."
-        raise TypeError(invalid("action", "be a tensor of actions for at least one trajectory", repr(action), fix))
+        raise TypeError(invalid("action", "be a tensor of actions for at least one trajectory", brief(action), fix))
     if action.shape[1:] not in ((), (environment.action_size,)):
         condition = f"be [num_trajectories, {environment.action_size}], or indices [num_trajectories]"
         raise ValueError(invalid("action", condition, tuple(action.shape), "Write policy.sample(output, noise)."))
@@ -131,7 +132,7 @@ def check_sizes(environment: Environment) -> None:
 def check_task(environment: Environment, task: Any, shape: tuple[int, ...]) -> None:
     """Raise unless a task is a tensor of a shape."""
     if not isinstance(task, Tensor) or tuple(task.shape) != shape:
-        got = tuple(task.shape) if isinstance(task, Tensor) else repr(task)
+        got = tuple(task.shape) if isinstance(task, Tensor) else brief(task)
         fix = f"Draw tasks of that shape, such as rl.FiniteTasks(torch.rand(10, {', '.join(map(str, shape))}))."
         raise ValueError(invalid(f"task of {type(environment).__name__}", f"be a tensor {list(shape)}", got, fix))
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metalearn._brief import brief
 from metalearn._checks import check_count, check_function, invalid
 from metalearn.rl._base import Environment
 from metalearn.types import PyTree
@@ -81,7 +82,7 @@ class Gymnasium(Environment):
         """Return states at a reset, its seeds drawn by the noise; the task is one tensor."""
         if not isinstance(task, Tensor):
             fix = "Concatenate what it holds."
-            raise TypeError(invalid("task of a Gymnasium environment", "be a tensor", repr(task), fix))
+            raise TypeError(invalid("task of a Gymnasium environment", "be a tensor", brief(task), fix))
         count = len(noise)
         state = {
             "task": task.expand(count, *task.shape),

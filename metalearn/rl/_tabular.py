@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metalearn._brief import brief
 from metalearn._checks import check_count, invalid
 from metalearn.functional._criteria import one_hot
 from metalearn.rl._base import Environment, check_task
@@ -41,7 +42,7 @@ class Tabular(Environment):
     def __post_init__(self) -> None:
         check_count("Tabular's horizon", self.horizon, fix="Pass horizon=3.")
         fix = "Write (((1.0, 0.0), (0.0, 1.0)), ((1.0, 0.0), (0.5, 0.5))), say."
-        what, got = "Tabular's transitions", repr(self.transitions)
+        what, got = "Tabular's transitions", brief(self.transitions)
         try:
             table = torch.tensor(self.transitions, dtype=torch.float64)
         except (TypeError, ValueError, RuntimeError) as error:

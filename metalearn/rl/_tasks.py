@@ -7,6 +7,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from metalearn._brief import brief
 from metalearn._checks import check_range, invalid
 from metalearn._tasks import num_tasks as count_tasks
 from metalearn._tree import tree_leaves, tree_map
@@ -58,7 +59,7 @@ class UniformTasks(Tasks):
         fix = "Write UniformTasks((-0.5, -0.5), (0.5, 0.5))."
         for what in ("low", "high"):
             if not isinstance(getattr(self, what), tuple):
-                got = repr(getattr(self, what))
+                got = brief(getattr(self, what))
                 raise TypeError(invalid(f"UniformTasks's {what}", "be a tuple of numbers", got, fix))
         if len(self.low) != len(self.high) or not self.low:
             got = f"{self.low} and {self.high}"
@@ -92,7 +93,7 @@ class FiniteTasks(Tasks):
     def __post_init__(self) -> None:
         leaves, fix = tree_leaves(self.tasks), "Write FiniteTasks(torch.tensor([[0.5, 0.0], [0.0, 0.5]]))."
         if not all(isinstance(leaf, Tensor) and leaf.dim() for leaf in leaves):
-            got = repr(self.tasks)
+            got = brief(self.tasks)
             raise TypeError(invalid("FiniteTasks's tasks", "be tensors with a leading axis of tasks", got, fix))
         counts = {len(leaf) for leaf in leaves}
         if len(counts) != 1 or 0 in counts:

@@ -9,6 +9,7 @@ from time import perf_counter
 
 import torch
 
+from metalearn._brief import brief
 from metalearn._checks import as_list, check_choice, check_count, check_function, check_kind, invalid
 from metalearn.search._cell import Cell
 from metalearn.search._expand import expanded, smallest
@@ -93,7 +94,7 @@ class ProgressiveSearch:
         fix = "Write operators=('identity', 'conv_3x3'), say."
         if isinstance(self.operators, str) or not isinstance(self.operators, Iterable):
             condition = "be a list of names"
-            raise TypeError(invalid("ProgressiveSearch's operators", condition, repr(self.operators), fix))
+            raise TypeError(invalid("ProgressiveSearch's operators", condition, brief(self.operators), fix))
         operators = as_list("ProgressiveSearch's operators", self.operators)
         if not operators:
             raise ValueError(invalid("ProgressiveSearch's operators", "be at least one", "none", fix))
@@ -180,7 +181,7 @@ class _Run:
             return []
         predicted = predict(candidates)
         if not isinstance(predicted, torch.Tensor) or predicted.shape != (len(candidates),):
-            got = f"shape {tuple(predicted.shape)}" if isinstance(predicted, torch.Tensor) else repr(predicted)
+            got = f"shape {tuple(predicted.shape)}" if isinstance(predicted, torch.Tensor) else brief(predicted)
             fix = "Return one score of each cell from what fit returns."
             raise ValueError(invalid("surrogate's predictions", f"be a tensor [{len(candidates)}]", got, fix))
         order = predicted.argsort(descending=True, stable=True).tolist()

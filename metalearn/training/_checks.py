@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from metalearn._brief import brief
 from metalearn._checks import check_count, check_function, invalid
 from metalearn.data import TaskDistribution
 from metalearn.outer import MetaLearner, Replicas
@@ -20,7 +21,7 @@ def check_optimizer(learner: MetaLearner | Replicas, optimizer: Any) -> None:
     """Raise unless the optimizer holds all that is learned, and does not mix replicas."""
     fix = "Write torch.optim.Adam(learner.parameters(), lr=1e-3), say."
     if not isinstance(optimizer, torch.optim.Optimizer):
-        raise TypeError(invalid("optimizer", "be a torch.optim.Optimizer", repr(optimizer), fix))
+        raise TypeError(invalid("optimizer", "be a torch.optim.Optimizer", brief(optimizer), fix))
     if isinstance(learner, Replicas) and type(optimizer).__name__ in NOT_ELEMENTWISE:
         condition = "work on each element by itself, or replicas would influence one another"
         raise ValueError(invalid("optimizer of replicas", condition, type(optimizer).__name__, fix))
@@ -70,7 +71,7 @@ def check_scheduler(scheduler: Any, optimizer: Any, validate: Any) -> None:
     """Raise unless this is a scheduler of the optimizer that gets what it asks for, or None."""
     if not (scheduler is None or isinstance(scheduler, LRScheduler | ReduceLROnPlateau)):
         fix = "Pass torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_iterations), say."
-        raise TypeError(invalid("scheduler", "be one of torch.optim.lr_scheduler", repr(scheduler), fix))
+        raise TypeError(invalid("scheduler", "be one of torch.optim.lr_scheduler", brief(scheduler), fix))
     if scheduler is not None and scheduler.optimizer is not optimizer:
         fix = "Make it of the optimizer that fit is given: CosineAnnealingLR(optimizer, num_iterations), say."
         raise ValueError(invalid("scheduler", "be the optimizer's", "one of another optimizer", fix))
@@ -84,7 +85,7 @@ def check_callbacks(callbacks: Any) -> None:
     fix = 'Write callbacks=[training.CSVLog("log.csv")], say.'
     condition = "be a list of functions of the progress"
     if not isinstance(callbacks, Sequence):
-        raise TypeError(invalid("callbacks", condition, repr(callbacks), fix))
+        raise TypeError(invalid("callbacks", condition, brief(callbacks), fix))
     for callback in callbacks:
         check_function("callbacks", callback, condition, fix=fix)
 

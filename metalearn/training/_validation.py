@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from metalearn._brief import brief
 from metalearn._checks import invalid
 from metalearn._random import random_numbers_kept
 from metalearn.data import TaskDistribution
@@ -65,7 +66,7 @@ def _score(learner: MetaLearner, validate: Any, num_tasks: int, num_steps: int |
         return float(score)
     except (TypeError, ValueError, RuntimeError) as error:
         fix = "Write validate=lambda learner: evaluate(learner, ...)['loss'].mean."
-        raise TypeError(invalid("validate", "return a number", repr(score), fix)) from error
+        raise TypeError(invalid("validate", "return a number", brief(score), fix)) from error
 
 
 def _same_tasks() -> torch.Generator:
