@@ -9,6 +9,7 @@ from torch import Tensor
 
 from metalearn._brief import brief
 from metalearn._checks import invalid
+from metalearn._join import OutputTypeError, OutputValueError
 from metalearn._tree import tree_leaves
 
 WRONG_KINDS = (TypeError, AttributeError)
@@ -17,7 +18,9 @@ WRONG_KINDS = (TypeError, AttributeError)
 
 @contextmanager
 def computable(what: str, data: Any, whose: str = "Its", beside: str = "") -> Iterator[None]:
-    """Raise with the shapes of the data whatever goes wrong in a computation, but for a lack of memory.
+    """Raise with the shapes of the data whatever goes wrong in a computation.
+
+    A lack of memory and outputs that do not fit together say so themselves.
 
     Args:
         what: What is computed.
@@ -31,7 +34,7 @@ def computable(what: str, data: Any, whose: str = "Its", beside: str = "") -> It
     """
     try:
         yield
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, OutputTypeError, OutputValueError):
         raise
     except (RuntimeError, IndexError, ValueError, *WRONG_KINDS) as error:
         shapes = ", ".join(

@@ -9,7 +9,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from metalearn._checks import check_one_device, invalid
-from metalearn._tree import tree_map
+from metalearn._join import joined
 from metalearn.functional import OnQuery
 from metalearn.outer import MetaLearner
 from metalearn.types import Adapted, Batch, Episode, PyTree
@@ -74,7 +74,7 @@ class AdaptedEnsemble:
     def __call__(self, x: PyTree | Batch) -> Any:
         """Return the mean of the members' outputs `[num_tasks, num_examples, ...]`."""
         outputs = [member(x) for member in self.members]
-        return tree_map(lambda *leaves: torch.stack(leaves).mean(0), *outputs)
+        return joined(lambda leaves: torch.stack(tuple(leaves)).mean(0), outputs)
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the criterion of the mean outputs, `[num_tasks]`."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -99,7 +100,17 @@ def predict(
     weight = torch.cat([weight, weight.new_zeros(len(second))])
     both = tree_map(lambda *leaves: torch.cat(leaves), support.x, query.x)
     outputs = call_model(model, {**tensors, **norms.buffers(model, weight)}, both, call)
-    return tree_map(lambda leaf: leaf[len(first) :], outputs)
+    return tree_map(partial(_of_query, len(first), len(first) + len(second)), outputs)
+
+
+def _of_query(num_support: int, num_examples: int, output: Any) -> Any:
+    """Return the query's part of an output for support and query examples."""
+    if not isinstance(output, Tensor):
+        return output
+    if not output.dim() or len(output) != num_examples:
+        what, fix = "outputs of a model normalised by its support set", "Return no other, or use 'transductive'."
+        raise ValueError(invalid(what, "begin with the axis of examples", brief(output), fix))
+    return output[num_support:]
 
 
 def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

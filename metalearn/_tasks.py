@@ -1,54 +1,88 @@
 """The one vectorisation over tasks: `vmap` or a loop, in chunks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.func import vmap
 
+from metalearn._join import check_passed_on, joined
 from metalearn._tree import tree_add, tree_leaves, tree_map
 
 
 def num_tasks(per_task: Any) -> int:
     """Return the length of the leading axis of a pytree's tensors."""
-    return tree_leaves(per_task)[0].shape[0]
+    return _tensors(per_task)[0].shape[0]
 
 
 def take(per_task: Any, index: int | slice) -> Any:
     """Index the leading axis of every tensor."""
-    return tree_map(lambda leaf: leaf[index], per_task)
+    return tree_map(lambda leaf: _index(leaf, index) if isinstance(leaf, Tensor) else leaf, per_task)
 
 
 def map_tasks(function: Callable[..., Any], per_task: tuple[Any, ...], batching: str = "vmap") -> Any:
     """Apply a function to every task and stack the results.
 
     Args:
-        function: Called with one task's part of every argument; returns a pytree of tensors.
-        per_task: Arguments, pytrees with a leading task axis.
+        function: Called with one task's part of every argument; returns a pytree of tensors, and of plain values that
+            are the same for all tasks.
+        per_task: Arguments, pytrees whose tensors have a leading task axis.
         batching: "vmap" or "loop". A single task never goes through vmap, which is slower for one.
+
+    Raises:
+        TypeError: If a result is neither a tensor nor a plain value.
+        ValueError: If tasks disagree on a plain value, or on the structure or shape of their results.
     """
     count = num_tasks(per_task)
     if batching == "vmap" and count > 1:
         return vmap_tasks(function, *per_task)
-    results = [function(*take(per_task, index)) for index in range(count)]
-    return tree_map(lambda *leaves: torch.stack(leaves), *results)
+    return joined(torch.stack, [function(*take(per_task, index)) for index in range(count)])
 
 
 def vmap_tasks(function: Callable[..., Any], *per_task: Any) -> Any:
-    """Return `vmap(function)(*per_task)`, with random numbers for every task; an error says what to do."""
-    mapped = vmap(function, randomness="different")
+    """Return `vmap(function)(*per_task)`, with random numbers for every task; an error says what to do.
+
+    What is no tensor, in arguments or results, is passed on as it is.
+    """
     if torch.compiler.is_compiling():
-        return mapped(*per_task)  # an error there says where the graph breaks
+        return vmap(function, randomness="different")(*per_task)  # an error there says where the graph breaks
+    results = []
+
+    def flat(*leaves: Tensor) -> list[Tensor]:  # for which vmap costs less than for trees
+        results.append(function(*_with_tensors(per_task, leaves)))
+        return _tensors(results[0])
+
     fast = torch.backends.mha.get_fastpath_enabled()
     try:
         # Attention would take its fast path, which has no derivative: under vmap no tensor seems to need one.
         torch.backends.mha.set_fastpath_enabled(False)
-        return mapped(*per_task)
+        mapped = vmap(flat, randomness="different")(*_tensors(per_task))
     except RuntimeError as error:
         error.add_note('What cannot be vmapped over tasks, model, loss or rule, needs a learner with batching="loop".')
         raise
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+    check_passed_on(results[0])
+    return _with_tensors(results[0], mapped)
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _with_tensors(tree: Any, tensors: Iterable[Tensor]) -> Any:
+    """Return a tree with other tensors in the places of its own."""
+    rest = iter(tensors)
+    return tree_map(lambda leaf: next(rest) if isinstance(leaf, Tensor) else leaf, tree)
+
+
+def _index(tensor: Tensor, index: int | slice) -> Tensor:
+    if isinstance(index, int) or tensor.layout == torch.strided:
+        return tensor[index]
+    # Sparse tensors have no slices.
+    rows = torch.arange(len(tensor), device=tensor.device)[index]
+    return tensor.to_sparse_coo().index_select(0, rows).to_sparse(layout=tensor.layout)
 
 
 def in_chunks(function: Callable[..., Any], per_task: tuple[Any, ...], chunk_size: int | None) -> Any:
@@ -78,4 +112,4 @@ def over_chunks(function: Callable[..., Any], per_task: tuple[Any, ...], chunk_s
         more, stacked = function(*take(per_task, slice(start, start + size)))
         summed = tree_add(summed, more)
         parts.append(stacked)
-    return summed, tree_map(lambda *leaves: torch.cat(leaves), *parts)
+    return summed, joined(torch.cat, parts)

@@ -1,6 +1,7 @@
 """Pytrees: PyTorch's own functions, faster where they are hot, and the arithmetic that the engine needs."""
 
 from collections.abc import Callable
+from enum import Enum
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ __all__ = [
 
 LEAVES = (Tensor, str, int, float)
 """What is known to be a leaf at once: PyTorch's functions take a quarter of an eager meta-step's time."""
+PLAIN = (type(None), bool, int, float, complex, str, bytes, Enum, torch.dtype, torch.device)
+"""Values that hold no tensor."""
 
 
 def tree_map(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
@@ -38,7 +41,8 @@ def tree_map(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
                 for key, value in tree.items()
             }
         return {key: tree_map(function, value, *[other[key] for other in rest]) for key, value in tree.items()}
-    if isinstance(tree, tuple) and all(type(other) is type(tree) and len(other) == len(tree) for other in rest):
+    is_tuple = type(tree) is tuple or hasattr(tree, "_fields")  # and none of torch.return_types
+    if is_tuple and all(type(other) is type(tree) and len(other) == len(tree) for other in rest):
         mapped = [tree_map(function, *children) for children in zip(tree, *rest, strict=True)]
         return type(tree)(*mapped) if hasattr(tree, "_fields") else tuple(mapped)
     return _pytree.tree_map(function, tree, *rest)

@@ -197,8 +197,8 @@ def _over_tasks(of_part: Any, shared_too: bool, memo: Memo) -> Callable[..., Ten
             if outputs is not None:
                 return _judged(loss.loss, outputs, batch, shared, shared_too)
         if shared_too:
-            return _vmap(lambda params, shared, episode: loss(params, shared, episode, *step), params, shared, episodes)
-        return _vmap(lambda params, episode: loss(params, shared, episode, *step), params, episodes)
+            return vmap_tasks(lambda *task: loss(*task, *step), params, shared, episodes)
+        return vmap_tasks(lambda params, episode: loss(params, shared, episode, *step), params, episodes)
 
     return losses
 
@@ -208,21 +208,8 @@ def _judged(loss: ModelLoss, outputs: Tensor, batch: Batch, shared: Params, shar
     if known is not None:
         return known
     if shared_too:
-        return _vmap(loss.judge, outputs, batch, shared)
-    return _vmap(lambda output, batch: loss.judge(output, batch, shared), outputs, batch)
-
-
-def _vmap(function: Callable[..., Any], *args: Any) -> Any:
-    """Return `vmap_tasks(function, *args)`, whose cost is lower for a flat list of tensors."""
-    results = []
-
-    def flat(*leaves: Tensor) -> list[Tensor]:
-        rest = iter(leaves)
-        results.append(function(*tree_map(lambda _: next(rest), args)))
-        return tree_leaves(results[0])
-
-    mapped = iter(vmap_tasks(flat, *tree_leaves(args)))
-    return tree_map(lambda _: next(mapped), results[0])
+        return vmap_tasks(loss.judge, outputs, batch, shared)
+    return vmap_tasks(lambda output, batch: loss.judge(output, batch, shared), outputs, batch)
 
 
 @dataclass(frozen=True)
@@ -232,7 +219,7 @@ class _OverTasks(UpdateRule):
     rule: UpdateRule
 
     def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
-        return _vmap(self.rule.init_state, meta, params, key)
+        return vmap_tasks(self.rule.init_state, meta, params, key)
 
     def update(
         self, meta: PyTree, grads: Params, state: PyTree, params: Params, loss: Tensor, step: int
@@ -240,4 +227,4 @@ class _OverTasks(UpdateRule):
         def of_one(meta: PyTree, grads: Params, state: PyTree, params: Params, loss: Tensor) -> Any:
             return self.rule.update(meta, grads, state, params, loss, step)
 
-        return _vmap(of_one, meta, grads, state, params, loss)
+        return vmap_tasks(of_one, meta, grads, state, params, loss)
