@@ -14,8 +14,9 @@ MOST = 20
 def brief(value: Any) -> str:
     """Return the `repr` of a value without the numbers in its tensors and arrays."""
     kind = type(value).__name__
-    if not is_lazy(value) and hasattr(value, "dtype") and getattr(value, "shape", None):
-        return f"{kind} {tuple(value.shape)} of {value.dtype}"
+    shape: Any = None if is_lazy(value) else getattr(value, "shape", None)
+    if shape and hasattr(value, "dtype"):
+        return f"{kind} {tuple(shape)} of {value.dtype}"
     if isinstance(value, Mapping):
         text = "{" + _entries((f"{key!r}: ", entry) for key, entry in value.items()) + "}"
         return text if type(value) is dict else f"{kind}({text})"

@@ -74,7 +74,7 @@ class AdaptedEnsemble:
     def __call__(self, x: PyTree | Batch) -> Any:
         """Return the mean of the members' outputs `[num_tasks, num_examples, ...]`."""
         outputs = [member(x) for member in self.members]
-        return joined(lambda leaves: torch.stack(tuple(leaves)).mean(0), outputs)
+        return joined(lambda leaves: torch.stack(leaves).mean(0), outputs)
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the criterion of the mean outputs, `[num_tasks]`."""

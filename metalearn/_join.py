@@ -11,6 +11,9 @@ from metalearn._brief import brief
 from metalearn._checks import invalid
 from metalearn._tree import PLAIN, tree_flatten, tree_leaves, tree_map, tree_names
 
+Join = Callable[[tuple[Tensor, ...]], Tensor]
+"""What becomes of the tensors in one place, such as `torch.stack`."""
+
 
 class OutputTypeError(TypeError):
     """An output that is of a wrong kind."""
@@ -20,11 +23,11 @@ class OutputValueError(ValueError):
     """Outputs on which tasks disagree."""
 
 
-def joined(join: Callable[[Sequence[Tensor]], Tensor], trees: Sequence[Any]) -> Any:
+def joined(join: Join, trees: Sequence[Any]) -> Any:
     """Return several tasks' results as one tree.
 
     Args:
-        join: What becomes of the tensors in one place, such as `torch.stack`.
+        join: What becomes of the tensors in one place.
         trees: The results, pytrees.
 
     Raises:
@@ -55,7 +58,7 @@ class _DisagreeError(Exception):
     pass
 
 
-def _joined(join: Callable[[Sequence[Tensor]], Tensor], *leaves: Any) -> Any:
+def _joined(join: Join, *leaves: Any) -> Any:
     first = leaves[0]
     if isinstance(first, Tensor):
         return join(leaves)
@@ -91,13 +94,14 @@ def _check_kind(what: str, leaf: Any) -> None:
         raise OutputTypeError(invalid(what, "be a tensor, a number, a string or None", type(leaf).__name__, fix))
 
 
-def _check_leaves(what: str, join: Callable[[Sequence[Tensor]], Tensor], leaves: Sequence[Any]) -> None:
+def _check_leaves(what: str, join: Join, leaves: Sequence[Any]) -> None:
     """Raise if tasks disagree on one output."""
     for leaf in leaves:
         _check_kind(what, leaf)
+    got: Any
     if _are_tensors(*leaves):
         try:
-            join(leaves)
+            join(tuple(leaves))
         except RuntimeError as error:
             got, fix = [tuple(leaf.shape) for leaf in leaves], "Pad it to one length, or leave it out."
             raise OutputValueError(invalid(what, "have one shape for all tasks", got, fix)) from error

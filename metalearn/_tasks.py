@@ -1,6 +1,8 @@
 """The one vectorisation over tasks: `vmap` or a loop, in chunks."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from metalearn._join import check_passed_on, joined
+from metalearn._slices import part
 from metalearn._tree import tree_add, tree_leaves, tree_map
 
 
@@ -18,7 +21,8 @@ def num_tasks(per_task: Any) -> int:
 
 def take(per_task: Any, index: int | slice) -> Any:
     """Index the leading axis of every tensor."""
-    return tree_map(lambda leaf: _index(leaf, index) if isinstance(leaf, Tensor) else leaf, per_task)
+    get = partial(part, index=index) if isinstance(index, slice) else itemgetter(index)
+    return tree_map(lambda leaf: get(leaf) if isinstance(leaf, Tensor) else leaf, per_task)
 
 
 def map_tasks(function: Callable[..., Any], per_task: tuple[Any, ...], batching: str = "vmap") -> Any:
@@ -75,14 +79,6 @@ def _with_tensors(tree: Any, tensors: Iterable[Tensor]) -> Any:
     """Return a tree with other tensors in the places of its own."""
     rest = iter(tensors)
     return tree_map(lambda leaf: next(rest) if isinstance(leaf, Tensor) else leaf, tree)
-
-
-def _index(tensor: Tensor, index: int | slice) -> Tensor:
-    if isinstance(index, int) or tensor.layout == torch.strided:
-        return tensor[index]
-    # Sparse tensors have no slices.
-    rows = torch.arange(len(tensor), device=tensor.device)[index]
-    return tensor.to_sparse_coo().index_select(0, rows).to_sparse(layout=tensor.layout)
 
 
 def in_chunks(function: Callable[..., Any], per_task: tuple[Any, ...], chunk_size: int | None) -> Any:

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from metalearn._fingerprint import fingerprint
@@ -37,3 +38,22 @@ def test_takes_scalars_and_every_dtype():
     for dtype in (torch.bfloat16, torch.float64, torch.uint8):
         data = torch.arange(4).to(dtype)
         assert fingerprint(Episode(Batch(data), Batch(data))) != fingerprint(Episode(Batch(data), Batch(data.flip(0))))
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
+def test_of_sparse_tensors(layout):
+    x = torch.zeros(3, 4, 5)
+    x[:, :, 1] = torch.rand(3, 4)
+
+    def of(x):
+        return Episode(Batch(x.to_sparse(layout=layout)), Batch(x))
+
+    whole = fingerprint(of(x))
+    assert fingerprint(of(x.clone())) == whole
+    assert fingerprint(take(of(x), slice(1, 3)), fingerprint(take(of(x), slice(0, 1)))) == whole
+    for other in (x.flip(0), x.flip(1), x.flip(-1), 2 * x):
+        assert fingerprint(of(other)) != whole
+    if layout == torch.sparse_coo:
+        whole = Batch(x.mT.to_sparse(2))
+        assert fingerprint(Episode(whole, whole)) != fingerprint(Episode(whole, Batch(2 * whole.x)))

@@ -68,7 +68,7 @@ class Layers:
 
     def take(self, x: Any, of_tasks: bool) -> bool:
         """Return whether these are inputs for the layers, which are as they were and have no hooks."""
-        dims = x.dim() - of_tasks if isinstance(x, Tensor) else 0
+        dims = x.dim() - of_tasks if isinstance(x, Tensor) and x.layout == torch.strided else 0
         return (dims == 4 if self.images else dims >= 2) and self._as_they_were()
 
     def _as_they_were(self) -> bool:

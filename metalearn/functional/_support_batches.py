@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from metalearn._checks import check_bool, check_count, invalid
+from metalearn._slices import part
 from metalearn._tree import tree_leaves, tree_map
 from metalearn.functional._keys import uniform
 from metalearn.types import Batch
@@ -56,8 +57,8 @@ class DealtBatches(SupportBatches):
 
     def of_step(self, support: Batch, key: Tensor | None, step: int, axis: int = 0) -> Batch:
         """Return the part whose turn it is."""
-        part = (slice(None),) * axis + (slice(step % self.count, None, self.count),)
-        return tree_map(lambda leaf: leaf[part], support)
+        examples = slice(step % self.count, None, self.count)
+        return tree_map(lambda leaf: part(leaf, examples, axis), support)
 
     def check(self, support: Batch) -> None:
         """Raise unless the support sets can be dealt into equal parts."""
