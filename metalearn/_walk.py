@@ -7,7 +7,12 @@ import torch.nn as nn
 
 def modules_of(learner: nn.Module) -> Iterator[nn.Module]:
     """Yield all modules of a learner but for its carry, which is new after every step."""
-    return each_module(*(child for name, child in learner.named_children() if name != "carry"))
+    return each_module(*parts_of(learner))
+
+
+def parts_of(learner: nn.Module) -> list[nn.Module]:
+    """Return the modules that a learner consists of, but for its carry."""
+    return [child for name, child in learner._modules.items() if name != "carry" and child is not None]
 
 
 def each_module(*roots: nn.Module) -> Iterator[nn.Module]:

@@ -9,6 +9,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from metalearn._attributes import attributes_kept
 from metalearn._checks import as_device, check_index, invalid
 from metalearn._computable import computable
 from metalearn._modules import below, call_model, predict, set_tensor
@@ -244,7 +245,8 @@ class Adapted:
             results = of_all(*part)
             return map_tasks(function, part, self.batching) if results is None else results
 
-        with torch.no_grad(), computable(f"the adapted models' {what}", data):
+        kept = attributes_kept(self.model, self.query_loss)
+        with torch.no_grad(), kept, computable(f"the adapted models' {what}", data):
             return in_chunks(chunk, per_task, self.chunk_size)
 
     def _of_learner(self, part: T | None) -> T:
@@ -267,4 +269,5 @@ class Adapted:
         for name, tensor in {**below("model", self.shared), **take(self.params, index)}.items():
             set_tensor(model, name, nn.Parameter(tensor.detach().clone()))
         buffers = Norms.of(model).buffers(model, support.weight)
-        return freeze_at_support(model, lambda: call_model(model, buffers, support.x))
+        with attributes_kept(model):
+            return freeze_at_support(model, lambda: call_model(model, buffers, support.x))

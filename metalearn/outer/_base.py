@@ -6,6 +6,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from metalearn import inner
+from metalearn._attributes import attributes_kept
 from metalearn._checks import check_count, check_function, check_kind
 from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Params, Problem, PyTree
 
@@ -133,8 +134,9 @@ def meta_gradient(
     problem = Problem(support_loss, query_loss, rule, num_steps)
 
     def gradient(meta: Meta, episode: Episode, key: Tensor, carry: PyTree = None) -> Estimate:
-        if carry is None:
-            carry = estimator.init_carry(problem, meta, episode)
-        return estimator(problem.of_task(key), meta, episode, key, carry)
+        with attributes_kept(support_loss, query_loss):
+            if carry is None:
+                carry = estimator.init_carry(problem, meta, episode)
+            return estimator(problem.of_task(key), meta, episode, key, carry)
 
     return gradient

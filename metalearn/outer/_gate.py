@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from metalearn._attributes import attributes_kept
 from metalearn._derivatives import untraced
 from metalearn._tasks import num_tasks, take
 from metalearn._tree import tree_detach, tree_leaves
-from metalearn._walk import modules_of
+from metalearn._walk import modules_of, parts_of
 from metalearn.functional import draw_keys
 from metalearn.outer._episode_checks import (
     check_device,
@@ -90,7 +91,8 @@ class Gate:
         """Run a check that costs a pass through the model, once for every mode and choice of what is learned."""
         mode = (what, _mode(learner))
         if mode not in self._passed:
-            untraced(check)()
+            with attributes_kept(*parts_of(learner)):
+                untraced(check)()
             self._passed.add(mode)
 
 

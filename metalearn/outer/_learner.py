@@ -8,12 +8,14 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from metalearn._attributes import attributes_kept
 from metalearn._brief import brief
 from metalearn._checks import check_bool, check_count, invalid
 from metalearn._derivatives import outside_inference_mode, untraced
 from metalearn._modules import TensorTree, get_tensor, set_constant, tie
 from metalearn._tasks import in_chunks, over_chunks, take
 from metalearn._tree import tree_detach, tree_leaves, tree_map
+from metalearn._walk import parts_of
 from metalearn.functional import ModelLoss, ModuleLoss, OnQuery, OnSupport, SupportBatches
 from metalearn.functional._support_batches import as_support_batches
 from metalearn.inner import UpdateRule
@@ -332,7 +334,7 @@ class MetaLearner(nn.Module):
         check_count("num_steps", num_steps, minimum=0)
         keys = self._gate.support(self, support, keys)
         self._check_adapting(support)
-        with torch.no_grad():
+        with torch.no_grad(), attributes_kept(*parts_of(self)):
             meta = tree_map(torch.clone, tree_detach(self.meta))
 
             def adapt(support: Batch, keys: Tensor) -> Any:
@@ -356,7 +358,7 @@ class MetaLearner(nn.Module):
         return f"{method}{others}\nfast={shown(self._fast, len(self._fast) + shared)}{starts}"
 
     def _estimate(self, meta: Meta, episodes: Episode, keys: Tensor) -> Estimate:
-        with torch.no_grad():
+        with torch.no_grad(), attributes_kept(*parts_of(self)):
             meta = tree_detach(meta)
             carry = self.carry(self.estimator.init_carry(self.problem, meta, take(episodes, 0)))
             run = partial(self._run.for_shapes_of(episodes), self, len(keys), meta, carry)
@@ -367,7 +369,7 @@ class MetaLearner(nn.Module):
         """Return every task's query loss after adaptation, without a gradient."""
         keys = self.check_episodes(episodes, keys)
         self._check_adapting(episodes.support)
-        with torch.no_grad():
+        with torch.no_grad(), attributes_kept(*parts_of(self)):
             meta = tree_detach(self.meta)
 
             def losses(episodes: Episode, keys: Tensor) -> Tensor:
@@ -380,7 +382,7 @@ class MetaLearner(nn.Module):
 
     def _track(self, episodes: Episode, keys: Tensor) -> None:
         """Let the running statistics of the inner steps follow the first task."""
-        with torch.no_grad(), tracking(self.model):
+        with torch.no_grad(), tracking(self.model), attributes_kept(*parts_of(self)):
             adapted_loss(self.estimator, self.problem, tree_detach(self.meta), *take((episodes, keys), 0))
 
     def _estimate_chunk(self, num_tasks: int, meta: Meta, carry: PyTree, episodes: Episode, keys: Tensor) -> Any:

@@ -10,11 +10,13 @@ import torch.nn as nn
 from torch import Tensor
 from torch.func import vmap
 
+from metalearn._attributes import attributes_kept
 from metalearn._checks import as_list, check_index, check_positive, invalid
 from metalearn._derivatives import outside_inference_mode
 from metalearn._modules import get_tensor, set_tensor
 from metalearn._tasks import map_tasks, take
 from metalearn._tree import over_first_axes, tree_detach, tree_leaves, tree_map
+from metalearn._walk import parts_of
 from metalearn.functional import ModuleLoss, OnQuery, OnSupport, draw_keys
 from metalearn.models._batch_norm import Norms
 from metalearn.outer._attach import attach, refuse_forward_mode
@@ -144,7 +146,7 @@ class Replicas(nn.Module):
         check_on_gpu(self.learner)
         dealt = self._deal(episodes, keys)
         check_serial(self.learner.estimator, dealt[1].shape[1])
-        with torch.no_grad():
+        with torch.no_grad(), attributes_kept(*parts_of(self.learner)):
             meta = tree_detach(self.learner.meta)
             first_tasks = tree_map(lambda leaf: leaf[:, 0], dealt[0])
             init_carry = partial(self.learner.estimator.init_carry, self.learner.problem)
@@ -195,7 +197,7 @@ def adapted_losses(replicas: Replicas, episodes: Episode, keys: Tensor | None, n
     learner, (episodes, keys) = replicas.learner, replicas._deal(episodes, keys)
     meta, problem = tree_detach(learner.meta), learner.problem
     problem = problem if num_steps is None else problem._replace(num_steps=num_steps)
-    with torch.no_grad():
+    with torch.no_grad(), attributes_kept(*parts_of(learner)):
         if at_once(learner.estimator, problem, keys.numel(), learner.batching):
             metas, row, row_keys = _in_one_row(meta, episodes, keys)
             return losses_own(learner.estimator, problem, metas, row, row_keys).unflatten(0, keys.shape)

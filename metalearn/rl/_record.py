@@ -5,9 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metalearn._attributes import attributes_kept
 from metalearn._checks import check_kind, invalid
 from metalearn._tasks import in_chunks, map_tasks
 from metalearn._tree import tree_map
+from metalearn._walk import parts_of
 from metalearn.outer import MetaLearner
 from metalearn.outer._episode_checks import check_episodes
 from metalearn.outer._per_task import unwrapped
@@ -59,7 +61,7 @@ def record(learner: MetaLearner, episodes: Episode, *, keys: Tensor | None = Non
             def of_all(*part: Any, one: Any = trajectories) -> Any:
                 return map_tasks(one, part, learner.batching)
 
-            with torch.no_grad():
+            with torch.no_grad(), attributes_kept(*parts_of(learner)):
                 steps.append(in_chunks(of_all, (adapted.params, batch), learner.chunk_size))
         recorded = tree_map(lambda *leaves: torch.stack(leaves, 1), *steps)
         return batch._replace(x={**batch.x, "recorded": recorded})

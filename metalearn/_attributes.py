@@ -1,0 +1,99 @@
+"""Plain attributes of modules, which a forward pass may leave tensors in that are of no use after it.
+
+Under `vmap` they are dead, in a loop they hold a graph: modules with them cannot be copied or pickled.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from operator import is_
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.nn as nn
+
+from metalearn._tree import PLAIN
+
+OWN = frozenset(vars(nn.Module()))
+"""What every module has, which functional calls look after."""
+CONTAINERS = (list, dict, set, deque, tuple)
+AT_ONCE = frozenset(PLAIN)
+"""Types of values that are known at once to hold nothing that changes, of which there may be many."""
+OBJECTS = (nn.Module, SimpleNamespace)
+
+
+@contextmanager
+def attributes_kept(*roots: Any) -> Iterator[None]:
+    """Put back what code within changes in plain attributes, but for new values that can hold no tensor.
+
+    Args:
+        roots: Modules, or dataclasses that hold them. Their lists, dicts, sets and dataclasses are kept too.
+    """
+    if torch.compiler.is_compiling():  # which puts back by itself what it traces
+        yield
+        return
+    before = [(each, each.copy()) for each in _mutable(roots)]
+    try:
+        yield
+    finally:
+        for now, then in before:
+            _put_back(now, then)
+
+
+def _mutable(roots: Iterable[Any]) -> Iterator[Any]:
+    """Yield all dicts of attributes, lists, dicts and sets below."""
+    left, seen = list(roots), set()
+    while left:
+        each = left.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if isinstance(each, nn.Module):
+            own = vars(each)
+            yield own
+            left += each._modules.values()
+            left += [own[name] for name in own.keys() - OWN if _holds(own[name])]
+            continue
+        if not isinstance(each, CONTAINERS):
+            each = getattr(each, "__dict__", ())
+        if not isinstance(each, tuple):
+            yield each
+        values = each.values() if isinstance(each, dict) else each
+        left += [] if AT_ONCE.issuperset(map(type, values)) else filter(_holds, values)
+
+
+def _holds(value: Any) -> bool:
+    """Return whether a value may hold what changes."""
+    if type(value) in AT_ONCE:
+        return False
+    if isinstance(value, tuple):
+        return not AT_ONCE.issuperset(map(type, value))
+    if isinstance(value, CONTAINERS):
+        return True
+    return isinstance(value, OBJECTS) or hasattr(type(value), "__dataclass_fields__")
+
+
+def _put_back(now: Any, then: Any) -> None:
+    if isinstance(now, dict):
+        if len(now) == len(then) and all(map(is_, now.values(), then.values())):
+            return
+        for name in [name for name, value in now.items() if then.get(name, now) is not value and not _is_plain(value)]:
+            if name in then:
+                now[name] = then[name]
+            else:
+                del now[name]
+    elif isinstance(now, set):
+        now -= {value for value in now - then if not _is_plain(value)}
+    elif len(now) != len(then) or not all(map(is_, now, then)):
+        old = set(map(id, then))
+        if not all(id(value) in old or _is_plain(value) for value in now):
+            now.clear()
+            now.extend(then)
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether a value can hold no tensor."""
+    if isinstance(value, CONTAINERS):
+        return all(map(_is_plain, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, PLAIN)
