@@ -10,6 +10,7 @@ from metalearn._checks import invalid
 from metalearn._random import generator_states, random_numbers_kept
 from metalearn._tree import tree_detach, tree_flatten, tree_leaves, tree_map, tree_names, tree_unflatten
 from metalearn.outer._base import MetaGradient
+from metalearn.outer._derivative_errors import derivatives_explained
 from metalearn.outer._per_task import unwrapped
 from metalearn.outer._reverse_mode import ReverseMode
 from metalearn.outer._rule_checks import check_rule
@@ -84,22 +85,11 @@ def _unreached_in_rule(problem: Problem, meta: Meta, key: Tensor, num_constant: 
 
 
 def _estimate(problem: Problem, estimator: MetaGradient, meta: Meta, episode: Episode, key: Tensor) -> Estimate:
-    try:
+    with derivatives_explained("second"):
         carry = estimator.init_carry(problem, meta, episode)
         estimate = estimator(problem, meta, episode, key, carry)
-        _check_estimate(estimator, meta, carry, estimate)
-        return estimate
-    except RuntimeError as error:
-        if "vmap" in str(error) or "Batching rule" in str(error):
-            fix = "Use an estimator that differentiates task by task, such as outer.Stepwise()."
-            raise ValueError(invalid(f"model under {estimator}", "be one that vmap can trace", error, fix)) from error
-        if "is not implemented" not in str(error):
-            raise
-        kernels = "torch.nn.attention.sdpa_kernel(SDPBackend.MATH)"
-        if "cudnn_rnn" in str(error):
-            kernels = "torch.backends.cudnn.flags(enabled=False)"
-        fix = f"The model has them in `with {kernels}:`, or use order 1."
-        raise ValueError(invalid("model", "have second derivatives", error, fix)) from error
+    _check_estimate(estimator, meta, carry, estimate)
+    return estimate
 
 
 def _check_estimate(estimator: MetaGradient, meta: Meta, carry: PyTree, estimate: Any) -> None:
@@ -143,7 +133,7 @@ def _unused(problem: Problem, estimator: MetaGradient, meta: Meta, episode: Epis
     shared = {name: leaf.detach().requires_grad_() for name, leaf in meta.shared.items()}
     leaves = _named(Meta(init, shared, {}))
     unused: dict[str, set[str]] = {"support": set(), "query": set()}
-    with torch.enable_grad():
+    with torch.enable_grad(), derivatives_explained("first"):
         if "support" in estimator.differentiates:
             steps = range(problem.num_steps)  # of which each may have a loss of its own
             unused["support"] = set.intersection(
@@ -163,6 +153,9 @@ def _unreached(loss: Tensor, leaves: dict[str, Tensor]) -> set[str]:
     if not loss.requires_grad:
         return set(leaves)
     grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    layouts = {name: None if grad is None else grad.layout for name, grad in zip(leaves, grads, strict=True)}
+    if sparse := [name for name, layout in layouts.items() if layout not in (None, torch.strided)]:
+        raise ValueError(invalid("model", "have dense gradients", f"sparse ones of {sparse}", "Write sparse=False."))
     reached = {_place(leaf) for leaf, grad in zip(leaves.values(), grads, strict=True) if grad is not None}
     return {name for name, leaf in leaves.items() if _place(leaf) not in reached}
 

@@ -19,6 +19,7 @@ from metalearn.inner import UpdateRule
 from metalearn.models import FrozenNorm, running_statistics
 from metalearn.models._batch_norm import Norms
 from metalearn.outer._base import MetaGradient
+from metalearn.outer._part_checks import check_parts
 from metalearn.outer._purity import are_copied
 from metalearn.types import Problem
 
@@ -41,21 +42,13 @@ def check_arguments(
         raise TypeError(invalid("model", "be no wrapper and not scripted", type(model).__name__, fix))
     check_kind("rule", rule, UpdateRule, "an update rule", "one: inner.SGD(lr=0.01)")
     check_count("num_steps", num_steps, fix="Write num_steps=5, say.")
-    if compiled := [name or "itself" for name, module in model.named_modules() if _is_compiled(module)]:
-        fix = "Pass the module as it was before, and compile the whole meta-step: MAML(..., compile=True)."
-        raise ValueError(invalid("model", "not be compiled", f"torch.compile of {compiled}", fix))
+    check_parts({"model": model})
     if norms := running_statistics(model):
         fix = (
             "Write models.use_batch_statistics(model, 'support'), or 'frozen' if it is pretrained; see docs/gotchas.md."
         )
         got = f"them in {norms[:3]}" + f" and {len(norms) - 3} more layers" * (len(norms) > 3)
         raise ValueError(invalid("model", "keep no running statistics", got, fix))
-
-
-def _is_compiled(module: nn.Module) -> bool:
-    """Return whether `torch.compile` made the module or runs it: what it compiles has no second derivative."""
-    # By name, since importing torch._dynamo takes seconds.
-    return type(module).__module__ == "torch._dynamo.eval_frame" or module._compiled_call_impl is not None
 
 
 def check_batching(batching: Any, chunk_size: Any, compile: Any, cuda_graph: Any) -> None:
@@ -107,6 +100,7 @@ def check_criteria(
         if given[what] is not None and (error := misfit(given[what], names.count(",") + 1)):
             fix = f"Write def {what}({names}): ...; a loss of output and y is a criterion."
             raise TypeError(invalid(what, f"take ({names})", error, fix))
+    check_parts({what: value for what, value in given.items() if value is not None})
     if support_loss is not None and (support_criterion is not None or support_batches is not None):
         fix = "Leave out support_criterion and support_batches, or support_loss."
         raise TypeError(invalid("support_loss", "be given alone", "another way to make the inner loss too", fix))
