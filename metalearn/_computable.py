@@ -15,6 +15,9 @@ from metalearn._tree import tree_leaves
 WRONG_KINDS = (TypeError, AttributeError)
 """What is raised for arguments of a wrong kind; the others are for shapes and values."""
 
+OF_CLASS_AXES = ("Expected target size", "size mismatch (got input")
+"""What criteria say of outputs whose classes are not along axis 1."""
+
 
 @contextmanager
 def computable(what: str, data: Any, whose: str = "Its", beside: str = "") -> Iterator[None]:
@@ -44,6 +47,8 @@ def computable(what: str, data: Any, whose: str = "Its", beside: str = "") -> It
         fix = f"{whose} tensors are {shapes}{beside}: make them fit."
         if "dtype" in str(error):
             fix += " For one dtype write x.float(), say, or learner.double()."
+        if any(text in str(error) for text in OF_CLASS_AXES):
+            fix += " Classes are along axis 1 of an output: write output.movedim(-1, 1)."
         if isinstance(getattr(data, "x", data), tuple) and "missing" in str(error):
             fix += " A tuple is one argument; a dict is passed as keywords: Batch({'u': u, 'v': v}, y)."
         raise kind(invalid(what, "be computable", f"{type(error).__name__}: {error}", fix)) from error

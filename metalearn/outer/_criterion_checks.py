@@ -84,6 +84,7 @@ def check_targets(name: str, criterion: Any, output: Any, target: Tensor) -> Non
         fix = "Write y.argmax(-1) for one-hot labels, y.squeeze(-1) for labels of one number."
         raise ValueError(invalid(f"{name} labels", "be [num_tasks, num_examples]", tuple(target.shape), fix))
     elif not target.is_floating_point() and output.dim() > 1:
+        _check_class_axis(name, output, target)
         _check_labels(name, target[target != _ignored(criterion)], output.shape[1])
 
 
@@ -99,6 +100,16 @@ def _ignored(criterion: Any) -> int:
             return int(criterion.keywords["ignore_index"])
         criterion = criterion.func
     return getattr(criterion, "ignore_index", -100)
+
+
+def _check_class_axis(name: str, output: Tensor, target: Tensor) -> None:
+    """Raise if classes are not along axis 1 of outputs for labels of several places, such as pixels or words."""
+    of_one = tuple(target.shape[1:])
+    if output.dim() > 2 and of_one != (len(output), *output.shape[2:]):
+        got, fix = f"{tuple(output.shape)} for labels {of_one}", "Give the model outputs [num_examples, classes, ...]."
+        if of_one == output.shape[:-1]:
+            fix = "Write output.movedim(-1, 1) in the model or in a criterion of your own."
+        raise ValueError(invalid(f"{name} outputs", "have their classes along axis 1", got, fix))
 
 
 def _check_labels(name: str, labels: Tensor, num_classes: int) -> None:

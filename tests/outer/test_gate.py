@@ -715,6 +715,44 @@ def test_labels_with_an_axis_too_many_are_told(y, criterion):
         learner(models.mlp(1, [4], 3), criterion)(Episode(Batch(x, y), Batch(x, y)))
 
 
+def of_words(criterion, num_words=6, model=None):
+    x, y = torch.randn(2, 4, num_words, 3), torch.arange(5).repeat(2 * 4 * num_words)[: 2 * 4 * num_words]
+    batch = Batch(x, y.reshape(2, 4, num_words))
+    return learner(model or nn.Linear(3, 5), criterion)(Episode(batch, batch))
+
+
+class ClassesFirst(nn.Linear):
+    def forward(self, x):
+        return super().forward(x).movedim(-1, 1)
+
+
+@pytest.mark.parametrize("num_words", [3, 6])  # fewer and more words than classes
+@pytest.mark.parametrize("criterion", [F.cross_entropy, nn.CrossEntropyLoss(), F.nll_loss])
+def test_classes_along_the_last_axis(criterion, num_words):
+    message = (
+        f"support outputs must have their classes along axis 1; got (4, {num_words}, 5) for labels (4, {num_words})."
+        " Write output.movedim(-1, 1) in the model or in a criterion of your own."
+    )
+    assert_refused(lambda: of_words(criterion, num_words), ValueError, message)
+    assert of_words(criterion, num_words, ClassesFirst(3, 5)).isfinite()
+    assert of_words(lambda output, y: criterion(output.movedim(-1, 1), y), num_words).isfinite()
+
+
+def test_outputs_of_words_for_labels_of_sentences():
+    x, y = torch.randn(2, 4, 6, 3), torch.zeros(2, 4, dtype=torch.int64)
+    message = "got (4, 6, 5) for labels (4,). Give the model outputs [num_examples, classes, ...]."
+    call = learner(nn.Linear(3, 5), F.cross_entropy)
+    assert_refused(lambda: call(Episode(Batch(x, y), Batch(x, y))), ValueError, message)
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 3), (4, 6, 7, 3)])
+def test_classes_along_the_last_axis_in_a_criterion_of_ones_own(shape):
+    x, y = torch.randn(2, *shape), torch.zeros(2, *shape[:-1], dtype=torch.int64)
+    call = learner(nn.Linear(3, 5), lambda output, y: F.cross_entropy(output, y))
+    message = "Classes are along axis 1 of an output: write output.movedim(-1, 1)."
+    assert_refused(lambda: call(Episode(Batch(x, y), Batch(x, y))), ValueError, message)
+
+
 def test_probabilities_are_no_labels():
     x, y = torch.randn(2, 3, 1), torch.rand(2, 3, 3).softmax(-1)
     assert learner(models.mlp(1, [4], 3), F.cross_entropy)(Episode(Batch(x, y), Batch(x, y))).isfinite()
