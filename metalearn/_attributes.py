@@ -3,6 +3,7 @@
 Under `vmap` they are dead, in a loop they hold a graph: modules with them cannot be copied or pickled.
 """
 
+import copy
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn as nn
+from torch import Tensor
 
 from metalearn._tree import PLAIN
 
@@ -33,7 +35,7 @@ def attributes_kept(*roots: Any) -> Iterator[None]:
     if torch.compiler.is_compiling():  # which puts back by itself what it traces
         yield
         return
-    before = [(each, each.copy()) for each in _mutable(roots)]
+    before = [(each, each.copy()) for each in _containers(roots) if not isinstance(each, tuple)]
     try:
         yield
     finally:
@@ -41,8 +43,15 @@ def attributes_kept(*roots: Any) -> Iterator[None]:
             _put_back(now, then)
 
 
-def _mutable(roots: Iterable[Any]) -> Iterator[Any]:
-    """Yield all dicts of attributes, lists, dicts and sets below."""
+def copied(module: nn.Module) -> Any:
+    """Return a deep copy of a module, in which tensors that a call has left in attributes have no graph."""
+    parts = (each.values() if isinstance(each, dict) else each for each in _containers([module]))
+    left = (value for values in parts for value in values if isinstance(value, Tensor) and not value.is_leaf)
+    return copy.deepcopy(module, {id(tensor): tensor.detach().clone() for tensor in left})
+
+
+def _containers(roots: Iterable[Any]) -> Iterator[Any]:
+    """Yield all dicts of attributes, lists, tuples, dicts and sets below."""
     left, seen = list(roots), set()
     while left:
         each = left.pop()
@@ -57,8 +66,7 @@ def _mutable(roots: Iterable[Any]) -> Iterator[Any]:
             continue
         if not isinstance(each, CONTAINERS):
             each = getattr(each, "__dict__", ())
-        if not isinstance(each, tuple):
-            yield each
+        yield each
         values = each.values() if isinstance(each, dict) else each
         left += [] if AT_ONCE.issuperset(map(type, values)) else filter(_holds, values)
 
@@ -67,10 +75,8 @@ def _holds(value: Any) -> bool:
     """Return whether a value may hold what changes."""
     if type(value) in AT_ONCE:
         return False
-    if isinstance(value, tuple):
-        return not AT_ONCE.issuperset(map(type, value))
     if isinstance(value, CONTAINERS):
-        return True
+        return not (isinstance(value, tuple) and AT_ONCE.issuperset(map(type, value)))
     return isinstance(value, OBJECTS) or hasattr(type(value), "__dataclass_fields__")
 
 

@@ -1,6 +1,5 @@
 """The types that the three parts of the library exchange: plain pytrees of tensors."""
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -9,7 +8,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from metalearn._attributes import attributes_kept
+from metalearn._attributes import attributes_kept, copied
 from metalearn._checks import as_device, check_index, invalid
 from metalearn._computable import computable
 from metalearn._modules import below, call_model, predict, set_tensor
@@ -265,7 +264,7 @@ class Adapted:
             IndexError: If there is no such task.
         """
         check_index("index", index, len(self))
-        model, support = copy.deepcopy(self._of_learner(self.model)), take(self._of_learner(self.support), index)
+        model, support = copied(self._of_learner(self.model)), take(self._of_learner(self.support), index)
         for name, tensor in {**below("model", self.shared), **take(self.params, index)}.items():
             set_tensor(model, name, nn.Parameter(tensor.detach().clone()))
         buffers = Norms.of(model).buffers(model, support.weight)

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn as nn
 
-from metalearn._attributes import attributes_kept
+from metalearn._attributes import attributes_kept, copied
 
 NEW, OLD = torch.ones(2), torch.zeros(2)
 
@@ -123,3 +123,16 @@ def test_what_a_dataclass_holds():
     with attributes_kept(loss, None, len):
         loss.module.value = NEW
     assert loss.module.value is None
+
+
+def test_copies_of_what_calls_have_left():
+    module, h = Holder({"all": []}), torch.ones(2, requires_grad=True) * 3
+    module.features, module.states = h, (h, [h])
+    module.value["all"].append(h)
+    other = copied(module)
+    for tensor in (other.features, other.states[0], other.states[1][0], other.value["all"][0]):
+        assert tensor is other.features
+        assert torch.equal(tensor, h)
+        assert not tensor.requires_grad
+    assert other.linear.weight is not module.linear.weight
+    assert other.linear.weight.requires_grad

@@ -33,7 +33,7 @@ from metalearn.outer._learner_checks import (
 from metalearn.outer._loss_probe import check_losses
 from metalearn.outer._model_check import needs_copies
 from metalearn.outer._purity import with_copies
-from metalearn.outer._unwritten import unwritten
+from metalearn.outer._unwritten import check_unwritten
 from metalearn.types import Batch, Episode
 
 if TYPE_CHECKING:
@@ -126,10 +126,9 @@ def _check_losses(learner: "MetaLearner", episodes: Episode) -> None:
 
 @torch.no_grad()
 def _check_model(learner: "MetaLearner", episode: Episode, order: int) -> None:
-    meta = tree_detach(learner.meta)
-    with unwritten(learner):
-        if needs_copies(learner.problem, learner.model, meta, episode, order):
-            learner.problem = with_copies(learner.problem)
+    problem, meta = learner.problem, tree_detach(learner.meta)
+    if check_unwritten(learner, lambda: needs_copies(problem, learner.model, meta, episode, order)):
+        learner.problem = with_copies(problem)
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from metalearn._tree import tree_detach, tree_leaves, tree_map
 from metalearn.functional import OnQuery, OnSupport
 from metalearn.outer._captured import captured
 from metalearn.outer._criterion_checks import check_label_axes, check_targets, check_weights, judges_targets
-from metalearn.outer._unwritten import unwritten
+from metalearn.outer._unwritten import check_unwritten
 from metalearn.types import Batch, Episode, Meta, Problem
 
 
@@ -34,13 +34,18 @@ def check_losses(problem: Problem, meta: Meta, episodes: Episode, learner: nn.Mo
     learned = {id(leaf) for leaf in tree_leaves(meta)}
     constants = {id(tensor) for tensor in (*learner.parameters(), *learner.buffers())} - learned
     names = {id(param): name for name, param in learner.named_parameters()}
-    with torch.no_grad(), random_numbers_kept(tree_leaves(meta)[0].device), unwritten(learner):
-        first = tree_map(Tensor.clone, take(episodes, 0))
+    first = take(episodes, 0)
+
+    def check() -> None:
+        copies = tree_map(Tensor.clone, first)
         for name, batch in zip(Episode._fields, episodes, strict=True):
             if name == "support" or tree_leaves(batch):
-                foreign = _check_loss(name, problem, tree_detach(meta), first, batch)
-                _check_unwritten(name, first)
+                foreign = _check_loss(name, problem, tree_detach(meta), copies, batch)
+                _check_unwritten(name, copies)
                 _check_captures(name, problem, [leaf for leaf in foreign if id(leaf) not in constants], names)
+
+    with torch.no_grad(), random_numbers_kept(tree_leaves(meta)[0].device):
+        check_unwritten(learner, check)
 
 
 def _check_loss(name: str, problem: Problem, meta: Meta, first: Episode, batch: Batch) -> list[Tensor]:

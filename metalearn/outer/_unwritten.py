@@ -1,8 +1,8 @@
-"""A learner's own tensors, which a meta-step reads and never writes."""
+"""A learner's own tensors, which losses read and never write: all tasks and steps would."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn as nn
@@ -10,44 +10,70 @@ from torch import Tensor
 
 from metalearn._checks import invalid
 
-FIX = "Write models.use_batch_statistics(model, 'support'), or keep what it writes in an estimator's carry."
-MAX_NORM = (
-    "Leave max_norm out, and scale what is looked up: h * (max_norm / h.norm(dim=-1, keepdim=True)).clamp(max=1)."
-)
+T = TypeVar("T")
+MAX_NORM = "Leave max_norm out and scale what is looked up: h * (bound / h.norm(dim=-1, keepdim=True)).clamp(max=1)."
+
+
+def check_unwritten(learner: nn.Module, compute: Callable[[], T]) -> T:
+    """Compute, and raise if a parameter or buffer is written to or replaced, after all are put back."""
+    with _put_back(learner) as written:
+        computed = compute()
+    if not written:
+        return computed
+    if set(written) & {name for name, _ in learner.named_parameters(remove_duplicate=False)}:
+        bounded = any(getattr(module, "max_norm", None) is not None for module in learner.modules())
+        fix = (
+            MAX_NORM if bounded else "Compute with a new tensor: weight.clamp(-1, 1) in place of weight.clamp_(-1, 1)."
+        )
+        raise ValueError(invalid("model", "leave its parameters as they are", f"writes into {written}", fix))
+    owners = [learner.get_submodule(name.rpartition(".")[0]) for name in written]
+    fix = "Write models.use_batch_statistics(model, 'support'), or keep what it writes in an estimator's carry."
+    if _evaluation_helps(owners, learner, compute):
+        fix = "Call learner.eval(), or .eval() of the modules that hold them, once model(x) has set them."
+    elif _evaluation_helps(list(learner.modules()), learner, compute):
+        fix = "Call learner.eval(), once model(x) has set them."
+    raise ValueError(invalid("model", "leave its buffers as they are", f"writes into {written}", fix))
+
+
+def _evaluation_helps(modules: list[nn.Module], learner: nn.Module, compute: Callable[[], Any]) -> bool:
+    """Return whether nothing is written if these modules are in evaluation mode."""
+    modes = [(module, module.training) for module in modules]
+    for module in modules:
+        module.training = False
+    try:
+        with _put_back(learner) as written:
+            compute()
+    except (RuntimeError, TypeError, ValueError):  # of another mode nothing is asked
+        return False
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return not written
 
 
 @contextmanager
-def unwritten(learner: nn.Module) -> Iterator[None]:
-    """Raise if a parameter or buffer is written to or replaced, after all that can be learned or saved are put back."""
-    places = _places(learner)
-    written = []
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for path, (own, name, tensor, version, value) in places.items():
-                if own[name] is not tensor or tensor._version != version or not _same(tensor, value):
-                    written.append(path)
-                    own[name] = tensor if value is None else tensor.copy_(value)
-    if written:
-        bounded = any(getattr(module, "max_norm", None) is not None for module in learner.modules())
-        fix = MAX_NORM if bounded else FIX
-        what = "parameters" if set(written) & {name for name, _ in learner.named_parameters()} else "buffers"
-        raise ValueError(invalid("model", f"leave its {what} as they are", f"writes into {written}", fix))
-
-
-def _places(learner: nn.Module) -> dict[str, tuple[Any, str, Tensor, int, Tensor | None]]:
-    """Return, by name, where each tensor is and what is in it; of parameters that stay constant no copy is made."""
-    return {
-        f"{path}.{name}".lstrip("."): (own, name, tensor, tensor._version, _copy(tensor))
+def _put_back(learner: nn.Module) -> Iterator[list[str]]:
+    """Put back the tensors that are written to or replaced, and list their names; constants are only listed."""
+    places = [
+        (f"{path}.{name}".lstrip("."), own, name, tensor, tensor._version, _copy(tensor))
         for path, module in learner.named_modules()
         for own in (module._parameters, module._buffers)
         for name, tensor in own.items()
         if tensor is not None
-    }
+    ]
+    written: list[str] = []
+    try:
+        yield written
+    finally:
+        with torch.no_grad():
+            for path, own, name, tensor, version, value in places:
+                if own.get(name) is not tensor or tensor._version != version or not _same(tensor, value):
+                    written.append(path)
+                    own[name] = tensor if value is None else tensor.copy_(value)
 
 
 def _copy(tensor: Tensor) -> Tensor | None:
+    """Return a copy of what can be learned or is a buffer; a frozen parameter may be most of the memory."""
     frozen = isinstance(tensor, nn.Parameter) and not tensor.requires_grad
     return None if frozen else tensor.detach().clone()
 

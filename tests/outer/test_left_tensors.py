@@ -123,6 +123,19 @@ def test_a_criterion_reads_what_the_model_left_for_it(options):
         torch.testing.assert_close(model.get_parameter(name).grad, param.grad)
 
 
+@pytest.mark.parametrize("options", WAYS[:3], ids=str)
+def test_what_a_call_outside_of_the_learner_has_left(options):
+    model, episodes = features(), sine_episodes()
+    made = learner(model, **options)
+    model(episodes.support.x[0])
+    left = model.features
+    adapted = made.adapt(episodes.support)
+    torch.testing.assert_close(adapted[1](episodes.query.x[1]), adapted(episodes.query.x)[1])
+    outer.Replicas([learner(model)])[0](episodes)
+    assert model.features is left
+    assert left.requires_grad
+
+
 def test_losses_of_ones_own_and_pure_functions():
     model, episodes = features(), sine_episodes()
 
