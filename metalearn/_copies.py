@@ -11,13 +11,15 @@ import torch.nn as nn
 from torch import Tensor
 
 T = TypeVar("T")
+PLAIN = str | int | float | type | None
+"""What is the same in a copy, at once."""
 
 
 def copied(root: T, tensor: Callable[[Tensor], Tensor]) -> T:
     """Copy a module with all that it refers to, its tensors aside.
 
-    Followed are submodules, attributes, containers, bound methods, partials, and the variables and default values of
-    functions; what has no attributes, and whatever cannot be copied, is shared with the original, as tensors are.
+    Followed are submodules, attributes, containers, bound methods, partials, and of functions the variables, default
+    values and global modules; what has no attributes, and whatever cannot be copied, is shared with the original.
 
     Args:
         root: The module.
@@ -36,7 +38,7 @@ class _Copier:
 
     def of(self, value: Any) -> Any:
         """Return the copy of a value, made once."""
-        if isinstance(value, str | int | float | type | None):
+        if isinstance(value, PLAIN):
             return value
         if id(value) not in self._made:
             self._alive.append(value)
@@ -63,15 +65,18 @@ class _Copier:
         return self._object(value)
 
     def _function(self, function: FunctionType) -> FunctionType:
-        """Return a function with variables and default values of its own, if it has any."""
-        closure, defaults = function.__closure__ or (), self.of(function.__defaults__)
-        if not closure and defaults is function.__defaults__:
+        """Return a function with copies of its variables, its default values and the global modules that it names."""
+        closure, named = function.__closure__ or (), _global_modules(function)
+        defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+        if not (closure or named) and all(isinstance(value, PLAIN) for value in defaults):
             return function
         cells = tuple(CellType() for _ in closure)
-        new = FunctionType(function.__code__, function.__globals__, function.__name__, defaults, cells)
+        everything = dict(function.__globals__) if named else function.__globals__
+        new = FunctionType(function.__code__, everything, function.__name__, None, cells)
         self._made[id(function)] = new
-        new.__kwdefaults__ = self.of(function.__kwdefaults__)
         vars(new).update(vars(function))
+        new.__defaults__, new.__kwdefaults__ = self.of(function.__defaults__), self.of(function.__kwdefaults__)
+        everything.update({name: self.of(value) for name, value in named.items()})
         for cell, old in zip(cells, closure, strict=True):
             with contextlib.suppress(ValueError):  # of a variable that is not assigned yet
                 cell.cell_contents = self.of(old.cell_contents)
@@ -107,3 +112,10 @@ def _shallow(value: Any) -> Any:
         return copy.copy(value)
     except Exception:  # of the value's class, which can raise anything
         return value
+
+
+def _global_modules(function: FunctionType) -> dict[str, Any]:
+    """Return the modules and tensors among the global variables that a function names, by name."""
+    everything = function.__globals__
+    named = {name: everything[name] for name in function.__code__.co_names if name in everything}
+    return {name: value for name, value in named.items() if isinstance(value, nn.Module | Tensor)}

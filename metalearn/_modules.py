@@ -72,6 +72,14 @@ def call_copy(module: nn.Module, tensors: dict[str, Tensor], args: Any, kwargs: 
         return copied(module, lambda tensor: given.get(tensor, tensor))(*args, **(kwargs or {}))
 
 
+def call_holding(module: nn.Module, tensors: dict[str, Tensor], args: Any, kwargs: dict[str, Any] | None = None) -> Any:
+    """Put tensors into a module that nobody else has, where they stay, and call it."""
+    for name, tensor in tensors.items():
+        set_tensor(module, name, tensor)
+    with _parametrized_anew():
+        return module(*args, **(kwargs or {}))
+
+
 @contextmanager
 def _parametrized_anew() -> Iterator[None]:
     """Forget what `torch.nn.utils.parametrize.cached` holds of calls with other parameters, before and after."""

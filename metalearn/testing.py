@@ -22,8 +22,9 @@ from metalearn._contract import (
 from metalearn._memory import peak_live_bytes
 from metalearn._tasks import take
 from metalearn._tree import tree_detach, tree_map
+from metalearn.outer._copied_loss import with_copies
 from metalearn.outer._model_check import needs_copies
-from metalearn.outer._purity import compare, with_copies
+from metalearn.outer._purity import compare
 from metalearn.types import Batch, Episode
 
 __all__ = [

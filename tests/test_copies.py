@@ -90,3 +90,15 @@ def test_hooks_run_on_the_copy_and_write_into_it():
     copy(torch.ones(1, 1))
     assert copy.seen == [copy[0]]
     assert net.seen == []
+
+
+LAYER = nn.Linear(1, 1)
+
+
+def test_global_modules_of_functions_are_copied_with_what_refers_to_them():
+    net = nn.Module()
+    net.layer, net.function = LAYER, lambda x: LAYER(x)
+    copy = copied(net, lambda tensor: torch.zeros_like(tensor))
+    assert copy.function.__globals__["LAYER"] is copy.layer
+    assert copy.function(torch.ones(1, 1)) == 0
+    assert net.function(torch.zeros(1, 1)) == LAYER.bias

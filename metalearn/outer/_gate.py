@@ -12,6 +12,8 @@ from metalearn._tasks import num_tasks, take
 from metalearn._tree import tree_detach, tree_leaves
 from metalearn._walk import modules_of, parts_of
 from metalearn.functional import draw_keys
+from metalearn.outer._copied_loss import with_copies
+from metalearn.outer._derivative_errors import derivatives_explained
 from metalearn.outer._episode_checks import (
     check_device,
     check_episodes,
@@ -32,7 +34,6 @@ from metalearn.outer._learner_checks import (
 )
 from metalearn.outer._loss_probe import check_losses
 from metalearn.outer._model_check import needs_copies
-from metalearn.outer._purity import with_copies
 from metalearn.outer._unwritten import check_unwritten
 from metalearn.types import Batch, Episode
 
@@ -127,7 +128,9 @@ def _check_losses(learner: "MetaLearner", episodes: Episode) -> None:
 @torch.no_grad()
 def _check_model(learner: "MetaLearner", episode: Episode, order: int) -> None:
     problem, meta = learner.problem, tree_detach(learner.meta)
-    if check_unwritten(learner, lambda: needs_copies(problem, learner.model, meta, episode, order)):
+    with derivatives_explained("second" if order == 2 else "first"):
+        copies = check_unwritten(learner, lambda: needs_copies(problem, learner.model, meta, episode, order))
+    if copies:
         learner.problem = with_copies(problem)
 
 

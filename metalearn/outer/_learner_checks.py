@@ -19,8 +19,8 @@ from metalearn.inner import UpdateRule
 from metalearn.models import FrozenNorm, running_statistics
 from metalearn.models._batch_norm import Norms
 from metalearn.outer._base import MetaGradient
+from metalearn.outer._copied_loss import are_copied
 from metalearn.outer._part_checks import check_parts
-from metalearn.outer._purity import are_copied
 from metalearn.types import Problem
 
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")

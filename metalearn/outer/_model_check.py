@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.nn as nn
 from torch import Tensor
 
@@ -12,8 +13,9 @@ from metalearn._tree import tree_leaves
 from metalearn.functional import OnQuery
 from metalearn.functional._losses import is_of_model
 from metalearn.outer._base import MetaGradient
+from metalearn.outer._copied_loss import with_copies
 from metalearn.outer._per_task import unwrapped
-from metalearn.outer._purity import compare, sees_own, with_copies
+from metalearn.outer._purity import compare, sees_own
 from metalearn.types import Episode, Meta, Problem
 
 SKIP = "check_model=False trusts the model as it is."
@@ -46,13 +48,21 @@ def needs_copies(problem: Problem, model: nn.Module, meta: Meta, episode: Episod
         ValueError: If a loss depends on the model's own parameters in place of those that it is given, or differs from
             that of a copy of the model that holds them, or derivatives do and no way of calling the model mends it.
     """
+    problem = problem.of_task(tree_leaves(meta)[0].new_zeros((), dtype=torch.int64))
     if not tree_leaves(episode.query):
         episode = Episode(episode.support, episode.support)
         problem = problem._replace(query_loss=_as_query_loss(problem.support_loss))
     of_model = [is_of_model(loss) for loss in (problem.support_loss, problem.query_loss)]
     if names := sees_own(problem, model, meta, episode, 0 if all(of_model) else order):
         _refuse(names, OWN if all(of_model) else GIVEN)
-    if not any(of_model) or compare(problem, meta, episode, order).equal:
+    if not any(of_model):
+        return False
+    try:
+        found = compare(problem, meta, episode, order)
+    except (AttributeError, LookupError, NameError, TypeError) as error:  # which the model itself has not raised before
+        got = f"{type(error).__name__} in a copy: {error}"
+        raise ValueError(invalid("model", "be one that can be copied", got, SKIP)) from error
+    if found.equal:
         return False
     if not compare(problem, meta, episode, 0).equal:
         if not compare(problem, meta, episode, 0, frozenset()).equal:

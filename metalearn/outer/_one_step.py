@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from metalearn import inner
+from metalearn._attributes import attributes_kept
 from metalearn._derivatives import grad_and_value
 from metalearn._random import random_numbers_kept
 from metalearn._tree import tree_leaves, tree_map
@@ -36,8 +37,9 @@ class Probe(NamedTuple):
 
 
 def kept(results: Callable[[Problem, Probe], Results], problem: Problem, probe: Probe) -> Results:
-    """Return results without a trace in the global generators, so that both ways draw the same numbers."""
-    with random_numbers_kept(tree_leaves(probe.meta)[0].device):
+    """Return results without a trace in global generators and modules, so that both ways start from the same state."""
+    device = tree_leaves(probe.meta)[0].device
+    with random_numbers_kept(device), attributes_kept(problem.support_loss, problem.query_loss):
         return tree_map(Tensor.detach, results(problem, probe))
 
 

@@ -7,7 +7,6 @@ closure would see its own ones, and so would one that computes a part again in t
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -15,9 +14,9 @@ import torch.nn as nn
 from torch import Tensor
 
 from metalearn._copies import copied
-from metalearn._modules import call_copy, get_tensor
+from metalearn._modules import get_tensor
 from metalearn._tree import tree_leaves, tree_map
-from metalearn.functional._losses import is_of_model
+from metalearn.outer._copied_loss import with_copies
 from metalearn.outer._one_step import Probe, Results, by_hand, by_library, kept
 from metalearn.types import Batch, Episode, Meta, Params, Problem
 
@@ -107,21 +106,6 @@ def _values(module: nn.Module, values: Params) -> Iterator[None]:
         yield
     finally:
         tree_map(Tensor.copy_, own, old)
-
-
-def are_copied(problem: Problem) -> bool:
-    """Return whether a model is copied at every call."""
-    losses: tuple[Any, ...] = problem.support_loss, problem.query_loss
-    return any(is_of_model(on) and on.loss.call is call_copy for on in losses)
-
-
-def with_copies(problem: Problem) -> Problem:
-    """Return the problem with losses of a model that is copied at every call."""
-
-    def held(on: Any) -> Any:
-        return type(on)(replace(on.loss, call=call_copy)) if is_of_model(on) else on
-
-    return problem._replace(support_loss=held(problem.support_loss), query_loss=held(problem.query_loss))
 
 
 def _compare(problem: Problem, meta: Meta, episode: Episode, order: int, fast: Fast) -> Comparison:

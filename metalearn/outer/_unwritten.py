@@ -11,6 +11,7 @@ from torch import Tensor
 from metalearn._checks import invalid
 
 T = TypeVar("T")
+NEW = "Compute with a new tensor: weight.clamp(-1, 1) in place of weight.clamp_(-1, 1)."
 MAX_NORM = "Leave max_norm out and scale what is looked up: h * (bound / h.norm(dim=-1, keepdim=True)).clamp(max=1)."
 
 

@@ -91,7 +91,7 @@ class InACache(Net):
         self.cache = {}
 
     def weight(self):
-        return self.cache.setdefault("weight", self.head.weight.detach()) + 0 * self.head.weight
+        return self.cache.setdefault("weight", self.head.weight.detach()) + self.head.weight
 
 
 class Remembering(Net):
@@ -161,6 +161,22 @@ def test_an_impure_model_is_refused_by_name(kind, message, batching):
     assert all(torch.equal(value, before[name]) for name, value in learned.state_dict().items())
 
 
+class Uncopied(Net):
+    """A model that knows itself by a number."""
+
+    def prepare(self):
+        self.known = {id(self): 1.0}
+
+    def weight(self):
+        return self.head.weight * self.known[id(self)]
+
+
+def test_a_model_that_cannot_be_copied_is_named():
+    message = "model must be one that can be copied; got KeyError in a copy: "
+    assert_refused(lambda: learner(Uncopied())(sine_episodes()), ValueError, message)
+    learner(Uncopied(), check_model=False)(sine_episodes())
+
+
 def test_the_check_can_be_switched_off():
     learner(InAList(), check_model=False)(sine_episodes())
     assert_refused(lambda: learner(Net(), check_model="no"), TypeError, "check_model must be True or False")
@@ -226,6 +242,53 @@ def test_a_model_that_is_computed_again_is_refused_where_it_would_be_traced():
     assert_refused(lambda: learner(Checkpointed())(sine_episodes()), ValueError, message)
     compiled = learner(Checkpointed(), batching="loop", compile={"backend": "eager"})
     assert_refused(lambda: compiled(sine_episodes()), ValueError, "not be compiled")
+
+
+class Reentrant(Checkpointed):
+    def forward(self, x):
+        return self.head(checkpoint(torch.tanh, self.body(x), use_reentrant=True))
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=str)
+def test_a_reentrant_checkpoint_is_told_of_the_other_kind(estimator):
+    learned = learner(Reentrant(), estimator=estimator, batching="loop")
+    message = "Write checkpoint(..., use_reentrant=False)"
+    assert_refused(lambda: learned(sine_episodes()), ValueError, message)
+    assert_refused(lambda: learned.adapt(sine_episodes().support), ValueError, message)
+
+
+def test_forward_mode_through_a_checkpoint_is_told_of_stepwise():
+    learned = learner(Checkpointed(), estimator=outer.ForwardMode(), batching="loop")
+    assert_refused(lambda: learned(sine_episodes()), ValueError, "Use outer.Stepwise(), say.")
+    learned.estimator = outer.Stepwise()
+    learned(sine_episodes())
+
+
+class Leaving(Checkpointed):
+    """A model that leaves its features, which a criterion reads."""
+
+    def forward(self, x):
+        self.features = torch.tanh(self.body(x))
+        return super().forward(x)
+
+
+class LeavingPlain(Leaving):
+    def forward(self, x):
+        self.features = torch.tanh(self.body(x))
+        return self.head(self.hidden(x))
+
+
+def test_a_criterion_reads_what_the_copy_has_left():
+    def estimate(model):
+        def criterion(output, y):
+            return F.mse_loss(output, y) + model.features.square().mean()
+
+        learned = outer.MAML(model, criterion, inner.SGD(0.1), num_steps=2, batching="loop")
+        return learned.estimate(sine_episodes(), torch.arange(3))
+
+    exact, ours = estimate(LeavingPlain()), estimate(Leaving())
+    assert relative_difference(ours.gradient, exact.gradient) < 1e-12
 
 
 def test_a_learner_that_calls_copies_can_be_copied():
@@ -409,6 +472,16 @@ class Tied(nn.Module):
 
     def forward(self, x):
         return self.head(self.second(torch.tanh(self.first(x.expand(-1, 4)))))
+
+
+@pytest.mark.parametrize("support_batches", [5, functional.SampledBatches(2)], ids=str)
+@pytest.mark.parametrize("estimator", [outer.Unrolled(), outer.Stepwise(), outer.ParameterDifference()], ids=str)
+def test_batches_of_the_support_set_are_the_same_in_both_ways(support_batches, estimator):
+    options = {"support_batches": support_batches, "estimator": estimator, "batching": "loop"}
+    exact, ours = (
+        learner(kind(), **options).estimate(sine_episodes(), torch.arange(3)) for kind in (Plain, Checkpointed)
+    )
+    assert relative_difference(ours.gradient, exact.gradient) < 1e-12
 
 
 def test_tied_weights_pass():
