@@ -23,6 +23,7 @@ from metalearn._memory import peak_live_bytes
 from metalearn._tasks import take
 from metalearn._tree import tree_detach, tree_map
 from metalearn.outer._copied_loss import with_copies
+from metalearn.outer._derivative_errors import derivatives_explained
 from metalearn.outer._model_check import needs_copies
 from metalearn.outer._purity import compare
 from metalearn.types import Batch, Episode
@@ -151,7 +152,8 @@ def check_model(model: nn.Module, batch: Batch, criterion: Callable[..., Tensor]
         learner.check_episodes(episodes)
         meta, episode = tree_detach(learner.meta), take(episodes, 0)
         start = time.perf_counter()
-        recomputes = needs_copies(learner.problem, model, meta, episode, order)
+        with derivatives_explained("second" if order == 2 else "first"):
+            recomputes = needs_copies(learner.problem, model, meta, episode, order)
         seconds = time.perf_counter() - start
     except (TypeError, ValueError) as error:
         raise AssertionError(str(error)) from error

@@ -40,6 +40,8 @@ OPTIONS = {
     "googlenet": {"aux_logits": False, "init_weights": False},
     "inception_v3": {"aux_logits": False, "init_weights": False},
 }
+FIRST_ORDER = ("mobilenet_v3_small",)
+"""PyTorch has no second derivative of hardsigmoid."""
 PLAIN_KERNELS = ("maxvit_t", "vit_b_16")
 
 
@@ -51,6 +53,6 @@ def test_a_model_of_torchvision_passes(name, size):
     model = models.use_batch_statistics(model, "transductive").eval()
     batch = Batch(torch.rand(2, 3, size, size), torch.tensor([1, 3]))
     with sdpa_kernel(SDPBackend.MATH) if name in PLAIN_KERNELS else nullcontext():
-        found = testing.check_model(model, batch, F.cross_entropy)
+        found = testing.check_model(model, batch, F.cross_entropy, order=1 if name in FIRST_ORDER else 2)
     assert not found.recomputes
     assert found.error <= found.tolerance
