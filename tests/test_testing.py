@@ -191,9 +191,7 @@ def test_a_model_that_is_computed_again_is_said_to_be():
 
 def test_a_model_without_second_derivatives_is_told_of_order_1():
     model, batch = nn.Sequential(nn.Linear(1, 1), nn.Hardsigmoid()), Batch(torch.randn(5, 1), torch.randn(5, 1))
-    with pytest.raises(
-        AssertionError, match="must have second derivatives; got derivative for aten::hard"
-    ):
+    with pytest.raises(AssertionError, match="must have second derivatives; got derivative for aten::hard"):
         testing.check_model(model, batch, F.mse_loss)
     testing.check_model(model, batch, F.mse_loss, order=1)
 

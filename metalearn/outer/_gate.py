@@ -1,6 +1,7 @@
 """What a learner checks before it computes: shapes at every call, the problem itself at the first."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,7 +34,7 @@ from metalearn.outer._learner_checks import (
     warn_of_new_statistics,
 )
 from metalearn.outer._loss_probe import check_losses
-from metalearn.outer._model_check import needs_copies
+from metalearn.outer._model_check import needs_copies, order_of
 from metalearn.outer._unwritten import check_unwritten
 from metalearn.types import Batch, Episode
 
@@ -62,15 +63,23 @@ class Gate:
         self.once(("support", kinds(support)), learner, lambda: _check_losses(learner, alone))
         return self._keys(learner, count, keys)
 
-    def gradient(self, learner: "MetaLearner", episodes: Episode, keys: Tensor) -> None:
-        """Raise for what is wrong with the first task's meta-gradient."""
-        self.once("gradient", learner, lambda: _check_gradient(learner, *take((episodes, keys), 0)))
+    def training(self, learner: "MetaLearner", episodes: Episode, keys: Tensor) -> None:
+        """Raise for what is wrong with the first task's meta-gradient, or with the model that it is taken of."""
+        mode, order = _mode(learner), order_of(learner.estimator)
+        self.once("gradient", learner, lambda: _check_gradient(learner, *take((episodes, keys), 0)), mode)
+        self._model(learner, episodes, order, mode)
 
-    def model(self, learner: "MetaLearner", episodes: Episode, order: int) -> None:
+    def adaptation(self, learner: "MetaLearner", support: Batch) -> None:
+        """Raise for what is wrong with the model where it is only adapted."""
+        self._model(learner, Episode(support, Batch(())), min(order_of(learner.estimator), 1), _mode(learner))
+
+    def _model(self, learner: "MetaLearner", episodes: Episode, order: int, mode: Any) -> None:
         """Raise for a model that is no function of the parameters that it is given; call copies where that mends it."""
         if learner.check_model:
-            what = ("model", order, kinds(*episodes))
-            self.once(what, learner, lambda: _check_model(learner, take(episodes, 0), order))
+            # Not of which shapes: a check takes several passes, and texts are of a hundred lengths.
+            ranks = tuple((leaf.dim(), leaf.dtype) for leaf in tree_leaves(episodes))
+            check = partial(_check_model, learner, episodes, order)
+            self.once(("model", order, ranks), learner, check, mode)
         check_copied(learner, num_tasks(episodes))
 
     def data(self, learner: "MetaLearner", batches: dict[str, Batch]) -> None:
@@ -88,13 +97,13 @@ class Gate:
         check_keys(keys, count)
         return keys.to(learner.device)
 
-    def once(self, what: Any, learner: "MetaLearner", check: Callable[[], Any]) -> None:
+    def once(self, what: Any, learner: "MetaLearner", check: Callable[[], Any], mode: Any = None) -> None:
         """Run a check that costs a pass through the model, once for every mode and choice of what is learned."""
-        mode = (what, _mode(learner))
-        if mode not in self._passed:
+        passed = what, mode or _mode(learner)
+        if passed not in self._passed:
             with attributes_kept(*parts_of(learner)):
                 untraced(check)()
-            self._passed.add(mode)
+            self._passed.add(passed)
 
 
 def kinds(*batches: Batch) -> tuple[Any, ...]:
@@ -126,8 +135,8 @@ def _check_losses(learner: "MetaLearner", episodes: Episode) -> None:
 
 
 @torch.no_grad()
-def _check_model(learner: "MetaLearner", episode: Episode, order: int) -> None:
-    problem, meta = learner.problem, tree_detach(learner.meta)
+def _check_model(learner: "MetaLearner", episodes: Episode, order: int) -> None:
+    problem, meta, episode = learner.problem, tree_detach(learner.meta), take(episodes, 0)
     with derivatives_explained("second" if order == 2 else "first"):
         copies = check_unwritten(learner, lambda: needs_copies(problem, learner.model, meta, episode, order))
     if copies:

@@ -46,7 +46,6 @@ from metalearn.outer._learner_checks import (
     check_reaches,
     check_statistics,
 )
-from metalearn.outer._model_check import order_of
 from metalearn.outer._options import method
 from metalearn.outer._select import Selection, select, shown, trainable
 from metalearn.outer._unrolled import Unrolled
@@ -293,8 +292,7 @@ class MetaLearner(nn.Module):
         check_on_gpu(self)
         keys = self.check_episodes(episodes, keys)
         check_serial(self.estimator, len(keys))
-        self._gate.gradient(self, episodes, keys)
-        self._gate.model(self, episodes, order_of(self.estimator))
+        self._gate.training(self, episodes, keys)
         return keys
 
     @outside_inference_mode
@@ -333,7 +331,7 @@ class MetaLearner(nn.Module):
         check_batch("support", support)  # or else adapt(x, y) would hear of its number of steps
         check_count("num_steps", num_steps, minimum=0)
         keys = self._gate.support(self, support, keys)
-        self._check_adapting(support)
+        self._gate.adaptation(self, support)
         with torch.no_grad(), attributes_kept(*parts_of(self)):
             meta = tree_map(torch.clone, tree_detach(self.meta))
 
@@ -368,7 +366,7 @@ class MetaLearner(nn.Module):
     def _losses(self, episodes: Episode, keys: Tensor | None) -> Tensor:
         """Return every task's query loss after adaptation, without a gradient."""
         keys = self.check_episodes(episodes, keys)
-        self._check_adapting(episodes.support)
+        self._gate.adaptation(self, episodes.support)
         with torch.no_grad(), attributes_kept(*parts_of(self)):
             meta = tree_detach(self.meta)
 
@@ -376,9 +374,6 @@ class MetaLearner(nn.Module):
                 return losses_each(self.estimator, self.problem, meta, episodes, keys, self.batching)
 
             return in_chunks(losses, (episodes, keys), self.chunk_size)
-
-    def _check_adapting(self, support: Batch) -> None:
-        self._gate.model(self, Episode(support, Batch(())), min(order_of(self.estimator), 1))
 
     def _track(self, episodes: Episode, keys: Tensor) -> None:
         """Let the running statistics of the inner steps follow the first task."""
