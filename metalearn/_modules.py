@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 
 from metalearn._brief import brief
-from metalearn._checks import check_kind, invalid
+from metalearn._checks import check_kind, did_you_mean, invalid
 from metalearn._copies import copied
 from metalearn._tree import tree_flatten, tree_leaves, tree_map, tree_names, tree_unflatten
 from metalearn.models._batch_norm import Norms
@@ -66,7 +66,11 @@ def call_copy(module: nn.Module, tensors: dict[str, Tensor], args: Any, kwargs: 
     check_kind("module", module, nn.Module, "an nn.Module", "the module itself")
     if not (isinstance(tensors, dict) and all(isinstance(tensor, Tensor) for tensor in tensors.values())):
         raise TypeError(invalid("tensors", "be a dict of tensors by name", brief(tensors), "Pass params."))
-    given = {get_tensor(module, name): tensor for name, tensor in tensors.items()}
+    own = dict((*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)))
+    if unknown := sorted(tensors.keys() - own.keys()):
+        fix = did_you_mean(unknown[0], own)
+        raise ValueError(invalid("tensors", "be named as parameters and buffers of the module", unknown, fix))
+    given = {own[name]: tensor for name, tensor in tensors.items()}
     args = args if isinstance(args, tuple) else (args,)
     with _parametrized_anew():
         return copied(module, lambda tensor: given.get(tensor, tensor))(*args, **(kwargs or {}))
@@ -138,7 +142,7 @@ def get_tensor(module: nn.Module, name: str) -> Tensor:
             module = module._modules[part]  # type: ignore[assignment]
         return (module._parameters if last in module._parameters else module._buffers)[last]  # type: ignore[return-value]
     except (KeyError, AttributeError) as error:
-        condition = "have all tensors that it is given or had when its learner was made"
+        condition = "have the tensors that it had when the learner was made"
         fix = "Change a copy: copy.deepcopy(model), or make the learner after the change."
         raise ValueError(invalid("model", condition, f"none of the name {name!r}", fix)) from error
 

@@ -1,6 +1,6 @@
 """One inner step on one task, as learners compute it and by hand in plain autograd: losses and their derivatives."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -27,6 +27,7 @@ class Probe(NamedTuple):
         episode: One task.
         order: As for `compare`.
         rate: That of the step.
+        aliases: Names of shared parameters that are one tensor with another, by which its gradient then goes.
     """
 
     meta: Meta
@@ -34,6 +35,7 @@ class Probe(NamedTuple):
     episode: Episode
     order: int
     rate: float = 0.0
+    aliases: Mapping[str, str] = {}
 
 
 def kept(results: Callable[[Problem, Probe], Results], problem: Problem, probe: Probe) -> Results:
@@ -58,7 +60,7 @@ def by_hand(problem: Problem, probe: Probe) -> Results:
         loss = problem.query_loss(params, meta.shared, probe.episode)
         results["query loss"] = {"": loss}
         if probe.order:
-            results["meta-gradient"] = _gradient(loss, _named(meta), create_graph=False)
+            results["meta-gradient"] = _joined(_gradient(loss, _named(meta), create_graph=False), probe.aliases)
     return results
 
 
@@ -73,7 +75,7 @@ def by_library(problem: Problem, probe: Probe) -> Results:
     problem = problem._replace(rule=inner.SGD(probe.rate), num_steps=1)
     estimate = Unrolled(probe.order)(problem, Meta(init, shared, {}), episode, torch.tensor(0), ())
     losses: Results = {"support loss": {"": loss}, "query loss": {"": estimate.loss}}
-    return losses | {"support gradient": grads, "meta-gradient": _named(estimate.gradient)}
+    return losses | {"support gradient": grads, "meta-gradient": _joined(_named(estimate.gradient), probe.aliases)}
 
 
 def _gradient(loss: Tensor, inputs: Params, create_graph: bool) -> Params:
@@ -86,3 +88,12 @@ def _gradient(loss: Tensor, inputs: Params, create_graph: bool) -> Params:
 
 def _named(meta: Meta) -> Params:
     return {**{f"model.{name}": leaf for name, leaf in meta.init.items()}, **meta.shared}
+
+
+def _joined(gradients: Params, aliases: Mapping[str, str]) -> Params:
+    """Return gradients with those added up that belong to one tensor."""
+    joined: Params = {}
+    for name, gradient in gradients.items():
+        first = aliases.get(name, name)
+        joined[first] = joined[first] + gradient if first in joined else gradient
+    return joined

@@ -5,7 +5,7 @@ closure would see its own ones, and so would one that computes a part again in t
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeAlias
 
@@ -67,7 +67,8 @@ def compare(problem: Problem, meta: Meta, episode: Episode, order: int, fast: Fa
         order: 2 compares a meta-gradient, 1 first derivatives, 0 losses alone.
         fast: Names of the fast parameters that are moved; None for all.
     """
-    found = _compare(problem, meta, episode, order, fast)
+    aliases = _aliases(meta.shared)
+    found = _compare(problem, meta, episode, order, fast, aliases)
     if (found.equal and found.clear) or tree_leaves(meta.init)[0].dtype == torch.float64:
         return found
     kind = tree_leaves(meta)[0].device.type
@@ -75,7 +76,7 @@ def compare(problem: Problem, meta: Meta, episode: Episode, order: int, fast: Fa
         with torch.autocast(kind, enabled=False):
             support_loss, query_loss = copied((problem.support_loss, problem.query_loss), _double)
             precise = problem._replace(support_loss=support_loss, query_loss=query_loss)
-            return _compare(precise, _double(meta), _double(episode), order, fast)
+            return _compare(precise, _double(meta), _double(episode), order, fast, aliases)
     except (RuntimeError, TypeError, ValueError):  # of a model, or a device, that knows float32 alone
         return found
 
@@ -108,13 +109,21 @@ def _values(module: nn.Module, values: Params) -> Iterator[None]:
         tree_map(Tensor.copy_, own, old)
 
 
-def _compare(problem: Problem, meta: Meta, episode: Episode, order: int, fast: Fast) -> Comparison:
+def _compare(
+    problem: Problem, meta: Meta, episode: Episode, order: int, fast: Fast, aliases: Mapping[str, str]
+) -> Comparison:
     copies = with_copies(problem)
     own = kept(by_hand, copies, Probe(meta, meta.init, episode._replace(query=Batch(())), min(order, 1)))
     moved, moved_on = (_moved(meta.init, fast, key) for key in (0, 1))
-    probe = Probe(meta._replace(init=moved), moved_on, episode, order, _rate(own, meta.init))
+    probe = Probe(meta._replace(init=moved), moved_on, episode, order, _rate(own, meta.init), aliases)
     expected, ours = kept(by_hand, copies, probe), kept(by_library, problem, probe)
     return Comparison(_distance(ours, expected), _distance(own, expected), _tolerance(meta))
+
+
+def _aliases(shared: Params) -> dict[str, str]:
+    """Return the first name of each tensor, by all of its names; a criterion may hold a part of the model."""
+    first: dict[Any, str] = {}
+    return {name: first.setdefault((leaf.data_ptr(), leaf.shape), name) for name, leaf in shared.items()}
 
 
 def _tolerance(meta: Meta) -> float:
