@@ -61,6 +61,6 @@ def _share_tasks(runs: list[Evaluation]) -> bool:
         return False
     if len(set(known)) == 1 and len(known) == len(runs):
         return True
-    fix = "Pass generator=torch.Generator().manual_seed(run) to evaluate, for every run another one."
+    fix = "Pass generator=torch.Generator().manual_seed(run) to evaluate, another one for every run."
     got = f"fingerprints {[run.fingerprint for run in runs]}"
     raise ValueError(invalid("evaluations", "be all of the same tasks, or each of its own", got, fix))

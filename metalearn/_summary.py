@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from metalearn._checks import check_choice
+
 
 @dataclass(frozen=True, eq=False)
 class Summary:
@@ -19,6 +21,9 @@ class Summary:
     values: Tensor
     over: str = "tasks"
     tasks: "Summary | None" = None
+
+    def __post_init__(self) -> None:
+        check_choice("Summary's over", self.over, ("tasks", "runs"))
 
     @property
     def mean(self) -> float:
@@ -37,9 +42,11 @@ class Summary:
 
     @property
     def quantile(self) -> float:
-        """Half of the 95 % interval in standard errors, by Student's t distribution: 1.96 for many values."""
+        """Half of the 95 % interval in standard errors, by Student's t: 1.96 for many values, NaN for one."""
         # With errors of runs and of tasks, the degrees of freedom are Satterthwaite's.
         (_, freedom), *shared = self._variances()
+        if len(self.values) == 1:
+            return math.nan
         spread = sum(variance**2 / count for variance, count in self._variances())
         return _student(self.standard_error**4 / spread if shared and spread else freedom)
 

@@ -135,8 +135,8 @@ def score(
 
 def interval(seeds: int) -> str:
     """Return what the intervals of a table are."""
-    star = "with a star it is above a quarter of its mean, or the cell is within by it alone"
-    return f"95 % over {seeds} seeds by Student's t, which holds the error of the test tasks; {star}"
+    star = "a star marks one above a quarter of its mean, or by which alone the cell is within"
+    return f"95 % over {seeds} seeds by Student's t, the error of the test tasks included; {star}"
 
 
 def cell(ours: Summary, paper: str, lower_is_better: bool) -> str:

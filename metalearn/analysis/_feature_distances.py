@@ -39,7 +39,7 @@ class FeatureDistances:
 
     @property
     def closest(self) -> Tensor:
-        """Every task's closest pair, of all labels, `[num_tasks, 2]`: indices of a support and of a query example."""
+        """Every task's closest pair, of any labels, `[num_tasks, 2]`: indices of a support and of a query example."""
         return self._pair(self.values)
 
     @property

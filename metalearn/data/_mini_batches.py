@@ -39,7 +39,7 @@ class MiniBatches(TaskDistribution):
             is an `EpisodeSampler`; when it is drawn from, if support and query sets cannot be joined.
 
     References:
-        Huisman, "Revisiting learned optimizers in few-shot settings", 2021, section 5 (flat batches).
+        Huisman, "Revisiting learned optimizers in few-shot settings", 2021, appendix A.1 (the joint data).
 
     >>> classes = ClassImages(torch.zeros(64, 20, 32, 32, 3, dtype=torch.uint8))
     >>> MiniBatches(classes, batch_size=16).sample(1).query.x.shape

@@ -8,11 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metalearn._brief import brief
 from metalearn._checks import check_bool, check_count, invalid
 from metalearn._slices import part
 from metalearn._tree import tree_leaves, tree_map
 from metalearn.functional._keys import uniform
 from metalearn.types import Batch
+
+FIX = "Write support_batches=5 or functional.SampledBatches(5), say, or leave it out for all at once."
 
 
 class SupportBatches(ABC):
@@ -52,8 +55,7 @@ class DealtBatches(SupportBatches):
     count: int
 
     def __post_init__(self) -> None:
-        fix = "Write support_batches=5 or functional.SampledBatches(5), say, or leave it out for all at once."
-        check_count("support_batches", self.count, fix=fix)
+        check_count("support_batches", self.count, fix=FIX)
 
     def of_step(self, support: Batch, key: Tensor | None, step: int, axis: int = 0) -> Batch:
         """Return the part whose turn it is."""
@@ -107,7 +109,7 @@ class SampledBatches(SupportBatches):
     def of_step(self, support: Batch, key: Tensor | None, step: int, axis: int = 0) -> Batch:
         """Return the examples that a step draws."""
         if key is None:
-            fix = "Pass it to a learner as support_batches=, or the problem of one task, problem.of_task(key)."
+            fix = "Pass it to a learner as support_batches=, or use the problem of one task: problem.of_task(key)."
             raise ValueError(invalid(f"support loss on {self}", "be given the task's key", "none", fix))
         key = key[..., None]
         if not tree_leaves(support.weight):
@@ -150,6 +152,9 @@ def as_support_batches(support_batches: Any) -> SupportBatches | None:
     """Return what the argument of a learner means: None for the whole support set at every step."""
     if support_batches is None or isinstance(support_batches, SupportBatches):
         return support_batches
+    condition = "be an int or a functional.SupportBatches"
+    if isinstance(support_batches, bool) or not isinstance(support_batches, int):
+        raise TypeError(invalid("support_batches", condition, brief(support_batches), FIX))
     return DealtBatches(support_batches)
 
 

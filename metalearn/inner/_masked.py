@@ -97,7 +97,8 @@ def adapted_fraction(meta: PyTree) -> dict[str, Tensor]:
         ValueError: If there is no mask in them.
 
     References:
-        Lee and Choi, "Gradient-based meta-learning with learned layerwise metric and subspace", ICML 2018 (eq. 9).
+        Lee and Choi, "Gradient-based meta-learning with learned layerwise metric and subspace", ICML 2018
+        (eq. 9 of its first version, arXiv:1801.05558v1).
     """
     return {layer: logits.sigmoid().mean() for layer, logits in _logits(meta).items()}
 
@@ -119,7 +120,8 @@ def kept_fraction(meta: PyTree) -> dict[str, Tensor]:
         ValueError: If there is no mask in them.
 
     References:
-        Lee and Choi, "Gradient-based meta-learning with learned layerwise metric and subspace", ICML 2018 (Figure 4).
+        Lee and Choi, "Gradient-based meta-learning with learned layerwise metric and subspace", ICML 2018
+        (Figure 4 of its first version, arXiv:1801.05558v1).
     """
     return {layer: (-logits).sigmoid().mean() for layer, logits in _logits(meta).items()}
 

@@ -22,8 +22,8 @@ def init_(
 
     Weights are the parameters of two axes or more, in any layer; biases those that are named so, of layers that
     normalise too, whose scales stay as they are. The networks of TURTLE's code have biases of zero, those of MT-net
-    weights from a normal distribution of standard deviation 0.01 that is drawn anew beyond two of them: in PyTorch that
-    bound is a number, and by default 2, far out.
+    weights from a normal distribution of standard deviation 0.01, redrawn beyond two standard deviations.
+    `nn.init.trunc_normal_` takes these bounds as values, by default -2 and 2, which here cut nothing off.
 
     Args:
         model: Any module; it is changed in place.
@@ -40,7 +40,8 @@ def init_(
             computed by a parametrization, or a matrix T of a T-net, which starts at the identity.
 
     References:
-        Lee and Choi, "Gradient-based meta-learning with learned layerwise metric and subspace", ICML 2018, section 6.1.
+        Lee and Choi, "Gradient-based meta-learning with learned layerwise metric and subspace", ICML 2018,
+        section 6.1 of its first version, arXiv:1801.05558v1.
 
     >>> from metalearn import models
     >>> torch.count_nonzero(init_(models.mlp(1, [40, 40], 1), biases=nn.init.zeros_)[0].bias)

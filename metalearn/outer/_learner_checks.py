@@ -135,7 +135,8 @@ def check_reaches(estimator: MetaGradient, rule: UpdateRule, learned: dict[str, 
             reached = ", ".join(sorted(estimator.reaches))
             of_rule = f" of {rule}" if field == "rule" else ""
             instead = {"init": "learn_init=False", "shared": ".requires_grad_(False) on these"}
-            fix = f"Use outer.MAML without estimator=, or {instead.get(field, 'a rule without meta-parameters')}."
+            other = instead.get(field, "a rule without meta-parameters")
+            fix = f"Use an estimator that reaches them, as outer.Unrolled() does, or {other}."
             condition = f"reach all that is learned, {names}{of_rule} too"
             raise ValueError(invalid(f"estimator {estimator}", condition, f"one that reaches {reached} only", fix))
 

@@ -95,9 +95,9 @@ def HyperRepresentation(  # noqa: N802
     The head is set to zero, and its start is not learned. The paper's rule is
     `inner.LearnedRate(inner.SGD(0.1))`. Its variants are other arguments: the approximate hypergradient, that of the
     query loss at a trained head taken as a constant, is `estimator=Unrolled(truncate=0)`, which leaves no rate to learn
-    and takes `inner.SGD(0.1)`; training sets only, tasks from `data.SupportAsQuery`; joint training, both of them and
-    `multi_step=MultiStep()`. That is one step on the representation, by its mean gradient along a task's whole run of
-    the head, where the paper steps on both at once and draws new episodes every four steps.
+    and takes `inner.SGD(0.1)`; training sets only, tasks from `data.SupportAsQuery`; joint training, both at once with
+    `Unrolled(truncate=0, multi_step=MultiStep())`. That is one step on the representation, by its mean gradient along
+    a task's whole run of the head, where the paper steps on both at once and draws new episodes every four steps.
 
     Raises:
         ValueError: If the head, found as in `ANIL`, is the model itself or has no weight matrix.

@@ -180,7 +180,7 @@ BAD = [
     (
         lambda: sine_learner(inner.Turtle(hidden=(3,)), estimator=outer.ParameterDifference()),
         ValueError,
-        "Use outer.MAML without estimator=",
+        "Use an estimator that reaches them, as outer.Unrolled() does",
     ),
 ]
 

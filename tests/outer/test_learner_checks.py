@@ -124,7 +124,7 @@ AT_CONSTRUCTION = {
     "an implicit gradient for a learned rule": (
         lambda: learner(rule=inner.MetaSGD(0.01), estimator=outer.Implicit(2.0)),
         ValueError,
-        "Use outer.MAML without estimator=, or a rule without meta-parameters.",
+        "Use an estimator that reaches them, as outer.Unrolled() does",
     ),
     "clipping what is not learned": (
         lambda: learner(estimator=outer.ClipPerTask(outer.Unrolled(), 1.0, on="rule")),
