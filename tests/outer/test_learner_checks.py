@@ -109,7 +109,7 @@ AT_CONSTRUCTION = {
     "Reptile for a shared body": (
         lambda: learner(fast="2", estimator=outer.ParameterDifference()),
         ValueError,
-        "['model.0.weight', 'model.0.bias'] too; got one that reaches init only. Use outer.MAML without",
+        "['model.0.weight', 'model.0.bias'] too; got one that reaches init only. Use an estimator that reaches them,",
     ),
     "Reptile for a learned rule": (
         lambda: learner(rule=inner.MetaSGD(0.01), estimator=outer.ParameterDifference()),
@@ -124,7 +124,7 @@ AT_CONSTRUCTION = {
     "an implicit gradient for a learned rule": (
         lambda: learner(rule=inner.MetaSGD(0.01), estimator=outer.Implicit(2.0)),
         ValueError,
-        "Use an estimator that reaches them, as outer.Unrolled() does",
+        "Use an estimator that reaches them, as outer.Unrolled() does, or a rule without meta-parameters.",
     ),
     "clipping what is not learned": (
         lambda: learner(estimator=outer.ClipPerTask(outer.Unrolled(), 1.0, on="rule")),
