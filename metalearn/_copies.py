@@ -2,15 +2,19 @@
 
 import contextlib
 import copy
+import copyreg
 import functools
-from collections.abc import Callable
-from types import CellType, FunctionType, MethodType
+from collections import deque
+from collections.abc import Callable, Iterator
+from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any, TypeVar
 
+import torch
 import torch.nn as nn
 from torch import Tensor
 
 T = TypeVar("T")
+AT_ONCE = {str, int, float, bool, bytes, complex, type(None)}
 PLAIN = str | int | float | type | None
 """What is the same in a copy, at once."""
 
@@ -60,7 +64,7 @@ class _Copier:
             return functools.partial(self.of(value.func), *map(self.of, value.args), **keywords)
         if isinstance(value, FunctionType):
             return self._function(value)
-        if isinstance(value, list | dict | set):
+        if isinstance(value, list | dict | set | frozenset | deque):
             return self._container(value)
         return self._object(value)
 
@@ -83,22 +87,33 @@ class _Copier:
         return new
 
     def _container(self, container: Any) -> Any:
+        parts = {*map(type, container), *(map(type, container.values()) if isinstance(container, dict) else ())}
         new = self._made[id(container)] = copy.copy(container)
-        if isinstance(container, dict):
-            new.clear()
+        if parts <= AT_ONCE:  # of which there may be many
+            return new
+        if isinstance(container, frozenset):
+            return frozenset(map(self.of, container))
+        new.clear()
+        if isinstance(container, list | deque):
+            new.extend(map(self.of, container))
+        elif isinstance(container, dict):
             new.update((self.of(key), self.of(value)) for key, value in container.items())
-        elif isinstance(container, list):
-            new[:] = map(self.of, container)
+        else:
+            new.update(map(self.of, container))
         return new
 
     def _object(self, value: Any) -> Any:
-        attributes = getattr(value, "__dict__", None)
-        if not isinstance(attributes, dict):
+        attributes = getattr(value, "__dict__", None) or {}
+        slots = [name for name in copyreg._slotnames(type(value)) if hasattr(value, name)]  # type: ignore[attr-defined]
+        if not (attributes or slots) or hasattr(type(value), "__del__") or isinstance(value, torch.jit.ScriptModule):
             return value
         new = _shallow(value)
         if new is not value:
             self._made[id(value)] = new
-            vars(new).update({name: self.of(part) for name, part in attributes.items()})
+            for name, part in attributes.items():
+                vars(new)[name] = self.of(part)
+            for name in slots:
+                object.__setattr__(new, name, self.of(getattr(value, name)))
         return new
 
 
@@ -106,7 +121,7 @@ def _shallow(value: Any) -> Any:
     """Return a new object with the attributes of another, or this itself if there can be no other."""
     try:
         if isinstance(value, nn.Module):  # whose own protocols refuse or miss some of them
-            new = value.__new__(type(value))
+            new = object.__new__(type(value))
             vars(new).update(vars(value))
             return new
         return copy.copy(value)
@@ -117,5 +132,13 @@ def _shallow(value: Any) -> Any:
 def _global_modules(function: FunctionType) -> dict[str, Any]:
     """Return the modules and tensors among the global variables that a function names, by name."""
     everything = function.__globals__
-    named = {name: everything[name] for name in function.__code__.co_names if name in everything}
+    named = {name: everything[name] for name in _names(function.__code__) if name in everything}
     return {name: value for name, value in named.items() if isinstance(value, nn.Module | Tensor)}
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """Yield the names that code refers to, with those of the functions that are defined in it."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)

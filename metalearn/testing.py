@@ -22,7 +22,7 @@ from metalearn._contract import (
 from metalearn._memory import peak_live_bytes
 from metalearn._tasks import take
 from metalearn._tree import tree_detach, tree_map
-from metalearn.outer._copied_loss import with_copies
+from metalearn.outer._copied_loss import are_copied, with_copies
 from metalearn.outer._derivative_errors import derivatives_explained
 from metalearn.outer._model_check import needs_copies
 from metalearn.outer._purity import compare
@@ -153,7 +153,7 @@ def check_model(model: nn.Module, batch: Batch, criterion: Callable[..., Tensor]
         meta, episode = tree_detach(learner.meta), take(episodes, 0)
         start = time.perf_counter()
         with derivatives_explained("second" if order == 2 else "first"):
-            recomputes = needs_copies(learner.problem, model, meta, episode, order)
+            recomputes = are_copied(learner.problem) or needs_copies(learner.problem, model, meta, episode, order)
         seconds = time.perf_counter() - start
     except (TypeError, ValueError) as error:
         raise AssertionError(str(error)) from error

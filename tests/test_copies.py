@@ -1,6 +1,6 @@
 import functools
 import threading
-from collections import OrderedDict, namedtuple
+from collections import OrderedDict, deque, namedtuple
 from enum import Enum
 
 import torch
@@ -55,7 +55,14 @@ def test_every_reference_is_to_the_copy():
     copy = copied(net, lambda tensor: ones if tensor is net.layer.weight else tensor)
     assert copy is not net
     assert type(copy) is Net
-    for tensor in (copy.layer.weight, copy.listed[0], copy.mapped["weight"], copy.paired.left, copy.held.tensor):
+    for tensor in (
+        copy.layer.weight,
+        copy.listed[0],
+        copy.mapped["weight"],
+        copy.paired.left,
+        copy.held.tensor,
+        copy.slotted.tensor,
+    ):
         assert tensor is ones
     assert copy.paired.right[0] is ones
     assert copy.method.__self__ is copy.layer
@@ -74,7 +81,7 @@ def test_what_is_not_replaced_is_shared_and_the_original_is_as_it_was():
     assert copy.shared is net.shared
     assert copy.mode is Mode.ON
     assert copy.lock is net.lock
-    assert copy.slotted is net.slotted
+    assert copy.slotted.tensor is net.slotted.tensor
     copy.listed.append(3)
     copy.held.tensor = None
     assert len(net.listed) == 1
@@ -102,3 +109,49 @@ def test_global_modules_of_functions_are_copied_with_what_refers_to_them():
     assert copy.function.__globals__["LAYER"] is copy.layer
     assert copy.function(torch.ones(1, 1)) == 0
     assert net.function(torch.zeros(1, 1)) == LAYER.bias
+
+
+class Slots(nn.Module):
+    __slots__ = ("extra",)
+
+
+class Stage:
+    __slots__ = ("layer",)
+
+
+SENTINEL = object()
+
+
+class Closing:
+    """What is closed with the object must not be closed with a copy."""
+
+    closed = 0
+
+    def __init__(self):
+        self.handle = 1
+
+    def __del__(self):
+        Closing.closed += 1
+
+
+def test_members_of_sets_deques_and_slots_are_copied():
+    net = nn.Module()
+    net.layer, net.stage, net.slots = nn.Linear(1, 1), Stage(), Slots()
+    net.deque, net.set, net.frozen = deque([net.layer]), {net.layer}, frozenset([net.layer])
+    net.stage.layer = net.slots.extra = net.layer
+    net.sentinel, net.closing = SENTINEL, Closing()
+    copy = copied(net, lambda tensor: tensor)
+    assert copy.layer is not net.layer
+    for members in (copy.deque, copy.set, copy.frozen, [copy.stage.layer], [copy.slots.extra]):
+        assert list(members) == [copy.layer]
+    assert copy.sentinel is SENTINEL
+    assert copy.closing is net.closing
+    del copy
+    assert Closing.closed == 0
+
+
+def test_functions_within_functions_name_global_modules_too():
+    net = nn.Module()
+    net.layer, net.function = LAYER, lambda x: (lambda y: LAYER(y))(x)
+    copy = copied(net, lambda tensor: torch.zeros_like(tensor))
+    assert copy.function(torch.ones(1, 1)) == 0

@@ -29,7 +29,8 @@ def collate(episodes: Sequence[Episode]) -> Episode:
 
     A criterion or metric that takes the weights, `functional.cross_entropy` or `functional.accuracy`
     or `lambda o, y, w: (w * (o - y).square().mean(-1)).sum() / w.sum()`, then gives what every task
-    has by itself.
+    has by itself. With weights, `functional.cross_entropy` counts only the classes that a task's
+    examples have.
 
     Args:
         episodes: Tasks without a task axis: tensors `[num_examples, ...]`, or NumPy's arrays, in

@@ -14,6 +14,7 @@ ADVICE = {
     "aot_autograd does not": EAGER,
     "function was compiled": EAGER,
     "use_reentrant=true": ("be checkpointed within autograd", "Write checkpoint(..., use_reentrant=False)."),
+    "backward an extra time": ("be checkpointed as a whole", "Write checkpoint(...) without a context_fn."),
     "saved tensor hooks": ("keep no hooks of saved tensors, as checkpoints do", "Use outer.Stepwise(), say."),
     "sparse": ("have dense gradients", "Write sparse=False for embeddings, x.to_dense() for inputs."),
     "embedding_bag": (DERIVATIVES, "Write nn.Embedding and .mean(1), .sum(1) or .amax(1) in place of nn.EmbeddingBag"),

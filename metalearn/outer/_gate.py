@@ -35,6 +35,7 @@ from metalearn.outer._learner_checks import (
 )
 from metalearn.outer._loss_probe import check_losses
 from metalearn.outer._model_check import needs_copies, order_of
+from metalearn.outer._recomputed import exactly
 from metalearn.outer._unwritten import check_unwritten
 from metalearn.types import Batch, Episode
 
@@ -102,7 +103,7 @@ class Gate:
         passed = what, mode or _mode(learner)
         if passed not in self._passed:
             with attributes_kept(*parts_of(learner)):
-                untraced(check)()
+                untraced(exactly)(learner, check)
             self._passed.add(passed)
 
 

@@ -47,6 +47,7 @@ from metalearn.outer._learner_checks import (
     check_statistics,
 )
 from metalearn.outer._options import method
+from metalearn.outer._recomputed import exactly
 from metalearn.outer._select import Selection, select, shown, trainable
 from metalearn.outer._unrolled import Unrolled
 from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Params, Problem, PyTree
@@ -338,7 +339,7 @@ class MetaLearner(nn.Module):
             def adapt(support: Batch, keys: Tensor) -> Any:
                 return adapt_each(self.estimator, self.problem, meta, support, keys, num_steps, self.batching)
 
-            adapted = in_chunks(adapt, (support, keys), self.chunk_size)
+            adapted = exactly(self, lambda: in_chunks(adapt, (support, keys), self.chunk_size), len(keys))
             params, state = tree_map(Tensor.contiguous, adapted)  # after no step all tasks would share their memory
         calling = (self.model, self.problem.query_loss, self.batching, self.chunk_size)
         return Adapted(params, meta.shared, state, support, *calling)
@@ -360,7 +361,8 @@ class MetaLearner(nn.Module):
             meta = tree_detach(meta)
             carry = self.carry(self.estimator.init_carry(self.problem, meta, take(episodes, 0)))
             run = partial(self._run.for_shapes_of(episodes), self, len(keys), meta, carry)
-            (gradient, total), (loss, diagnostics) = over_chunks(run, (episodes, keys), self.chunk_size)
+            each = exactly(self, lambda: over_chunks(run, (episodes, keys), self.chunk_size), len(keys))
+            (gradient, total), (loss, diagnostics) = each
             return Estimate(gradient, loss, mean_carried(total, diagnostics["finite"], carry), diagnostics)
 
     def _losses(self, episodes: Episode, keys: Tensor | None) -> Tensor:
@@ -373,7 +375,7 @@ class MetaLearner(nn.Module):
             def losses(episodes: Episode, keys: Tensor) -> Tensor:
                 return losses_each(self.estimator, self.problem, meta, episodes, keys, self.batching)
 
-            return in_chunks(losses, (episodes, keys), self.chunk_size)
+            return exactly(self, lambda: in_chunks(losses, (episodes, keys), self.chunk_size), len(keys))
 
     def _track(self, episodes: Episode, keys: Tensor) -> None:
         """Let the running statistics of the inner steps follow the first task."""

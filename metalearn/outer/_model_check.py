@@ -21,9 +21,12 @@ from metalearn.types import Episode, Meta, Problem
 SKIP = "check_model=False trusts the model as it is."
 OWN = "Read them as their module's own at every call, not from a list, a cache, a closure or another module."
 GIVEN = (
-    "Take them from params and shared; a model that the backward pass computes again is called by"
-    " functional.call_copy(model, params, (x,))."
+    "Take them from params and shared, or draw to the start by outer.Implicit(strength); a model that the backward pass"
+    " computes again is called by functional.call_copy(model, params, (x,))."
 )
+UNDEFINED = (torch.linalg.LinAlgError, ValueError)  # type: ignore[attr-defined]
+MISSED = (AttributeError, LookupError, NameError, RecursionError, TypeError)
+"""What a copy raises that something still refers to the original."""
 
 
 def order_of(estimator: MetaGradient) -> int:
@@ -53,29 +56,36 @@ def needs_copies(problem: Problem, model: nn.Module, meta: Meta, episode: Episod
         episode = Episode(episode.support, episode.support)
         problem = problem._replace(query_loss=_as_query_loss(problem.support_loss))
     of_model = [is_of_model(loss) for loss in (problem.support_loss, problem.query_loss)]
-    if names := sees_own(problem, model, meta, episode, 0 if all(of_model) else order):
-        _refuse(names, OWN if all(of_model) else GIVEN)
-    if not any(of_model):
-        return False
     try:
-        found = compare(problem, meta, episode, order)
-    except (AttributeError, LookupError, NameError, TypeError) as error:  # which the model itself has not raised before
+        names = sees_own(problem, model, meta, episode, 0 if all(of_model) else order)
+        differs = not names and any(of_model) and not compare(problem, meta, episode, order).equal
+    except UNDEFINED:  # moved to where the model is not defined, which says nothing
+        return False
+    except MISSED as error:  # which the model itself has not raised before
         got = f"{type(error).__name__} in a copy: {error}"
         raise ValueError(invalid("model", "be one that can be copied", got, SKIP)) from error
-    if found.equal:
+    if names:
+        _refuse(names, OWN if all(of_model) else GIVEN)
+    if not differs:
         return False
     if not compare(problem, meta, episode, 0).equal:
-        if not compare(problem, meta, episode, 0, frozenset()).equal:
-            got = f"outputs that change from call to call, as {_changed_by_a_call(problem, meta, episode)} do"
-            fix = "Compute outputs from inputs and parameters alone, and leave nothing behind for the next call."
-            raise ValueError(invalid("model", "be a function of inputs and parameters", got, f"{fix} {SKIP}"))
-        _refuse([name for name in meta.init if not compare(problem, meta, episode, 0, frozenset([name])).equal], OWN)
+        _refuse_values(problem, meta, episode)
     # Losses are right and derivatives are not: the backward pass looks at the model again.
     if not (found := compare(with_copies(problem), meta, episode, order)).equal:
         fix = f"Compute in the model's forward pass alone, in PyTorch's own functions. {SKIP}"
         got = f"derivatives that are off by {found.error:.1g}"
         raise ValueError(invalid("model", "have the derivatives of its outputs", got, fix))
     return True
+
+
+def _refuse_values(problem: Problem, meta: Meta, episode: Episode) -> None:
+    """Raise with the names of what makes losses differ: parameters, or else what changes from call to call."""
+    if compare(problem, meta, episode, 0, frozenset()).equal:
+        _refuse([name for name in meta.init if not compare(problem, meta, episode, 0, frozenset([name])).equal], OWN)
+    changing = _changed_by_a_call(problem, meta, episode)
+    got = "outputs that change from call to call" + (f", as {changing} do" if changing else "")
+    fix = "Leave nothing behind for the next call, and draw from PyTorch's global generator alone."
+    raise ValueError(invalid("model", "be a function of inputs and parameters", got, f"{fix} {SKIP}"))
 
 
 def _as_query_loss(support_loss: Any) -> Callable[..., Tensor]:

@@ -21,7 +21,7 @@ from metalearn.outer._one_step import Probe, Results, by_hand, by_library, kept
 from metalearn.types import Batch, Episode, Meta, Params, Problem
 
 NOISE = 0.05
-"""How far parameters are moved from the model's own, relative to each tensor's root mean square."""
+"""How far parameters are moved from the model's own, relative to them."""
 SEEN = 100
 """How many times the tolerance the results must have moved with the parameters, or else float64 decides."""
 SMALL = 0.01
@@ -155,7 +155,9 @@ def _moved(init: Params, fast: Fast, key: int) -> Params:
     moved = {}
     for name, leaf in init.items():
         noise = torch.randn(leaf.shape, generator=generator, device=device, dtype=torch.float32)
-        change = (NOISE * (_size(leaf) or whole) * noise).to(leaf.dtype)
+        # By elements, so that what must be positive mostly stays so; a tensor of zeros as far as the others.
+        scale = leaf.detach() if _size(leaf) else torch.full_like(leaf, whole)
+        change = scale * (NOISE * noise).to(leaf.dtype)
         moved[name] = leaf.detach() + change if fast is None or name in fast else leaf.detach()
     return moved
 

@@ -29,11 +29,22 @@ def check_unwritten(learner: nn.Module, compute: Callable[[], T]) -> T:
         raise ValueError(invalid("model", "leave its parameters as they are", f"writes into {written}", fix))
     owners = [learner.get_submodule(name.rpartition(".")[0]) for name in written]
     fix = "Write models.use_batch_statistics(model, 'support'), or keep what it writes in an estimator's carry."
-    if _evaluation_helps(owners, learner, compute):
+    if _is_written_once(learner, compute):
+        fix = "Call model(x) before you build the learner, on the largest input that will come."
+    elif _evaluation_helps(owners, learner, compute):
         fix = "Call learner.eval(), or .eval() of the modules that hold them, once model(x) has set them."
     elif _evaluation_helps(list(learner.modules()), learner, compute):
         fix = "Call learner.eval(), once model(x) has set them."
     raise ValueError(invalid("model", "leave its buffers as they are", f"writes into {written}", fix))
+
+
+def _is_written_once(learner: nn.Module, compute: Callable[[], Any]) -> bool:
+    """Return whether nothing more is written the second time, as of tables that a first call makes."""
+    with _put_back(learner):
+        compute()
+        with _put_back(learner) as written:
+            compute()
+    return not written
 
 
 def _evaluation_helps(modules: list[nn.Module], learner: nn.Module, compute: Callable[[], Any]) -> bool:
@@ -68,7 +79,7 @@ def _put_back(learner: nn.Module) -> Iterator[list[str]]:
     finally:
         with torch.no_grad():
             for path, own, name, tensor, version, value in places:
-                if own.get(name) is not tensor or tensor._version != version or not _same(tensor, value):
+                if name not in own or own[name] is not tensor or tensor._version != version or not _same(tensor, value):
                     written.append(path)
                     own[name] = tensor if value is None else tensor.copy_(value)
 
@@ -81,4 +92,6 @@ def _copy(tensor: Tensor) -> Tensor | None:
 
 def _same(tensor: Tensor, value: Tensor | None) -> bool:
     """Return whether a tensor has its values, NaN among them; a write through `.data` counts up no version."""
-    return value is None or torch.equal(tensor, value) or bool(((tensor == value) | (tensor != tensor)).all())
+    if value is None or tensor.layout != torch.strided or tensor.is_nested:
+        return True
+    return torch.equal(tensor, value) or bool(((tensor == value) | (tensor != tensor)).all())

@@ -9,7 +9,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch.nn.utils import parametrizations, parametrize
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from metalearn import functional, inner, models, outer
 from metalearn.types import Batch, Episode
@@ -256,6 +256,19 @@ def test_a_reentrant_checkpoint_is_told_of_the_other_kind(estimator):
     message = "Write checkpoint(..., use_reentrant=False)"
     assert_refused(lambda: learned(sine_episodes()), ValueError, message)
     assert_refused(lambda: learned.adapt(sine_episodes().support), ValueError, message)
+
+
+class Selective(Checkpointed):
+    def forward(self, x):
+        def contexts():
+            return create_selective_checkpoint_contexts([torch.ops.aten.addmm.default])
+
+        return self.head(checkpoint(self.hidden, x, use_reentrant=False, context_fn=contexts))
+
+
+def test_a_selective_checkpoint_is_told_of_a_whole_one():
+    learned = learner(Selective(), batching="loop")
+    assert_refused(lambda: learned(sine_episodes()), ValueError, "Write checkpoint(...) without a context_fn.")
 
 
 def test_forward_mode_through_a_checkpoint_is_told_of_stepwise():
@@ -523,3 +536,118 @@ def test_the_global_generators_are_left_as_they_are():
     torch.manual_seed(7)
     assert relative_difference(fresh.estimate(sine_episodes(), keys).gradient, theirs.gradient) == 0
     assert task(sine_episodes()).support.x.shape == (5, 1)
+
+
+class Sometimes(Net):
+    """A model that checkpoints large inputs alone, by a number that is no flag."""
+
+    limit = 8
+
+    def prepare(self):
+        self.segments = 1
+
+    def hidden(self, x):
+        return torch.tanh(self.head.weight * self.body(x))
+
+    def forward(self, x):
+        again = self.segments and len(x) > self.limit
+        return self.head(checkpoint(self.hidden, x, use_reentrant=False) if again else self.hidden(x))
+
+
+@pytest.mark.filterwarnings("ignore:Implicit.* has residual")
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=str)
+def test_a_checkpoint_that_begins_later_is_noticed(estimator):
+    large = sine_episodes(k_shot=10, num_query=10)
+    learned = learner(Sometimes(), estimator=estimator, batching="loop")
+    learned.estimate(sine_episodes(k_shot=5, num_query=5))
+    exact = learner(Plain(), estimator=estimator, batching="loop").estimate(large, torch.arange(3))
+    assert relative_difference(learned.estimate(large, torch.arange(3)).gradient, exact.gradient) < 1e-12
+
+
+def test_a_checkpoint_that_begins_later_is_noticed_in_adaptation():
+    large = sine_episodes(k_shot=10, num_query=10)
+    exact, ours = (learner(kind(), batching="loop") for kind in (Plain, Sometimes))
+    ours.adapt(sine_episodes(k_shot=5).support)
+    assert relative_difference(ours.adapt(large.support).params, exact.adapt(large.support).params) < 1e-12
+    ours = learner(Sometimes(), batching="loop")
+    with torch.no_grad():
+        ours(sine_episodes(k_shot=5, num_query=5))
+        torch.testing.assert_close(ours(large), exact(large))
+    message = "be called task by task; got vmap"
+    traced = learner(Sometimes())
+    traced(sine_episodes(k_shot=5, num_query=5))
+    assert_refused(lambda: traced(large), ValueError, message)
+
+
+def test_hooks_of_the_users_own_around_a_call_are_left_alone():
+    exact = learner(Plain()).estimate(sine_episodes(), torch.arange(3))
+    learned = learner(Plain())
+    with torch.autograd.graph.save_on_cpu():
+        ours = learned.estimate(sine_episodes(), torch.arange(3))
+    assert relative_difference(ours.gradient, exact.gradient) < 1e-12
+
+
+@pytest.mark.parametrize("options", [{"fast": "head"}, {"fast": "body"}, {"learn_init": False}], ids=str)
+def test_checkpoints_of_parts_that_adapt(options):
+    exact, ours = (
+        learner(kind(), batching="loop", **options).estimate(sine_episodes(), torch.arange(3))
+        for kind in (Plain, Checkpointed)
+    )
+    assert relative_difference(ours.gradient, exact.gradient) < 1e-12
+
+
+class CheckpointedLoss(nn.Module):
+    """A criterion with a parameter that is computed again."""
+
+    def __init__(self, again):
+        super().__init__()
+        self.scale, self.again = nn.Parameter(torch.ones((), dtype=torch.float64)), again
+
+    def loss(self, output, y):
+        return (torch.tanh(self.scale * (output - y)) ** 2).mean()
+
+    def forward(self, output, y):
+        return checkpoint(self.loss, output, y, use_reentrant=False) if self.again else self.loss(output, y)
+
+
+def test_a_checkpointed_criterion_is_exact():
+    exact, ours = (
+        outer.MAML(Net(), CheckpointedLoss(again), inner.SGD(0.1), num_steps=2, batching="loop").estimate(
+            sine_episodes(), torch.arange(3)
+        )
+        for again in (False, True)
+    )
+    assert relative_difference(ours.gradient, exact.gradient) < 1e-12
+
+
+def test_a_traced_graph_passes():
+    model = torch.fx.symbolic_trace(nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))).double()
+    learner(model)(sine_episodes())
+
+
+class Sparse(Net):
+    """A network on a graph, whose adjacency is a sparse buffer."""
+
+    def prepare(self):
+        self.register_buffer("adjacency", torch.eye(6).double().to_sparse())
+
+    def weight(self):
+        return torch.sparse.mm(self.adjacency, self.head.weight.mT).mT
+
+
+def test_sparse_buffers_pass():
+    learner(Sparse(), batching="loop")(sine_episodes())
+
+
+class Undefined(Net):
+    """A model that is not defined beyond parameters near its own."""
+
+    def prepare(self):
+        self.factor = nn.Parameter(torch.eye(3).double() + 0.999 * (1 - torch.eye(3).double()))
+
+    def weight(self):
+        return self.head.weight * torch.linalg.cholesky(self.factor).diagonal().sum()
+
+
+def test_a_comparison_where_the_model_is_not_defined_says_nothing():
+    outer.MAML(Undefined(), F.mse_loss, inner.SGD(1e-9), num_steps=1)(sine_episodes())

@@ -88,3 +88,24 @@ def test_what_fails_in_evaluation_mode_is_told_of_other_ways():
     message = "or keep what it writes in an estimator's carry."
     assert_refused(lambda: learner(model, F.mse_loss)(sine_episodes()), ValueError, message)
     assert model.training
+
+
+class Growing(nn.Module):
+    """A table that the first call makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(1, 1).double()
+        self.register_buffer("table", torch.zeros(0, dtype=torch.float64))
+
+    def forward(self, x):
+        if len(self.table) < len(x):
+            self.table = torch.linspace(0, 1, len(x), dtype=torch.float64)
+        return self.linear(x) + self.table[: len(x), None]
+
+
+def test_what_the_first_call_makes_is_told_to_be_made_before():
+    model, message = Growing(), "Call model(x) before you build the learner, on the largest input that will come."
+    assert_refused(lambda: learner(model)(sine_episodes()), ValueError, message)
+    model(sine_episodes().support.x[0])
+    learner(model)(sine_episodes())
