@@ -15,7 +15,7 @@ test-inductor: $(VENV)/installed
 	$(BIN)/pytest -n 2 -m inductor
 
 test-slow: $(VENV)/installed
-	$(BIN)/pytest -n 2 -m slow
+	$(BIN)/pytest -m slow
 
 # The lowest versions that pyproject.toml admits, which what they need deprecates; `make test` takes the newest.
 test-oldest: $(OLDEST)/installed
