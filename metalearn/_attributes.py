@@ -43,7 +43,7 @@ def attributes_kept(*roots: Any) -> Iterator[None]:
             _put_back(now, then)
 
 
-def copied(module: nn.Module) -> Any:
+def deep_copied(module: nn.Module) -> Any:
     """Return a deep copy of a module, in which tensors that a call has left in attributes have no graph."""
     parts = (each.values() if isinstance(each, dict) else each for each in _containers([module]))
     left = (value for values in parts for value in values if isinstance(value, Tensor) and not value.is_leaf)

@@ -13,10 +13,12 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from metalearn._tree import PLAIN
+
 T = TypeVar("T")
-AT_ONCE = {str, int, float, bool, bytes, complex, type(None)}
-PLAIN = str | int | float | type | None
-"""What is the same in a copy, at once."""
+SAME = (*PLAIN, type)
+"""Of what is the same in a copy."""
+AT_ONCE = frozenset(PLAIN)
 
 
 def copied(root: T, tensor: Callable[[Tensor], Tensor]) -> T:
@@ -42,7 +44,7 @@ class _Copier:
 
     def of(self, value: Any) -> Any:
         """Return the copy of a value, made once."""
-        if isinstance(value, PLAIN):
+        if isinstance(value, SAME):
             return value
         if id(value) not in self._made:
             self._alive.append(value)
@@ -72,7 +74,7 @@ class _Copier:
         """Return a function with copies of its variables, its default values and the global modules that it names."""
         closure, named = function.__closure__ or (), _global_modules(function)
         defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-        if not (closure or named) and all(isinstance(value, PLAIN) for value in defaults):
+        if not (closure or named) and all(isinstance(value, SAME) for value in defaults):
             return function
         cells = tuple(CellType() for _ in closure)
         everything = dict(function.__globals__) if named else function.__globals__

@@ -8,7 +8,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from metalearn._attributes import attributes_kept, copied
+from metalearn._attributes import attributes_kept, deep_copied
 from metalearn._checks import as_device, check_index, invalid
 from metalearn._computable import computable
 from metalearn._modules import below, call_model, predict, set_tensor
@@ -264,7 +264,7 @@ class Adapted:
             IndexError: If there is no such task.
         """
         check_index("index", index, len(self))
-        model, support = copied(self._of_learner(self.model)), take(self._of_learner(self.support), index)
+        model, support = deep_copied(self._of_learner(self.model)), take(self._of_learner(self.support), index)
         for name, tensor in {**below("model", self.shared), **take(self.params, index)}.items():
             set_tensor(model, name, nn.Parameter(tensor.detach().clone()))
         buffers = Norms.of(model).buffers(model, support.weight)

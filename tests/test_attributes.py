@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn as nn
 
-from metalearn._attributes import attributes_kept, copied
+from metalearn._attributes import attributes_kept, deep_copied
 
 NEW, OLD = torch.ones(2), torch.zeros(2)
 
@@ -129,7 +129,7 @@ def test_copies_of_what_calls_have_left():
     module, h = Holder({"all": []}), torch.ones(2, requires_grad=True) * 3
     module.features, module.states = h, (h, [h])
     module.value["all"].append(h)
-    other = copied(module)
+    other = deep_copied(module)
     for tensor in (other.features, other.states[0], other.states[1][0], other.value["all"][0]):
         assert tensor is other.features
         assert torch.equal(tensor, h)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from metalearn._attributes import copied
+from metalearn._attributes import deep_copied
 from metalearn._checks import as_list, check_count, check_not_negative, invalid
 from metalearn._modules import get_tensor
 from metalearn._results import Evaluation
@@ -99,7 +99,7 @@ def head_noise(
 
 def _perturbed(learner: MetaLearner, names: list[str], std: float, seed: int) -> MetaLearner:
     """Return a copy of the learner with noise added to some of its parameters."""
-    other = copied(learner)
+    other = deep_copied(learner)
     for stream, name in enumerate(names):
         start = get_tensor(other.model, name)
         key = torch.tensor(seed, device=start.device)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch.nn as nn
 from torch import Tensor
 
-from metalearn._attributes import copied
+from metalearn._attributes import deep_copied
 from metalearn._checks import check_kind
 from metalearn.baselines._cosine_head import CosineHead
 from metalearn.baselines._transfer import Transfer
@@ -113,7 +113,7 @@ def Finetuning(  # noqa: N802
     """
     for what, part in (("body", body), ("head", head)):
         check_kind(what, part, nn.Module, "a module", "Finetuning(model.features, nn.Linear(800, 5)), say")
-    model = nn.Sequential(OrderedDict(body=copied(body).requires_grad_(False), head=head))
+    model = nn.Sequential(OrderedDict(body=deep_copied(body).requires_grad_(False), head=head))
     return MetaLearner(model, criterion, rule, num_steps=num_steps, estimator=estimator, fast="head", learn_init=False)
 
 

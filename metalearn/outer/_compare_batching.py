@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from metalearn._attributes import copied
+from metalearn._attributes import deep_copied
 from metalearn._checks import as_list, check_count, invalid
 from metalearn._memory import peak_live_bytes
 from metalearn.functional import draw_keys
@@ -150,7 +150,7 @@ class _Timed:
     def __init__(self, learner: MetaLearner, settings: dict[str, Any], episodes: Episode, keys: torch.Tensor) -> None:
         self._settings, self._peak, self._error = settings, 0, ""
         self._times: list[float] = []
-        own = copied(learner)
+        own = deep_copied(learner)
         own.set_batching(**settings)
         estimate = partial(own.estimate, episodes, keys)
         from torch.utils.benchmark import Timer  # which logs at its import where CUDA has tools and no device

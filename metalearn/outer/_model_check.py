@@ -25,6 +25,7 @@ GIVEN = (
     " computes again is called by functional.call_copy(model, params, (x,))."
 )
 UNDEFINED = (torch.linalg.LinAlgError, ValueError)  # type: ignore[attr-defined]
+"""What a model raises where it is not defined, as at matrices that have no root."""
 MISSED = (AttributeError, LookupError, NameError, RecursionError, TypeError)
 """What a copy raises that something still refers to the original."""
 

@@ -9,7 +9,7 @@ import torch.nn as nn
 from torch import Tensor
 from torch.func import vmap
 
-from metalearn._attributes import attributes_kept, copied
+from metalearn._attributes import attributes_kept, deep_copied
 from metalearn._checks import as_list, check_index, check_positive, invalid
 from metalearn._derivatives import outside_inference_mode
 from metalearn._modules import get_tensor, set_tensor
@@ -57,7 +57,7 @@ class Replicas(nn.Module):
     def __init__(self, learners: Sequence[MetaLearner]) -> None:
         super().__init__()
         learners = _checked(learners)
-        self.learner = copied(learners[0])
+        self.learner = deep_copied(learners[0])
         self.learner.carry, self.learner.diagnostics = Carry(), {}
         self._count = len(learners)
         self.diagnostics: dict[str, Tensor] = {}
@@ -74,7 +74,7 @@ class Replicas(nn.Module):
         """Return a copy of one replica as a learner of its own."""
         check_index("index", index, len(self))
         index = range(len(self))[index]
-        learner = copied(self.learner)
+        learner = deep_copied(self.learner)
         for name in _learned_names(learner):
             _set_alike(learner, name, get_tensor(learner, name).detach()[index].clone())
         learner.carry = learner.carry.part(index)
