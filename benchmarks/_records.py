@@ -1,4 +1,6 @@
-"""Results that are kept in a file each and not computed again with the same settings, and tables made of them."""
+"""Results that are kept in a file each and not computed again with the same settings, and tables
+made of them.
+"""
 
 import json
 import shlex
@@ -36,7 +38,8 @@ class Record:
 
     Attributes:
         command: What was run.
-        settings: On which device and how, by name. An "interval" is what +- means, and is printed below the table.
+        settings: On which device and how, by name. An "interval" is what +- means, and is printed
+            below the table.
         columns: Their names; of the first, which names the rows, it may be empty.
         rows: Of each row its name and its cells.
     """
@@ -48,11 +51,16 @@ class Record:
 
     def __post_init__(self) -> None:
         if wrong := [row for row in self.rows if len(row) != len(self.columns)]:
-            raise ValueError(f"rows must have {len(self.columns)} cells; got {wrong[0]}. Fill up with empty ones.")
+            raise ValueError(
+                f"rows must have {len(self.columns)} cells; got {wrong[0]}. Fill up with "
+                "empty ones."
+            )
 
     def markdown(self) -> str:
         """Return the table as lines of Markdown, and below it what its intervals are."""
-        lines = [[f" {cell} " if cell else " " for cell in line] for line in (self.columns, *self.rows)]
+        lines = [
+            [f" {cell} " if cell else " " for cell in line] for line in (self.columns, *self.rows)
+        ]
         head, *rows = (f"|{'|'.join(cells)}|" for cells in lines)
         below = ["", f"+-: {self.settings['interval']}."] if "interval" in self.settings else []
         return "\n".join([head, "|" + "---|" * len(self.columns), *rows, *below])
@@ -75,11 +83,15 @@ def this_command() -> str:
     main = sys.modules["__main__"].__spec__
     name = "" if main is None else main.name.removesuffix(".__main__")
     pairs = zip(sys.argv, sys.argv[1:], strict=False)
-    words = [word for before, word in pairs if "--record" not in (before, word) and word != "--show"]
+    words = [
+        word for before, word in pairs if "--record" not in (before, word) and word != "--show"
+    ]
     return shlex.join(["python", "-m", name, *words])
 
 
-def show(columns: list[str], rows: list[list[str]], settings: dict[str, Any], path: Path | None = None) -> None:
+def show(
+    columns: list[str], rows: list[list[str]], settings: dict[str, Any], path: Path | None = None
+) -> None:
     """Print a table as Markdown, and record it as the result of the command that runs."""
     record = Record(this_command(), {**settings, "torch": version("torch")}, columns, rows)
     print(record.markdown(), flush=True)

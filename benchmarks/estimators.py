@@ -1,10 +1,12 @@
-"""Every meta-gradient of one problem: error, time and memory by number of steps: `python -m benchmarks.estimators`.
+"""Every meta-gradient of one problem: error, time and memory by number of steps: `python -m
+benchmarks.estimators`.
 
-Logistic regression on 100 features, 400 examples with noisy labels in each of the two sets, gradient descent from
-zero. Learned are the logarithms of 100 penalties, one for each weight, beside a constant one of 0.05. The error is the
-relative distance to the gradient at the inner problem's solution, which the implicit gradient aims at for any number of
-steps and the others for many; how far the inner problem is solved is said beside it. In float64; CPU time of one
-thread, medians of several rounds, all estimators in turn.
+Logistic regression on 100 features, 400 examples with noisy labels in each of the two sets,
+gradient descent from zero. Learned are the logarithms of 100 penalties, one for each weight, beside
+a constant one of 0.05. The error is the relative distance to the gradient at the inner problem's
+solution, which the implicit gradient aims at for any number of steps and the others for many; how
+far the inner problem is solved is said beside it. In float64; CPU time of one thread, medians of
+several rounds, all estimators in turn.
 """
 
 import argparse
@@ -49,7 +51,9 @@ def penalised(params: Any, shared: Any, episode: Episode, step: int) -> torch.Te
 
 
 def anchored(params: Any, shared: Any, episode: Episode, step: int) -> torch.Tensor:
-    """Return what `Implicit` minimises, for the estimators that do not add the distance themselves."""
+    """Return what `Implicit` minimises, for the estimators that do not add the distance
+    themselves.
+    """
     return penalised(params, shared, episode, step) + 0.5 * STRENGTH * params["w"].square().sum()
 
 
@@ -61,13 +65,19 @@ def draw() -> tuple[Meta, Episode]:
     """Draw a task whose features matter less and less, and penalties to start with."""
     generator = torch.Generator().manual_seed(0)
     normal = partial(torch.randn, generator=generator, dtype=torch.float64)
-    w, x, noise = normal(DIM) / torch.arange(1, DIM + 1) ** 0.5, normal(2, EXAMPLES, DIM), normal(2, EXAMPLES)
+    w, x, noise = (
+        normal(DIM) / torch.arange(1, DIM + 1) ** 0.5,
+        normal(2, EXAMPLES, DIM),
+        normal(2, EXAMPLES),
+    )
     y = (x @ w + noise > 0).double()
     episode = Episode(Batch(x[0], y[0]), Batch(x[1], y[1]))
     return Meta({"w": torch.zeros(DIM).double()}, {"log_decay": normal(DIM) - 4}, {}), episode
 
 
-def estimate_by(estimator: outer.MetaGradient, num_steps: int) -> Callable[[Meta, Episode], Estimate]:
+def estimate_by(
+    estimator: outer.MetaGradient, num_steps: int
+) -> Callable[[Meta, Episode], Estimate]:
     loss = penalised if isinstance(estimator, outer.Implicit) else anchored
     problem = Problem(loss, on_query, inner.SGD(RATE), num_steps, constant=frozenset({"w"}))
     return lambda meta, episode: estimator(problem, meta, episode, torch.tensor(0), ())
@@ -82,7 +92,9 @@ def measure(steps: list[int], rounds: int) -> list[dict[str, Any]]:
     exact = learned(estimate_by(IMPLICIT(outer.Direct()), 5000)(meta, episode))
     results = []
     for num_steps in steps:
-        functions = {name: estimate_by(estimator, num_steps) for name, estimator in ESTIMATORS.items()}
+        functions = {
+            name: estimate_by(estimator, num_steps) for name, estimator in ESTIMATORS.items()
+        }
         times: dict[str, list[float]] = {name: [] for name in functions}
         for _ in range(rounds + 1):  # the first one warms up
             for name, function in functions.items():
@@ -94,24 +106,49 @@ def measure(steps: list[int], rounds: int) -> list[dict[str, Any]]:
             error = ((learned(estimate) - exact).norm() / exact.norm()).item()
             peak = testing.peak_live_bytes(partial(function, meta, episode))
             median = statistics.median(times[name][1:])
-            row = {"estimator": name, "steps": num_steps, "error": error, "seconds": median, "bytes": peak}
-            results.append(row | {name: value.item() for name, value in estimate.diagnostics.items()})
+            row = {
+                "estimator": name,
+                "steps": num_steps,
+                "error": error,
+                "seconds": median,
+                "bytes": peak,
+            }
+            results.append(
+                row | {name: value.item() for name, value in estimate.diagnostics.items()}
+            )
     return results
 
 
 def show(results: list[dict[str, Any]], steps: list[int], rounds: int, out: Path) -> None:
-    """Print how far the inner problem is solved and one table for each quantity, and record the tables."""
-    solved = [f"{row['inner_gradient']:.2g}" for row in results if row["estimator"] == "Implicit, Direct()"]
+    """Print how far the inner problem is solved and one table for each quantity, and record the
+    tables.
+    """
+    solved = [
+        f"{row['inner_gradient']:.2g}"
+        for row in results
+        if row["estimator"] == "Implicit, Direct()"
+    ]
     print(f"\ninner gradient relative to the start's, T = {steps}: {', '.join(solved)}")
-    titles = {"error": ("relative error", 1.0), "seconds": ("time, ms", 1e3), "bytes": ("peak of live bytes, kB", 1e-3)}
+    titles = {
+        "error": ("relative error", 1.0),
+        "seconds": ("time, ms", 1e3),
+        "bytes": ("peak of live bytes, kB", 1e-3),
+    }
     for quantity, (title, unit) in titles.items():
         lines = []
         for name in ESTIMATORS:
             values = [unit * row[quantity] for row in results if row["estimator"] == name]
-            lines.append([name, *(f"{value:,.0f}" if value >= 100 else f"{value:.2g}" for value in values)])
+            lines.append(
+                [name, *(f"{value:,.0f}" if value >= 100 else f"{value:.2g}" for value in values)]
+            )
         print()
         settings = {"device": "one CPU thread", "dtype": "float64", "rounds": rounds}
-        records.show([title, *(f"T = {n}" for n in steps)], lines, settings, out / f"estimators_{quantity}.json")
+        records.show(
+            [title, *(f"T = {n}" for n in steps)],
+            lines,
+            settings,
+            out / f"estimators_{quantity}.json",
+        )
 
 
 def plot(results: list[dict[str, Any]], path: Path) -> None:
@@ -126,7 +163,12 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
     for axis, (quantity, title) in zip(axes, titles.items(), strict=True):
         for index, name in enumerate(ESTIMATORS):
             rows = [row for row in results if row["estimator"] == name]
-            line = {"color": f"C{index}", "marker": "os^v"[index % 4], "markersize": 4, "label": name}
+            line = {
+                "color": f"C{index}",
+                "marker": "os^v"[index % 4],
+                "markersize": 4,
+                "label": name,
+            }
             axis.loglog([row["steps"] for row in rows], [row[quantity] for row in rows], **line)
         axis.set(xlabel="inner steps", title=title)
     axes[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)

@@ -1,7 +1,8 @@
-"""Peaks of live bytes: `Stepwise` against `Unrolled`, and `evaluate` over many tasks: `python -m benchmarks.memory`.
+"""Peaks of live bytes: `Stepwise` against `Unrolled`, and `evaluate` over many tasks: `python -m
+benchmarks.memory`.
 
-Conv-4 with 32 filters, 4 tasks of 5-way 5-shot on random images, 15 query images a class; then the sine network.
-Counted in PyTorch's CPU allocator.
+Conv-4 with 32 filters, 4 tasks of 5-way 5-shot on random images, 15 query images a class; then the
+sine network. Counted in PyTorch's CPU allocator.
 """
 
 import argparse
@@ -24,7 +25,9 @@ def main() -> None:
     results = []
 
     images = torch.randint(0, 256, (20, 20, 28, 28), dtype=torch.uint8)
-    episodes = data.EpisodeSampler(data.ClassImages(images), n_way=5, k_shot=5, num_query=15).sample(4)
+    episodes = data.EpisodeSampler(
+        data.ClassImages(images), n_way=5, k_shot=5, num_query=15
+    ).sample(4)
     for num_steps in arguments.steps:
         peaks = {}
         for estimator in (outer.Unrolled(), outer.Stepwise()):

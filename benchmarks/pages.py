@@ -1,8 +1,8 @@
 """Write the recorded tables into the pages of the docs: `python -m benchmarks.pages`.
 
-A table that was measured is a file in docs/records: the command, the settings, and the cells as they were printed. In a
-page its place is marked by `<!-- record: NAME -->`; the table below the mark, and the line that says what its intervals
-are, are written from the record.
+A table that was measured is a file in docs/records: the command, the settings, and the cells as
+they were printed. In a page its place is marked by `<!-- record: NAME -->`; the table below the
+mark, and the line that says what its intervals are, are written from the record.
 """
 
 import re
@@ -22,7 +22,9 @@ def pages() -> list[Path]:
 
 def written(page: str, records: Path = DOCS / "records") -> str:
     """Return a page with every marked table as its record has it."""
-    return MARKED.sub(lambda mark: f"{mark[0].splitlines()[0]}\n\n{read(records / f'{mark[1]}.json')}\n", page)
+    return MARKED.sub(
+        lambda mark: f"{mark[0].splitlines()[0]}\n\n{read(records / f'{mark[1]}.json')}\n", page
+    )
 
 
 def read(path: Path) -> str:

@@ -1,8 +1,10 @@
-"""Search a cell for Omniglot, 20-way 1-shot, against Conv-4: `METALEARN_DATA=folder python -m benchmarks.search`.
+"""Search a cell for Omniglot, 20-way 1-shot, against Conv-4: `METALEARN_DATA=folder python -m
+benchmarks.search`.
 
-Every candidate is trained by Reptile for a few iterations and judged on the validation characters. The best one is then
-trained for longer, as is Conv-4 with 32 filters, whose number of parameters no candidate may exceed; both are judged on
-the test characters. A search that was killed goes on from its log. Progress and the best cell are drawn.
+Every candidate is trained by Reptile for a few iterations and judged on the validation characters.
+The best one is then trained for longer, as is Conv-4 with 32 filters, whose number of parameters no
+candidate may exceed; both are judged on the test characters. A search that was killed goes on from
+its log. Progress and the best cell are drawn.
 """
 
 import argparse
@@ -28,7 +30,9 @@ def cost_of(model: torch.nn.Module) -> int:
     return sum(param.numel() for param in model.parameters())
 
 
-def find(score: search.ReptileScore, most: int, arguments: argparse.Namespace) -> search.SearchResult:
+def find(
+    score: search.ReptileScore, most: int, arguments: argparse.Namespace
+) -> search.SearchResult:
     """Search within the budget of time, looked at between rounds."""
     end = time.monotonic() + 60 * arguments.budget
 
@@ -36,7 +40,11 @@ def find(score: search.ReptileScore, most: int, arguments: argparse.Namespace) -
         network = search.Network(cell, score.num_cells, score.num_filters)
         return time.monotonic() < end and search.cost(network, 1, 20).parameters <= most
 
-    settings = {"num_blocks": arguments.blocks, "num_candidates": arguments.candidates, "num_first": arguments.first}
+    settings = {
+        "num_blocks": arguments.blocks,
+        "num_candidates": arguments.candidates,
+        "num_first": arguments.first,
+    }
     progressive = search.ProgressiveSearch(
         **settings, operators=tuple(arguments.operators), allowed=allowed, seed=arguments.seed
     )
@@ -53,11 +61,20 @@ def plot(result: search.SearchResult, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
-    scored = [(index, trial) for index, trial in enumerate(result.trials, 1) if trial.score is not None]
+    scored = [
+        (index, trial) for index, trial in enumerate(result.trials, 1) if trial.score is not None
+    ]
     for blocks in sorted({len(trial.cell.blocks) for _, trial in scored}):
-        points = [(index, 100 * (trial.score or 0)) for index, trial in scored if len(trial.cell.blocks) == blocks]
+        points = [
+            (index, 100 * (trial.score or 0))
+            for index, trial in scored
+            if len(trial.cell.blocks) == blocks
+        ]
         left.plot(*zip(*points, strict=True), "o", label=f"{blocks} block{'s' * (blocks > 1)}")
-    best = [max(100 * (trial.score or 0) for _, trial in scored[:count]) for count in range(1, len(scored) + 1)]
+    best = [
+        max(100 * (trial.score or 0) for _, trial in scored[:count])
+        for count in range(1, len(scored) + 1)
+    ]
     left.step([index for index, _ in scored], best, where="post", color="grey", label="best so far")
     left.set(xlabel="candidate", ylabel="accuracy in %, validation", title="progress")
     left.legend(frameon=False)
@@ -77,15 +94,22 @@ def draw(cell: search.Cell, axes) -> None:
     }
     top = (0.0, 1.5 * (len(cell.blocks) + 1))
     for index, block in enumerate(cell.blocks):
-        sides = ((block.left_operator, block.left, -0.15), (block.right_operator, block.right, 0.15))
+        sides = (
+            (block.left_operator, block.left, -0.15),
+            (block.right_operator, block.right, 0.15),
+        )
         for operator, source, shift in sides:
             (x0, y0), (x1, y1) = places[source], places[index]
             ends = {"xy": (x1 + shift, y1 - 0.12), "xytext": (x0 + shift, y0 + 0.12)}
             axes.annotate("", **ends, arrowprops={"arrowstyle": "->", "color": "grey"})
-            axes.text((x0 + x1) / 2 + 2 * shift, (y0 + y1) / 2 + shift, operator, ha="center", fontsize=8)
+            axes.text(
+                (x0 + x1) / 2 + 2 * shift, (y0 + y1) / 2 + shift, operator, ha="center", fontsize=8
+            )
     for index in cell.outputs:
         x, y = places[index]
-        axes.annotate("", xy=(top[0], top[1] - 0.12), xytext=(x, y + 0.12), arrowprops={"arrowstyle": "->"})
+        axes.annotate(
+            "", xy=(top[0], top[1] - 0.12), xytext=(x, y + 0.12), arrowprops={"arrowstyle": "->"}
+        )
     for name, (x, y) in {**places, "": top}.items():
         text = texts.get(name, "output: side by side")
         axes.text(x, y, text, ha="center", va="center", bbox={"boxstyle": "round", "fc": "white"})
@@ -95,17 +119,31 @@ def draw(cell: search.Cell, axes) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=__doc__)
-    parser.add_argument("--budget", type=float, default=60, help="minutes after which no round begins (%(default)s)")
+    parser.add_argument(
+        "--budget", type=float, default=60, help="minutes after which no round begins (%(default)s)"
+    )
     parser.add_argument("--blocks", type=int, default=3, help="of the largest cells (%(default)s)")
     parser.add_argument("--first", type=int, default=16, help="cells of one block (%(default)s)")
-    parser.add_argument("--candidates", type=int, default=16, help="cells of each further size (%(default)s)")
-    parser.add_argument("--operators", nargs="+", default=list(search.OPERATORS), choices=search.OPERATORS)
+    parser.add_argument(
+        "--candidates", type=int, default=16, help="cells of each further size (%(default)s)"
+    )
+    parser.add_argument(
+        "--operators", nargs="+", default=list(search.OPERATORS), choices=search.OPERATORS
+    )
     parser.add_argument("--filters", type=int, default=16, help="of a cell (%(default)s)")
     parser.add_argument("--iterations", type=int, default=100, help="of a candidate (%(default)s)")
-    parser.add_argument("--final", type=int, default=2000, help="of the best and of Conv-4 (%(default)s)")
-    parser.add_argument("--tasks", type=int, default=40, help="that judge a candidate (%(default)s)")
-    parser.add_argument("--final-tasks", type=int, default=600, help="that judge at the end (%(default)s)")
-    parser.add_argument("--inner-lr", type=float, default=3e-3, help="rate of the inner Adam (%(default)s)")
+    parser.add_argument(
+        "--final", type=int, default=2000, help="of the best and of Conv-4 (%(default)s)"
+    )
+    parser.add_argument(
+        "--tasks", type=int, default=40, help="that judge a candidate (%(default)s)"
+    )
+    parser.add_argument(
+        "--final-tasks", type=int, default=600, help="that judge at the end (%(default)s)"
+    )
+    parser.add_argument(
+        "--inner-lr", type=float, default=3e-3, help="rate of the inner Adam (%(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path("runs/search"))
@@ -127,8 +165,14 @@ def main() -> None:
     conv4 = models.conv4(num_classes=20, **GREY)
     result = find(score, cost_of(conv4), arguments)
     best = result.best
-    correlations = ", ".join(f"{value:.2f}" for value in result.rank_correlations if not math.isnan(value)) or "none"
-    print(f"{len(result.trials)} candidates; rank correlations: {correlations}; best: {best.cell}", flush=True)
+    correlations = (
+        ", ".join(f"{value:.2f}" for value in result.rank_correlations if not math.isnan(value))
+        or "none"
+    )
+    print(
+        f"{len(result.trials)} candidates; rank correlations: {correlations}; best: {best.cell}",
+        flush=True,
+    )
     plot(result, arguments.out / "search.png")
 
     final = replace(
@@ -147,7 +191,11 @@ def main() -> None:
         rows.append([name, f"{100 * accuracy:.2f} %", f"{cost_of(model):,}", f"{seconds:.0f} s"])
     keys = ("iterations", "final", "filters", "tasks", "final_tasks", "inner_lr", "seed", "device")
     settings = {key: getattr(arguments, key) for key in keys}
-    found = {"candidates": len(result.trials), "best": str(best.cell), "rank correlations": correlations}
+    found = {
+        "candidates": len(result.trials),
+        "best": str(best.cell),
+        "rank correlations": correlations,
+    }
     print()
     columns = ["Omniglot, 20-way 1-shot", "test accuracy", "parameters", "time to train and judge"]
     records.show(columns, rows, settings | found, arguments.record)

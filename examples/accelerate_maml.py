@@ -1,6 +1,8 @@
-"""MAML with Hugging Face Accelerate: `accelerate launch examples/accelerate_maml.py` runs it on whatever is there.
+"""MAML with Hugging Face Accelerate: `accelerate launch examples/accelerate_maml.py` runs it on
+whatever is there.
 
-`pip install .[integrations]`. Every process draws tasks of its own; Accelerate averages the meta-gradients.
+`pip install .[integrations]`. Every process draws tasks of its own; Accelerate averages the
+meta-gradients.
 """
 
 import sys

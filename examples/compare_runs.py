@@ -1,4 +1,6 @@
-"""Is one run better than another? Both are tested on the same tasks, and their errors subtracted task by task."""
+"""Is one run better than another? Both are tested on the same tasks, and their errors subtracted
+task by task.
+"""
 
 import sys
 import tempfile

@@ -1,4 +1,6 @@
-"""An update rule of one's own: gradient descent along a running mean whose decay the outer loop learns."""
+"""An update rule of one's own: gradient descent along a running mean whose decay the outer loop
+learns.
+"""
 
 import sys
 from dataclasses import dataclass
@@ -23,17 +25,26 @@ class LearnedAverage(inner.UpdateRule):
 
     def update(self, meta, grads, state, params, loss, step):
         beta = {name: logit.sigmoid() for name, logit in meta["logit"].items()}
-        mean = {name: beta[name] * state[name] + (1 - beta[name]) * grad for name, grad in grads.items()}
+        mean = {
+            name: beta[name] * state[name] + (1 - beta[name]) * grad for name, grad in grads.items()
+        }
         return {name: -self.lr * direction for name, direction in mean.items()}, mean
 
 
 def main(num_iterations: int) -> None:
-    testing.check_update_rule(LearnedAverage(lr=0.1))  # exact under every estimator, vmap, compile, ...
+    # exact under every estimator, vmap, compile, ...
+    testing.check_update_rule(LearnedAverage(lr=0.1))
 
     tasks = data.Sinusoid(k_shot=10, num_query=10)
     rule = LearnedAverage(lr=0.02)
     learner = outer.MAML(models.mlp(1, [40, 40], 1), F.mse_loss, rule, num_steps=5)
-    fit(learner, tasks, torch.optim.Adam(learner.parameters(), lr=3e-3), num_iterations, meta_batch_size=25)
+    fit(
+        learner,
+        tasks,
+        torch.optim.Adam(learner.parameters(), lr=3e-3),
+        num_iterations,
+        meta_batch_size=25,
+    )
     for name, logit in learner.rule.named_parameters():
         print(f"{name:<16} beta = {logit.sigmoid().item():.3f}")
 

@@ -1,8 +1,10 @@
-"""Hyperparameter optimisation is meta-learning with one task: weigh 500 examples, half of them with wrong labels.
+"""Hyperparameter optimisation is meta-learning with one task: weigh 500 examples, half of them with
+wrong labels.
 
-The weight of every training example is learned so that a classifier trained on them by 200 steps of gradient descent
-does well on a clean validation set. The hypergradient goes through all 200 steps with `Stepwise`, whose memory would
-take thousands. Needs scikit-learn for its 1,797 images of handwritten digits: `python examples/data_cleaning.py`.
+The weight of every training example is learned so that a classifier trained on them by 200 steps of
+gradient descent does well on a clean validation set. The hypergradient goes through all 200 steps
+with `Stepwise`, whose memory would take thousands. Needs scikit-learn for its 1,797 images of
+handwritten digits: `python examples/data_cleaning.py`.
 """
 
 import sys
@@ -24,7 +26,9 @@ class WeightedCrossEntropy(nn.Module):
         self.logits = nn.Parameter(torch.zeros(num_examples))
 
     def forward(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return (torch.sigmoid(self.logits) * F.cross_entropy(output, target, reduction="none")).mean()
+        return (
+            torch.sigmoid(self.logits) * F.cross_entropy(output, target, reduction="none")
+        ).mean()
 
 
 def main(num_iterations: int = 30, num_steps: int = 200) -> None:
@@ -36,7 +40,9 @@ def main(num_iterations: int = 30, num_steps: int = 200) -> None:
     train_y = torch.where(wrong, torch.randint(0, 10, (500,)), y[:500])
     train, validation, test = (slice(0, 500), slice(500, 800), slice(800, None))
     # One task, with a leading axis of tasks.
-    episode = Episode(Batch(x[None, train], train_y[None]), Batch(x[None, validation], y[None, validation]))
+    episode = Episode(
+        Batch(x[None, train], train_y[None]), Batch(x[None, validation], y[None, validation])
+    )
 
     learner = outer.MetaLearner(
         models.mlp(64, [], 10),
@@ -65,7 +71,10 @@ def main(num_iterations: int = 30, num_steps: int = 200) -> None:
     weights = torch.sigmoid(learner.support_criterion.logits.detach())
     changed = wrong & (train_y != y[:500])
     print(f"test accuracy, weighted: {accuracy():.1f} %")
-    print(f"mean weight of right labels {weights[~changed].mean():.2f}, of wrong ones {weights[changed].mean():.2f}")
+    print(
+        f"mean weight of right labels {weights[~changed].mean():.2f}, of wrong ones "
+        f"{weights[changed].mean():.2f}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""TURTLE learns an update rule on sine waves; the rule then leaves as an ordinary PyTorch optimizer."""
+"""TURTLE learns an update rule on sine waves; the rule then leaves as an ordinary PyTorch
+optimizer.
+"""
 
 import sys
 
@@ -14,7 +16,13 @@ def main(num_iterations: int) -> None:
     turtle = inner.Turtle(("grad", "grad_history", "step"), hidden=(20, 20), lr=0.01)
     rule = inner.Clipped(inner.LearnedRate(turtle, per="parameter"), value=10.0)
     learner = outer.MAML(models.mlp(1, [40, 40], 1), F.mse_loss, rule, num_steps=5)
-    fit(learner, tasks, torch.optim.Adam(learner.parameters(), lr=1e-3), num_iterations, meta_batch_size=4)
+    fit(
+        learner,
+        tasks,
+        torch.optim.Adam(learner.parameters(), lr=1e-3),
+        num_iterations,
+        meta_batch_size=4,
+    )
     print(evaluate(learner, tasks, num_tasks=600))
 
     wave = tasks.sample(1)

@@ -1,4 +1,6 @@
-"""MAML in PyTorch Lightning: the learner is a module like any other. `pip install .[integrations]`."""
+"""MAML in PyTorch Lightning: the learner is a module like any other. `pip install
+.[integrations]`.
+"""
 
 import logging
 import sys
@@ -11,11 +13,15 @@ from metalearn import data, inner, models, outer
 
 
 class SineMAML(lightning.LightningModule):
-    """The learner's output on a batch of episodes is the loss of a training or a validation step."""
+    """The learner's output on a batch of episodes is the loss of a training or a validation
+    step.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.learner = outer.MAML(models.mlp(1, [40, 40], 1), F.mse_loss, inner.SGD(lr=0.01), num_steps=5)
+        self.learner = outer.MAML(
+            models.mlp(1, [40, 40], 1), F.mse_loss, inner.SGD(lr=0.01), num_steps=5
+        )
 
     def training_step(self, episodes, batch_index):
         return self.learner(episodes)

@@ -1,8 +1,10 @@
-"""A torchvision ResNet of your own, of which low-rank adapters and the head adapt while tasks share the rest.
+"""A torchvision ResNet of your own, of which low-rank adapters and the head adapt while tasks share
+the rest.
 
-Run it as `python examples/low_rank.py images.npz`, with an archive that `ClassImages.from_npz` reads. A pretrained
-network can be constant but for these parts: take `resnet18(weights="DEFAULT").requires_grad_(False)`, give it a new
-`fc`, and write "frozen" in place of "support", which keeps the statistics that it has.
+Run it as `python examples/low_rank.py images.npz`, with an archive that `ClassImages.from_npz`
+reads. A pretrained network can be constant but for these parts: take
+`resnet18(weights="DEFAULT").requires_grad_(False)`, give it a new `fc`, and write "frozen" in place
+of "support", which keeps the statistics that it has.
 """
 
 import sys
@@ -15,12 +17,17 @@ from metalearn import data, evaluate, fit, functional, inner, models, outer
 
 
 class LowRank(nn.Module):
-    """W + B A, with matrices of few rows or columns (Hu et al., "LoRA", ICLR 2022); it starts at W."""
+    """W + B A, with matrices of few rows or columns (Hu et al., "LoRA", ICLR 2022); it starts at
+    W.
+    """
 
     def __init__(self, weight: torch.Tensor, rank: int) -> None:
         super().__init__()
         rows, columns = weight.flatten(1).shape
-        self.A, self.B = nn.Parameter(torch.randn(rank, columns) / columns**0.5), nn.Parameter(torch.zeros(rows, rank))
+        self.A, self.B = (
+            nn.Parameter(torch.randn(rank, columns) / columns**0.5),
+            nn.Parameter(torch.zeros(rows, rank)),
+        )
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         return weight + (self.B @ self.A).view_as(weight)
@@ -30,7 +37,9 @@ def with_adapters(network: nn.Module, rank: int = 4) -> nn.Module:
     """Give the last blocks' convolutions adapters."""
     for layer in network.layer4.modules():
         if isinstance(layer, nn.Conv2d):
-            nn.utils.parametrize.register_parametrization(layer, "weight", LowRank(layer.weight, rank))
+            nn.utils.parametrize.register_parametrization(
+                layer, "weight", LowRank(layer.weight, rank)
+            )
     return models.use_batch_statistics(network, "support")  # no query example sees another one
 
 
@@ -51,10 +60,16 @@ def main(source: str, num_iterations: int = 200, num_tasks: int = 200) -> None:
     fast = ["layer4.*.parametrizations.weight.0.*", "fc"]
     learner = outer.MAML(model, functional.cross_entropy, inner.SGD(lr=0.1), num_steps=1, fast=fast)
     adapting = sum(start.numel() for start in learner.meta.init.values())
-    print(f"{adapting:,} of {sum(param.numel() for param in model.parameters()):,} parameters adapt")
+    print(
+        f"{adapting:,} of {sum(param.numel() for param in model.parameters()):,} parameters adapt"
+    )
     optimizer = torch.optim.Adam(learner.parameters(), lr=1e-3)
     fit(learner, tasks["train"], optimizer, num_iterations, meta_batch_size=2)
-    print(evaluate(learner, tasks["test"], num_tasks=num_tasks, metrics={"accuracy": functional.accuracy}))
+    print(
+        evaluate(
+            learner, tasks["test"], num_tasks=num_tasks, metrics={"accuracy": functional.accuracy}
+        )
+    )
 
 
 if __name__ == "__main__":

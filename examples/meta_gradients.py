@@ -1,7 +1,9 @@
-"""One model, one distribution of tasks, six ways to a meta-gradient: `python examples/meta_gradients.py`.
+"""One model, one distribution of tasks, six ways to a meta-gradient: `python
+examples/meta_gradients.py`.
 
-Each method trains the same network on sine waves for the same number of iterations. Printed are the mean squared error
-on unseen tasks, after as many inner steps as in training, and the time that the training took.
+Each method trains the same network on sine waves for the same number of iterations. Printed are the
+mean squared error on unseen tasks, after as many inner steps as in training, and the time that the
+training took.
 """
 
 import sys
@@ -13,16 +15,24 @@ import torch.nn.functional as F
 
 from metalearn import data, evaluate, fit, inner, models, outer
 
-# The error's curvature is large, so iMAML's rate is stable only with clipped gradients, and its system with damping.
+# The error's curvature is large, so iMAML's rate is stable only with clipped gradients, and its
+# system with damping.
 PROXIMAL = {"strength": 2.0, "solver": outer.CG(5, damping=1.0)}
 METHODS = {
     "MAML": partial(outer.MAML, rule=inner.SGD(0.01), num_steps=5),
-    "truncated to 1 step": partial(outer.MAML, rule=inner.SGD(0.01), num_steps=5, estimator=outer.Stepwise(truncate=1)),
+    "truncated to 1 step": partial(
+        outer.MAML, rule=inner.SGD(0.01), num_steps=5, estimator=outer.Stepwise(truncate=1)
+    ),
     "first-order MAML": partial(outer.FOMAML, rule=inner.SGD(0.01), num_steps=5),
     "Reptile": partial(outer.Reptile, rule=inner.SGD(0.01), num_steps=5, support_batches=5),
-    "iMAML": partial(outer.IMAML, rule=inner.Clipped(inner.SGD(0.02), value=10.0), num_steps=16, **PROXIMAL),
+    "iMAML": partial(
+        outer.IMAML, rule=inner.Clipped(inner.SGD(0.02), value=10.0), num_steps=16, **PROXIMAL
+    ),
     "evolution strategies": partial(
-        outer.MAML, rule=inner.SGD(0.01), num_steps=5, estimator=outer.EvolutionStrategies(num_pairs=8, std=0.05)
+        outer.MAML,
+        rule=inner.SGD(0.01),
+        num_steps=5,
+        estimator=outer.EvolutionStrategies(num_pairs=8, std=0.05),
     ),
 }
 

@@ -1,8 +1,9 @@
-"""MAML with policy gradients: a point in the plane learns to find, within few trajectories, a goal it cannot see.
+"""MAML with policy gradients: a point in the plane learns to find, within few trajectories, a goal
+it cannot see.
 
-The setting is that of Finn et al. (2017), section 5.3. Compared are MAML, one policy that was trained for all goals,
-and a new one, each after 0 to 3 steps of adaptation. The others take the rate that is best for them after 3 steps.
-About ten minutes on one CPU core.
+The setting is that of Finn et al. (2017), section 5.3. Compared are MAML, one policy that was
+trained for all goals, and a new one, each after 0 to 3 steps of adaptation. The others take the
+rate that is best for them after 3 steps. About ten minutes on one CPU core.
 """
 
 import sys
@@ -25,7 +26,8 @@ def new_policy(seed: int) -> rl.GaussianPolicy:
 
 
 def maml(policy: rl.GaussianPolicy, rate: float = 4e-5) -> outer.MetaLearner:
-    # MT-net is outer.MTNet(inner.t_net(policy), ...) in place of it, Meta-SGD inner.MetaSGD(rate) in place of SGD.
+    # MT-net is outer.MTNet(inner.t_net(policy), ...) in place of it, Meta-SGD inner.MetaSGD(rate)
+    # in place of SGD.
     losses = rl.policy_gradient(policy, ENVIRONMENT, num_support=20, num_query=40)
     return outer.MAML(policy, None, inner.SGD(rate), num_steps=3, **losses)
 
@@ -52,7 +54,9 @@ def returns(learner: outer.MetaLearner, num_tasks: int) -> list[float]:
     means = []
     for num_steps in range(4):
         generator = torch.Generator().manual_seed(1)
-        evaluation = evaluate(learner, TASKS, num_tasks=num_tasks, num_steps=num_steps, generator=generator)
+        evaluation = evaluate(
+            learner, TASKS, num_tasks=num_tasks, num_steps=num_steps, generator=generator
+        )
         means.append(-evaluation["loss"].values.mean().item())  # the loss is minus the return
     return means
 

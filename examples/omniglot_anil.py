@@ -1,7 +1,8 @@
-"""Few-shot images with one changed argument: MAML, first-order MAML and ANIL on 5-way 1-shot Omniglot.
+"""Few-shot images with one changed argument: MAML, first-order MAML and ANIL on 5-way 1-shot
+Omniglot.
 
-Run it as `python examples/omniglot_anil.py images.npz`, with an archive that `ClassImages.from_npz` reads, or with a
-folder for torchvision's Omniglot, which is downloaded there if need be.
+Run it as `python examples/omniglot_anil.py images.npz`, with an archive that `ClassImages.from_npz`
+reads, or with a folder for torchvision's Omniglot, which is downloaded there if need be.
 """
 
 import sys

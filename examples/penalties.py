@@ -1,8 +1,10 @@
-"""A penalty of its own for each of 650 parameters, learned by three hypergradients: where does a digit have no ink?
+"""A penalty of its own for each of 650 parameters, learned by three hypergradients: where does a
+digit have no ink?
 
-A linear classifier is trained on 100 images of digits with L2 penalties, whose logarithms are learned on 400 others.
-The hypergradient comes from all of the inner steps (`Stepwise`), from the last ten (`truncate`) or from the solution
-alone (`Implicit`). Needs scikit-learn: `python examples/penalties.py`.
+A linear classifier is trained on 100 images of digits with L2 penalties, whose logarithms are
+learned on 400 others. The hypergradient comes from all of the inner steps (`Stepwise`), from the
+last ten (`truncate`) or from the solution alone (`Implicit`). Needs scikit-learn: `python
+examples/penalties.py`.
 """
 
 import sys
@@ -24,11 +26,17 @@ class Penalised(nn.Module):
     def __init__(self, model: nn.Module, start: float = 1e-3) -> None:
         super().__init__()
         self.model = model
-        learned = {name.replace(".", "_"): torch.full_like(p, start).log() for name, p in model.named_parameters()}
+        learned = {
+            name.replace(".", "_"): torch.full_like(p, start).log()
+            for name, p in model.named_parameters()
+        }
         self.log_penalty = nn.ParameterDict(learned)
 
     def forward(self, params: Params, shared: Params, episode: Episode, step: int) -> torch.Tensor:
-        penalties = [(self.log_penalty[name.replace(".", "_")].exp() * p.square()).sum() for name, p in params.items()]
+        penalties = [
+            (self.log_penalty[name.replace(".", "_")].exp() * p.square()).sum()
+            for name, p in params.items()
+        ]
         output = functional_call(self.model, params, (episode.support.x,))
         return F.cross_entropy(output, episode.support.y) + 0.5 * sum(penalties)
 
@@ -38,7 +46,9 @@ def main(num_iterations: int = 20, num_steps: int = 300) -> None:
     images, labels = (torch.from_numpy(array) for array in load_digits(return_X_y=True))
     order = torch.randperm(len(images))
     x, y = images[order].float() / 16, labels[order]
-    episode = Episode(Batch(x[None, :100], y[None, :100]), Batch(x[None, 100:500], y[None, 100:500]))
+    episode = Episode(
+        Batch(x[None, :100], y[None, :100]), Batch(x[None, 100:500], y[None, 100:500])
+    )
 
     estimators = {
         "all steps": outer.Stepwise(),
@@ -50,7 +60,9 @@ def main(num_iterations: int = 20, num_steps: int = 300) -> None:
         model = models.mlp(64, [], 10)
         rule = inner.Momentum(lr=0.5, momentum=0.9)
         options = {"num_steps": num_steps, "learn_init": False, "estimator": estimator}
-        learner = outer.MetaLearner(model, F.cross_entropy, rule, support_loss=Penalised(model), **options)
+        learner = outer.MetaLearner(
+            model, F.cross_entropy, rule, support_loss=Penalised(model), **options
+        )
         optimizer = torch.optim.Adam(learner.parameters(), lr=0.3)
 
         start = time.perf_counter()
@@ -61,13 +73,18 @@ def main(num_iterations: int = 20, num_steps: int = 300) -> None:
             loss.backward()
             optimizer.step()
         after = judge(learner, episode, x[None, 500:], y[500:])
-        print(f"gradient from {name}: {before} -> {after} after {time.perf_counter() - start:.0f} s")
+        print(
+            f"gradient from {name}: {before} -> {after} after {time.perf_counter() - start:.0f} s"
+        )
 
 
 def judge(learner: outer.MetaLearner, episode: Episode, x: torch.Tensor, y: torch.Tensor) -> str:
     adapted = learner.adapt(episode.support)
     accuracy = functional.accuracy(adapted(x)[0], y).item()
-    return f"validation loss {adapted.loss(episode.query).item():.3f}, test accuracy {100 * accuracy:.1f} %"
+    return (
+        f"validation loss {adapted.loss(episode.query).item():.3f}, test accuracy "
+        f"{100 * accuracy:.1f} %"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""MAML on sine waves: train, adapt to a hundred unseen tasks at once, measure. About three minutes on a CPU."""
+"""MAML on sine waves: train, adapt to a hundred unseen tasks at once, measure. About three minutes
+on a CPU.
+"""
 
 import sys
 
@@ -15,8 +17,8 @@ def main(num_iterations: int) -> None:
     learner = outer.MAML(model, F.mse_loss, inner.SGD(lr=0.01), num_steps=5)
     optimizer = torch.optim.Adam(learner.parameters(), lr=1e-3)
 
-    # fit is the loop `optimizer.zero_grad(); learner(tasks.sample(25)).backward(); optimizer.step()`
-    # with a progress bar, validation and the best state kept.
+    # fit is the loop `optimizer.zero_grad(); learner(tasks.sample(25)).backward();
+    # optimizer.step()` with a progress bar, validation and the best state kept.
     history = fit(learner, tasks, optimizer, num_iterations, meta_batch_size=25, validate=tasks)
     learner.load_state_dict(history.best_state)
 

@@ -1,7 +1,8 @@
 """MAML, a T-net and WarpGrad-style warp layers: what adapts is one argument.
 
-A warp layer is shared by all tasks and stays as it is during adaptation; the outer loop learns it so that gradient
-descent on the layers around it goes where it should. A T-net's are matrices, WarpGrad's may be any network.
+A warp layer is shared by all tasks and stays as it is during adaptation; the outer loop learns it
+so that gradient descent on the layers around it goes where it should. A T-net's are matrices,
+WarpGrad's may be any network.
 """
 
 import sys
@@ -36,10 +37,17 @@ def main(num_iterations: int) -> None:
     learners = {
         "MAML": outer.MAML(models.mlp(1, [40, 40], 1), F.mse_loss, rule, num_steps=1),
         "T-net": outer.TNet(inner.t_net(models.mlp(1, [40, 40], 1)), F.mse_loss, rule, num_steps=1),
-        "WarpGrad": outer.MAML(warped(), F.mse_loss, rule, num_steps=1, fast=["0", "3", "6"]),  # not the warp layers
+        # not the warp layers
+        "WarpGrad": outer.MAML(warped(), F.mse_loss, rule, num_steps=1, fast=["0", "3", "6"]),
     }
     for name, learner in learners.items():
-        fit(learner, tasks, torch.optim.Adam(learner.parameters(), lr=1e-3), num_iterations, meta_batch_size=4)
+        fit(
+            learner,
+            tasks,
+            torch.optim.Adam(learner.parameters(), lr=1e-3),
+            num_iterations,
+            meta_batch_size=4,
+        )
         same_tasks = torch.Generator().manual_seed(1)
         print(f"{name:<8} {evaluate(learner, tasks, num_tasks=600, generator=same_tasks)}")
 

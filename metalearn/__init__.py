@@ -1,6 +1,19 @@
 """Gradient-based meta-learning for PyTorch as one small algebra."""
 
-from metalearn import analysis, baselines, data, functional, inner, models, outer, rl, search, testing, training, types
+from metalearn import (
+    analysis,
+    baselines,
+    data,
+    functional,
+    inner,
+    models,
+    outer,
+    rl,
+    search,
+    testing,
+    training,
+    types,
+)
 from metalearn._allocator import keep_large_blocks
 from metalearn._results import Evaluation
 from metalearn._seeds import over_seeds

@@ -15,12 +15,15 @@ from metalearn._files import check_writable, whole_file
 
 def demo(arguments: argparse.Namespace) -> None:
     """Meta-train MAML on sine waves, print errors on unseen ones and draw some of them."""
-    torch.set_num_threads(1)  # more do not help tensors this small, and wait for one another on a busy machine
+    # more do not help tensors this small, and wait for one another on a busy machine
+    torch.set_num_threads(1)
     tasks = data.Sinusoid(k_shot=10, num_query=10)
     learner = outer.MAML(models.mlp(1, [40, 40], 1), F.mse_loss, inner.SGD(lr=0.01), num_steps=5)
     check_count("num_iterations", arguments.iterations)
     check_writable("--out", arguments.out)
-    print(f"Meta-training MAML on 10-shot sine regression: {arguments.iterations} steps of 25 tasks.")
+    print(
+        f"Meta-training MAML on 10-shot sine regression: {arguments.iterations} steps of 25 tasks."
+    )
     optimizer = torch.optim.Adam(learner.parameters(), lr=3e-3)
     fit(learner, tasks, optimizer, arguments.iterations, meta_batch_size=25)
 
@@ -37,7 +40,9 @@ def demo(arguments: argparse.Namespace) -> None:
     print(f"\n{title:<40} {'mean':>6}   {'95 % interval':>13}   {'median':>6}")
     for name, (model, num_steps) in rows.items():
         same_tasks = torch.Generator().manual_seed(arguments.seed + 1)
-        error = evaluate(model, tasks, num_tasks=arguments.tasks, num_steps=num_steps, generator=same_tasks)["loss"]
+        error = evaluate(
+            model, tasks, num_tasks=arguments.tasks, num_steps=num_steps, generator=same_tasks
+        )["loss"]
         print(f"{name:<40} {error.mean:6.3f}   {f'+- {error.ci95:.3f}':>13}   {error.median:6.3f}")
     path = arguments.out / "sine.png"
     draw(learner, path, torch.Generator().manual_seed(arguments.seed + 2))
@@ -45,7 +50,9 @@ def demo(arguments: argparse.Namespace) -> None:
 
 
 def draw(learner: outer.MetaLearner, path: Path, generator: torch.Generator) -> None:
-    """Draw four unseen sine waves, their support points, and the model before and after adaptation to them."""
+    """Draw four unseen sine waves, their support points, and the model before and after adaptation
+    to them.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -56,13 +63,21 @@ def draw(learner: outer.MetaLearner, path: Path, generator: torch.Generator) -> 
     true = episodes.query.y.gather(1, x.indices)
     curves = {n: learner.adapt(episodes.support, n)(x.values) for n in (0, 1, 10)}
     figure, axes = plt.subplots(1, 4, figsize=(15, 3.6), sharey=True, layout="constrained")
-    styles = {0: ("before adaptation", "0.65", ":"), 1: ("1 step", "C1", "--"), 10: ("10 steps", "C0", "-")}
+    styles = {
+        0: ("before adaptation", "0.65", ":"),
+        1: ("1 step", "C1", "--"),
+        10: ("10 steps", "C0", "-"),
+    }
     for task, axis in enumerate(axes):
         axis.plot(x.values[task], true[task], color="0.2", linewidth=1, label="true curve")
         for num_steps, (label, color, line) in styles.items():
-            axis.plot(x.values[task], curves[num_steps][task], line, color=color, linewidth=2, label=label)
+            axis.plot(
+                x.values[task], curves[num_steps][task], line, color=color, linewidth=2, label=label
+            )
         points = episodes.support
-        axis.plot(points.x[task], points.y[task], "o", color="C3", markersize=6, label="support points")
+        axis.plot(
+            points.x[task], points.y[task], "o", color="C3", markersize=6, label="support points"
+        )
         axis.set_xlabel("x")
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("y")
@@ -73,7 +88,9 @@ def draw(learner: outer.MetaLearner, path: Path, generator: torch.Generator) -> 
 
 
 def omniglot(arguments: argparse.Namespace) -> None:
-    """Meta-train MAML with learned rates on few-shot Omniglot, and print the accuracy on the test characters."""
+    """Meta-train MAML with learned rates on few-shot Omniglot, and print the accuracy on the test
+    characters.
+    """
 
     def sampler(split: Literal["train", "test"]) -> data.EpisodeSampler:
         if arguments.npz is None:
@@ -81,7 +98,9 @@ def omniglot(arguments: argparse.Namespace) -> None:
         else:
             classes = data.ClassImages.from_npz(arguments.npz, split)
             classes = classes.rotated() if split == "train" else classes
-        return data.EpisodeSampler(classes.to(arguments.device), arguments.n_way, arguments.k_shot, num_query=5)
+        return data.EpisodeSampler(
+            classes.to(arguments.device), arguments.n_way, arguments.k_shot, num_query=5
+        )
 
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device must be there; got cuda without a GPU. Pass --device cpu.")
@@ -90,11 +109,15 @@ def omniglot(arguments: argparse.Namespace) -> None:
     print(f"train: {train.classes}\ntest:  {test.classes}")
     model = models.conv4(1, arguments.n_way, num_filters=arguments.num_filters).to(arguments.device)
     rule = inner.LearnedRate(inner.SGD(lr=0.4), per="tensor")
-    learner = outer.MAML(model, F.cross_entropy, rule, num_steps=1, cuda_graph=arguments.device == "cuda")
+    learner = outer.MAML(
+        model, F.cross_entropy, rule, num_steps=1, cuda_graph=arguments.device == "cuda"
+    )
     optimizer = torch.optim.Adam(learner.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, arguments.iterations)
     tasks = data.CudaGraph(train) if arguments.device == "cuda" else train
-    history = fit(learner, tasks, optimizer, arguments.iterations, meta_batch_size=8, scheduler=schedule)
+    history = fit(
+        learner, tasks, optimizer, arguments.iterations, meta_batch_size=8, scheduler=schedule
+    )
     print(f"trained for {history.seconds:.0f} s on {arguments.device}")
 
     options = {"num_tasks": arguments.tasks, "metrics": {"accuracy": functional.accuracy}}
@@ -109,28 +132,54 @@ def omniglot(arguments: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    main = argparse.ArgumentParser(prog="python -m metalearn", description="Meta-learning on real input.")
+    main = argparse.ArgumentParser(
+        prog="python -m metalearn", description="Meta-learning on real input."
+    )
     commands = main.add_subparsers(required=True, metavar="command")
     sine = commands.add_parser("demo", help="MAML on sine waves, in about a minute on a CPU")
     sine.set_defaults(command=demo)
-    sine.add_argument("--iterations", type=int, default=2500, help="number of meta-steps (%(default)s)")
-    sine.add_argument("--tasks", type=int, default=300, help="unseen tasks to test on (%(default)s)")
+    sine.add_argument(
+        "--iterations", type=int, default=2500, help="number of meta-steps (%(default)s)"
+    )
+    sine.add_argument(
+        "--tasks", type=int, default=300, help="unseen tasks to test on (%(default)s)"
+    )
 
-    images = commands.add_parser("omniglot", help="MAML on few-shot Omniglot, in about six minutes on two cores")
+    images = commands.add_parser(
+        "omniglot", help="MAML on few-shot Omniglot, in about six minutes on two cores"
+    )
     images.set_defaults(command=omniglot)
-    images.add_argument("--root", type=Path, default=Path("data"), help="folder of omniglot-py/ (%(default)s)")
-    images.add_argument("--download", action="store_true", help="download the images to --root if need be")
+    images.add_argument(
+        "--root", type=Path, default=Path("data"), help="folder of omniglot-py/ (%(default)s)"
+    )
+    images.add_argument(
+        "--download", action="store_true", help="download the images to --root if need be"
+    )
     images.add_argument("--npz", type=Path, help="read the images from this archive instead")
-    images.add_argument("--iterations", type=int, default=5500, help="number of meta-steps (%(default)s)")
+    images.add_argument(
+        "--iterations", type=int, default=5500, help="number of meta-steps (%(default)s)"
+    )
     images.add_argument("--n-way", type=int, default=5, help="classes in a task (%(default)s)")
-    images.add_argument("--k-shot", type=int, default=1, help="support images of a class (%(default)s)")
-    images.add_argument("--num-filters", type=int, default=32, help="filters of a convolution (%(default)s)")
-    images.add_argument("--tasks", type=int, default=600, help="unseen tasks to test on (%(default)s)")
-    images.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to compute (%(default)s)")
+    images.add_argument(
+        "--k-shot", type=int, default=1, help="support images of a class (%(default)s)"
+    )
+    images.add_argument(
+        "--num-filters", type=int, default=32, help="filters of a convolution (%(default)s)"
+    )
+    images.add_argument(
+        "--tasks", type=int, default=600, help="unseen tasks to test on (%(default)s)"
+    )
+    images.add_argument(
+        "--device", choices=["cpu", "cuda"], default="cpu", help="where to compute (%(default)s)"
+    )
 
     for command in (sine, images):
-        command.add_argument("--seed", type=int, default=0, help="seed of all randomness (%(default)s)")
-        command.add_argument("--out", type=Path, default=Path("runs"), help="folder of results (%(default)s)")
+        command.add_argument(
+            "--seed", type=int, default=0, help="seed of all randomness (%(default)s)"
+        )
+        command.add_argument(
+            "--out", type=Path, default=Path("runs"), help="folder of results (%(default)s)"
+        )
     return main
 
 

@@ -11,9 +11,10 @@ LARGEST = 2**31 - 1
 def keep_large_blocks() -> bool:
     """Make glibc's malloc keep large blocks of memory that are freed, for the rest of the process.
 
-    By default it gives them back to the system at once, and every large tensor begins with a page fault for each 4 kB
-    of it: up to half of the time that a convolution under `vmap` takes on a CPU. The price is that memory, once used,
-    stays with the process. jemalloc and tcmalloc, preloaded by LD_PRELOAD, do much the same by themselves.
+    By default it gives them back to the system at once, and every large tensor begins with a page
+    fault for each 4 kB of it: up to half of the time that a convolution under `vmap` takes on a
+    CPU. The price is that memory, once used, stays with the process. jemalloc and tcmalloc,
+    preloaded by LD_PRELOAD, do much the same by themselves.
 
     Returns:
         Whether the setting was made: False where the C library is not glibc.

@@ -1,6 +1,8 @@
-"""Plain attributes of modules, which a forward pass may leave tensors in that are of no use after it.
+"""Plain attributes of modules, which a forward pass may leave tensors in that are of no use after
+it.
 
-Under `vmap` they are dead, in a loop they hold a graph: modules with them cannot be copied or pickled.
+Under `vmap` they are dead, in a loop they hold a graph: modules with them cannot be copied or
+pickled.
 """
 
 import copy
@@ -21,16 +23,19 @@ OWN = frozenset(vars(nn.Module()))
 """What every module has, which functional calls look after."""
 CONTAINERS = (list, dict, set, deque, tuple)
 AT_ONCE = frozenset(PLAIN)
-"""Types of values that are known at once to hold nothing that changes, of which there may be many."""
+"""Types of values that are known at once to hold nothing that changes, of which there may be
+many."""
 OBJECTS = (nn.Module, SimpleNamespace)
 
 
 @contextmanager
 def attributes_kept(*roots: Any) -> Iterator[None]:
-    """Put back what code within changes in plain attributes, but for new values that can hold no tensor.
+    """Put back what code within changes in plain attributes, but for new values that can hold no
+    tensor.
 
     Args:
-        roots: Modules, or dataclasses that hold them. Their lists, dicts, sets and dataclasses are kept too.
+        roots: Modules, or dataclasses that hold them. Their lists, dicts, sets and dataclasses are
+            kept too.
     """
     if torch.compiler.is_compiling():  # which puts back by itself what it traces
         yield
@@ -44,9 +49,16 @@ def attributes_kept(*roots: Any) -> Iterator[None]:
 
 
 def deep_copied(module: nn.Module) -> Any:
-    """Return a deep copy of a module, in which tensors that a call has left in attributes have no graph."""
+    """Return a deep copy of a module, in which tensors that a call has left in attributes have no
+    graph.
+    """
     parts = (each.values() if isinstance(each, dict) else each for each in _containers([module]))
-    left = (value for values in parts for value in values if isinstance(value, Tensor) and not value.is_leaf)
+    left = (
+        value
+        for values in parts
+        for value in values
+        if isinstance(value, Tensor) and not value.is_leaf
+    )
     return copy.deepcopy(module, {id(tensor): tensor.detach().clone() for tensor in left})
 
 
@@ -84,7 +96,11 @@ def _put_back(now: Any, then: Any) -> None:
     if isinstance(now, dict):
         if len(now) == len(then) and all(map(is_, now.values(), then.values())):
             return
-        for name in [name for name, value in now.items() if then.get(name, now) is not value and not _is_plain(value)]:
+        for name in [
+            name
+            for name, value in now.items()
+            if then.get(name, now) is not value and not _is_plain(value)
+        ]:
             if name in then:
                 now[name] = then[name]
             else:

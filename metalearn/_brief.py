@@ -30,14 +30,19 @@ def brief(value: Any) -> str:
 
 
 def _names(value: Any) -> Iterable[str] | None:
-    """Return the names of a named tuple's or a dataclass's parts, None of what else it is or shows itself."""
+    """Return the names of a named tuple's or a dataclass's parts, None of what else it is or shows
+    itself.
+    """
     if isinstance(value, tuple):
         return getattr(value, "_fields", None)
-    if is_dataclass(value) and hasattr(type(value).__repr__, "__wrapped__"):  # as `dataclass` makes it
+    # as `dataclass` makes it
+    if is_dataclass(value) and hasattr(type(value).__repr__, "__wrapped__"):
         return [field.name for field in fields(value) if field.repr]
     return None
 
 
 def _entries(entries: Iterable[tuple[str, Any]]) -> str:
     first = list(islice(entries, MOST + 1))
-    return ", ".join(name + brief(entry) for name, entry in first[:MOST]) + ", ..." * (len(first) > MOST)
+    return ", ".join(name + brief(entry) for name, entry in first[:MOST]) + ", ..." * (
+        len(first) > MOST
+    )

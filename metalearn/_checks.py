@@ -31,7 +31,11 @@ def invalid(what: str, condition: str, got: Any, fix: str = "") -> str:
 def check_count(what: str, value: Any, *, minimum: int = 1, fix: str = "") -> None:
     """Raise unless `value` is an int of at least `minimum`."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(invalid(what, "be an int", brief(value), "Convert it: int(...)." if _is_int(value) else fix))
+        raise TypeError(
+            invalid(
+                what, "be an int", brief(value), "Convert it: int(...)." if _is_int(value) else fix
+            )
+        )
     if value < minimum:
         raise ValueError(invalid(what, f"be at least {minimum}", value, fix))
 
@@ -105,18 +109,24 @@ def check_between(what: str, value: Any, low: float, high: float, *, fix: str = 
 def check_range(what: str, value: Any, *, fix: str = "") -> None:
     """Raise unless `value` is a pair of finite numbers in ascending order."""
     is_pair = isinstance(value, tuple | list)
-    numbers = is_pair and all(isinstance(bound, int | float) and not isinstance(bound, bool) for bound in value)
+    numbers = is_pair and all(
+        isinstance(bound, int | float) and not isinstance(bound, bool) for bound in value
+    )
     if not (numbers and len(value) == 2):
         raise TypeError(invalid(what, "be a pair of numbers (low, high)", brief(value), fix))
     low, high = value
     if not (is_finite(low) and is_finite(high) and low <= high and is_finite(high - low)):
-        raise ValueError(invalid(what, "be finite with low <= high, and high - low finite", value, fix))
+        raise ValueError(
+            invalid(what, "be finite with low <= high, and high - low finite", value, fix)
+        )
 
 
 def check_index(what: str, value: Any, length: int) -> None:
     """Raise unless `value` is an index into something of that length."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(invalid(what, "be an int", brief(value), f"Write [x[i] for i in range({length})]."))
+        raise TypeError(
+            invalid(what, "be an int", brief(value), f"Write [x[i] for i in range({length})].")
+        )
     if not -length <= value < length:
         raise IndexError(invalid(what, f"be from {-length} to {length - 1}", value))
 
@@ -126,7 +136,9 @@ def check_choice(what: str, value: Any, choices: Iterable[Any]) -> None:
     choices = list(choices)
     # By kind first, since the comparison of a tensor or an array has no single truth.
     if not any(isinstance(value, type(choice)) and value == choice for choice in choices):
-        raise ValueError(invalid(what, f"be one of {choices}", brief(value), did_you_mean(value, choices)))
+        raise ValueError(
+            invalid(what, f"be one of {choices}", brief(value), did_you_mean(value, choices))
+        )
 
 
 def check_kind(what: str, value: Any, kind: type | UnionType, expected: str, example: str) -> None:
@@ -137,14 +149,18 @@ def check_kind(what: str, value: Any, kind: type | UnionType, expected: str, exa
         raise TypeError(invalid(what, f"be {expected}", brief(value), fix))
 
 
-def check_function(what: str, value: Any, condition: str = "be a function", *, fix: str = "") -> None:
+def check_function(
+    what: str, value: Any, condition: str = "be a function", *, fix: str = ""
+) -> None:
     """Raise unless `value` can be called; a class cannot stand for what it makes."""
     if not callable(value) or isinstance(value, type):
         raise TypeError(invalid(what, condition, brief(value), fix))
 
 
 def misfit(function: Any, count: int) -> str:
-    """Return what is wrong with calling a function with so many arguments; "" if nothing is known to be."""
+    """Return what is wrong with calling a function with so many arguments; "" if nothing is known
+    to be.
+    """
     try:
         called = function.forward if isinstance(function, torch.nn.Module) else function
         signature = inspect.signature(called, follow_wrapped=False)
@@ -168,7 +184,9 @@ def as_list(what: str, value: Any, condition: str = "be a list", *, fix: str = "
 def check_path(what: str, value: Any) -> None:
     """Raise unless `value` is a path that a file can have."""
     if not isinstance(value, str | os.PathLike):
-        raise TypeError(invalid(what, "be a path", brief(value), "Pass a string or a pathlib.Path."))
+        raise TypeError(
+            invalid(what, "be a path", brief(value), "Pass a string or a pathlib.Path.")
+        )
     if "\0" in os.fsdecode(value):
         raise ValueError(invalid(what, "have no null character", brief(value)))
 
@@ -188,14 +206,18 @@ def as_device(device: Any) -> torch.device:
     try:
         return torch.device(device)
     except RuntimeError as error:
-        raise ValueError(invalid("device", "be a name that PyTorch knows", brief(device), fix)) from error
+        raise ValueError(
+            invalid("device", "be a name that PyTorch knows", brief(device), fix)
+        ) from error
 
 
 def check_one_device(what: str, places: Iterable[Any]) -> None:
     """Raise unless all of these, tensors or what else has a `device`, are on the same one."""
     devices = list(dict.fromkeys(str(each.device) for each in places))
     if len(devices) > 1:
-        raise ValueError(invalid(what, "be on one device", devices, "Move them there: .to('cpu'), say."))
+        raise ValueError(
+            invalid(what, "be on one device", devices, "Move them there: .to('cpu'), say.")
+        )
 
 
 def is_finite(value: float) -> bool:
@@ -205,5 +227,7 @@ def is_finite(value: float) -> bool:
 
 def did_you_mean(word: Any, choices: Iterable[Any]) -> str:
     """Return `Did you mean 'x'?` for the closest of `choices`, or nothing."""
-    close = difflib.get_close_matches(str(word), [str(choice) for choice in choices], n=1, cutoff=0.6)
+    close = difflib.get_close_matches(
+        str(word), [str(choice) for choice in choices], n=1, cutoff=0.6
+    )
     return f"Did you mean {close[0]!r}?" if close else ""

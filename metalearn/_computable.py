@@ -1,4 +1,6 @@
-"""Errors of the user's functions on the user's data, raised again as one error that says what does not fit what."""
+"""Errors of the user's functions on the user's data, raised again as one error that says what does
+not fit what.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,7 +43,8 @@ def computable(what: str, data: Any, whose: str = "Its", beside: str = "") -> It
         raise
     except (RuntimeError, IndexError, ValueError, *WRONG_KINDS) as error:
         shapes = ", ".join(
-            f"{tuple(x.shape)} of {x.dtype}" if isinstance(x, Tensor) else brief(x) for x in tree_leaves(data)
+            f"{tuple(x.shape)} of {x.dtype}" if isinstance(x, Tensor) else brief(x)
+            for x in tree_leaves(data)
         )
         kind = TypeError if isinstance(error, WRONG_KINDS) else ValueError
         fix = f"{whose} tensors are {shapes}{beside}: make them fit."
@@ -50,5 +53,10 @@ def computable(what: str, data: Any, whose: str = "Its", beside: str = "") -> It
         if any(text in str(error) for text in OF_CLASS_AXES):
             fix += " Classes are along axis 1 of an output: write output.movedim(-1, 1)."
         if isinstance(getattr(data, "x", data), tuple) and "missing" in str(error):
-            fix += " A tuple is one argument; a dict is passed as keywords: Batch({'u': u, 'v': v}, y)."
-        raise kind(invalid(what, "be computable", f"{type(error).__name__}: {error}", fix)) from error
+            fix += (
+                " A tuple is one argument; a dict is passed as keywords: Batch({'u': u, 'v': v}, "
+                "y)."
+            )
+        raise kind(
+            invalid(what, "be computable", f"{type(error).__name__}: {error}", fix)
+        ) from error

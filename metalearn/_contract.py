@@ -13,7 +13,14 @@ from torch import Tensor
 from metalearn import inner, outer
 from metalearn._random import random_numbers_kept
 from metalearn._tasks import take
-from metalearn._tree import tree_detach, tree_flatten, tree_leaves, tree_map, tree_names, tree_unflatten
+from metalearn._tree import (
+    tree_detach,
+    tree_flatten,
+    tree_leaves,
+    tree_map,
+    tree_names,
+    tree_unflatten,
+)
 from metalearn.functional import draw_keys
 from metalearn.types import Batch, Episode, Estimate, Meta, Params, Problem
 
@@ -22,12 +29,15 @@ EXACT = 1e-9
 DIFFERENCE = 1e-6
 """Relative difference to central finite differences."""
 STEP = 1e-7
-"""Step of these differences: small, since they are wrong where it crosses a kink of an activation."""
+"""Step of these differences: small, since they are wrong where it crosses a kink of an
+activation."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A small smooth problem in float64: a model, two tasks for it, and which of its parameters adapt."""
+    """A small smooth problem in float64: a model, two tasks for it, and which of its parameters
+    adapt.
+    """
 
     name: str
     model: Callable[[], nn.Module]
@@ -38,8 +48,11 @@ class Case:
         with random_numbers_kept():
             torch.manual_seed(0)
             model = self.model().double()
-            learner = outer.MetaLearner(model, F.mse_loss, rule, **{"num_steps": 3, "fast": self.fast, **options})
-            with torch.no_grad():  # rules start at special points: zeros, identities, kinks of the activation
+            learner = outer.MetaLearner(
+                model, F.mse_loss, rule, **{"num_steps": 3, "fast": self.fast, **options}
+            )
+            # rules start at special points: zeros, identities, kinks of the activation
+            with torch.no_grad():
                 for param in learner.rule.parameters():
                     param.add_(0.05 * torch.randn_like(param))
         return learner
@@ -66,10 +79,13 @@ CASES = (
 )
 
 
-def finite_difference(function: Callable[[Any], Tensor], at: Any, direction: Any, step: float = 1e-5) -> Tensor:
+def finite_difference(
+    function: Callable[[Any], Tensor], at: Any, direction: Any, step: float = 1e-5
+) -> Tensor:
     """Return the central difference of a function of a pytree along a direction.
 
-    >>> finite_difference(lambda w: w**3, torch.tensor(2.0).double(), torch.tensor(1.0)).round(decimals=6)
+    >>> at = torch.tensor(2.0).double()
+    >>> finite_difference(lambda w: w**3, at, torch.tensor(1.0)).round(decimals=6)
     tensor(12., dtype=torch.float64)
     """
     ahead = function(tree_map(lambda leaf, move: leaf + step * move, at, direction))
@@ -78,24 +94,32 @@ def finite_difference(function: Callable[[Any], Tensor], at: Any, direction: Any
 
 
 def _naive_loop(
-    problem: Problem, meta: Meta, episode: Episode, key: Tensor, constants: list[dict[str, Any]] | None = None
+    problem: Problem,
+    meta: Meta,
+    episode: Episode,
+    key: Tensor,
+    constants: list[dict[str, Any]] | None = None,
 ) -> tuple[Tensor, list[dict[str, Any]]]:
     """Adapt by a plain loop that shares no code with the engine.
 
-    `constants` is what the rule sees at each step instead of what the loop computes, by argument of `update`. Returned
-    are the query loss and all that the rule saw at each step.
+    `constants` is what the rule sees at each step instead of what the loop computes, by argument of
+    `update`. Returned are the query loss and all that the rule saw at each step.
     """
     params, state, record = meta.init, problem.rule.init_state(meta.rule, meta.init, key), []
     for step in range(problem.num_steps):
         seen = _gradient(problem, params, meta.shared, episode, step) | {"params": params}
         seen |= constants[step] if constants else {}
         record.append(seen)
-        updates, state = problem.rule.update(meta.rule, seen["grads"], state, seen["params"], seen["loss"], step)
+        updates, state = problem.rule.update(
+            meta.rule, seen["grads"], state, seen["params"], seen["loss"], step
+        )
         params = {name: param + updates[name] for name, param in params.items()}
     return problem.query_loss(params, meta.shared, episode), record
 
 
-def _gradient(problem: Problem, params: Params, shared: Params, episode: Episode, step: int) -> dict[str, Any]:
+def _gradient(
+    problem: Problem, params: Params, shared: Params, episode: Episode, step: int
+) -> dict[str, Any]:
     with torch.enable_grad():
         leaves = {name: param.detach().requires_grad_() for name, param in params.items()}
         loss = problem.support_loss(leaves, shared, episode, step)
@@ -104,20 +128,28 @@ def _gradient(problem: Problem, params: Params, shared: Params, episode: Episode
 
 
 def check_exact(
-    rule: inner.UpdateRule, estimator: outer.MetaGradient, case: Case, order: int, surrogate: Collection[str] = ()
+    rule: inner.UpdateRule,
+    estimator: outer.MetaGradient,
+    case: Case,
+    order: int,
+    surrogate: Collection[str] = (),
 ) -> None:
     """Compare an estimate with the naive loop's central differences, field by field of `Meta`."""
     learner = case.learner(rule)
     episode, key = take(case.episodes(), 0)
     problem, meta = learner.problem, tree_detach(learner.meta)
-    gradient = estimator(problem, meta, episode, key, estimator.init_carry(problem, meta, episode)).gradient
+    gradient = estimator(
+        problem, meta, episode, key, estimator.init_carry(problem, meta, episode)
+    ).gradient
     constant = rule.as_values | ({"grads", "loss"} if order == 1 else set())
     _, record = _naive_loop(problem, meta, episode, key)
     constants = [{name: seen[name] for name in constant} for seen in record]
     generator = torch.Generator().manual_seed(2)
     for field in Meta._fields:
         part, exact = getattr(meta, field), getattr(gradient, field)
-        direction = tree_map(lambda leaf: torch.randn(leaf.shape, generator=generator).to(leaf), part)
+        direction = tree_map(
+            lambda leaf: torch.randn(leaf.shape, generator=generator).to(leaf), part
+        )
         if field == "rule":
             direction = _zero_at(direction, surrogate)
         if not tree_leaves(part):
@@ -127,10 +159,19 @@ def check_exact(
             return _naive_loop(problem, meta._replace(**{field: part}), episode, key, constants)[0]
 
         expected = finite_difference(query_loss, part, direction, STEP)
-        product = sum((g * d).sum() for g, d in zip(tree_leaves(exact), tree_leaves(direction), strict=True))
+        product = sum(
+            (g * d).sum() for g, d in zip(tree_leaves(exact), tree_leaves(direction), strict=True)
+        )
         scale = sum(g.square().sum() for g in tree_leaves(exact)) ** 0.5
         what = f"the gradient of {estimator} to {field} equals finite differences"
-        require(abs(product - expected) <= DIFFERENCE * (scale + 1e-3), what, case.name, rule, product, expected)
+        require(
+            abs(product - expected) <= DIFFERENCE * (scale + 1e-3),
+            what,
+            case.name,
+            rule,
+            product,
+            expected,
+        )
 
 
 def _zero_at(tree: Any, paths: Collection[str]) -> Any:
@@ -140,16 +181,28 @@ def _zero_at(tree: Any, paths: Collection[str]) -> Any:
         found = any(f"{name}.".startswith(f"{path}.") for name in tree_names(tree))
         require(found, f"surrogate {path!r} is a path of meta-parameters", tree_names(tree))
     chosen = [any(f"{name}.".startswith(f"{path}.") for path in paths) for name in tree_names(tree)]
-    return tree_unflatten([0 * leaf if zero else leaf for leaf, zero in zip(leaves, chosen, strict=True)], spec)
+    return tree_unflatten(
+        [0 * leaf if zero else leaf for leaf, zero in zip(leaves, chosen, strict=True)], spec
+    )
 
 
-def check_close(rule: inner.UpdateRule, case: Case, options: dict[str, Any], others: dict[str, Any]) -> None:
+def check_close(
+    rule: inner.UpdateRule, case: Case, options: dict[str, Any], others: dict[str, Any]
+) -> None:
     """Compare the estimates of two learners that differ in their options only."""
     episodes, keys = case.episodes()
-    estimates = [case.learner(rule, **given).estimate(episodes, keys) for given in (options, others)]
+    estimates = [
+        case.learner(rule, **given).estimate(episodes, keys) for given in (options, others)
+    ]
     ours, theirs = ([*tree_leaves(estimate.gradient), estimate.loss] for estimate in estimates)
     distance = max((a - b).norm() / (b.norm() + EXACT) for a, b in zip(ours, theirs, strict=True))
-    require(distance <= EXACT, f"{options or 'the default'} and {others} agree", case.name, rule, distance)
+    require(
+        distance <= EXACT,
+        f"{options or 'the default'} and {others} agree",
+        case.name,
+        rule,
+        distance,
+    )
 
 
 def check_protocol(rule: inner.UpdateRule, case: Case) -> None:
@@ -157,7 +210,12 @@ def check_protocol(rule: inner.UpdateRule, case: Case) -> None:
         learner = case.learner(rule).to(dtype)
         meta = tree_detach(learner.meta)
         first = {leaf.dtype for leaf in tree_leaves(rule.init_meta(meta.init))}
-        require(first <= {dtype}, f"init_meta returns tensors of the parameters' dtype {dtype}", rule, first)
+        require(
+            first <= {dtype},
+            f"init_meta returns tensors of the parameters' dtype {dtype}",
+            rule,
+            first,
+        )
         key = torch.tensor(3)
         arguments = (
             meta.rule,
@@ -169,18 +227,37 @@ def check_protocol(rule: inner.UpdateRule, case: Case) -> None:
         before = tree_map(torch.clone, arguments)
         for step in range(2):
             returned = rule.update(*arguments, step)
-            is_pair = isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[0], dict)
-            require(is_pair, "update returns a dict of updates and the next state", rule, type(returned))
+            is_pair = (
+                isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[0], dict)
+            )
+            require(
+                is_pair, "update returns a dict of updates and the next state", rule, type(returned)
+            )
             updates, state = returned
             again = rule.update(*arguments, step)
             require(_same(before, arguments), "update leaves its arguments as they are", rule)
-            require(_same((updates, state), again), "update is a function of its arguments alone", rule)
-            require(set(updates) == set(meta.init), "updates are named as the parameters", rule, set(updates))
-            shapes = {name: update.shape == meta.init[name].shape for name, update in updates.items()}
+            require(
+                _same((updates, state), again), "update is a function of its arguments alone", rule
+            )
+            require(
+                set(updates) == set(meta.init),
+                "updates are named as the parameters",
+                rule,
+                set(updates),
+            )
+            shapes = {
+                name: update.shape == meta.init[name].shape for name, update in updates.items()
+            }
             require(all(shapes.values()), "updates are shaped as the parameters", rule, shapes)
-            require(tree_flatten(state)[1] == tree_flatten(arguments[2])[1], "the state keeps its structure", rule)
+            require(
+                tree_flatten(state)[1] == tree_flatten(arguments[2])[1],
+                "the state keeps its structure",
+                rule,
+            )
             dtypes = {leaf.dtype for leaf in tree_leaves((updates, state, meta.rule))}
-            require(dtypes == {dtype}, f"everything is of the parameters' dtype {dtype}", rule, dtypes)
+            require(
+                dtypes == {dtype}, f"everything is of the parameters' dtype {dtype}", rule, dtypes
+            )
     _check_zero_gradients(rule, case)
     episodes, keys = case.episodes()
     gradient = case.learner(rule).estimate(episodes, keys).gradient.rule
@@ -195,7 +272,11 @@ def _check_zero_gradients(rule: inner.UpdateRule, case: Case) -> None:
     zeros = tree_map(torch.zeros_like, meta.init)
 
     def total(rule_meta: Any, grads: Params, params: Params) -> Tensor:
-        state, loss, sums = rule.init_state(rule_meta, params, torch.tensor(3)), torch.tensor(0.5).double(), []
+        state, loss, sums = (
+            rule.init_state(rule_meta, params, torch.tensor(3)),
+            torch.tensor(0.5).double(),
+            [],
+        )
         for step in range(2):
             updates, state = rule.update(rule_meta, grads, state, params, loss, step)
             sums += [update.sum() for update in updates.values()]
@@ -203,7 +284,11 @@ def _check_zero_gradients(rule: inner.UpdateRule, case: Case) -> None:
 
     state = rule.init_state(meta.rule, meta.init, torch.tensor(3))
     updates, _ = rule.update(meta.rule, zeros, state, meta.init, torch.tensor(0.5).double(), 0)
-    require(not _same(updates, meta.init), "an update is what is added to the parameters, not the new ones", rule)
+    require(
+        not _same(updates, meta.init),
+        "an update is what is added to the parameters, not the new ones",
+        rule,
+    )
     derivatives = torch.func.grad(total, argnums=(0, 1, 2))(meta.rule, zeros, meta.init)
     finite = all(leaf.isfinite().all() for leaf in tree_leaves(derivatives))
     require(finite, "its derivatives are finite at gradients of zero", case.name, rule)
@@ -217,7 +302,11 @@ def check_round_trips(rule: inner.UpdateRule, case: Case) -> None:
             param.add_(1)
     other.load_state_dict(learner.state_dict())
     require(_same(other.meta, learner.meta), "meta-parameters survive state_dict", rule)
-    require(_same(pickle.loads(pickle.dumps(learner)).meta, learner.meta), "a learner survives pickling", rule)
+    require(
+        _same(pickle.loads(pickle.dumps(learner)).meta, learner.meta),
+        "a learner survives pickling",
+        rule,
+    )
 
 
 def check_estimate(rule: inner.UpdateRule, estimator: outer.MetaGradient, case: Case) -> None:
@@ -226,13 +315,28 @@ def check_estimate(rule: inner.UpdateRule, estimator: outer.MetaGradient, case: 
     problem, meta = learner.problem, tree_detach(learner.meta)
     carry = estimator.init_carry(problem, meta, episode)
     estimate: Estimate = estimator(problem, meta, episode, key, carry)
-    for what, ours, expected in (("gradient", estimate.gradient, meta), ("carry", estimate.carry, carry)):
+    for what, ours, expected in (
+        ("gradient", estimate.gradient, meta),
+        ("carry", estimate.carry, carry),
+    ):
         same = tree_flatten(ours)[1] == tree_flatten(expected)[1]
-        require(same, f"the {what} is structured as what it belongs to", estimator, tree_flatten(ours)[1])
-        shapes = [a.shape == b.shape for a, b in zip(tree_leaves(ours), tree_leaves(expected), strict=True)]
+        require(
+            same,
+            f"the {what} is structured as what it belongs to",
+            estimator,
+            tree_flatten(ours)[1],
+        )
+        shapes = [
+            a.shape == b.shape
+            for a, b in zip(tree_leaves(ours), tree_leaves(expected), strict=True)
+        ]
         require(all(shapes), f"the {what} is shaped as what it belongs to", estimator)
     require(estimate.loss.shape == (), "the loss is a scalar", estimator, estimate.loss.shape)
-    require(all(leaf.isfinite().all() for leaf in tree_leaves(estimate)), "the estimate is finite", estimator)
+    require(
+        all(leaf.isfinite().all() for leaf in tree_leaves(estimate)),
+        "the estimate is finite",
+        estimator,
+    )
     for field in Meta._fields:
         zero = not any(leaf.any() for leaf in tree_leaves(getattr(estimate.gradient, field)))
         absent = field not in estimator.reaches or not tree_leaves(getattr(meta, field))
@@ -242,7 +346,9 @@ def check_estimate(rule: inner.UpdateRule, estimator: outer.MetaGradient, case: 
 
 
 def _same(left: Any, right: Any) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(tree_leaves(left), tree_leaves(right), strict=True))
+    return all(
+        torch.equal(a, b) for a, b in zip(tree_leaves(left), tree_leaves(right), strict=True)
+    )
 
 
 def require(holds: Any, what: str, *got: Any) -> None:

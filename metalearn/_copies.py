@@ -1,4 +1,6 @@
-"""Copies of modules that hold other tensors, wherever they refer to them: what no replacement in place can miss."""
+"""Copies of modules that hold other tensors, wherever they refer to them: what no replacement in
+place can miss.
+"""
 
 import contextlib
 import copy
@@ -24,8 +26,9 @@ AT_ONCE = frozenset(PLAIN)
 def copied(root: T, tensor: Callable[[Tensor], Tensor]) -> T:
     """Copy a module with all that it refers to, its tensors aside.
 
-    Followed are submodules, attributes, containers, bound methods, partials, and of functions the variables, default
-    values and global modules; what has no attributes, and whatever cannot be copied, is shared with the original.
+    Followed are submodules, attributes, containers, bound methods, partials, and of functions the
+    variables, default values and global modules; what has no attributes, and whatever cannot be
+    copied, is shared with the original.
 
     Args:
         root: The module.
@@ -71,7 +74,9 @@ class _Copier:
         return self._object(value)
 
     def _function(self, function: FunctionType) -> FunctionType:
-        """Return a function with copies of its variables, its default values and the global modules that it names."""
+        """Return a function with copies of its variables, its default values and the global modules
+        that it names.
+        """
         closure, named = function.__closure__ or (), _global_modules(function)
         defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
         if not (closure or named) and all(isinstance(value, SAME) for value in defaults):
@@ -81,7 +86,10 @@ class _Copier:
         new = FunctionType(function.__code__, everything, function.__name__, None, cells)
         self._made[id(function)] = new
         vars(new).update(vars(function))
-        new.__defaults__, new.__kwdefaults__ = self.of(function.__defaults__), self.of(function.__kwdefaults__)
+        new.__defaults__, new.__kwdefaults__ = (
+            self.of(function.__defaults__),
+            self.of(function.__kwdefaults__),
+        )
         everything.update({name: self.of(value) for name, value in named.items()})
         for cell, old in zip(cells, closure, strict=True):
             with contextlib.suppress(ValueError):  # of a variable that is not assigned yet
@@ -89,7 +97,10 @@ class _Copier:
         return new
 
     def _container(self, container: Any) -> Any:
-        parts = {*map(type, container), *(map(type, container.values()) if isinstance(container, dict) else ())}
+        parts = {
+            *map(type, container),
+            *(map(type, container.values()) if isinstance(container, dict) else ()),
+        }
         new = self._made[id(container)] = copy.copy(container)
         if parts <= AT_ONCE:  # of which there may be many
             return new
@@ -107,7 +118,11 @@ class _Copier:
     def _object(self, value: Any) -> Any:
         attributes = getattr(value, "__dict__", None) or {}
         slots = [name for name in copyreg._slotnames(type(value)) if hasattr(value, name)]  # type: ignore[attr-defined]
-        if not (attributes or slots) or hasattr(type(value), "__del__") or isinstance(value, torch.jit.ScriptModule):
+        if (
+            not (attributes or slots)
+            or hasattr(type(value), "__del__")
+            or isinstance(value, torch.jit.ScriptModule)
+        ):
             return value
         new = _shallow(value)
         if new is not value:
@@ -120,7 +135,9 @@ class _Copier:
 
 
 def _shallow(value: Any) -> Any:
-    """Return a new object with the attributes of another, or this itself if there can be no other."""
+    """Return a new object with the attributes of another, or this itself if there can be no
+    other.
+    """
     try:
         if isinstance(value, nn.Module):  # whose own protocols refuse or miss some of them
             new = object.__new__(type(value))

@@ -1,8 +1,9 @@
-"""First derivatives that nest: those of `torch.func` under its transforms, and of plain autograd without.
+"""First derivatives that nest: those of `torch.func` under its transforms, and of plain autograd
+without.
 
-For a single task plain autograd is much faster, and it differentiates all that PyTorch can differentiate twice: models
-that `torch.func` cannot trace work in a loop over tasks. As with `torch.func`, a result requires grad only if something
-that it was computed from does.
+For a single task plain autograd is much faster, and it differentiates all that PyTorch can
+differentiate twice: models that `torch.func` cannot trace work in a loop over tasks. As with
+`torch.func`, a result requires grad only if something that it was computed from does.
 """
 
 import functools
@@ -19,12 +20,15 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def grad_and_value(function: Callable[..., Tensor], argnums: int | tuple[int, ...] = 0) -> Callable[..., Any]:
+def grad_and_value(
+    function: Callable[..., Tensor], argnums: int | tuple[int, ...] = 0
+) -> Callable[..., Any]:
     """Return a function that returns gradient and value, as `torch.func.grad_and_value` does.
 
     Args:
-        function: Returns a scalar, of tensors that are among its arguments or require no grad. Outside of transforms
-            it may return one scalar for each of independent tasks, whose sum is differentiated.
+        function: Returns a scalar, of tensors that are among its arguments or require no grad.
+            Outside of transforms it may return one scalar for each of independent tasks, whose sum
+            is differentiated.
         argnums: Which of its arguments, pytrees of tensors, it is differentiated with respect to.
     """
     if in_transform():
@@ -39,13 +43,16 @@ def grad_and_value(function: Callable[..., Tensor], argnums: int | tuple[int, ..
             value = function(*(replaced.get(index, arg) for index, arg in enumerate(args)))
             total = value.sum() if value.dim() else value
         grads = _backward(total, inputs, None, nested, retain_graph=nested)
-        return (grads[0] if isinstance(argnums, int) else grads), (value if nested else value.detach())
+        return (grads[0] if isinstance(argnums, int) else grads), (
+            value if nested else value.detach()
+        )
 
     return gradient
 
 
 def vjp(function: Callable[..., Any], *at: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """Return the function's value, and the map from its cotangents to those of `at`, as `torch.func.vjp` does.
+    """Return the function's value, and the map from its cotangents to those of `at`, as
+    `torch.func.vjp` does.
 
     Args:
         function: Returns a pytree of tensors, of tensors that are its arguments or require no grad.
@@ -59,7 +66,9 @@ def vjp(function: Callable[..., Any], *at: Any) -> tuple[Any, Callable[[Any], An
         outputs = function(*inputs)
 
     def pull(cotangents: Any) -> Any:
-        return _backward(outputs, inputs, cotangents, nested or _requires_grad(cotangents), retain_graph=True)
+        return _backward(
+            outputs, inputs, cotangents, nested or _requires_grad(cotangents), retain_graph=True
+        )
 
     return (outputs if nested else tree_detach(outputs)), pull
 
@@ -70,12 +79,15 @@ def in_transform() -> bool:
 
 
 def untraced(function: Callable[P, T]) -> Callable[P, T]:
-    """Return a function that an outer `torch.compile` does not trace; without one nothing of it is imported."""
+    """Return a function that an outer `torch.compile` does not trace; without one nothing of it is
+    imported.
+    """
     return torch.compiler.disable(function) if torch.compiler.is_compiling() else function
 
 
 def outside_inference_mode(function: Callable[P, T]) -> Callable[P, T]:
-    """Call a function under `torch.no_grad` if it is called under `torch.inference_mode`, where nothing has a gradient.
+    """Call a function under `torch.no_grad` if it is called under `torch.inference_mode`, where
+    nothing has a gradient.
 
     Lightning and others validate in that mode, and adaptation needs gradients.
     """
@@ -97,15 +109,22 @@ def _as_made_outside(leaf: Any) -> Any:
 
 
 def _requires_grad(tree: Any) -> bool:
-    """Return whether a derivative around this one needs to know how the result depends on the tree."""
+    """Return whether a derivative around this one needs to know how the result depends on the
+    tree.
+    """
     tensors = (leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
 def _inputs(at: Any, nested: bool) -> Any:
-    """Return tensors of the same values that nothing depends on yet, so that constants stay constant."""
+    """Return tensors of the same values that nothing depends on yet, so that constants stay
+    constant.
+    """
     return tree_map(
-        lambda leaf: leaf.view_as(leaf) if nested and leaf.requires_grad else leaf.detach().requires_grad_(), at
+        lambda leaf: (
+            leaf.view_as(leaf) if nested and leaf.requires_grad else leaf.detach().requires_grad_()
+        ),
+        at,
     )
 
 

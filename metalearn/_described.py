@@ -9,7 +9,9 @@ import torch.nn as nn
 
 
 def described(value: Any) -> str:
-    """Return a text of a value and all in it that is the same in every process: functions by name, not by address."""
+    """Return a text of a value and all in it that is the same in every process: functions by name,
+    not by address.
+    """
     if isinstance(value, nn.Module):  # whose own text may show what it has learned
         return str([type(module).__qualname__ for module in value.modules()])
     if isinstance(value, tuple | list):
@@ -19,9 +21,20 @@ def described(value: Any) -> str:
     if isinstance(value, set | frozenset):
         return f"{{{', '.join(sorted(map(described, value)))}}}"
     if isinstance(value, partial):
-        given = [*map(described, value.args), *(f"{name}={described(each)}" for name, each in value.keywords.items())]
+        given = [
+            *map(described, value.args),
+            *(f"{name}={described(each)}" for name, each in value.keywords.items()),
+        ]
         return f"{described(value.func)}({', '.join(given)})"
     if is_dataclass(value) and not isinstance(value, type):
-        inside = (f"{each.name}={described(getattr(value, each.name))}" for each in fields(value) if each.repr)
+        inside = (
+            f"{each.name}={described(getattr(value, each.name))}"
+            for each in fields(value)
+            if each.repr
+        )
         return f"{type(value).__name__}({', '.join(inside)})"
-    return value.__qualname__ if hasattr(value, "__qualname__") else re.sub(r" at 0x\w+", "", repr(value))
+    return (
+        value.__qualname__
+        if hasattr(value, "__qualname__")
+        else re.sub(r" at 0x\w+", "", repr(value))
+    )

@@ -22,7 +22,8 @@ class Ensemble:
         learners: At least one learner.
 
     Raises:
-        ValueError: If there are none, they are on several devices, or a query loss is not of a model's outputs.
+        ValueError: If there are none, they are on several devices, or a query loss is not of a
+            model's outputs.
     """
 
     def __init__(self, learners: Sequence[MetaLearner]) -> None:
@@ -32,7 +33,11 @@ class Ensemble:
         for learner in learners:
             if not isinstance(learner.problem.query_loss, OnQuery):
                 fix = "Build them with a criterion, or evaluate them one by one."
-                raise ValueError(invalid("learners of an ensemble", "be judged by a criterion", "a query_loss", fix))
+                raise ValueError(
+                    invalid(
+                        "learners of an ensemble", "be judged by a criterion", "a query_loss", fix
+                    )
+                )
         self._learners = learners
         self.device = learners[0].device
 
@@ -47,7 +52,9 @@ class Ensemble:
         counts = {learner.num_steps for learner in self._learners}
         if len(counts) > 1:
             fix = "Write num_steps=5, say, for all of them."
-            raise ValueError(invalid("num_steps", "be given for learners that differ in it", sorted(counts), fix))
+            raise ValueError(
+                invalid("num_steps", "be given for learners that differ in it", sorted(counts), fix)
+            )
         return counts.pop()
 
     def check_episodes(self, episodes: Episode, keys: Tensor) -> None:

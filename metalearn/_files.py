@@ -14,14 +14,17 @@ from pathlib import Path
 from metalearn._checks import invalid
 
 ABANDONED = 3600
-"""Seconds after which a file that nobody writes to any more is taken for that of a killed process."""
+"""Seconds after which a file that nobody writes to any more is taken for that of a killed
+process."""
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BufferedWriter]:
-    """Open a new file beside `path`, whose folder is made; it replaces `path` when all of it is on the disk.
+    """Open a new file beside `path`, whose folder is made; it replaces `path` when all of it is on
+    the disk.
 
-    Of several processes that write one path at a time, the last one's file stays. A link is followed.
+    Of several processes that write one path at a time, the last one's file stays. A link is
+    followed.
     """
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,14 +41,18 @@ def whole_file(path: Path) -> Iterator[BufferedWriter]:
 
 
 def clear_abandoned(folder: Path, pattern: str) -> None:
-    """Remove the files and folders that killed processes have left: who still writes one does so once an hour."""
+    """Remove the files and folders that killed processes have left: who still writes one does so
+    once an hour.
+    """
     for part in folder.glob(pattern):
         try:
             last = max(file.stat().st_mtime for file in (part, *part.glob("*")))
         except FileNotFoundError:  # somebody has just finished it
             continue
         if time.time() - last > ABANDONED:
-            shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
+            shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(
+                missing_ok=True
+            )
 
 
 def check_writable(what: str, folder: Path) -> None:
@@ -55,4 +62,6 @@ def check_writable(what: str, folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ValueError(invalid(what, "be a folder that can be written", f"{folder}: {error}")) from error
+        raise ValueError(
+            invalid(what, "be a folder that can be written", f"{folder}: {error}")
+        ) from error

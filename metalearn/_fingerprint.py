@@ -10,11 +10,13 @@ from metalearn._tree import tree_leaves
 from metalearn.types import Episode
 
 MOST_ELEMENTS = 4096
-"""Number of elements that are read of one task's tensor: many enough to tell images apart, at under 1 % of the time."""
+"""Number of elements that are read of one task's tensor: many enough to tell images apart, at under
+1 % of the time."""
 
 
 def fingerprint(batch: Episode, before: int = 0) -> int:
-    """Return a checksum of episodes and of those before them; it depends on their order, not on how they are batched.
+    """Return a checksum of episodes and of those before them; it depends on their order, not on how
+    they are batched.
 
     Args:
         batch: Episodes, with a leading task axis.
@@ -25,7 +27,9 @@ def fingerprint(batch: Episode, before: int = 0) -> int:
 
 
 def _bytes(leaf: Tensor) -> Tensor:
-    """Return every task's elements as bytes `[num_tasks, num_bytes]`, of a large tensor regularly spaced ones."""
+    """Return every task's elements as bytes `[num_tasks, num_bytes]`, of a large tensor regularly
+    spaced ones.
+    """
     if leaf.layout != torch.strided:
         return _of_sparse(leaf.detach().to_sparse_coo().coalesce()).view(torch.uint8)
     size = math.prod(leaf.shape[1:])
@@ -36,11 +40,16 @@ def _bytes(leaf: Tensor) -> Tensor:
 
 def _of_sparse(leaf: Tensor) -> Tensor:
     """Return a checksum of every task's elements that are not zero, `[num_tasks, 1]`."""
-    (task, *places), values = leaf.indices(), leaf.values().double().reshape(leaf.values().shape[0], -1)
+    (task, *places), values = (
+        leaf.indices(),
+        leaf.values().double().reshape(leaf.values().shape[0], -1),
+    )
     position = torch.zeros_like(task)
     for place, size in zip(places, leaf.shape[1:], strict=False):
         position = position * size + place
-    position = position[:, None] * values.shape[1] + torch.arange(values.shape[1], device=leaf.device)
+    position = position[:, None] * values.shape[1] + torch.arange(
+        values.shape[1], device=leaf.device
+    )
     # Sums of integers do not depend on their order; an odd factor loses nothing.
     terms = values.view(torch.int64) * (2 * position + 1)
     return torch.zeros(len(leaf), 1, dtype=torch.int64, device=leaf.device).index_add_(

@@ -1,4 +1,6 @@
-"""The results of several tasks as one: tensors joined, plain values passed on where all tasks agree."""
+"""The results of several tasks as one: tensors joined, plain values passed on where all tasks
+agree.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -85,13 +87,17 @@ def _check_structure(trees: Sequence[Any]) -> None:
         if spec != specs[0]:
             fix = "Return as many outputs, of the same names, for every task."
             got = f"{brief(trees[0])} and {brief(tree)}"
-            raise OutputValueError(invalid("outputs", "be of one structure for all tasks", got, fix))
+            raise OutputValueError(
+                invalid("outputs", "be of one structure for all tasks", got, fix)
+            )
 
 
 def _check_kind(what: str, leaf: Any) -> None:
     if not isinstance(leaf, (Tensor, *PLAIN)):
         fix = "Return a dict or a tuple of tensors in its place, or leave it out."
-        raise OutputTypeError(invalid(what, "be a tensor, a number, a string or None", type(leaf).__name__, fix))
+        raise OutputTypeError(
+            invalid(what, "be a tensor, a number, a string or None", type(leaf).__name__, fix)
+        )
 
 
 def _check_leaves(what: str, join: Join, leaves: Sequence[Any]) -> None:
@@ -103,8 +109,13 @@ def _check_leaves(what: str, join: Join, leaves: Sequence[Any]) -> None:
         try:
             join(tuple(leaves))
         except RuntimeError as error:
-            got, fix = [tuple(leaf.shape) for leaf in leaves], "Pad it to one length, or leave it out."
-            raise OutputValueError(invalid(what, "have one shape for all tasks", got, fix)) from error
+            got, fix = (
+                [tuple(leaf.shape) for leaf in leaves],
+                "Pad it to one length, or leave it out.",
+            )
+            raise OutputValueError(
+                invalid(what, "have one shape for all tasks", got, fix)
+            ) from error
     for leaf in leaves:
         if not (_are_tensors(leaves[0], leaf) or _is_same(leaves[0], leaf)):
             got = f"{brief(leaves[0])} and {brief(leaf)}"

@@ -8,7 +8,8 @@ import torch
 
 
 def peak_live_bytes(function: Callable[[], Any], device: torch.device | str = "cpu") -> int:
-    """Return how many bytes of a device's tensors a call has alive at its peak, beyond those alive before it.
+    """Return how many bytes of a device's tensors a call has alive at its peak, beyond those alive
+    before it.
 
     Counted in PyTorch's allocator, so that the fragmentation of the process's memory does not show.
 
@@ -25,7 +26,9 @@ def peak_live_bytes(function: Callable[[], Any], device: torch.device | str = "c
     with torch.profiler.profile(activities=cpu, profile_memory=True, acc_events=True) as profile:
         function()
     events = profile.profiler.kineto_results.events()
-    changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+    changes = sorted(
+        (event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"
+    )
     live = peak = 0
     for _, change in changes:
         live += change

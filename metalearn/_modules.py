@@ -21,16 +21,18 @@ CONSTANTS = "_constant_starts"
 
 
 Call: TypeAlias = Callable[..., Any]
-"""A way of calling `(module, tensors, args, kwargs)` with other tensors in the place of those of these names."""
+"""A way of calling `(module, tensors, args, kwargs)` with other tensors in the place of those of
+these names."""
 
 
 def functional_call(
     module: nn.Module, tensors: dict[str, Tensor], args: Any, kwargs: dict[str, Any] | None = None
 ) -> Any:
-    """Return what `torch.func.functional_call` does, which leaves replacements in modules that have two names.
+    """Return what `torch.func.functional_call` does, which leaves replacements in modules that have
+    two names.
 
-    Replaced are tied tensors in all places, and every place once. They are so while the call lasts: a module that is
-    computed again in the backward pass then sees its own.
+    Replaced are tied tensors in all places, and every place once. They are so while the call lasts:
+    a module that is computed again in the backward pass then sees its own.
     """
     given = {get_tensor(module, name): tensor for name, tensor in tensors.items()}
     places = {
@@ -43,15 +45,19 @@ def functional_call(
         return torch.func.functional_call(module, places, args, kwargs, tie_weights=False)
 
 
-def call_copy(module: nn.Module, tensors: dict[str, Tensor], args: Any, kwargs: dict[str, Any] | None = None) -> Any:
+def call_copy(
+    module: nn.Module, tensors: dict[str, Tensor], args: Any, kwargs: dict[str, Any] | None = None
+) -> Any:
     """Return what a module computes with other tensors, by a copy that holds them for good.
 
-    What `torch.func.functional_call` puts into a module is there while the call lasts. A module that is computed again
-    in the backward pass, as by `torch.utils.checkpoint`, would then see its own parameters; a copy sees the given ones.
+    What `torch.func.functional_call` puts into a module is there while the call lasts. A module
+    that is computed again in the backward pass, as by `torch.utils.checkpoint`, would then see its
+    own parameters; a copy sees the given ones.
 
     Args:
         module: The module.
-        tensors: What takes the place of its parameters and buffers of these names; tied ones are replaced together.
+        tensors: What takes the place of its parameters and buffers of these names; tied ones are
+            replaced together.
         args: Its arguments, a tuple, or the only one.
         kwargs: Its keyword arguments.
 
@@ -60,23 +66,37 @@ def call_copy(module: nn.Module, tensors: dict[str, Tensor], args: Any, kwargs: 
         ValueError: If the module has no parameter or buffer of a name.
 
     >>> layer = nn.Linear(2, 1)
-    >>> call_copy(layer, {"weight": torch.ones(1, 2), "bias": torch.zeros(1)}, torch.ones(3, 2)).flatten().tolist()
+    >>> params = {"weight": torch.ones(1, 2), "bias": torch.zeros(1)}
+    >>> call_copy(layer, params, torch.ones(3, 2)).flatten().tolist()
     [2.0, 2.0, 2.0]
     """
     check_kind("module", module, nn.Module, "an nn.Module", "the module itself")
-    if not (isinstance(tensors, dict) and all(isinstance(tensor, Tensor) for tensor in tensors.values())):
-        raise TypeError(invalid("tensors", "be a dict of tensors by name", brief(tensors), "Pass params."))
-    own = dict((*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)))
+    if not (
+        isinstance(tensors, dict) and all(isinstance(tensor, Tensor) for tensor in tensors.values())
+    ):
+        raise TypeError(
+            invalid("tensors", "be a dict of tensors by name", brief(tensors), "Pass params.")
+        )
+    own = dict(
+        (
+            *module.named_parameters(remove_duplicate=False),
+            *module.named_buffers(remove_duplicate=False),
+        )
+    )
     if unknown := sorted(tensors.keys() - own.keys()):
         fix = did_you_mean(unknown[0], own)
-        raise ValueError(invalid("tensors", "be named as parameters and buffers of the module", unknown, fix))
+        raise ValueError(
+            invalid("tensors", "be named as parameters and buffers of the module", unknown, fix)
+        )
     given = {own[name]: tensor for name, tensor in tensors.items()}
     args = args if isinstance(args, tuple) else (args,)
     with _parametrized_anew():
         return copied(module, lambda tensor: given.get(tensor, tensor))(*args, **(kwargs or {}))
 
 
-def call_holding(module: nn.Module, tensors: dict[str, Tensor], args: Any, kwargs: dict[str, Any] | None = None) -> Any:
+def call_holding(
+    module: nn.Module, tensors: dict[str, Tensor], args: Any, kwargs: dict[str, Any] | None = None
+) -> Any:
     """Put tensors into a module that nobody else has, where they stay, and call it."""
     for name, tensor in tensors.items():
         set_tensor(module, name, tensor)
@@ -86,7 +106,9 @@ def call_holding(module: nn.Module, tensors: dict[str, Tensor], args: Any, kwarg
 
 @contextmanager
 def _parametrized_anew() -> Iterator[None]:
-    """Forget what `torch.nn.utils.parametrize.cached` holds of calls with other parameters, before and after."""
+    """Forget what `torch.nn.utils.parametrize.cached` holds of calls with other parameters, before
+    and after.
+    """
     parametrize._cache.clear()
     try:
         yield
@@ -94,21 +116,36 @@ def _parametrized_anew() -> Iterator[None]:
         parametrize._cache.clear()
 
 
-def call_model(model: nn.Module, tensors: dict[str, Tensor], x: Any, call: Call = functional_call) -> Any:
-    """Call `model` on the inputs of a `Batch` with some of its parameters replaced, its buffers kept."""
+def call_model(
+    model: nn.Module, tensors: dict[str, Tensor], x: Any, call: Call = functional_call
+) -> Any:
+    """Call `model` on the inputs of a `Batch` with some of its parameters replaced, its buffers
+    kept.
+    """
     if isinstance(x, dict):
         return call(model, tensors, (), x)
     return call(model, tensors, (x,))
 
 
 def predict(
-    model: nn.Module, tensors: dict[str, Tensor], norms: Norms, query: Any, support: Any, call: Call = functional_call
+    model: nn.Module,
+    tensors: dict[str, Tensor],
+    norms: Norms,
+    query: Any,
+    support: Any,
+    call: Call = functional_call,
 ) -> Any:
-    """Return the outputs for a query `Batch`; layers that normalise by the support set see its `Batch` too."""
+    """Return the outputs for a query `Batch`; layers that normalise by the support set see its
+    `Batch` too.
+    """
     if not norms.by_support:
         return call_model(model, {**tensors, **norms.buffers(model, query.weight)}, query.x, call)
     first, second = tree_leaves(support.x)[0], tree_leaves(query.x)[0]
-    weight = support.weight if isinstance(support.weight, Tensor) else torch.ones(len(first), device=first.device)
+    weight = (
+        support.weight
+        if isinstance(support.weight, Tensor)
+        else torch.ones(len(first), device=first.device)
+    )
     weight = torch.cat([weight, weight.new_zeros(len(second))])
     both = tree_map(lambda *leaves: torch.cat(leaves), support.x, query.x)
     outputs = call_model(model, {**tensors, **norms.buffers(model, weight)}, both, call)
@@ -120,14 +157,19 @@ def _of_query(num_support: int, num_examples: int, output: Any) -> Any:
     if not isinstance(output, Tensor):
         return output
     if not output.dim() or len(output) != num_examples:
-        what, fix = "outputs of a model normalised by its support set", "Return no other, or use 'transductive'."
+        what, fix = (
+            "outputs of a model normalised by its support set",
+            "Return no other, or use 'transductive'.",
+        )
         raise ValueError(invalid(what, "begin with the axis of examples", brief(output), fix))
     return output[num_support:]
 
 
 def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors named `<prefix>.<name>` by `<name>`."""
-    return {name[len(prefix) + 1 :]: t for name, t in tensors.items() if name.startswith(prefix + ".")}
+    return {
+        name[len(prefix) + 1 :]: t for name, t in tensors.items() if name.startswith(prefix + ".")
+    }
 
 
 def get_tensor(module: nn.Module, name: str) -> Tensor:
@@ -140,7 +182,8 @@ def get_tensor(module: nn.Module, name: str) -> Tensor:
     try:
         for part in path:  # not by getattr, which takes several times as long
             module = module._modules[part]  # type: ignore[assignment]
-        return (module._parameters if last in module._parameters else module._buffers)[last]  # type: ignore[return-value]
+        where = module._parameters if last in module._parameters else module._buffers
+        return where[last]  # type: ignore[return-value]
     except (KeyError, AttributeError) as error:
         condition = "have the tensors that it had when the learner was made"
         fix = "Change a copy: copy.deepcopy(model), or make the learner after the change."
@@ -148,15 +191,19 @@ def get_tensor(module: nn.Module, name: str) -> Tensor:
 
 
 def set_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
-    """Put a tensor in the place of a parameter or buffer: an `nn.Parameter` as a parameter, another as a buffer.
+    """Put a tensor in the place of a parameter or buffer: an `nn.Parameter` as a parameter, another
+    as a buffer.
 
     A tied tensor is replaced under all of its names.
     """
     old = get_tensor(module, name)
     for owner in module.modules():
         for attribute, value in [*owner._parameters.items(), *owner._buffers.items()]:
-            own: dict[str, Any] = owner._parameters if isinstance(tensor, nn.Parameter) else owner._buffers
-            if value is old and attribute in own:  # where it keeps its place in the order, by which optimizers count
+            own: dict[str, Any] = (
+                owner._parameters if isinstance(tensor, nn.Parameter) else owner._buffers
+            )
+            # where it keeps its place in the order, by which optimizers count
+            if value is old and attribute in own:
                 own[attribute] = tensor
             elif value is old:
                 delattr(owner, attribute)
@@ -167,7 +214,9 @@ def set_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
 
 
 def set_constant(module: nn.Module, name: str) -> None:
-    """Put a buffer of the same values in the place of a parameter, where `constant_starts` finds it."""
+    """Put a buffer of the same values in the place of a parameter, where `constant_starts` finds
+    it.
+    """
     owner, _, attribute = name.rpartition(".")
     set_tensor(module, name, get_tensor(module, name).detach())
     vars(module.get_submodule(owner)).setdefault(CONSTANTS, []).append(attribute)
@@ -189,11 +238,14 @@ def tie(module: nn.Module, names: list[str]) -> None:
     for name in names[1:]:
         owner, _, attribute = name.rpartition(".")
         place: Any = module.get_submodule(owner)
-        (place._parameters if isinstance(first, nn.Parameter) else place._buffers)[attribute] = first
+        (place._parameters if isinstance(first, nn.Parameter) else place._buffers)[attribute] = (
+            first
+        )
 
 
 class TensorTree(nn.Module):
-    """A pytree of tensors as a module, so that its leaves have readable names such as `rate.0.weight`.
+    """A pytree of tensors as a module, so that its leaves have readable names such as
+    `rate.0.weight`.
 
     Calling the module returns the tree of its present tensors.
 

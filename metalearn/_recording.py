@@ -1,4 +1,6 @@
-"""Kernels that are recorded once, as a CUDA graph, and replayed: the host takes no time between them."""
+"""Kernels that are recorded once, as a CUDA graph, and replayed: the host takes no time between
+them.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +11,8 @@ from torch import Tensor
 from metalearn._tree import tree_leaves, tree_map
 
 WARM_UPS = 2
-"""Runs before the recording, in which libraries allocate and choose, and a compiled function is compiled."""
+"""Runs before the recording, in which libraries allocate and choose, and a compiled function is
+compiled."""
 
 
 class Recording:
@@ -26,7 +29,9 @@ class Recording:
         RuntimeError: If the function waits for the GPU, or copies from the host.
     """
 
-    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], device: torch.device) -> None:
+    def __init__(
+        self, function: Callable[..., Any], args: tuple[Any, ...], device: torch.device
+    ) -> None:
         self._device = device
         inputs = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, args)
         self._inputs = _by_dtype(_tensors(inputs))
@@ -46,14 +51,18 @@ class Recording:
                 with torch.cuda.stream(here), torch.cuda.graph(self._graph, stream=side):
                     self._tree = function(*inputs)
             except RuntimeError:
-                generator.graphsafe_set_state(before)  # for PyTorch leaves it waiting for the end of the recording
+                # for PyTorch leaves it waiting for the end of the recording
+                generator.graphsafe_set_state(before)
                 raise
-            here.wait_stream(side)  # where PyTorch has reset the generator, perhaps after the first replay has set it
+            # where PyTorch has reset the generator, perhaps after the first replay has set it
+            here.wait_stream(side)
         outputs = tree_leaves(self._tree)
         self._outputs, self._num_outputs = _by_dtype(outputs), len(outputs)
 
     def __call__(self, tensors: Sequence[Tensor]) -> Any:
-        """Return what the function returns of arguments with these tensors, in memory of its own."""
+        """Return what the function returns of arguments with these tensors, in memory of its
+        own.
+        """
         copies: list[Any] = [None] * self._num_outputs
         with torch.cuda.device(self._device):
             for places, targets in self._inputs:

@@ -1,4 +1,6 @@
-"""What `evaluate` returns: one number for every task, kept so that runs can be compared task by task."""
+"""What `evaluate` returns: one number for every task, kept so that runs can be compared task by
+task.
+"""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -18,15 +20,18 @@ FORMAT = "metalearn evaluation 1"
 
 @dataclass(frozen=True, eq=False)
 class Evaluation(Mapping[str, Summary]):
-    """The result of `evaluate`: a mapping from "loss" and the names of the metrics to summaries over tasks.
+    """The result of `evaluate`: a mapping from "loss" and the names of the metrics to summaries
+    over tasks.
 
     Attributes:
         summaries: The mapping.
         num_tasks: Number of tasks.
         num_steps: Number of adaptation steps.
         batch_statistics: Where batch normalisation took its statistics for query examples from, as
-            `models.batch_statistics` says: "transductive", "support", "per_step", "frozen" or "none".
-        fingerprint: A checksum of the tasks' data, equal for the same tasks; None if it is not known.
+            `models.batch_statistics` says: "transductive", "support", "per_step", "frozen" or
+            "none".
+        fingerprint: A checksum of the tasks' data, equal for the same tasks; None if it is not
+            known.
     """
 
     summaries: dict[str, Summary]
@@ -43,7 +48,11 @@ class Evaluation(Mapping[str, Summary]):
     def __getitem__(self, name: str) -> Summary:
         if name not in self.summaries:
             names = list(self.summaries)
-            raise KeyError(invalid("name of a summary", f"be one of {names}", repr(name), did_you_mean(name, names)))
+            raise KeyError(
+                invalid(
+                    "name of a summary", f"be one of {names}", repr(name), did_you_mean(name, names)
+                )
+            )
         return self.summaries[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -57,32 +66,42 @@ class Evaluation(Mapping[str, Summary]):
         return f"{line(self.summaries)} ({tasks}, batch statistics: {self.batch_statistics})"
 
     def compare(self, other: "Evaluation") -> Summaries:
-        """Return this evaluation minus another one of the same tasks, task by task, of every metric they share.
+        """Return this evaluation minus another one of the same tasks, task by task, of every metric
+        they share.
 
-        The interval of paired differences is narrower than that of two means, because it is free of what makes some
-        tasks harder than others. A difference whose interval holds 0 may be chance.
+        The interval of paired differences is narrower than that of two means, because it is free of
+        what makes some tasks harder than others. A difference whose interval holds 0 may be chance.
 
         Args:
             other: What is subtracted.
 
         Returns:
-            Summaries of the differences `[num_tasks]`, float64; means are above 0 where this evaluation's are larger.
+            Summaries of the differences `[num_tasks]`, float64; means are above 0 where this
+            evaluation's are larger.
 
         Raises:
             TypeError: If `other` is no evaluation.
             ValueError: If the two are not of the same tasks.
         """
         if not isinstance(other, Evaluation):
-            raise TypeError(invalid("other", "be an Evaluation", type(other).__name__, "Pass evaluate(...)."))
+            raise TypeError(
+                invalid("other", "be an Evaluation", type(other).__name__, "Pass evaluate(...).")
+            )
         if self.fingerprint is None or self.fingerprint != other.fingerprint:
             got = f"fingerprints {self.fingerprint} and {other.fingerprint}"
             fix = "Pass generator=torch.Generator().manual_seed(0) to both calls of evaluate."
             raise ValueError(invalid("both evaluations", "be of the same tasks", got, fix))
         shared = [name for name in self if name in other]
-        return Summaries({name: Summary(self[name].values.double() - other[name].values.double()) for name in shared})
+        return Summaries(
+            {
+                name: Summary(self[name].values.double() - other[name].values.double())
+                for name in shared
+            }
+        )
 
     def save(self, path: str | Path) -> None:
-        """Write this evaluation as JSON, every task's numbers included; a file is replaced only when all is written.
+        """Write this evaluation as JSON, every task's numbers included; a file is replaced only
+        when all is written.
 
         Args:
             path: The file; its folder is made if need be.
@@ -110,8 +129,13 @@ class Evaluation(Mapping[str, Summary]):
         """
         check_path("path", path)
         entries = _read(Path(path))
-        numbers = {name: torch.tensor(values, dtype=torch.float64) for name, values in entries["summaries"].items()}
-        return Evaluation(**{**entries, "summaries": {name: Summary(values) for name, values in numbers.items()}})
+        numbers = {
+            name: torch.tensor(values, dtype=torch.float64)
+            for name, values in entries["summaries"].items()
+        }
+        return Evaluation(
+            **{**entries, "summaries": {name: Summary(values) for name, values in numbers.items()}}
+        )
 
 
 def _is_count(value: Any) -> bool:
@@ -148,7 +172,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError(_not_saved(path, f"entries {wrong} of another kind"))
     lengths = {name: len(values) for name, values in entries["summaries"].items()}
     if set(lengths.values()) != {entries["num_tasks"]}:
-        raise ValueError(_not_saved(path, f"{entries['num_tasks']} tasks with numbers of {lengths}"))
+        raise ValueError(
+            _not_saved(path, f"{entries['num_tasks']} tasks with numbers of {lengths}")
+        )
     return entries
 
 

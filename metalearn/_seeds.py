@@ -13,10 +13,11 @@ from metalearn._summary import Summaries, Summary
 def over_seeds(evaluations: Iterable[Evaluation]) -> Summaries:
     """Summarise the means of several runs, such as one learner trained from several seeds.
 
-    Runs are few, so the 95 % intervals are by Student's t distribution. They are for new runs on new tasks: where all
-    runs were judged on the same tasks, what these may be off by does not show in the spread of the runs, and is added
-    in quadrature, with Satterthwaite's degrees of freedom. What a run and a task do to each other is then counted
-    twice, so that the interval is a little too wide. Tasks of its own for every run give a narrower one.
+    Runs are few, so the 95 % intervals are by Student's t distribution. They are for new runs on
+    new tasks: where all runs were judged on the same tasks, what these may be off by does not show
+    in the spread of the runs, and is added in quadrature, with Satterthwaite's degrees of freedom.
+    What a run and a task do to each other is then counted twice, so that the interval is a little
+    too wide. Tasks of its own for every run give a narrower one.
 
     Args:
         evaluations: One of each run; all of the same tasks, or each of its own.
@@ -29,10 +30,12 @@ def over_seeds(evaluations: Iterable[Evaluation]) -> Summaries:
         ValueError: If there are none, or some are of the same tasks and others not.
 
     References:
-        Satterthwaite, "An approximate distribution of estimates of variance components", Biometrics Bulletin 1946.
+        Satterthwaite, "An approximate distribution of estimates of variance components", Biometrics
+        Bulletin 1946.
 
     >>> from metalearn import Evaluation, Summary
-    >>> runs = [Evaluation({"loss": Summary(torch.tensor([loss]))}, 1, 5, "none") for loss in (1.0, 2.0, 3.0)]
+    >>> losses = [Summary(torch.tensor([loss])) for loss in (1.0, 2.0, 3.0)]
+    >>> runs = [Evaluation({"loss": loss}, 1, 5, "none") for loss in losses]
     >>> print(over_seeds(runs))
     loss 2 +- 2.5 (95 % over 3 runs, 4.31 standard errors)
     """
@@ -42,8 +45,13 @@ def over_seeds(evaluations: Iterable[Evaluation]) -> Summaries:
         raise ValueError(invalid("evaluations", "be at least one", "[]", fix))
     for run in runs:
         if not isinstance(run, Evaluation):
-            raise TypeError(invalid("evaluations", "be a list of Evaluations", f"one with {brief(run)}", fix))
-    names, shared = [name for name in runs[0] if all(name in run for run in runs)], _share_tasks(runs)
+            raise TypeError(
+                invalid("evaluations", "be a list of Evaluations", f"one with {brief(run)}", fix)
+            )
+    names, shared = (
+        [name for name in runs[0] if all(name in run for run in runs)],
+        _share_tasks(runs),
+    )
     return Summaries({name: _summary([run[name] for run in runs], shared) for name in names})
 
 
@@ -61,6 +69,10 @@ def _share_tasks(runs: list[Evaluation]) -> bool:
         return False
     if len(set(known)) == 1 and len(known) == len(runs):
         return True
-    fix = "Pass generator=torch.Generator().manual_seed(run) to evaluate, another one for every run."
+    fix = (
+        "Pass generator=torch.Generator().manual_seed(run) to evaluate, another one for every run."
+    )
     got = f"fingerprints {[run.fingerprint for run in runs]}"
-    raise ValueError(invalid("evaluations", "be all of the same tasks, or each of its own", got, fix))
+    raise ValueError(
+        invalid("evaluations", "be all of the same tasks, or each of its own", got, fix)
+    )

@@ -23,4 +23,6 @@ def _of_matrices(tensor: Tensor, index: slice) -> Tensor:
     plain = tensor.col_indices() if by_rows else tensor.row_indices()
     parts = compressed[index], plain[index], tensor.values()[index]
     size = [len(parts[0]), *tensor.shape[1:]]
-    return torch.sparse_compressed_tensor(*parts, size, layout=tensor.layout, check_invariants=False)
+    return torch.sparse_compressed_tensor(
+        *parts, size, layout=tensor.layout, check_invariants=False
+    )

@@ -15,7 +15,8 @@ class Summary:
     Attributes:
         values: The numbers `[num_tasks]` or `[num_runs]`, on the CPU.
         over: What they are of, "tasks" or "runs".
-        tasks: Where all runs were judged on the same tasks, the summary over these tasks of the mean over runs.
+        tasks: Where all runs were judged on the same tasks, the summary over these tasks of the
+            mean over runs.
     """
 
     values: Tensor
@@ -37,12 +38,16 @@ class Summary:
 
     @property
     def standard_error(self) -> float:
-        """Standard error of the mean, sd / sqrt(num_values), and of `tasks` in quadrature; NaN for a single value."""
+        """Standard error of the mean, sd / sqrt(num_values), and of `tasks` in quadrature; NaN for
+        a single value.
+        """
         return math.sqrt(sum(variance for variance, _ in self._variances()))
 
     @property
     def quantile(self) -> float:
-        """Half of the 95 % interval in standard errors, by Student's t: 1.96 for many values, NaN for one."""
+        """Half of the 95 % interval in standard errors, by Student's t: 1.96 for many values, NaN
+        for one.
+        """
         # With errors of runs and of tasks, the degrees of freedom are Satterthwaite's.
         (_, freedom), *shared = self._variances()
         if len(self.values) == 1:
@@ -52,20 +57,27 @@ class Summary:
 
     @property
     def ci95(self) -> float:
-        """Half of the mean's 95 % confidence interval, quantile * standard_error; NaN for a single value."""
+        """Half of the mean's 95 % confidence interval, quantile * standard_error; NaN for a single
+        value.
+        """
         return self.quantile * self.standard_error
 
     @property
     def interval(self) -> str:
         """What `ci95` is, in words, such as "95 % over 5 runs, 2.78 standard errors"."""
         tasks = "" if self.tasks is None else f" and their {len(self.tasks.values)} tasks"
-        return f"95 % over {len(self.values)} {self.over}{tasks}, {self.quantile:.3g} standard errors"
+        return (
+            f"95 % over {len(self.values)} {self.over}{tasks}, {self.quantile:.3g} standard errors"
+        )
 
     def _variances(self) -> list[tuple[float, int]]:
         """Return the variance of each part of the mean's error, and its degrees of freedom."""
         freedom = len(self.values) - 1
         variance = self.values.double().var().item() / (freedom + 1) if freedom else math.nan
-        return [(variance, max(freedom, 1)), *([] if self.tasks is None else self.tasks._variances())]
+        return [
+            (variance, max(freedom, 1)),
+            *([] if self.tasks is None else self.tasks._variances()),
+        ]
 
     def __repr__(self) -> str:
         return f"{self.mean:.4g} +- {self.ci95:.2g}"
@@ -85,8 +97,10 @@ def line(summaries: dict[str, Summary]) -> str:
 
 
 def _student(freedom: float) -> float:
-    """Return the 97.5 % quantile of Student's t, to 0.03 % from four degrees of freedom on, to 0.7 % from one on."""
-    # The first four terms are the expansion about the normal distribution (Abramowitz and Stegun, 26.7.5);
-    # the last makes it exact for one degree of freedom.
+    """Return the 97.5 % quantile of Student's t, to 0.03 % from four degrees of freedom on, to 0.7
+    % from one on.
+    """
+    # The first four terms are the expansion about the normal distribution (Abramowitz and Stegun,
+    # 26.7.5); the last makes it exact for one degree of freedom.
     terms = (1.95996, 2.37227, 2.82250, 2.55585, 1.58954, 1.40607)
     return sum(term / freedom**power for power, term in enumerate(terms))

@@ -25,18 +25,21 @@ def take(per_task: Any, index: int | slice) -> Any:
     return tree_map(lambda leaf: get(leaf) if isinstance(leaf, Tensor) else leaf, per_task)
 
 
-def map_tasks(function: Callable[..., Any], per_task: tuple[Any, ...], batching: str = "vmap") -> Any:
+def map_tasks(
+    function: Callable[..., Any], per_task: tuple[Any, ...], batching: str = "vmap"
+) -> Any:
     """Apply a function to every task and stack the results.
 
     Args:
-        function: Called with one task's part of every argument; returns a pytree of tensors, and of plain values that
-            are the same for all tasks.
+        function: Called with one task's part of every argument; returns a pytree of tensors, and of
+            plain values that are the same for all tasks.
         per_task: Arguments, pytrees whose tensors have a leading task axis.
         batching: "vmap" or "loop". A single task never goes through vmap, which is slower for one.
 
     Raises:
         TypeError: If a result is neither a tensor nor a plain value.
-        ValueError: If tasks disagree on a plain value, or on the structure or shape of their results.
+        ValueError: If tasks disagree on a plain value, or on the structure or shape of their
+            results.
     """
     count = num_tasks(per_task)
     if batching == "vmap" and count > 1:
@@ -45,12 +48,14 @@ def map_tasks(function: Callable[..., Any], per_task: tuple[Any, ...], batching:
 
 
 def vmap_tasks(function: Callable[..., Any], *per_task: Any) -> Any:
-    """Return `vmap(function)(*per_task)`, with random numbers for every task; an error says what to do.
+    """Return `vmap(function)(*per_task)`, with random numbers for every task; an error says what to
+    do.
 
     What is no tensor, in arguments or results, is passed on as it is.
     """
     if torch.compiler.is_compiling():
-        return vmap(function, randomness="different")(*per_task)  # an error there says where the graph breaks
+        # an error there says where the graph breaks
+        return vmap(function, randomness="different")(*per_task)
     results = []
 
     def flat(*leaves: Tensor) -> list[Tensor]:  # for which vmap costs less than for trees
@@ -59,11 +64,15 @@ def vmap_tasks(function: Callable[..., Any], *per_task: Any) -> Any:
 
     fast = torch.backends.mha.get_fastpath_enabled()
     try:
-        # Attention would take its fast path, which has no derivative: under vmap no tensor seems to need one.
+        # Attention would take its fast path, which has no derivative: under vmap no tensor seems to
+        # need one.
         torch.backends.mha.set_fastpath_enabled(False)
         mapped = vmap(flat, randomness="different")(*_tensors(per_task))
     except RuntimeError as error:
-        error.add_note('What cannot be vmapped over tasks, model, loss or rule, needs a learner with batching="loop".')
+        error.add_note(
+            "What cannot be vmapped over tasks, model, loss or rule, needs a learner with "
+            'batching="loop".'
+        )
         raise
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
@@ -81,17 +90,24 @@ def _with_tensors(tree: Any, tensors: Iterable[Tensor]) -> Any:
     return tree_map(lambda leaf: next(rest) if isinstance(leaf, Tensor) else leaf, tree)
 
 
-def in_chunks(function: Callable[..., Any], per_task: tuple[Any, ...], chunk_size: int | None) -> Any:
-    """Apply a function of many tasks to `chunk_size` of them at a time, and concatenate what it returns of each."""
+def in_chunks(
+    function: Callable[..., Any], per_task: tuple[Any, ...], chunk_size: int | None
+) -> Any:
+    """Apply a function of many tasks to `chunk_size` of them at a time, and concatenate what it
+    returns of each.
+    """
     return over_chunks(lambda *part: ((), function(*part)), per_task, chunk_size)[1]
 
 
-def over_chunks(function: Callable[..., Any], per_task: tuple[Any, ...], chunk_size: int | None) -> Any:
-    """Apply a function to chunks of tasks, so that only one chunk's temporaries are alive at a time.
+def over_chunks(
+    function: Callable[..., Any], per_task: tuple[Any, ...], chunk_size: int | None
+) -> Any:
+    """Apply a function to chunks of tasks, so that only one chunk's temporaries are alive at a
+    time.
 
     Args:
-        function: Called with one chunk of every argument; returns `(summed, stacked)`, two pytrees: what is to be
-            added up over chunks, and what has a leading task axis.
+        function: Called with one chunk of every argument; returns `(summed, stacked)`, two pytrees:
+            what is to be added up over chunks, and what has a leading task axis.
         per_task: Arguments, pytrees with a leading task axis.
         chunk_size: Number of tasks in a chunk; None for all at once.
 

@@ -1,4 +1,6 @@
-"""Pytrees: PyTorch's own functions, faster where they are hot, and the arithmetic that the engine needs."""
+"""Pytrees: PyTorch's own functions, faster where they are hot, and the arithmetic that the engine
+needs.
+"""
 
 from collections.abc import Callable
 from enum import Enum
@@ -7,7 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils import _pytree
-from torch.utils._pytree import MappingKey, SequenceKey, tree_flatten, tree_leaves_with_path, tree_unflatten
+from torch.utils._pytree import (
+    MappingKey,
+    SequenceKey,
+    tree_flatten,
+    tree_leaves_with_path,
+    tree_unflatten,
+)
 
 __all__ = [
     "tree_flatten",
@@ -25,7 +33,8 @@ __all__ = [
 
 
 LEAVES = (Tensor, str, int, float)
-"""What is known to be a leaf at once: PyTorch's functions take a quarter of an eager meta-step's time."""
+"""What is known to be a leaf at once: PyTorch's functions take a quarter of an eager meta-step's
+time."""
 PLAIN = (type(None), bool, int, float, complex, str, bytes, Enum, torch.dtype, torch.device)
 """Values that hold no tensor."""
 
@@ -34,13 +43,18 @@ def tree_map(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     """Apply a function to every leaf, and to the leaves of other trees of the same structure."""
     if isinstance(tree, LEAVES):
         return function(tree, *rest)
-    if type(tree) is dict and all(type(other) is dict and other.keys() == tree.keys() for other in rest):
+    if type(tree) is dict and all(
+        type(other) is dict and other.keys() == tree.keys() for other in rest
+    ):
         if not rest:
             return {
                 key: function(value) if isinstance(value, LEAVES) else tree_map(function, value)
                 for key, value in tree.items()
             }
-        return {key: tree_map(function, value, *[other[key] for other in rest]) for key, value in tree.items()}
+        return {
+            key: tree_map(function, value, *[other[key] for other in rest])
+            for key, value in tree.items()
+        }
     is_tuple = type(tree) is tuple or hasattr(tree, "_fields")  # and none of torch.return_types
     if is_tuple and all(type(other) is type(tree) and len(other) == len(tree) for other in rest):
         mapped = [tree_map(function, *children) for children in zip(tree, *rest, strict=True)]
@@ -81,12 +95,16 @@ def tree_zeros_like(tree: Any) -> Any:
 
 
 def over_first_axes(values: Tensor, tensor: Tensor) -> Tensor:
-    """Return values of the first axes of `tensor`, reshaped so that they broadcast over its other axes."""
+    """Return values of the first axes of `tensor`, reshaped so that they broadcast over its other
+    axes.
+    """
     return values.reshape(values.shape + (1,) * (tensor.dim() - values.dim()))
 
 
 def tree_pairs(left: Any, right: Any) -> list[tuple[Any, Any]]:
-    """Pair the leaves of two trees of the same structure, whatever the order of their dicts' keys."""
+    """Pair the leaves of two trees of the same structure, whatever the order of their dicts'
+    keys.
+    """
     pairs: list[tuple[Any, Any]] = []
     tree_map(lambda *pair: pairs.append(pair), left, right)
     return pairs
@@ -98,7 +116,9 @@ def tree_ravel(tree: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
 
     def unravel(vector: Tensor) -> Any:
         parts = vector.split([leaf.numel() for leaf in leaves])
-        return tree_unflatten([part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)], spec)
+        return tree_unflatten(
+            [part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)], spec
+        )
 
     return torch.cat([leaf.reshape(-1) for leaf in leaves]), unravel
 

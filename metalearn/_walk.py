@@ -12,11 +12,15 @@ def modules_of(learner: nn.Module) -> Iterator[nn.Module]:
 
 def parts_of(learner: nn.Module) -> list[nn.Module]:
     """Return the modules that a learner consists of, but for its carry."""
-    return [child for name, child in learner._modules.items() if name != "carry" and child is not None]
+    return [
+        child for name, child in learner._modules.items() if name != "carry" and child is not None
+    ]
 
 
 def each_module(*roots: nn.Module) -> Iterator[nn.Module]:
-    """Yield modules and all below them, in no particular order; one that is in several places as often."""
+    """Yield modules and all below them, in no particular order; one that is in several places as
+    often.
+    """
     left = list(roots)
     while left:
         module = left.pop()

@@ -29,7 +29,8 @@ from metalearn.outer._replicas import adapted_losses
 from metalearn.types import Episode
 
 TASKS_AT_ONCE = 32
-"""Tasks that are adapted to together: enough to fill a CPU, few enough for the memory of image models."""
+"""Tasks that are adapted to together: enough to fill a CPU, few enough for the memory of image
+models."""
 
 
 def evaluate(
@@ -41,13 +42,16 @@ def evaluate(
     metrics: Mapping[str, Callable[[Any, Any], Any]] = {},
     generator: torch.Generator | None = None,
 ) -> Evaluation:
-    """Adapt to tasks and measure the adapted models on their query sets. Memory does not grow with `num_tasks`.
+    """Adapt to tasks and measure the adapted models on their query sets. Memory does not grow with
+    `num_tasks`.
 
-    The learner is used in the mode it is in; call `learner.eval()` for a model with dropout, which warns otherwise.
+    The learner is used in the mode it is in; call `learner.eval()` for a model with dropout, which
+    warns otherwise.
 
-    A list of learners is an ensemble, such as the best checkpoints of one run, `fit(..., keep_best=5)`: each adapts by
-    itself, their outputs are averaged, and loss and metrics are those of the mean output, the loss by the first one's
-    criterion. Averaged logits are those of the geometric mean of the probabilities, normalised.
+    A list of learners is an ensemble, such as the best checkpoints of one run, `fit(...,
+    keep_best=5)`: each adapts by itself, their outputs are averaged, and loss and metrics are those
+    of the mean output, the loss by the first one's criterion. Averaged logits are those of the
+    geometric mean of the probabilities, normalised.
 
     Args:
         learner: The learner, or a list of them on one device.
@@ -55,34 +59,40 @@ def evaluate(
         num_tasks: Number of tasks, at least 1.
         num_steps: Number of adaptation steps, at least 0; as in training if not given.
         metrics: Functions `(output, target) -> number` of one task's query set, by name, such as
-            `{"accuracy": functional.accuracy}`; `(output, target, weight)` where examples have weights.
-        generator: Source of the tasks' randomness and keys; PyTorch's if not given. Seeded alike, evaluations are of
-            the same tasks, and `compare` gives their paired differences.
+            `{"accuracy": functional.accuracy}`; `(output, target, weight)` where examples have
+            weights.
+        generator: Source of the tasks' randomness and keys; PyTorch's if not given. Seeded alike,
+            evaluations are of the same tasks, and `compare` gives their paired differences.
 
     Returns:
         Query loss and metrics of every task.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If a count is too low, a metric is named "loss", the episodes end before `num_tasks`, they or the
-            first task's losses are ill posed, or learners cannot be averaged.
+        ValueError: If a count is too low, a metric is named "loss", the episodes end before
+            `num_tasks`, they or the first task's losses are ill posed, or learners cannot be
+            averaged.
 
     Warns:
         UserWarning: If the model drops units, or does not use the running statistics that it has.
 
     References:
-        Antoniou, Edwards and Storkey, "How to train your MAML", ICLR 2019 (the ensemble of the five best checkpoints).
+        Antoniou, Edwards and Storkey, "How to train your MAML", ICLR 2019 (the ensemble of the five
+        best checkpoints).
 
     >>> import torch.nn.functional as F
     >>> from metalearn import data, inner, models, outer
     >>> learner = outer.MAML(models.mlp(1, [8], 1), F.mse_loss, inner.SGD(lr=0.01), num_steps=2)
-    >>> evaluation = evaluate(learner, data.Sinusoid(k_shot=5, num_query=5), num_tasks=50, num_steps=10)
+    >>> tasks = data.Sinusoid(k_shot=5, num_query=5)
+    >>> evaluation = evaluate(learner, tasks, num_tasks=50, num_steps=10)
     >>> evaluation["loss"].values.shape, evaluation.batch_statistics
     (torch.Size([50]), 'none')
     """
     one = _one(learner)
     num_steps = one.num_steps if num_steps is None else num_steps
-    return evaluate_each([(one, num_steps)], episodes, num_tasks=num_tasks, metrics=metrics, generator=generator)[0]
+    return evaluate_each(
+        [(one, num_steps)], episodes, num_tasks=num_tasks, metrics=metrics, generator=generator
+    )[0]
 
 
 def evaluate_each(
@@ -107,7 +117,9 @@ def evaluate_each(
             part.append(measure(learner, num_steps, batch, keys, metrics))
     evaluations = []
     for part, (learner, num_steps) in zip(parts, learners, strict=True):
-        summaries = {name: Summary(torch.cat([values[name] for values in part]).cpu()) for name in part[0]}
+        summaries = {
+            name: Summary(torch.cat([values[name] for values in part]).cpu()) for name in part[0]
+        }
         statistics = batch_statistics(learner.model)
         evaluations.append(Evaluation(summaries, num_tasks, num_steps, statistics, tasks))
     return evaluations
@@ -139,26 +151,40 @@ def mean_losses(
     num_steps: int | None,
     generator: torch.Generator | None,
 ) -> Tensor:
-    """Return every replica's mean query loss, `[R]`, on the very tasks that `evaluate` would draw for it."""
+    """Return every replica's mean query loss, `[R]`, on the very tasks that `evaluate` would draw
+    for it.
+    """
     count, precise = len(replicas), torch.promote_types(replicas.learner.dtype, torch.float32)
     total = torch.zeros(count, dtype=precise, device=replicas.device)
     at_once = max(TASKS_AT_ONCE // count, 1)
     for batch, keys in keyed_batches(tasks, num_tasks, generator, replicas.device):
         for start in range(0, len(keys), at_once):
             part = take((batch, keys), slice(start, start + at_once))
-            episodes, part_keys = tree_map(lambda leaf: leaf.repeat(count, *(1 for _ in leaf.shape[1:])), part)
+            episodes, part_keys = tree_map(
+                lambda leaf: leaf.repeat(count, *(1 for _ in leaf.shape[1:])), part
+            )
             total += adapted_losses(replicas, episodes, part_keys, num_steps).to(precise).sum(1)
     return total.cpu() / num_tasks
 
 
 def warn_of_training_mode(learners: Sequence[MetaLearner | Ensemble]) -> None:
-    """Warn of models that drop units while they are judged, or have running statistics that would not be used."""
-    modules = [module for learner in learners for module in learner.model.modules() if module.training]
+    """Warn of models that drop units while they are judged, or have running statistics that would
+    not be used.
+    """
+    modules = [
+        module for learner in learners for module in learner.model.modules() if module.training
+    ]
     drops = (each for each in modules if isinstance(each, _DropoutNd) and each.p > 0)
-    active = next(drops, None) or next((each for each in modules if isinstance(each, PerStepNorm)), None)
+    active = next(drops, None) or next(
+        (each for each in modules if isinstance(each, PerStepNorm)), None
+    )
     if active is not None:
         fix = "Call learner.eval() first, and learner.train() to train on."
-        does = "units are dropped" if isinstance(active, _DropoutNd) else "the query batch normalises itself"
+        does = (
+            "units are dropped"
+            if isinstance(active, _DropoutNd)
+            else "the query batch normalises itself"
+        )
         condition = f"be in evaluation mode, or {does} while it is judged"
         warnings.warn(invalid("model", condition, f"an active {active}", fix), stacklevel=4)
 
@@ -181,16 +207,24 @@ def _per_task(name: str, metric: Callable[..., Any], judged: tuple[Any, ...]) ->
     each = [_number(name, metric(*take(judged, task))) for task in range(count_tasks(judged))]
     if each[0].dim() != 0:
         fix = "Average it: .mean()."
-        raise ValueError(invalid(f"metric {name!r}", "be a scalar", f"shape {tuple(each[0].shape)}", fix))
+        raise ValueError(
+            invalid(f"metric {name!r}", "be a scalar", f"shape {tuple(each[0].shape)}", fix)
+        )
     return _precise(torch.stack(each))
 
 
 def _check_takes(name: str, metric: Callable[..., Any], count: int) -> None:
-    """Raise if a metric cannot be called with output, target and, where examples have weights, these."""
+    """Raise if a metric cannot be called with output, target and, where examples have weights,
+    these.
+    """
     if error := misfit(metric, count):
-        taken, weights = ("(output, target)", "none") if count == 2 else ("(output, target, weight)", "weights")
+        taken, weights = (
+            ("(output, target)", "none") if count == 2 else ("(output, target, weight)", "weights")
+        )
         fix = f"Write lambda {taken[1:-1]}: ..., or functional.accuracy."
-        raise TypeError(invalid(f"metric {name!r}", f"take {taken}", f"{weights}, and {error}", fix))
+        raise TypeError(
+            invalid(f"metric {name!r}", f"take {taken}", f"{weights}, and {error}", fix)
+        )
 
 
 def _number(name: str, value: Any) -> Tensor:
@@ -206,7 +240,9 @@ def _precise(values: Tensor) -> Tensor:
 
 
 def bare(learner: Any, kinds: Any = MetaLearner | Replicas) -> Any:
-    """Return the learner inside `DistributedDataParallel` or `torch.compile`; raise unless there is one."""
+    """Return the learner inside `DistributedDataParallel` or `torch.compile`; raise unless there is
+    one.
+    """
     inside = learner
     while isinstance(inside, DistributedDataParallel) or hasattr(inside, "_orig_mod"):
         inside = inside.module if isinstance(inside, DistributedDataParallel) else inside._orig_mod
@@ -226,12 +262,16 @@ def _one(learner: Any) -> MetaLearner | Ensemble:
 
 
 def as_iterable(what: str, episodes: Any) -> Iterable[Episode]:
-    """Return what is no task distribution as an iterable of batches of episodes; one batch is one of them."""
+    """Return what is no task distribution as an iterable of batches of episodes; one batch is one
+    of them.
+    """
     if isinstance(episodes, Episode):
         return [episodes]
     if not isinstance(episodes, Iterable) or isinstance(episodes, Tensor):
         fix = "Pass data.Sinusoid(k_shot=10, num_query=10), say."
-        raise TypeError(invalid(what, "be a task distribution or an iterable", brief(episodes), fix))
+        raise TypeError(
+            invalid(what, "be a task distribution or an iterable", brief(episodes), fix)
+        )
     return episodes
 
 
@@ -255,7 +295,9 @@ def _batches(
     """Yield episodes in batches until `num_tasks` have come."""
     if isinstance(episodes, TaskDistribution):
         for start in range(0, num_tasks, TASKS_AT_ONCE):
-            yield episodes.sample(min(TASKS_AT_ONCE, num_tasks - start), generator=generator, device=device)
+            yield episodes.sample(
+                min(TASKS_AT_ONCE, num_tasks - start), generator=generator, device=device
+            )
         return
     seen = 0
     for batch in explained(as_iterable("episodes", episodes)):

@@ -1,4 +1,6 @@
-"""Contract suites that any update rule and any estimator can be run through, a user's own included."""
+"""Contract suites that any update rule and any estimator can be run through, a user's own
+included.
+"""
 
 import pickle
 import time
@@ -42,12 +44,15 @@ class ModelCheck(NamedTuple):
     """What `check_model` found of a model that passes.
 
     Attributes:
-        error: Largest relative distance between a learner's losses and gradients and those of a copy of the model.
+        error: Largest relative distance between a learner's losses and gradients and those of a
+            copy of the model.
         tolerance: What rounding may make of it, by the dtype that the two were compared in.
-        recomputes: Whether the backward pass computes a part of the model again, as `torch.utils.checkpoint` does; a
-            learner then takes tasks one by one, in a loop, with a copy of the model at every call.
+        recomputes: Whether the backward pass computes a part of the model again, as
+            `torch.utils.checkpoint` does; a learner then takes tasks one by one, in a loop, with a
+            copy of the model at every call.
         seconds: How long the comparison took.
-        peak_bytes: How many bytes of tensors it had alive at its peak, beyond those alive before it.
+        peak_bytes: How many bytes of tensors it had alive at its peak, beyond those alive before
+            it.
     """
 
     error: float
@@ -57,18 +62,21 @@ class ModelCheck(NamedTuple):
     peak_bytes: int
 
 
-def check_update_rule(rule: inner.UpdateRule, *, surrogate: Collection[str] = (), compile: bool = True) -> None:
-    """Check that a rule keeps the protocol of `metalearn.inner.UpdateRule` and is differentiated exactly.
+def check_update_rule(
+    rule: inner.UpdateRule, *, surrogate: Collection[str] = (), compile: bool = True
+) -> None:
+    """Check that a rule keeps the protocol of `metalearn.inner.UpdateRule` and is differentiated
+    exactly.
 
-    In float64, on linear and convolutional layers with biases: updates are shaped as parameters, pure, and have finite
-    derivatives at gradients of zero; `Unrolled` equals finite differences of a naive loop; `Stepwise`, order 1, a loop
-    over tasks, chunks and the compiled step agree with it; meta-parameters survive pickling and `state_dict`; float32
-    parameters stay float32.
+    In float64, on linear and convolutional layers with biases: updates are shaped as parameters,
+    pure, and have finite derivatives at gradients of zero; `Unrolled` equals finite differences of
+    a naive loop; `Stepwise`, order 1, a loop over tasks, chunks and the compiled step agree with
+    it; meta-parameters survive pickling and `state_dict`; float32 parameters stay float32.
 
     Args:
         rule: The rule.
-        surrogate: Paths of meta-parameters, such as "mask", whose gradient is no derivative by design (straight-through
-            estimators); finite differences are not asked of them.
+        surrogate: Paths of meta-parameters, such as "mask", whose gradient is no derivative by
+            design (straight-through estimators); finite differences are not asked of them.
         compile: Whether to trace it with `torch.compile` too, which takes a few seconds.
 
     Raises:
@@ -81,25 +89,34 @@ def check_update_rule(rule: inner.UpdateRule, *, surrogate: Collection[str] = ()
         check_protocol(rule, case)
         for order in (1, 2):
             check_exact(rule, outer.Unrolled(order), case, order, surrogate)
-            check_close(rule, case, {"estimator": outer.Unrolled(order)}, {"estimator": outer.Stepwise(order)})
+            check_close(
+                rule,
+                case,
+                {"estimator": outer.Unrolled(order)},
+                {"estimator": outer.Stepwise(order)},
+            )
         check_close(rule, case, {}, {"batching": "loop"})
         check_close(rule, case, {}, {"chunk_size": 1})
     check_round_trips(rule, CASES[0])
     if compile:
-        check_close(rule, CASES[0], {"num_steps": 2}, {"num_steps": 2, "compile": {"backend": "eager"}})
+        check_close(
+            rule, CASES[0], {"num_steps": 2}, {"num_steps": 2, "compile": {"backend": "eager"}}
+        )
 
 
-def check_meta_gradient(estimator: outer.MetaGradient, *, order: int | None = 2, compile: bool = True) -> None:
+def check_meta_gradient(
+    estimator: outer.MetaGradient, *, order: int | None = 2, compile: bool = True
+) -> None:
     """Check that an estimator keeps the protocol of `metalearn.outer.MetaGradient`.
 
-    In float64: the estimate is shaped as what it belongs to, finite, and zero where the estimator does not reach;
-    the carry keeps its structure; vmap, a loop, chunks and the compiled step agree; it pickles; and its gradient
-    equals finite differences of a naive loop.
+    In float64: the estimate is shaped as what it belongs to, finite, and zero where the estimator
+    does not reach; the carry keeps its structure; vmap, a loop, chunks and the compiled step agree;
+    it pickles; and its gradient equals finite differences of a naive loop.
 
     Args:
         estimator: The estimator.
-        order: What its gradient is compared with: 2 for the exact gradient, 1 for the one that takes support
-            gradients as constants, None for an estimator that approximates another.
+        order: What its gradient is compared with: 2 for the exact gradient, 1 for the one that
+            takes support gradients as constants, None for an estimator that approximates another.
         compile: Whether to trace it with `torch.compile` too, which takes a few seconds.
 
     Raises:
@@ -112,22 +129,29 @@ def check_meta_gradient(estimator: outer.MetaGradient, *, order: int | None = 2,
         check_estimate(rule, estimator, case)
         if order is not None:
             check_exact(rule, estimator, case, order)
-        check_close(rule, case, {"estimator": estimator}, {"estimator": estimator, "batching": "loop"})
+        check_close(
+            rule, case, {"estimator": estimator}, {"estimator": estimator, "batching": "loop"}
+        )
         check_close(rule, case, {"estimator": estimator}, {"estimator": estimator, "chunk_size": 1})
-    require(pickle.loads(pickle.dumps(estimator)) == estimator, "it equals its pickled copy", estimator)
+    require(
+        pickle.loads(pickle.dumps(estimator)) == estimator, "it equals its pickled copy", estimator
+    )
     if compile:
         eager = {"estimator": estimator, "num_steps": 2}
         check_close(rule, CASES[0], eager, {**eager, "compile": {"backend": "eager"}})
 
 
-def check_model(model: nn.Module, batch: Batch, criterion: Callable[..., Tensor], *, order: int = 2) -> ModelCheck:
+def check_model(
+    model: nn.Module, batch: Batch, criterion: Callable[..., Tensor], *, order: int = 2
+) -> ModelCheck:
     """Check that a model is a function of the parameters that it is given, as a learner needs it.
 
-    At parameters other than the model's own, losses before and after one inner step, the gradient and the meta-gradient
-    are compared with those of copies that really hold these parameters, in plain autograd; nothing of the model may
-    have changed afterwards. It finds weights in lists, caches, closures and hooks, state that outlives a call, and
-    writes into parameters and buffers. The two are compared in the parameters' dtype, and in float64 where that tells
-    too little. Learners check their models like this at their first call.
+    At parameters other than the model's own, losses before and after one inner step, the gradient
+    and the meta-gradient are compared with those of copies that really hold these parameters, in
+    plain autograd; nothing of the model may have changed afterwards. It finds weights in lists,
+    caches, closures and hooks, state that outlives a call, and writes into parameters and buffers.
+    The two are compared in the parameters' dtype, and in float64 where that tells too little.
+    Learners check their models like this at their first call.
 
     Args:
         model: The model, as a learner gets it.
@@ -139,10 +163,12 @@ def check_model(model: nn.Module, batch: Batch, criterion: Callable[..., Tensor]
         How close the two are, and what the comparison took.
 
     Raises:
-        AssertionError: If the model is none that a learner can be built from and called with, or differs from its copy.
+        AssertionError: If the model is none that a learner can be built from and called with, or
+            differs from its copy.
 
     >>> import torch, torch.nn.functional as F
-    >>> found = check_model(nn.Linear(3, 2), Batch(torch.randn(4, 3), torch.randn(4, 2)), F.mse_loss)
+    >>> batch = Batch(torch.randn(4, 3), torch.randn(4, 2))
+    >>> found = check_model(nn.Linear(3, 2), batch, F.mse_loss)
     >>> found.error <= found.tolerance, found.recomputes
     (True, False)
     """
@@ -153,7 +179,9 @@ def check_model(model: nn.Module, batch: Batch, criterion: Callable[..., Tensor]
         meta, episode = tree_detach(learner.meta), take(episodes, 0)
         start = time.perf_counter()
         with derivatives_explained("second" if order == 2 else "first"):
-            recomputes = are_copied(learner.problem) or needs_copies(learner.problem, model, meta, episode, order)
+            recomputes = are_copied(learner.problem) or needs_copies(
+                learner.problem, model, meta, episode, order
+            )
         seconds = time.perf_counter() - start
     except (TypeError, ValueError) as error:
         raise AssertionError(str(error)) from error

@@ -30,10 +30,11 @@ class Batch(NamedTuple):
     """Examples that are processed together.
 
     Attributes:
-        x: Inputs, a tensor `[num_examples, ...]` or any pytree of such tensors. A dict is passed to the model
-            as keyword arguments, anything else as its one positional argument.
+        x: Inputs, a tensor `[num_examples, ...]` or any pytree of such tensors. A dict is passed to
+            the model as keyword arguments, anything else as its one positional argument.
         y: Targets, likewise; `()` if there are none.
-        weight: Weights `[num_examples]` that reach the criterion as a further argument; `()` if there are none.
+        weight: Weights `[num_examples]` that reach the criterion as a further argument; `()` if
+            there are none.
     """
 
     x: PyTree
@@ -84,7 +85,8 @@ class Problem(NamedTuple):
         query_loss: `(params, shared, episode) -> scalar`, of the adapted parameters.
         rule: The `metalearn.inner.UpdateRule`.
         num_steps: Number of inner steps, at least 0.
-        constant: Names of the fast parameters whose start is not learned, so that its gradient is not asked for.
+        constant: Names of the fast parameters whose start is not learned, so that its gradient is
+            not asked for.
     """
 
     support_loss: Callable[[Params, Params, Episode, int], Tensor]
@@ -94,14 +96,17 @@ class Problem(NamedTuple):
     constant: frozenset[str] = frozenset()
 
     def of_task(self, key: Tensor) -> "Problem":
-        """Return the problem of the task with this random key, by which it draws batches of the support set.
+        """Return the problem of the task with this random key, by which it draws batches of the
+        support set.
 
         An estimator is given the problem of one task, so that none needs to know of such draws.
         """
         from metalearn.functional import OnSupport  # which imports this module
 
         loss = self.support_loss
-        return self._replace(support_loss=loss.of_task(key)) if isinstance(loss, OnSupport) else self
+        return (
+            self._replace(support_loss=loss.of_task(key)) if isinstance(loss, OnSupport) else self
+        )
 
 
 class Estimate(NamedTuple):
@@ -124,7 +129,8 @@ class Estimate(NamedTuple):
 class Adapted:
     """The outcome of adaptation: one task's, or with a leading task axis many tasks'.
 
-    `learner.adapt` detaches it from any graph and fills in what is needed to call the adapted models.
+    `learner.adapt` detaches it from any graph and fills in what is needed to call the adapted
+    models.
 
     Attributes:
         params: Adapted parameters, by name.
@@ -192,14 +198,18 @@ class Adapted:
 
         def losses(params: Params, support: Batch, query: Batch) -> Any:
             outputs = self._by_layers(params, support, query)
-            return None if outputs is None else map_tasks(self._judge, (outputs, query), self.batching)
+            return (
+                None if outputs is None else map_tasks(self._judge, (outputs, query), self.batching)
+            )
 
         return self._map(loss, "batch", batch, (self.params, self.support, batch), losses)
 
     def judged(self, outputs: Any, batch: Batch) -> Tensor:
-        """Return the query losses on a batch, given what the adapted models make of it: `loss` without their work.
+        """Return the query losses on a batch, given what the adapted models make of it: `loss`
+        without their work.
 
-        A loss of the user's own, which does not tell outputs from their judgement, is computed anew.
+        A loss of the user's own, which does not tell outputs from their judgement, is computed
+        anew.
         """
         if self._model_loss is None:
             return self.loss(batch)
@@ -211,10 +221,14 @@ class Adapted:
         return loss
 
     def _by_layers(self, params: Params, support: Batch, query: Batch) -> Tensor | None:
-        """Return the outputs of all tasks without vmap, if the model's layers are known, or else None."""
+        """Return the outputs of all tasks without vmap, if the model's layers are known, or else
+        None.
+        """
         if self.batching == "loop" or self._model_loss is None:
             return None
-        outputs: Tensor | None = self._model_loss.by_layers(params, self.shared, query, support=support, of_tasks=True)
+        outputs: Tensor | None = self._model_loss.by_layers(
+            params, self.shared, query, support=support, of_tasks=True
+        )
         return outputs
 
     @property
@@ -233,12 +247,22 @@ class Adapted:
         per_task: tuple[Any, ...],
         of_all: Callable[..., Any] = lambda *part: None,
     ) -> Any:
-        """Return a function's results of every task, or what `of_all` returns of all of them if it is not None."""
-        lengths = {len(leaf) if isinstance(leaf, Tensor) and leaf.dim() else None for leaf in tree_leaves(data)}
+        """Return a function's results of every task, or what `of_all` returns of all of them if it
+        is not None.
+        """
+        lengths = {
+            len(leaf) if isinstance(leaf, Tensor) and leaf.dim() else None
+            for leaf in tree_leaves(data)
+        }
         if lengths != {len(self)}:
             fix = "Pass those of the tasks that were adapted to: adapted(episodes.query.x)."
-            got = [tuple(leaf.shape) if isinstance(leaf, Tensor) else leaf for leaf in tree_leaves(data)]
-            raise ValueError(invalid(what, f"be tensors with a leading axis of {len(self)} tasks", got, fix))
+            got = [
+                tuple(leaf.shape) if isinstance(leaf, Tensor) else leaf
+                for leaf in tree_leaves(data)
+            ]
+            raise ValueError(
+                invalid(what, f"be tensors with a leading axis of {len(self)} tasks", got, fix)
+            )
 
         def chunk(*part: Any) -> Any:
             results = of_all(*part)
@@ -251,7 +275,9 @@ class Adapted:
     def _of_learner(self, part: T | None) -> T:
         if part is None:
             fix = "Adapt with learner.adapt(support) instead of a pure function."
-            raise TypeError(invalid("Adapted", "come from a learner to be called", "parameters alone", fix))
+            raise TypeError(
+                invalid("Adapted", "come from a learner to be called", "parameters alone", fix)
+            )
         return part
 
     def __getitem__(self, index: int) -> nn.Module:
@@ -264,7 +290,10 @@ class Adapted:
             IndexError: If there is no such task.
         """
         check_index("index", index, len(self))
-        model, support = deep_copied(self._of_learner(self.model)), take(self._of_learner(self.support), index)
+        model, support = (
+            deep_copied(self._of_learner(self.model)),
+            take(self._of_learner(self.support), index),
+        )
         for name, tensor in {**below("model", self.shared), **take(self.params, index)}.items():
             set_tensor(model, name, nn.Parameter(tensor.detach().clone()))
         buffers = Norms.of(model).buffers(model, support.weight)

@@ -13,21 +13,28 @@ from metalearn.types import Batch, Episode
 
 @dataclass(frozen=True)
 class RandomMask(inner.UpdateRule):
-    """Gradient descent on rows that a relaxed random mask, drawn from the task's key, lets through."""
+    """Gradient descent on rows that a relaxed random mask, drawn from the task's key, lets
+    through."""
 
     lr: float
 
     def init_meta(self, params):
-        return {"logits": {name: param.new_zeros(param.shape[:1]) for name, param in params.items()}}
+        return {
+            "logits": {name: param.new_zeros(param.shape[:1]) for name, param in params.items()}
+        }
 
     def init_state(self, meta, params, key):
         return {
-            name: torch.sigmoid(logits + functional.uniform(key, logits.shape, stream, dtype=logits.dtype).logit())
+            name: torch.sigmoid(
+                logits + functional.uniform(key, logits.shape, stream, dtype=logits.dtype).logit()
+            )
             for stream, (name, logits) in enumerate(meta["logits"].items())
         }
 
     def update(self, meta, grads, state, params, loss, step):
-        masks = {name: mask.reshape(-1, *[1] * (grads[name].dim() - 1)) for name, mask in state.items()}
+        masks = {
+            name: mask.reshape(-1, *[1] * (grads[name].dim() - 1)) for name, mask in state.items()
+        }
         return {name: -self.lr * masks[name] * grad for name, grad in grads.items()}, state
 
 
@@ -42,7 +49,9 @@ def sine_episodes(num_tasks=3, k_shot=5, num_query=4, dtype=torch.float64):
 def sine_learner(rule=None, **options):
     torch.manual_seed(0)
     model = models.mlp(1, [6, 6], 1).double()
-    return outer.MetaLearner(model, F.mse_loss, rule or inner.SGD(lr=0.01), **{"num_steps": 3, **options})
+    return outer.MetaLearner(
+        model, F.mse_loss, rule or inner.SGD(lr=0.01), **{"num_steps": 3, **options}
+    )
 
 
 def keys(num_tasks=3):
@@ -59,7 +68,8 @@ def task(episodes, index=0):
 
 
 def assert_equals_torch(rule, optimizer, episodes):
-    """Compare a rule's adapted parameters with those of a `torch.optim` optimizer after one to five steps."""
+    """Compare a rule's adapted parameters with those of a `torch.optim` optimizer after one to five
+    steps."""
     support = take(episodes.support, 0)
     for num_steps in range(1, 6):
         adapted = sine_learner(rule).adapt(take(episodes.support, slice(0, 1)), num_steps)
@@ -70,7 +80,9 @@ def assert_equals_torch(rule, optimizer, episodes):
             F.mse_loss(model(support.x), support.y).backward()
             theirs.step()
         for name, param in model.named_parameters():
-            torch.testing.assert_close(adapted.params[name][0], param.detach(), rtol=1e-10, atol=1e-12)
+            torch.testing.assert_close(
+                adapted.params[name][0], param.detach(), rtol=1e-10, atol=1e-12
+            )
 
 
 def assert_finite_at_dead_units(rule, episodes):

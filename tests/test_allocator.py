@@ -21,7 +21,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def page_faults(setting):
-    """Count the page faults of ten tensors of 16 MiB, which have 40,960 pages, in a process of their own."""
+    """Count the page faults of ten tensors of 16 MiB, which have 40,960 pages, in a process of
+    their own."""
     command = [sys.executable, "-c", SCRIPT.format(setting=setting)]
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 

@@ -52,7 +52,10 @@ CHANGES = {
     "a dataclass's list": (State, lambda m: m.value.log.append(NEW)),
     "a namespace": (lambda: SimpleNamespace(h=None), lambda m: setattr(m.value, "h", NEW)),
     "an unregistered module": (lambda: [Holder()], lambda m: setattr(m.value[0], "value", NEW)),
-    "a registered module": (lambda: nn.ModuleList([Holder()]), lambda m: setattr(m.value[0], "value", NEW)),
+    "a registered module": (
+        lambda: nn.ModuleList([Holder()]),
+        lambda m: setattr(m.value[0], "value", NEW),
+    ),
     "a layer": (lambda: None, lambda m: setattr(m.linear, "features", NEW)),
 }
 
@@ -60,7 +63,11 @@ CHANGES = {
 def shape(value):
     """Everything below a value, tensors by their identity."""
     if isinstance(value, nn.Module):
-        return {name: shape(each) for name, each in {**vars(value), **value._modules}.items() if name != "_modules"}
+        return {
+            name: shape(each)
+            for name, each in {**vars(value), **value._modules}.items()
+            if name != "_modules"
+        }
     if isinstance(value, dict):
         return type(value), [(name, shape(each)) for name, each in value.items()]
     if isinstance(value, list | tuple | deque | set):
@@ -101,7 +108,12 @@ def test_plain_values_are_left():
         module.value.append(0.25)
         module.calls, module.last, module.sizes = 3, "text", (1, 2)
         module.training = False
-    assert (module.value, module.calls, module.last, module.sizes) == ([0.5, 0.25], 3, "text", (1, 2))
+    assert (module.value, module.calls, module.last, module.sizes) == (
+        [0.5, 0.25],
+        3,
+        "text",
+        (1, 2),
+    )
     assert not module.training
 
 

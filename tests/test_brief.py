@@ -56,7 +56,9 @@ def test_what_has_no_shape_yet():
     assert "Uninitialized" in brief(nn.LazyLinear(3).weight)
 
 
-@pytest.mark.parametrize("value", [LARGE, [LARGE], {"x": LARGE}, UserDict(x=LARGE), Inputs(LARGE)], ids=brief)
+@pytest.mark.parametrize(
+    "value", [LARGE, [LARGE], {"x": LARGE}, UserDict(x=LARGE), Inputs(LARGE)], ids=brief
+)
 @pytest.mark.parametrize(
     "check",
     [

@@ -47,6 +47,8 @@ def test_accepts():
 
 
 def test_names_the_closest_choice():
-    with pytest.raises(ValueError, match=r"must be one of \['vmap', 'loop'\]; got 'vmop'. Did you mean 'vmap'\?"):
+    with pytest.raises(
+        ValueError, match=r"must be one of \['vmap', 'loop'\]; got 'vmop'. Did you mean 'vmap'\?"
+    ):
         _checks.check_choice("batching", "vmop", ["vmap", "loop"])
     assert _checks.did_you_mean("xyz", ["vmap"]) == ""

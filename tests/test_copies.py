@@ -31,14 +31,23 @@ class Net(nn.Module):
         super().__init__()
         self.layer = nn.Linear(2, 2, bias=False)
         weight = self.layer.weight
-        self.listed, self.mapped, self.paired = [weight], OrderedDict(weight=weight), Pair(weight, (weight, 1))
+        self.listed, self.mapped, self.paired = (
+            [weight],
+            OrderedDict(weight=weight),
+            Pair(weight, (weight, 1)),
+        )
         self.held, self.method = Holder(weight), self.layer.forward
         self.partial, self.closure = (
             functools.partial(torch.add, weight, alpha=2),
             lambda x: weight + self.layer.weight + x,
         )
         self.default = self.made(weight)
-        self.shared, self.mode, self.lock, self.slotted = torch.ones(2, 2), Mode.ON, threading.Lock(), Slotted()
+        self.shared, self.mode, self.lock, self.slotted = (
+            torch.ones(2, 2),
+            Mode.ON,
+            threading.Lock(),
+            Slotted(),
+        )
         self.slotted.tensor = weight
         self.itself = [self]
 
@@ -68,7 +77,11 @@ def test_every_reference_is_to_the_copy():
     assert copy.method.__self__ is copy.layer
     assert copy.itself[0] is copy
     zeros = torch.zeros(2, 2)
-    for call, expected in ((copy.closure, 2.0), (copy.default, 2.0), (lambda x: copy.partial(ones), 3.0)):
+    for call, expected in (
+        (copy.closure, 2.0),
+        (copy.default, 2.0),
+        (lambda x: copy.partial(ones), 3.0),
+    ):
         assert torch.equal(call(zeros), torch.full((2, 2), expected))
     assert torch.equal(copy.layer(ones), torch.full((2, 2), 2.0))
 
@@ -86,7 +99,9 @@ def test_what_is_not_replaced_is_shared_and_the_original_is_as_it_was():
     copy.held.tensor = None
     assert len(net.listed) == 1
     assert net.held.tensor is net.layer.weight
-    assert {name: id(value) for name, value in vars(net).items()} == {name: id(value) for name, value in before.items()}
+    assert {name: id(value) for name, value in vars(net).items()} == {
+        name: id(value) for name, value in before.items()
+    }
 
 
 def test_hooks_run_on_the_copy_and_write_into_it():

@@ -38,7 +38,9 @@ def test_an_unreached_input_has_a_gradient_of_zero(mode):
 
 
 def test_pullback_can_be_used_twice(mode):
-    outputs, pull = vjp(lambda x, y: {"product": x * y, "constant": torch.ones(1)}, torch.ones(2), 2 * torch.ones(2))
+    outputs, pull = vjp(
+        lambda x, y: {"product": x * y, "constant": torch.ones(1)}, torch.ones(2), 2 * torch.ones(2)
+    )
     assert outputs["product"].tolist() == [2, 2]
     for factor in (1.0, 3.0):
         x_bar, y_bar = pull({"product": factor * torch.ones(2), "constant": torch.ones(1)})
@@ -49,7 +51,8 @@ def test_pullback_can_be_used_twice(mode):
 def test_nested_derivatives_are_those_of_torch_func():
     def outer(transform, pullback):
         def inside(x):
-            # The constant is the same tensor as the variable: only the variable is differentiated inside.
+            # The constant is the same tensor as the variable: only the variable is differentiated
+            # inside.
             slope, _ = transform(lambda variable: (variable**2 * x).sum())(x)
             _, pull = pullback(lambda variable: variable**3 * x, x)
             return (slope**2).sum() + pull(x)[0].sum()
@@ -85,9 +88,9 @@ def test_differentiates_what_torch_func_cannot():
             return 2 * x * bar
 
     with torch.no_grad():
-        gradient, _ = grad_and_value(lambda x: grad_and_value(lambda y: Square.apply(y).sum())(x)[0].sum())(
-            torch.ones(2)
-        )
+        gradient, _ = grad_and_value(
+            lambda x: grad_and_value(lambda y: Square.apply(y).sum())(x)[0].sum()
+        )(torch.ones(2))
     assert gradient.tolist() == [2, 2]
 
 
@@ -101,7 +104,9 @@ def test_autocast_keeps_no_copies_of_a_steps_parameters():
         torch.manual_seed(0)
         rule, order = inner.SGD(0.01), outer.Unrolled(order=1)
         model = models.mlp(1, [128, 128], 1)
-        learner = outer.MAML(model, F.mse_loss, rule, num_steps=num_steps, batching="loop", estimator=order)
+        learner = outer.MAML(
+            model, F.mse_loss, rule, num_steps=num_steps, batching="loop", estimator=order
+        )
         episodes = data.Sinusoid(5, 5).sample(4)
         with torch.autocast("cpu", torch.bfloat16):
             learner(episodes)

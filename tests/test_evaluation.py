@@ -31,7 +31,9 @@ def test_values_are_those_of_adapt():
 def test_active_dropout_is_warned_of_once():
     model = nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.5), nn.Linear(8, 1))
     learner = outer.MAML(model, F.mse_loss, inner.SGD(0.01), num_steps=1)
-    with pytest.warns(UserWarning, match=r"got an active Dropout\(p=0.5.* Call learner.eval\(\) first") as caught:
+    with pytest.warns(
+        UserWarning, match=r"got an active Dropout\(p=0.5.* Call learner.eval\(\) first"
+    ) as caught:
         evaluate(learner, TASKS, num_tasks=40)
     assert [warning.filename for warning in caught] == [__file__]
     with pytest.warns(UserWarning, match="Call learner.eval"):
@@ -75,7 +77,9 @@ def test_accuracy_and_transduction():
     assert evaluation.transductive
     assert "accuracy" in str(evaluation)
     assert "batch statistics: transductive" in str(evaluation)
-    flat = outer.MAML(nn.Sequential(nn.Flatten(), nn.Linear(144, 3)), F.cross_entropy, inner.SGD(0.1), num_steps=1)
+    flat = outer.MAML(
+        nn.Sequential(nn.Flatten(), nn.Linear(144, 3)), F.cross_entropy, inner.SGD(0.1), num_steps=1
+    )
     assert not evaluate(flat, tasks, num_tasks=2, metrics=metrics).transductive
 
 
@@ -83,7 +87,9 @@ def test_memory_does_not_grow_with_tasks():
     model = models.mlp(1, [40, 40], 1)
     learner = outer.MAML(model, F.mse_loss, inner.SGD(0.01), num_steps=2)
     peaks = [
-        testing.peak_live_bytes(lambda n=n: evaluate(learner, TASKS, num_tasks=n, generator=seeded()))
+        testing.peak_live_bytes(
+            lambda n=n: evaluate(learner, TASKS, num_tasks=n, generator=seeded())
+        )
         for n in (100, 1000)
     ]
     assert peaks[1] < 1.05 * peaks[0]
@@ -91,7 +97,10 @@ def test_memory_does_not_grow_with_tasks():
 
 def test_takes_one_batch_of_episodes_and_counts_integers():
     episodes = TASKS.sample(4)
-    metrics = {"points": lambda output, y: len(y), "error": lambda output, y: (output - y).abs().mean().item()}
+    metrics = {
+        "points": lambda output, y: len(y),
+        "error": lambda output, y: (output - y).abs().mean().item(),
+    }
     evaluation = evaluate(sine(), episodes, num_tasks=4, metrics=metrics)
     assert evaluation["points"].mean == 5
     assert evaluation["error"].values.shape == (4,)
@@ -99,7 +108,10 @@ def test_takes_one_batch_of_episodes_and_counts_integers():
 
 def test_an_ensemble_is_judged_by_its_mean_output():
     episodes = TASKS.sample(4)
-    learners, metrics = [sine(), sine(), sine()], {"error": lambda output, y: (output - y).abs().mean()}
+    learners, metrics = (
+        [sine(), sine(), sine()],
+        {"error": lambda output, y: (output - y).abs().mean()},
+    )
     evaluation = evaluate(learners, episodes, num_tasks=4, num_steps=3, metrics=metrics)
     output = sum(learner.adapt(episodes.support, 3)(episodes.query.x) for learner in learners) / 3
     expected = (output - episodes.query.y).flatten(1)
@@ -109,8 +121,13 @@ def test_an_ensemble_is_judged_by_its_mean_output():
 
 def test_same_tasks_have_one_fingerprint_however_they_are_batched():
     whole = evaluate(sine(), TASKS, num_tasks=40, generator=seeded())
-    assert whole.fingerprint == evaluate(sine(), TASKS, num_tasks=40, num_steps=0, generator=seeded()).fingerprint
-    assert whole.fingerprint != evaluate(sine(), TASKS, num_tasks=40, generator=seeded(1)).fingerprint
+    assert (
+        whole.fingerprint
+        == evaluate(sine(), TASKS, num_tasks=40, num_steps=0, generator=seeded()).fingerprint
+    )
+    assert (
+        whole.fingerprint != evaluate(sine(), TASKS, num_tasks=40, generator=seeded(1)).fingerprint
+    )
     episodes = TASKS.sample(9)
     parts = [take(episodes, slice(0, 4)), take(episodes, slice(4, 9))]
     one, two = (evaluate(sine(), batches, num_tasks=9).fingerprint for batches in (episodes, parts))
@@ -141,7 +158,9 @@ def test_runs_under_inference_mode():
 
 
 def test_missing_metrics_are_named():
-    with pytest.raises(KeyError, match=r"must be one of \['loss'\]; got 'los'. Did you mean 'loss'"):
+    with pytest.raises(
+        KeyError, match=r"must be one of \['loss'\]; got 'los'. Did you mean 'loss'"
+    ):
         evaluate(sine(), TASKS, num_tasks=2)["los"]
 
 
@@ -151,9 +170,17 @@ BAD = [
     ({"num_steps": -1}, ValueError, "num_steps must be at least 0; got -1"),
     ({"metrics": {"accuracy": 1}}, TypeError, 'metrics={"accuracy": functional.accuracy}'),
     ({"metrics": {"l1": nn.L1Loss}}, TypeError, "metric 'l1' must be a function"),
-    ({"episodes": [flat_targets()], "num_tasks": 3}, ValueError, "query outputs and targets must have one shape"),
+    (
+        {"episodes": [flat_targets()], "num_tasks": 3},
+        ValueError,
+        "query outputs and targets must have one shape",
+    ),
     ({"metrics": {"loss": F.mse_loss}}, ValueError, "a metric's name must be another than 'loss'"),
-    ({"num_tasks": 5, "episodes": [sine_episodes(dtype=torch.float32)]}, ValueError, "Write num_tasks=3."),
+    (
+        {"num_tasks": 5, "episodes": [sine_episodes(dtype=torch.float32)]},
+        ValueError,
+        "Write num_tasks=3.",
+    ),
     ({"metrics": F.mse_loss}, TypeError, "metrics must be a dict of functions"),
     (
         {"metrics": {"error": lambda output, y: output - y}},
@@ -179,20 +206,35 @@ def test_bad_input(change, error, message):
 
 def test_metrics_take_what_the_tasks_have():
     episodes = sine_episodes()
-    episodes = Episode(*(part._replace(weight=torch.ones_like(part.x[..., 0])) for part in episodes))
+    episodes = Episode(
+        *(part._replace(weight=torch.ones_like(part.x[..., 0])) for part in episodes)
+    )
     model, rule = models.mlp(1, [4], 1).double(), inner.SGD(0.01)
     learner = outer.MAML(
-        model, lambda output, y, weight: (weight[:, None] * (output - y) ** 2).mean(), rule, num_steps=1
+        model,
+        lambda output, y, weight: (weight[:, None] * (output - y) ** 2).mean(),
+        rule,
+        num_steps=1,
     )
     two = {"error": lambda output, target: (output - target).abs().mean()}
     with pytest.raises(
         TypeError,
-        match=r"metric 'error' must take \(output, target, weight\); got weights, and \(output, target\): too",
+        match=(
+            r"metric 'error' must take \(output, target, weight\); got weights, and \(output, "
+            r"target\): too"
+        ),
     ):
         evaluate(learner, episodes, num_tasks=3, metrics=two)
     three = {"error": lambda output, target, weight: (output - target).abs().mean()}
     assert evaluate(learner, episodes, num_tasks=3, metrics=three)["error"].values.shape == (3,)
-    with pytest.raises(TypeError, match=r"metric 'error' must take \(output, target\); got none, and .*: missing"):
+    with pytest.raises(
+        TypeError, match=r"metric 'error' must take \(output, target\); got none, and .*: missing"
+    ):
         evaluate(sine_learner(), sine_episodes(), num_tasks=3, metrics=three)
     with pytest.raises(TypeError, match="metric 'text' must be a number; got 'x'. Return a number"):
-        evaluate(sine_learner(), sine_episodes(), num_tasks=3, metrics={"text": lambda output, target: "x"})
+        evaluate(
+            sine_learner(),
+            sine_episodes(),
+            num_tasks=3,
+            metrics={"text": lambda output, target: "x"},
+        )

@@ -25,14 +25,22 @@ def test_readme_begins_with_the_two_commands():
     first = re.search(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL).group(1)
     commands = [line.split("#")[0].strip() for line in first.splitlines()]
     assert commands == ["make demo", "make test"]
-    assert all(re.search(rf"^{command.split()[1]}:", (ROOT / "Makefile").read_text(), re.M) for command in commands)
+    assert all(
+        re.search(rf"^{command.split()[1]}:", (ROOT / "Makefile").read_text(), re.M)
+        for command in commands
+    )
 
 
 @pytest.fixture
 def archive(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (12, 8, 28, 28), dtype=np.uint8)
     names = np.array([f"class {index}" for index in range(12)])
-    np.savez(tmp_path / "images.npz", images=images, class_names=names, split=np.array(["train", "test"] * 6))
+    np.savez(
+        tmp_path / "images.npz",
+        images=images,
+        class_names=names,
+        split=np.array(["train", "test"] * 6),
+    )
     return str(tmp_path / "images.npz")
 
 

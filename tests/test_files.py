@@ -55,4 +55,8 @@ def test_what_killed_writers_leave_is_removed_once_it_is_old(tmp_path):
             os.utime(tmp_path / name, (0, 0))
     with whole_file(tmp_path / "file") as stream:
         stream.write(b"all of it")
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "file.new.part", "other.old.part"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "file",
+        "file.new.part",
+        "other.old.part",
+    ]

@@ -9,7 +9,10 @@ from metalearn.types import Batch, Episode
 def images():
     x = torch.rand(3, 20, 3, 32, 32)
     y = torch.arange(5).repeat_interleave(4).repeat(3, 1)
-    return Episode(Batch(x[:, ::2], y[:, ::2]), Batch(x[:, 1::2], y[:, 1::2], torch.ones(3, 10, dtype=torch.bool)))
+    return Episode(
+        Batch(x[:, ::2], y[:, ::2]),
+        Batch(x[:, 1::2], y[:, 1::2], torch.ones(3, 10, dtype=torch.bool)),
+    )
 
 
 def test_depends_on_tasks_and_their_order_but_not_on_batches():
@@ -37,7 +40,9 @@ def test_sees_other_labels_other_images_and_a_turn_of_them():
 def test_takes_scalars_and_every_dtype():
     for dtype in (torch.bfloat16, torch.float64, torch.uint8):
         data = torch.arange(4).to(dtype)
-        assert fingerprint(Episode(Batch(data), Batch(data))) != fingerprint(Episode(Batch(data), Batch(data.flip(0))))
+        assert fingerprint(Episode(Batch(data), Batch(data))) != fingerprint(
+            Episode(Batch(data), Batch(data.flip(0)))
+        )
 
 
 @pytest.mark.filterwarnings("ignore:Sparse")

@@ -53,16 +53,24 @@ def assert_same(learner, episodes, **batching):
     expected = learner.estimate(episodes, keys)
     got = on_gpu.estimate(tree_map(lambda leaf: leaf.to("cuda"), episodes), keys.to("cuda"))
     # The gradients of biases that batch normalisation makes idle are zero but for rounding.
-    torch.testing.assert_close(tree_map(torch.Tensor.cpu, got[:2]), expected[:2], rtol=1e-8, atol=1e-12)
+    torch.testing.assert_close(
+        tree_map(torch.Tensor.cpu, got[:2]), expected[:2], rtol=1e-8, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=str)
 def test_estimators(estimator):
     torch.manual_seed(0)
-    rule = inner.LearnedRate(inner.SGD(0.01)) if isinstance(estimator, outer.ForwardMode) else inner.SGD(0.01)
+    rule = (
+        inner.LearnedRate(inner.SGD(0.01))
+        if isinstance(estimator, outer.ForwardMode)
+        else inner.SGD(0.01)
+    )
     model = models.mlp(1, [6, 6], 1).double()
     options = {"learn_init": False} if isinstance(estimator, outer.ForwardMode) else {}
-    learner = outer.MetaLearner(model, F.mse_loss, rule, num_steps=3, estimator=estimator, **options)
+    learner = outer.MetaLearner(
+        model, F.mse_loss, rule, num_steps=3, estimator=estimator, **options
+    )
     assert_same(learner, sine_episodes())
 
 
@@ -74,7 +82,9 @@ def test_rules(rule, cuda_graph):
     assert_same(learner, sine_episodes(), cuda_graph=cuda_graph)
 
 
-@pytest.mark.parametrize("batching", [{}, {"batching": "loop"}, {"cuda_graph": True}, {"chunk_size": 2}], ids=str)
+@pytest.mark.parametrize(
+    "batching", [{}, {"batching": "loop"}, {"cuda_graph": True}, {"chunk_size": 2}], ids=str
+)
 @pytest.mark.parametrize("network", NETWORKS)
 def test_convolutions(network, batching):
     torch.manual_seed(0)
@@ -87,8 +97,17 @@ def test_convolutions(network, batching):
 def test_normalisation_without_weights(batching):
     torch.manual_seed(0)
     norm = nn.BatchNorm2d(6, affine=False, track_running_stats=False)
-    layers = [nn.Conv2d(1, 6, 3, 2), norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)]
-    learner = outer.MAML(nn.Sequential(*layers).double(), F.cross_entropy, inner.SGD(0.1), num_steps=2)
+    layers = [
+        nn.Conv2d(1, 6, 3, 2),
+        norm,
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 5),
+    ]
+    learner = outer.MAML(
+        nn.Sequential(*layers).double(), F.cross_entropy, inner.SGD(0.1), num_steps=2
+    )
     assert_same(learner, image_episodes(), **batching)
 
 
@@ -100,7 +119,12 @@ def test_convolutions_that_tasks_share():
 
 def test_a_convolution_of_groups_and_holes():
     torch.manual_seed(0)
-    layers = [nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Conv2d(4, 4, 3, dilation=2, groups=2), nn.AdaptiveAvgPool2d(1)]
+    layers = [
+        nn.Conv2d(1, 4, 3),
+        nn.Tanh(),
+        nn.Conv2d(4, 4, 3, dilation=2, groups=2),
+        nn.AdaptiveAvgPool2d(1),
+    ]
     model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(4, 5)).double()
     assert_same(outer.MAML(model, F.cross_entropy, inner.SGD(0.1), num_steps=2), image_episodes())
 
@@ -114,13 +138,21 @@ def test_a_residual_network():
 def test_training_and_evaluation():
     images = data.ClassImages(torch.randint(256, (12, 10, 28, 28), dtype=torch.uint8)).to("cuda")
     tasks = data.EpisodeSampler(images, n_way=5, k_shot=1, num_query=2)
-    learner = outer.MAML(models.conv4(1, 5, num_filters=8), F.cross_entropy, inner.SGD(0.4), num_steps=1).to("cuda")
+    learner = outer.MAML(
+        models.conv4(1, 5, num_filters=8), F.cross_entropy, inner.SGD(0.4), num_steps=1
+    ).to("cuda")
     optimizer = torch.optim.Adam(learner.parameters(), lr=1e-3, fused=True)
     for cuda_graph in (False, True):
         learner.set_batching(cuda_graph=cuda_graph)
-        assert fit(learner, tasks, optimizer, 5, meta_batch_size=4, progress=False).loss.isfinite().all()
+        assert (
+            fit(learner, tasks, optimizer, 5, meta_batch_size=4, progress=False)
+            .loss.isfinite()
+            .all()
+        )
     metrics = {"accuracy": functional.accuracy}
-    on_gpu = evaluate(learner, tasks, num_tasks=20, metrics=metrics, generator=torch.Generator().manual_seed(0))
+    on_gpu = evaluate(
+        learner, tasks, num_tasks=20, metrics=metrics, generator=torch.Generator().manual_seed(0)
+    )
     assert 0 < on_gpu["accuracy"].mean <= 1
     metric = baselines.ProtoNet(models.conv4(1, 5, num_filters=8).features, 8, 8).to("cuda")
     optimizer = torch.optim.Adam(metric.parameters())
@@ -128,7 +160,12 @@ def test_training_and_evaluation():
 
 
 def test_bfloat16():
-    learner = outer.MAML(models.conv4(1, 5, num_filters=8, image_size=16), F.cross_entropy, inner.SGD(0.1), num_steps=1)
+    learner = outer.MAML(
+        models.conv4(1, 5, num_filters=8, image_size=16),
+        F.cross_entropy,
+        inner.SGD(0.1),
+        num_steps=1,
+    )
     episodes = tree_map(lambda leaf: leaf.to("cuda"), image_episodes())
     episodes = Episode(*(batch._replace(x=batch.x.float()) for batch in episodes))
     losses = {}

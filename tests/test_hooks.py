@@ -1,4 +1,5 @@
-"""The hooks of the site: docstrings of all that is public, doctests, the navigation, links, formulas."""
+"""The hooks of the site: docstrings of all that is public, doctests, the navigation, links,
+formulas."""
 
 import sys
 from importlib import import_module
@@ -46,13 +47,20 @@ class C:
         """Documented."""
 '''
     with griffe.temporary_visited_module(code, module_name="package") as module:
-        assert hook("public_api").undocumented(module) == ["package.f", "package.C.method", "package.C.size"]
+        assert hook("public_api").undocumented(module) == [
+            "package.f",
+            "package.C.method",
+            "package.C.size",
+        ]
 
 
 def test_a_module_says_what_is_public(hook):
     with (
         griffe.temporary_visited_module("x = 1", module_name="package") as module,
-        pytest.raises(ValueError, match=r"package must have an __all__; got none\. List its public names in it\."),
+        pytest.raises(
+            ValueError,
+            match=r"package must have an __all__; got none\. List its public names in it\.",
+        ),
     ):
         hook("public_api").exports(module)
 
@@ -65,7 +73,10 @@ def test_doctests_are_fenced(hook):
 
 def test_patterns_of_the_navigation(hook):
     pytest.importorskip("mkdocs")
-    nav, found = hook("nav"), ["tutorials/b.ipynb", "tutorials/sine.ipynb", "tutorials/a.ipynb", "index.md"]
+    nav, found = (
+        hook("nav"),
+        ["tutorials/b.ipynb", "tutorials/sine.ipynb", "tutorials/a.ipynb", "index.md"],
+    )
     section = {"Tutorials": "tutorials/*.ipynb"}
     assert nav.expand(section, found) == {"Tutorials": [found[1], found[0], found[2]]}
     assert nav.expand(section, ["index.md"]) is None
@@ -77,16 +88,23 @@ def test_links_of_notebooks(hook, caplog):
     notebook = SimpleNamespace(src_uri="tutorials/sine.ipynb", name="sine")
     methods = SimpleNamespace(url_relative_to=lambda other: "../methods.html")
     files = SimpleNamespace(get_file_from_path={"methods.md": methods}.get)
-    html = '<a href="../methods.md#estimators">a</a> <a href="gone.md">b</a> <a href="sine.ipynb">c</a>'
+    html = (
+        '<a href="../methods.md#estimators">a</a> <a href="gone.md">b</a> <a '
+        'href="sine.ipynb">c</a>'
+    )
     page = SimpleNamespace(file=notebook)
     assert hook("notebooks").on_page_content(html, page, files) == html.replace(".md#", ".html#")
-    assert caplog.messages == ["tutorials/sine.ipynb links to tutorials/gone.md, which is not there"]
+    assert caplog.messages == [
+        "tutorials/sine.ipynb links to tutorials/gone.md, which is not there"
+    ]
 
 
 def test_formulas(hook):
     pytest.importorskip("mkdocs")
     pytest.importorskip("latex2mathml")
-    html = hook("notebooks").FORMULA.sub(hook("notebooks").drawn, "<p>$x$ costs 1 $</p><code>$y$ $</code>")
+    html = hook("notebooks").FORMULA.sub(
+        hook("notebooks").drawn, "<p>$x$ costs 1 $</p><code>$y$ $</code>"
+    )
     assert html.startswith("<p><math")
     assert html.endswith("costs 1 $</p><code>$y$ $</code>")
 

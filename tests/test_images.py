@@ -14,18 +14,30 @@ from metalearn import data
 IMAGES = data.ClassImages(torch.randint(256, (6, 13, 8, 8), generator=torch.manual_seed(0)).byte())
 SPLITS = {"train": IMAGES, "val": IMAGES, "test": IMAGES}
 ARGUMENTS = argparse.Namespace(
-    **{"budget": 1e-9, "looks": 0, "tasks": 2, "seed": 0, "device": "cpu", "threads": 1, "statistics": "support"},
+    **{
+        "budget": 1e-9,
+        "looks": 0,
+        "tasks": 2,
+        "seed": 0,
+        "device": "cpu",
+        "threads": 1,
+        "statistics": "support",
+    },
     **{"compile": False, "cuda_graph": False, "meta_batch_size": 4, "filters": None},
 )
 
 
 def run(method):
-    problem = Problem(lambda: SPLITS, {"n_way": 3, "k_shot": 1, "num_query": 2}, {"in_channels": 1}, METHODS)
+    problem = Problem(
+        lambda: SPLITS, {"n_way": 3, "k_shot": 1, "num_query": 2}, {"in_channels": 1}, METHODS
+    )
     problem.model.update(num_filters=2, image_size=8)
     return Run(problem, method, SPLITS, ARGUMENTS)()
 
 
-@pytest.mark.parametrize("name", [*METHODS, "CNN, 1 layers", "CNN + KFC, 2 layers", "CNN + Meta-Curvature, 2 layers"])
+@pytest.mark.parametrize(
+    "name", [*METHODS, "CNN, 1 layers", "CNN + KFC, 2 layers", "CNN + Meta-Curvature, 2 layers"]
+)
 def test_methods(name, monkeypatch):
     monkeypatch.setattr(Run, "train", one_step)
     result = run({**METHODS, **OMNIGLOT}[name])
@@ -46,7 +58,12 @@ def test_training_stops_when_the_time_is_over():
 
 
 def test_what_has_not_been_run_says_so(capsys):
-    result = {"seconds": 60, "iterations": 20, "statistics": "support", "accuracies": {"test": [0.9, 0.01]}}
+    result = {
+        "seconds": 60,
+        "iterations": 20,
+        "statistics": "support",
+        "accuracies": {"test": [0.9, 0.01]},
+    }
     show("omniglot_5w1s", {"MAML": result})
     printed = capsys.readouterr().out
     assert "| MAML | 90.00 +- 1.00 % | 98.7 +- 0.4 | 20 | 60 s | support |" in printed

@@ -12,7 +12,13 @@ from metalearn.__main__ import main
 def test_demo_prints_a_table_and_draws(tmp_path, capsys):
     assert main(["demo", "--iterations", "3", "--tasks", "8", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    for row in ("before adaptation", "after 1 step", "after 5 steps", "after 10 steps", "from scratch"):
+    for row in (
+        "before adaptation",
+        "after 1 step",
+        "after 5 steps",
+        "after 10 steps",
+        "from scratch",
+    ):
         assert row in printed
     assert (tmp_path / "sine.png").stat().st_size > 10_000
 
@@ -55,7 +61,10 @@ def test_omniglot_from_an_archive(archive, tmp_path, capsys):
         (["omniglot", "--root", "missing"], "download"),
         (["demo", "--iterations", "0"], "num_iterations must be at least 1; got 0"),
         (["demo", "--tasks", "0"], "--tasks must be at least 1; got 0"),
-        (["demo", "--out", "/dev/null"], "--out must be a folder that can be written; got /dev/null"),
+        (
+            ["demo", "--out", "/dev/null"],
+            "--out must be a folder that can be written; got /dev/null",
+        ),
     ],
 )
 def test_bad_input_is_one_line_on_standard_error(words, message, tmp_path, capsys, monkeypatch):
@@ -68,7 +77,9 @@ def test_bad_input_is_one_line_on_standard_error(words, message, tmp_path, capsy
 
 
 def test_help_names_the_commands():
-    call = subprocess.run([sys.executable, "-m", "metalearn", "--help"], capture_output=True, text=True)
+    call = subprocess.run(
+        [sys.executable, "-m", "metalearn", "--help"], capture_output=True, text=True
+    )
     assert call.returncode == 0
     assert "demo" in call.stdout
     assert "omniglot" in call.stdout

@@ -54,7 +54,9 @@ def test_a_dict_is_keyword_arguments():
 def test_a_learner_whose_model_was_changed_later():
     learner = sine_learner()
     inner.t_net(learner.model)
-    with pytest.raises(ValueError, match=r"model must have the tensors .*; got none .*'0\.weight'\. .*deepcopy"):
+    with pytest.raises(
+        ValueError, match=r"model must have the tensors .*; got none .*'0\.weight'\. .*deepcopy"
+    ):
         learner(sine_episodes())
 
 

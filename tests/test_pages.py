@@ -1,4 +1,5 @@
-"""The pages: their code does what they say, their links lead somewhere, their tables are what was recorded."""
+"""The pages: their code does what they say, their links lead somewhere, their tables are what was
+recorded."""
 
 import re
 import sys
@@ -18,12 +19,19 @@ CODE = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#:\s]+)\)|\]\(([^)#:\s]*)#([^)\s]+)\)")
 MANY = re.compile(r"\b\d+_000\b|(?<=num_tasks=)\d+")
 """Numbers of iterations and tasks, of which the test takes two."""
-ALONE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29517"}
+ALONE = {
+    "RANK": "0",
+    "WORLD_SIZE": "1",
+    "LOCAL_RANK": "0",
+    "MASTER_ADDR": "localhost",
+    "MASTER_PORT": "29517",
+}
 
 
 @pytest.fixture
 def somewhere(monkeypatch, tmp_path):
-    """A folder to write to, one process as torchrun starts it, and images in place of a download."""
+    """A folder to write to, one process as torchrun starts it, and images in place of a
+    download."""
     monkeypatch.chdir(tmp_path)
     for name, value in ALONE.items():
         monkeypatch.setenv(name, value)
@@ -32,7 +40,9 @@ def somewhere(monkeypatch, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
-@pytest.mark.parametrize("name", ["gotchas", "few_shot_images", *(f"how_to/{path.stem}" for path in HOW_TO)])
+@pytest.mark.parametrize(
+    "name", ["gotchas", "few_shot_images", *(f"how_to/{path.stem}" for path in HOW_TO)]
+)
 def test_code(name, somewhere, capsys, monkeypatch):
     page = ModuleType("page")  # as a script, whose classes can be pickled
     monkeypatch.setitem(sys.modules, "page", page)
@@ -53,13 +63,18 @@ def test_links(path):
         if "reference" in to.parts:
             continue  # made by the build, which checks these
         assert to.exists(), f"{path.name} links to {to}, which is not there"
-        assert not anchor or anchor in anchors(to), f"{path.name} links to #{anchor}, which {to.name} does not have"
+        assert not anchor or anchor in anchors(to), (
+            f"{path.name} links to #{anchor}, which {to.name} does not have"
+        )
 
 
 def anchors(path: Path) -> set[str]:
     """Return what the headings of a page are called in links."""
     headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
-    return {re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower()) for heading in headings}
+    return {
+        re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower())
+        for heading in headings
+    }
 
 
 @pytest.mark.parametrize("path", pages(), ids=lambda path: path.stem)
@@ -81,14 +96,23 @@ def test_every_interval_is_named(path):
 
 
 def test_what_a_benchmark_shows_is_recorded(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["tables", "linear", "--show", "--record", "x.json", "--rows", "LR + KFC"])
-    show(["", "error"], [["MAML", "0.5"], ["Reptile", ""]], {"seeds": 5}, tmp_path / "records" / "linear.json")
+    monkeypatch.setattr(
+        "sys.argv", ["tables", "linear", "--show", "--record", "x.json", "--rows", "LR + KFC"]
+    )
+    show(
+        ["", "error"],
+        [["MAML", "0.5"], ["Reptile", ""]],
+        {"seeds": 5},
+        tmp_path / "records" / "linear.json",
+    )
     printed = capsys.readouterr().out
     assert printed == "| | error |\n|---|---|\n| MAML | 0.5 |\n| Reptile | |\n"
     record = Record.read(tmp_path / "records" / "linear.json")
     assert record.command.endswith("linear --rows 'LR + KFC'")
     assert record.settings["seeds"] == 5
-    assert written("<!-- record: linear -->\n\n| old |\n", tmp_path / "records").endswith(f"\n\n{printed}")
+    assert written("<!-- record: linear -->\n\n| old |\n", tmp_path / "records").endswith(
+        f"\n\n{printed}"
+    )
     named = {"interval": "95 % over 5 seeds"}
     show(["", "error"], [["MAML", "0.5 +- 0.1"]], named, tmp_path / "records" / "linear.json")
     page = "<!-- record: linear -->\n\n| old |\n\n+-: old.\n\nText.\n"

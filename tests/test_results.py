@@ -9,7 +9,9 @@ from metalearn import Evaluation, Summary
 
 
 def evaluation(*values, fingerprint=7, **more):
-    summaries = {name: Summary(torch.tensor(numbers)) for name, numbers in {"loss": values, **more}.items()}
+    summaries = {
+        name: Summary(torch.tensor(numbers)) for name, numbers in {"loss": values, **more}.items()
+    }
     return Evaluation(summaries, len(values), 5, "none", fingerprint)
 
 
@@ -28,13 +30,19 @@ def test_differences_are_paired():
     assert list(compared) == ["loss"]
     assert compared["loss"].values.tolist() == [0.5, 0.5, 1.0]
     assert compared["loss"].ci95 < 0.1 * one["loss"].ci95
-    assert str(compared) == repr(compared) == "loss 0.6667 +- 0.72 (95 % over 3 tasks, 4.31 standard errors)"
+    assert (
+        str(compared)
+        == repr(compared)
+        == "loss 0.6667 +- 0.72 (95 % over 3 tasks, 4.31 standard errors)"
+    )
 
 
 @pytest.mark.parametrize("fingerprints", [(1, 2), (None, None), (1, None)])
 def test_only_the_same_tasks_are_compared(fingerprints):
     one, two = (evaluation(1.0, 2.0, fingerprint=fingerprint) for fingerprint in fingerprints)
-    with pytest.raises(ValueError, match="Pass generator=torch.Generator\\(\\).manual_seed\\(0\\) to both calls"):
+    with pytest.raises(
+        ValueError, match="Pass generator=torch.Generator\\(\\).manual_seed\\(0\\) to both calls"
+    ):
         one.compare(two)
     with pytest.raises(TypeError, match="other must be an Evaluation; got float"):
         one.compare(1.0)
@@ -48,7 +56,9 @@ def test_a_saved_evaluation_is_the_same(tmp_path):
     loaded = Evaluation.load(str(path))
     assert (str(loaded), loaded.fingerprint, list(loaded)) == (str(saved), 7, ["loss", "accuracy"])
     for name, summary in saved.items():
-        torch.testing.assert_close(loaded[name].values, summary.values.double(), rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(
+            loaded[name].values, summary.values.double(), rtol=0, atol=0, equal_nan=True
+        )
     assert [file.name for file in path.parent.iterdir()] == ["maml.json"]
 
 
@@ -79,6 +89,10 @@ def test_other_files_are_refused(message, change, tmp_path):
         entries = json.loads(path.read_text())
         ((name, new),) = change.items()
         value = entries.pop(name)
-        path.write_text(json.dumps({**entries, **({new: value} if isinstance(new, str) else {name: new})}))
-    with pytest.raises(ValueError, match=re.escape(f"{path} must be a file of Evaluation.save; got {message}")):
+        path.write_text(
+            json.dumps({**entries, **({new: value} if isinstance(new, str) else {name: new})})
+        )
+    with pytest.raises(
+        ValueError, match=re.escape(f"{path} must be a file of Evaluation.save; got {message}")
+    ):
         Evaluation.load(path)

@@ -1,4 +1,5 @@
-"""What `benchmarks.search` runs: a search within a bound of parameters, a second call that goes on, and its picture."""
+"""What `benchmarks.search` runs: a search within a bound of parameters, a second call that goes on,
+and its picture."""
 
 import json
 
@@ -11,10 +12,16 @@ from metalearn import data, search
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
-    images = data.ClassImages(torch.randint(256, (20, 6, 1, 8, 8), generator=torch.manual_seed(0)).byte())
-    monkeypatch.setattr(benchmark, "read", lambda *_: {"train": images, "val": images, "test": images})
+    images = data.ClassImages(
+        torch.randint(256, (20, 6, 1, 8, 8), generator=torch.manual_seed(0)).byte()
+    )
     monkeypatch.setattr(
-        benchmark, "PROBLEM", benchmark.Problem(None, {"n_way": 20, "k_shot": 1, "num_query": 1}, {}, {})
+        benchmark, "read", lambda *_: {"train": images, "val": images, "test": images}
+    )
+    monkeypatch.setattr(
+        benchmark,
+        "PROBLEM",
+        benchmark.Problem(None, {"n_way": 20, "k_shot": 1, "num_query": 1}, {}, {}),
     )
     monkeypatch.setattr(search.ReptileScore, "judge", judge)  # tests/search trains
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
@@ -32,9 +39,21 @@ def run(monkeypatch, tmp_path):
         "--final",
         "1",
     ]
-    words = [*counts, "--tasks", "1", "--final-tasks", "1", "--operators", "identity", "conv_3x3", "--device", "cpu"]
+    words = [
+        *counts,
+        "--tasks",
+        "1",
+        "--final-tasks",
+        "1",
+        "--operators",
+        "identity",
+        "conv_3x3",
+        "--device",
+        "cpu",
+    ]
     monkeypatch.setattr(
-        "sys.argv", ["search", *words, "--out", str(tmp_path), "--record", str(tmp_path / "search.json")]
+        "sys.argv",
+        ["search", *words, "--out", str(tmp_path), "--record", str(tmp_path / "search.json")],
     )
     return benchmark.main
 
@@ -51,6 +70,7 @@ def test_it_runs_and_goes_on(run, tmp_path, capsys, monkeypatch):
     assert "3 candidates" in first
     assert (tmp_path / "search.png").stat().st_size > 10_000
     assert json.loads((tmp_path / "search.json").read_text())["settings"]["candidates"] == 3
-    monkeypatch.setattr(search.ReptileScore, "__call__", None)  # what has been tried is not tried again
+    # what has been tried is not tried again
+    monkeypatch.setattr(search.ReptileScore, "__call__", None)
     run()
     assert capsys.readouterr().out.splitlines()[0] == first.splitlines()[0]

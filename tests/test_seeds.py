@@ -5,7 +5,9 @@ from metalearn import Evaluation, Summary, over_seeds
 
 
 def run(loss, fingerprint=None, **metrics):
-    summaries = {name: Summary(torch.as_tensor(values)) for name, values in {"loss": loss, **metrics}.items()}
+    summaries = {
+        name: Summary(torch.as_tensor(values)) for name, values in {"loss": loss, **metrics}.items()
+    }
     return Evaluation(summaries, len(loss), 5, "none", fingerprint)
 
 
@@ -23,7 +25,9 @@ def test_intervals_are_those_of_few_runs():
 
 
 @pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize(("of_run", "of_task", "of_both"), [(0.0, 1.0, 1.0), (0.2, 1.0, 0.5), (1.0, 0.3, 0.3)])
+@pytest.mark.parametrize(
+    ("of_run", "of_task", "of_both"), [(0.0, 1.0, 1.0), (0.2, 1.0, 0.5), (1.0, 0.3, 0.3)]
+)
 def test_intervals_hold_new_runs_on_new_tasks(shared, of_run, of_task, of_both):
     generator, num_runs, num_tasks, held = torch.Generator().manual_seed(0), 5, 40, []
 
@@ -43,8 +47,12 @@ def test_intervals_hold_new_runs_on_new_tasks(shared, of_run, of_task, of_both):
 def test_bad_input():
     with pytest.raises(ValueError, match="evaluations must be at least one; got"):
         over_seeds([])
-    with pytest.raises(TypeError, match="evaluations must be a list of Evaluations; got one with 3"):
+    with pytest.raises(
+        TypeError, match="evaluations must be a list of Evaluations; got one with 3"
+    ):
         over_seeds([run([1.0]), 3])
     mixed = [run([1.0], fingerprint) for fingerprint in (3, 3, 4)]
-    with pytest.raises(ValueError, match=r"all of the same tasks, or each of its own; got fingerprints \[3, 3, 4\]"):
+    with pytest.raises(
+        ValueError, match=r"all of the same tasks, or each of its own; got fingerprints \[3, 3, 4\]"
+    ):
         over_seeds(mixed)

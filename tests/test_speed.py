@@ -1,4 +1,5 @@
-"""What `benchmarks.speed` runs: every system computes the same gradient, in the order of the parameters."""
+"""What `benchmarks.speed` runs: every system computes the same gradient, in the order of the
+parameters."""
 
 import importlib
 from pathlib import Path
@@ -18,16 +19,27 @@ SMALL_CONV4 = {"support": 5, "query": 5, "num_filters": 4}
 def systems(monkeypatch):
     """The scripts that need nothing but this library's environment."""
     monkeypatch.syspath_prepend(str(PEERS))
-    return {name: importlib.import_module(name).build for name in ("autograd_loop", "use_metalearn")}
+    return {
+        name: importlib.import_module(name).build for name in ("autograd_loop", "use_metalearn")
+    }
 
 
 @pytest.mark.parametrize(
     ("workload", "names"),
     [
-        (Workload("sine", 3, 2), ("autograd.grad loop", "Unrolled", "Stepwise", "Unrolled, loop", "Unrolled by vmap")),
+        (
+            Workload("sine", 3, 2),
+            ("autograd.grad loop", "Unrolled", "Stepwise", "Unrolled, loop", "Unrolled by vmap"),
+        ),
         (Workload("first-order", 3, 2, method="fomaml"), ("autograd.grad loop", "Unrolled")),
-        (Workload("Reptile", 3, 2, method="reptile"), ("autograd.grad loop", "ParameterDifference")),
-        (Workload("images", 2, 1, **SMALL_CONV4), ("autograd.grad loop", "Unrolled", "Stepwise", "Unrolled by vmap")),
+        (
+            Workload("Reptile", 3, 2, method="reptile"),
+            ("autograd.grad loop", "ParameterDifference"),
+        ),
+        (
+            Workload("images", 2, 1, **SMALL_CONV4),
+            ("autograd.grad loop", "Unrolled", "Stepwise", "Unrolled by vmap"),
+        ),
         (Workload("LSTM", 2, 2, rule="lstm"), ("rule in a plain loop", "Unrolled", "Stepwise")),
         (Workload("TURTLE", 2, 2, rule="turtle"), ("rule in a plain loop", "Unrolled")),
         (Workload("seeds", 2, 2), ("autograd.grad loop", "30 seeds")),
@@ -47,12 +59,21 @@ def test_systems_agree(workload, names, systems):
 
 
 def test_the_floor_and_samplers_run(systems):
-    conv4, sampling = Workload("images", 2, 1, **SMALL_CONV4), Workload("sampling", 2, 0, 5, 10, 4, method="sample")
+    conv4, sampling = (
+        Workload("images", 2, 1, **SMALL_CONV4),
+        Workload("sampling", 2, 0, 5, 10, 4, method="sample"),
+    )
     systems["autograd_loop"](conv4, arrays(conv4), "floor", "cpu").step()
     (support, query) = systems["autograd_loop"](sampling, {}, "loop", "cpu").step()
     assert support.shape == (2, 5, 1, 28, 28)
     assert query.shape == (2, 10, 1, 28, 28)
-    assert systems["use_metalearn"](sampling, {}, "", "cpu").step().query.x.shape == (2, 10, 1, 28, 28)
+    assert systems["use_metalearn"](sampling, {}, "", "cpu").step().query.x.shape == (
+        2,
+        10,
+        1,
+        28,
+        28,
+    )
 
 
 def test_every_case_names_systems_that_are_there():

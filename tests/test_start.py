@@ -11,7 +11,8 @@ import torch, torch.nn.functional as F
 from metalearn import data, inner, models, outer
 
 tasks = data.Sinusoid(k_shot=10, num_query=10)
-learner = outer.MAML(models.mlp(1, [40, 40], 1), F.mse_loss, inner.SGD(0.01), num_steps=5, {options})
+model, rule = models.mlp(1, [40, 40], 1), inner.SGD(0.01)
+learner = outer.MAML(model, F.mse_loss, rule, num_steps=5, {options})
 learner(tasks.sample(25)).backward()
 learner.adapt(tasks.sample(25).support)
 print([name for name in ("torch._dynamo", "torch._inductor", "sympy") if name in sys.modules])

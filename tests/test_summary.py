@@ -16,7 +16,8 @@ def test_statistics():
 
 
 @pytest.mark.parametrize(
-    ("count", "quantile"), [(2, 12.706), (3, 4.303), (5, 2.776), (10, 2.262), (31, 2.042), (100, 1.984), (600, 1.964)]
+    ("count", "quantile"),
+    [(2, 12.706), (3, 4.303), (5, 2.776), (10, 2.262), (31, 2.042), (100, 1.984), (600, 1.964)],
 )
 def test_intervals_are_by_student_s_t(count, quantile):
     summary = Summary(torch.arange(float(count)))
@@ -47,5 +48,7 @@ def test_an_interval_says_what_it_is():
     both = Summary(runs.values, "runs", tasks)
     assert both.interval.startswith("95 % over 3 runs and their 600 tasks, 4.3")
     assert repr(both) == repr(runs) == "2 +- 2.5"
-    assert repr(Summaries(loss=runs, error=runs)) == f"loss 2 +- 2.5, error 2 +- 2.5 ({runs.interval})"
+    assert (
+        repr(Summaries(loss=runs, error=runs)) == f"loss 2 +- 2.5, error 2 +- 2.5 ({runs.interval})"
+    )
     assert repr(Summaries()) == "no summaries"

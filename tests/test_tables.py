@@ -1,4 +1,5 @@
-"""Every table of the papers runs, for a few iterations of its first row, and says how ours compares."""
+"""Every table of the papers runs, for a few iterations of its first row, and says how ours
+compares."""
 
 import json
 import sys
@@ -24,32 +25,55 @@ ROWS = {
 
 @pytest.mark.parametrize("name", tables.NAMES)
 def test_a_row(name, tmp_path, monkeypatch, capsys):
-    column = {"sine_turtle": "5-shot", "sine_rates": "0.01", "linear": "10 points*", "polynomial": "*code"}.get(
-        name, "*"
-    )
-    words = [name, "--rows", ROWS[name], "--columns", column, "--seeds", "2", "--fraction", "0.00003", "--no-compile"]
+    column = {
+        "sine_turtle": "5-shot",
+        "sine_rates": "0.01",
+        "linear": "10 points*",
+        "polynomial": "*code",
+    }.get(name, "*")
+    words = [
+        name,
+        "--rows",
+        ROWS[name],
+        "--columns",
+        column,
+        "--seeds",
+        "2",
+        "--fraction",
+        "0.00003",
+        "--no-compile",
+    ]
     monkeypatch.setattr(sys, "argv", ["tables", *words, "--device", "cpu", "--out", str(tmp_path)])
     tables.main()
-    assert import_module(f"benchmarks.tables.{name}").TABLE.title.split(",")[0] in capsys.readouterr().out
+    assert (
+        import_module(f"benchmarks.tables.{name}").TABLE.title.split(",")[0]
+        in capsys.readouterr().out
+    )
     (file,) = (tmp_path / name).glob("*.json")
-    assert all(len(ours["values"]) == 2 for ours in json.loads(file.read_text())["summaries"].values())
+    assert all(
+        len(ours["values"]) == 2 for ours in json.loads(file.read_text())["summaries"].values()
+    )
     monkeypatch.setattr(tables, "run", None)
     tables.main()  # does not run again what is written
     assert "|" in capsys.readouterr().out
 
 
 def over_runs(values, tasks=None):
-    return Summary(torch.tensor(values), "runs", None if tasks is None else Summary(torch.tensor(tasks)))
+    return Summary(
+        torch.tensor(values), "runs", None if tasks is None else Summary(torch.tensor(tasks))
+    )
 
 
 @pytest.mark.parametrize(
     ("values", "paper", "expected"),
     [
         ([0.5, 0.5], "0.50 +- 0.01", "0.5 +- 0 (0.50 +- 0.01, within)"),
-        ([0.514, 0.514], "0.50 +- 0.01", "0.514 +- 0 (0.50 +- 0.01, within)"),  # of a number rounded to two digits
+        # of a number rounded to two digits
+        ([0.514, 0.514], "0.50 +- 0.01", "0.514 +- 0 (0.50 +- 0.01, within)"),
         ([0.516, 0.516], "0.50 +- 0.01", "0.516 +- 0 (0.50 +- 0.01, worse)"),
         ([0.4, 0.4], "0.50", "0.4 +- 0 (0.50, better)"),
-        ([0.3, 0.5], "0.40 +- 0.01", "0.4 +- 1.3* (0.40 +- 0.01, within)"),  # above a quarter of its mean
+        # above a quarter of its mean
+        ([0.3, 0.5], "0.40 +- 0.01", "0.4 +- 1.3* (0.40 +- 0.01, within)"),
         ([0.3, 0.5], "", "0.4 +- 1.3*"),
         ([0.5], "0.50 +- 0.01", "0.5 +- nan (0.50 +- 0.01)"),  # of one run nothing can be said
     ],
@@ -60,7 +84,8 @@ def test_cells(values, paper, expected):
 
 def test_seeds_are_few():
     ours = over_runs([0.39, 0.41, 0.43, 0.42, 0.40])  # +- 0.014 if they were many
-    assert cell(ours, "0.39 +- 0.005", True) == "0.41 +- 0.02* (0.39 +- 0.005, within)"  # by our own interval alone
+    # by our own interval alone
+    assert cell(ours, "0.39 +- 0.005", True) == "0.41 +- 0.02* (0.39 +- 0.005, within)"
     assert cell(ours, "0.39 +- 0.02", True) == "0.41 +- 0.02 (0.39 +- 0.02, within)"
     assert cell(ours, "0.38 +- 0.005", True) == "0.41 +- 0.02 (0.38 +- 0.005, worse)"
 
@@ -68,7 +93,9 @@ def test_seeds_are_few():
 def test_shared_tasks_are_in_both_intervals():
     runs, tasks = [0.52, 0.52], [0.3, 0.72] * 300  # whose mean has an interval of 0.017
     assert cell(over_runs(runs), "0.50 +- 0.01", True) == "0.52 +- 0 (0.50 +- 0.01, worse)"
-    assert cell(over_runs(runs, tasks), "0.50 +- 0.01", True) == "0.52 +- 0.017 (0.50 +- 0.01, within)"
+    assert (
+        cell(over_runs(runs, tasks), "0.50 +- 0.01", True) == "0.52 +- 0.017 (0.50 +- 0.01, within)"
+    )
 
 
 def test_a_summary_is_the_same_when_read_again():
@@ -95,7 +122,13 @@ def test_a_best_validation_is_scored_as_it_was():
         return outer.MAML(models.mlp(1, [4], 1), F.mse_loss, inner.SGD(0.01), num_steps=1)
 
     tasks, settings = data.Sinusoid(5, num_query=5), Settings(2, "cpu", 1.0, False)
-    options = {"num_iterations": 6, "meta_batch_size": 1, "lr": 0.1, "validate": tasks, "validate_every": 2}
+    options = {
+        "num_iterations": 6,
+        "meta_batch_size": 1,
+        "lr": 0.1,
+        "validate": tasks,
+        "validate_every": 2,
+    }
     replicas, history = train(build, tasks, settings, **options)
     again = score(replicas, tasks, num_tasks=1000, task_seeds=[VALIDATION_SEED] * 2)
     best = torch.tensor(list(history.scores.values())).amin(0).double()

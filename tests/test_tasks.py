@@ -9,7 +9,9 @@ def test_vmap_and_loop_agree(count):
     x = torch.arange(count * 3.0).reshape(count, 3)
     per_task = ({"x": x}, torch.arange(count))
     function = lambda tree, index: (tree["x"].sum(), {"scaled": tree["x"] * index})  # noqa: E731
-    by_vmap, by_loop = (_tasks.map_tasks(function, per_task, batching) for batching in ("vmap", "loop"))
+    by_vmap, by_loop = (
+        _tasks.map_tasks(function, per_task, batching) for batching in ("vmap", "loop")
+    )
     assert torch.equal(by_vmap[0], by_loop[0])
     assert torch.equal(by_vmap[1]["scaled"], x * torch.arange(count)[:, None])
 

@@ -20,7 +20,9 @@ class Checkpointed(nn.Linear):
         super().__init__(1, 1)
 
     def forward(self, x):
-        return checkpoint(lambda x: torch.tanh(super(Checkpointed, self).forward(x)), x, use_reentrant=False)
+        return checkpoint(
+            lambda x: torch.tanh(super(Checkpointed, self).forward(x)), x, use_reentrant=False
+        )
 
 
 class Kept(nn.Linear):
@@ -97,7 +99,9 @@ class Signed(inner.UpdateRule):
     """The sign of the gradient, whose square root has no derivative at zero."""
 
     def update(self, meta, grads, state, params, loss, step):
-        return {name: -0.1 * grad / (grad.square().sqrt() + 1e-3) for name, grad in grads.items()}, state
+        return {
+            name: -0.1 * grad / (grad.square().sqrt() + 1e-3) for name, grad in grads.items()
+        }, state
 
 
 def test_a_rule_that_is_nan_at_dead_units_is_found():
@@ -190,8 +194,13 @@ def test_a_model_that_is_computed_again_is_said_to_be():
 
 
 def test_a_model_without_second_derivatives_is_told_of_order_1():
-    model, batch = nn.Sequential(nn.Linear(1, 1), nn.Hardsigmoid()), Batch(torch.randn(5, 1), torch.randn(5, 1))
-    with pytest.raises(AssertionError, match="must have second derivatives; got derivative for aten::hard"):
+    model, batch = (
+        nn.Sequential(nn.Linear(1, 1), nn.Hardsigmoid()),
+        Batch(torch.randn(5, 1), torch.randn(5, 1)),
+    )
+    with pytest.raises(
+        AssertionError, match="must have second derivatives; got derivative for aten::hard"
+    ):
         testing.check_model(model, batch, F.mse_loss)
     testing.check_model(model, batch, F.mse_loss, order=1)
 

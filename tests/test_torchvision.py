@@ -1,4 +1,5 @@
-"""The smallest model of every family of torchvision's classification models is a function of its parameters."""
+"""The smallest model of every family of torchvision's classification models is a function of its
+parameters."""
 
 from contextlib import nullcontext
 
@@ -53,6 +54,8 @@ def test_a_model_of_torchvision_passes(name, size):
     model = models.use_batch_statistics(model, "transductive").eval()
     batch = Batch(torch.rand(2, 3, size, size), torch.tensor([1, 3]))
     with sdpa_kernel(SDPBackend.MATH) if name in PLAIN_KERNELS else nullcontext():
-        found = testing.check_model(model, batch, F.cross_entropy, order=1 if name in FIRST_ORDER else 2)
+        found = testing.check_model(
+            model, batch, F.cross_entropy, order=1 if name in FIRST_ORDER else 2
+        )
     assert not found.recomputes
     assert found.error <= found.tolerance

@@ -30,7 +30,9 @@ def test_maps_every_kind_of_node():
     assert [leaf.tolist() for leaf in _tree.tree_leaves(doubled)] == [[2], [2, 2], [2, 2, 2]]
 
 
-@pytest.mark.parametrize("other", [{"b": torch.ones(1)}, {}, (torch.ones(1),)], ids=["key", "missing", "kind"])
+@pytest.mark.parametrize(
+    "other", [{"b": torch.ones(1)}, {}, (torch.ones(1),)], ids=["key", "missing", "kind"]
+)
 def test_trees_of_another_structure_are_refused(other):
     with pytest.raises(ValueError, match="mismatch|expected"):
         _tree.tree_add({"a": torch.ones(1)}, other)

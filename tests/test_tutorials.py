@@ -1,7 +1,8 @@
-"""The tutorials' code runs, with fewer iterations, and they are committed as they are written: without outputs.
+"""The tutorials' code runs, with fewer iterations, and they are committed as they are written:
+without outputs.
 
-The cells run in this process, since a kernel for each notebook would import PyTorch each time; the site executes them
-in kernels, in full. Every warning is an error here, as in all tests.
+The cells run in this process, since a kernel for each notebook would import PyTorch each time; the
+site executes them in kernels, in full. Every warning is an error here, as in all tests.
 """
 
 import json
@@ -41,7 +42,8 @@ def restored():
 def test_runs(name, restored, monkeypatch, capsys):
     plt.switch_backend("agg")
     module = ModuleType("tutorial")
-    monkeypatch.setitem(sys.modules, "tutorial", module)  # its classes pickle, as those of a kernel do
+    # its classes pickle, as those of a kernel do
+    monkeypatch.setitem(sys.modules, "tutorial", module)
     cells = ["".join(cell["source"]) for cell in read(name)["cells"] if cell["cell_type"] == "code"]
     assert fewer("\n".join(cells)) != "\n".join(cells)
     for number, source in enumerate(cells):
@@ -69,10 +71,17 @@ def test_is_committed_as_written(name):
 
 def test_links_lead_somewhere():
     for name in NAMES:
-        text = "".join("".join(cell["source"]) for cell in read(name)["cells"] if cell["cell_type"] == "markdown")
+        text = "".join(
+            "".join(cell["source"])
+            for cell in read(name)["cells"]
+            if cell["cell_type"] == "markdown"
+        )
         root = FOLDER.parent.parent
         assert all((FOLDER / target).exists() for target in re.findall(r"\]\(([\w./]+)\)", text))
-        assert all((root / path).exists() for path in re.findall(r"`((?:docs|examples|metalearn)/[\w./]+)`", text))
+        assert all(
+            (root / path).exists()
+            for path in re.findall(r"`((?:docs|examples|metalearn)/[\w./]+)`", text)
+        )
 
 
 def test_the_index_is_complete():

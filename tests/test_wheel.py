@@ -34,7 +34,11 @@ def test_holds_every_file_of_the_package_and_nothing_else(site):
     files = {path.relative_to(site) for path in site.rglob("*") if path.is_file()}
     packaged = {path for path in files if not path.parts[0].endswith(".dist-info")}
     source = ROOT / "metalearn"
-    expected = {p.relative_to(ROOT) for p in source.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
+    expected = {
+        p.relative_to(ROOT)
+        for p in source.rglob("*")
+        if p.is_file() and "__pycache__" not in p.parts
+    }
     assert packaged == expected
     assert Path("metalearn/py.typed") in packaged
     assert any(path.suffix == ".json" for path in packaged)
@@ -44,5 +48,7 @@ def test_holds_every_file_of_the_package_and_nothing_else(site):
 def test_is_used_without_the_repository(site):
     environment = {**os.environ, "PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-P", "-W", "error", "-c", USE]
-    run = subprocess.run(command, cwd=site, env=environment, check=True, capture_output=True, text=True)
+    run = subprocess.run(
+        command, cwd=site, env=environment, check=True, capture_output=True, text=True
+    )
     assert run.stdout.split() == [str(site / "metalearn"), "64"]

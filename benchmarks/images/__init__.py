@@ -1,1 +1,3 @@
-"""Few-shot image classification by every method, within a budget of time, beside the papers' accuracies."""
+"""Few-shot image classification by every method, within a budget of time, beside the papers'
+accuracies.
+"""

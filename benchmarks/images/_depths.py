@@ -4,11 +4,18 @@ from benchmarks.images._methods import Method, of
 from metalearn import inner, outer
 
 KRONECKER = inner.SelfAdapting(inner.KroneckerNetwork(0.5, num_layers=4, normalise=True), lr=0.5)
-"""With the rate on the update of theta too, as in the authors' later code; the paper's eq. 3 has none there."""
+"""With the rate on the update of theta too, as in the authors' later code; the paper's eq. 3 has
+none there."""
 
 
 def by_depth(
-    problem: str, num_steps: int, rates: list[float], cnn: list[str], kfc: list[str], meta_sgd: str, curvature: str
+    problem: str,
+    num_steps: int,
+    rates: list[float],
+    cnn: list[str],
+    kfc: list[str],
+    meta_sgd: str,
+    curvature: str,
 ) -> dict[str, Method]:
     """Return the rows of one problem.
 
@@ -23,10 +30,18 @@ def by_depth(
     """
     rows: dict[str, Method] = {}
 
-    def add(name: str, layers: int, rule: inner.UpdateRule, paper: str, max_grad_norm: float | None = None) -> None:
+    def add(
+        name: str,
+        layers: int,
+        rule: inner.UpdateRule,
+        paper: str,
+        max_grad_norm: float | None = None,
+    ) -> None:
         learner = of(outer.MAML, rule, num_steps=num_steps)
         model = (("num_layers", layers),)
-        rows[f"{name}, {layers} layers"] = Method(learner, {problem: paper}, model=model, max_grad_norm=max_grad_norm)
+        rows[f"{name}, {layers} layers"] = Method(
+            learner, {problem: paper}, model=model, max_grad_norm=max_grad_norm
+        )
 
     for layers, (rate, plain, learned) in enumerate(zip(rates, cnn, kfc, strict=True), 1):
         add("CNN", layers, inner.SGD(rate), plain)

@@ -28,7 +28,8 @@ class Method:
     Attributes:
         build: Makes the learner of a model.
         paper: The papers' accuracy in percent by problem, as they print it.
-        sees: What it trains on: "episodes", "training sets" of episodes, or "mini-batches" of all classes.
+        sees: What it trains on: "episodes", "training sets" of episodes, or "mini-batches" of all
+            classes.
         judged: Makes the learner to evaluate of the trained one and the number of ways.
         model: Changes of the problem's model.
         lr: Rate of the outer optimizer at its start.
@@ -101,13 +102,17 @@ def _representation(rate: float = 0.1, **options: Any) -> Build:
 
 
 def _of_trained_heads(**options: Any) -> Build:
-    """Return what makes a representation's learner that takes trained heads as constants: no rate is learned."""
+    """Return what makes a representation's learner that takes trained heads as constants: no rate
+    is learned.
+    """
     estimator = outer.Unrolled(truncate=0, **options)
     return of(outer.HyperRepresentation, inner.SGD(0.1), num_steps=5, estimator=estimator)
 
 
 def methods(lr: float) -> dict[str, Method]:
-    """Return the rows of a problem, with inner rates that start at `lr` where a row does not say its own."""
+    """Return the rows of a problem, with inner rates that start at `lr` where a row does not say
+    its own.
+    """
     turtle = inner.LearnedRate(inner.Turtle(("grad",), lr=lr), per="tensor")
 
     def mt_net(model: nn.Module) -> outer.MetaLearner:
@@ -144,13 +149,19 @@ def methods(lr: float) -> dict[str, Method]:
         "MT-net": Method(mt_net, {"omniglot_5w1s": "99.5 +- 0.3"}),
         "hyper-representation": Method(_representation(), {}),
         "hyper-representation, rate from 0.5": Method(_representation(0.5), {}),
-        "hyper-representation, first order": Method(_representation(estimator=outer.Unrolled(order=1)), {}),
+        "hyper-representation, first order": Method(
+            _representation(estimator=outer.Unrolled(order=1)), {}
+        ),
         "hyper-representation, approximate": Method(_of_trained_heads(), {}),
         "hyper-representation, training sets": Method(_representation(), {}, "training sets"),
-        "joint, training sets": Method(_of_trained_heads(multi_step=outer.MultiStep()), {}, "training sets"),
+        "joint, training sets": Method(
+            _of_trained_heads(multi_step=outer.MultiStep()), {}, "training sets"
+        ),
         "ProtoNet": Method(_proto_net, {}, lr=1e-3),
         "finetuning": Method(baselines.Pretraining, {}, "mini-batches", _fine_tuned, lr=1e-3),
-        "centroid finetuning": Method(_cosine_pretraining, {}, "mini-batches", _by_centroids, lr=1e-3),
+        "centroid finetuning": Method(
+            _cosine_pretraining, {}, "mini-batches", _by_centroids, lr=1e-3
+        ),
         "from scratch": Method(baselines.TrainFromScratch, {}, "nothing"),
     }
 

@@ -1,8 +1,10 @@
-"""Which layers adapt: Arnold et al. (2019), Figure 2. `METALEARN_DATA=folder python -m benchmarks.images.layers`.
+"""Which layers adapt: Arnold et al. (2019), Figure 2. `METALEARN_DATA=folder python -m
+benchmarks.images.layers`.
 
-A Conv-4 is meta-trained by MAML on 10-way 5-shot Omniglot with 4 inner steps. At test time every layer, a convolution
-with its batch normalisation or the head, is frozen, or adapts alone; and with the first three layers frozen the start
-of the head is disturbed by noise. 100 test tasks, as in the paper.
+A Conv-4 is meta-trained by MAML on 10-way 5-shot Omniglot with 4 inner steps. At test time every
+layer, a convolution with its batch normalisation or the head, is frozen, or adapts alone; and with
+the first three layers frozen the start of the head is disturbed by noise. 100 test tasks, as in the
+paper.
 """
 
 import argparse
@@ -15,7 +17,9 @@ from benchmarks.images.__main__ import METRICS, Run, read
 from benchmarks.images._problems import PROBLEMS
 from metalearn import Evaluation, analysis, data, keep_large_blocks
 
-LAYERS = {f"C{index + 1}": [f"features.{3 * index}", f"features.{3 * index + 1}"] for index in range(4)}
+LAYERS = {
+    f"C{index + 1}": [f"features.{3 * index}", f"features.{3 * index + 1}"] for index in range(4)
+}
 LAYERS["FC"] = ["head"]
 STDS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0)
 
@@ -37,9 +41,13 @@ def main() -> None:
     problem = PROBLEMS["omniglot_10w5s"]
     method = problem.methods["CNN, 4 layers"]
     images = read(problem, arguments.device)
-    tasks: dict[str, data.EpisodeSampler] = {split: problem.sampler(images[split]) for split in images}
+    tasks: dict[str, data.EpisodeSampler] = {
+        split: problem.sampler(images[split]) for split in images
+    }
     learner = method.build(problem.network(method, 10, arguments.statistics)).to(arguments.device)
-    trained = Run(problem, method, images, arguments).train(learner, tasks["train"], problem.meta_batch_size)
+    trained = Run(problem, method, images, arguments).train(
+        learner, tasks["train"], problem.meta_batch_size
+    )
 
     def same_tasks() -> dict:
         return {"num_tasks": 100, "metrics": METRICS, "generator": torch.Generator().manual_seed(2)}
@@ -47,10 +55,16 @@ def main() -> None:
     ablation = analysis.layer_ablation(learner, tasks["test"], LAYERS, **same_tasks())
     frozen = [pattern for layer in ("C1", "C2", "C3") for pattern in LAYERS[layer]]
     noise = analysis.head_noise(learner, tasks["test"], "head", STDS, frozen=frozen, **same_tasks())
-    print(f"\n{trained['iterations']} iterations in {trained['seconds']} s; all adapt: {accuracy(ablation.whole)} %")
+    print(
+        f"\n{trained['iterations']} iterations in {trained['seconds']} s; all adapt: "
+        f"{accuracy(ablation.whole)} %"
+    )
     print(f"+-: {ablation.whole['accuracy'].interval}\n")
     print(f"| | {' | '.join(LAYERS)} |\n|---|{'---|' * len(LAYERS)}")
-    for row, evaluations in {"freezing only this": ablation.frozen, "adapting only this": ablation.alone}.items():
+    for row, evaluations in {
+        "freezing only this": ablation.frozen,
+        "adapting only this": ablation.alone,
+    }.items():
         print(f"| {row} | {' | '.join(map(accuracy, evaluations.values()))} |")
     print(f"\n| noise on FC | {' | '.join(map(str, STDS))} |\n|---|{'---|' * len(STDS)}")
     print(f"| C4 and FC adapt | {' | '.join(map(accuracy, noise.evaluations.values()))} |")

@@ -1,4 +1,6 @@
-"""What the systems on PyTorch share: the networks, and a step that leaves its gradient in `.grad`."""
+"""What the systems on PyTorch share: the networks, and a step that leaves its gradient in
+`.grad`.
+"""
 
 import runpy
 from collections.abc import Callable, Iterable

@@ -1,4 +1,6 @@
-"""The process of one system: it builds a workload and times it whenever the driver asks, one JSON line each."""
+"""The process of one system: it builds a workload and times it whenever the driver asks, one JSON
+line each.
+"""
 
 import json
 import os
@@ -34,7 +36,8 @@ def serve(build: Callable[[Workload, Arrays, str, str], System]) -> None:
     """Answer the driver until it closes the pipe.
 
     Args:
-        build: Called with workload, arrays, the variant that the command line names, and the device.
+        build: Called with workload, arrays, the variant that the command line names, and the
+            device.
     """
     pipe = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints goes to standard error

@@ -10,7 +10,8 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Workload:
-    """One meta-iteration: the gradient of the mean query loss of `num_tasks` tasks after adaptation.
+    """One meta-iteration: the gradient of the mean query loss of `num_tasks` tasks after
+    adaptation.
 
     Attributes:
         name: Of the workload.
@@ -18,7 +19,8 @@ class Workload:
         num_steps: Inner steps.
         support: Support examples a task.
         query: Query examples a task.
-        num_filters: Filters of Conv-4 on images of 28 x 28 pixels; 0 for an MLP 1-40-40-1 on sine waves.
+        num_filters: Filters of Conv-4 on images of 28 x 28 pixels; 0 for an MLP 1-40-40-1 on sine
+            waves.
         rule: "sgd", "lstm" or "turtle".
         method: "maml", "fomaml", "reptile"; "sample" draws episodes and does nothing with them.
         lr: Rate of inner SGD.
@@ -40,7 +42,11 @@ class Workload:
 def shapes(workload: Workload) -> list[tuple[int, ...]]:
     """Return the shapes of the network's parameters in their order."""
     if not workload.num_filters:
-        return [shape for rows, columns in ((40, 1), (40, 40), (1, 40)) for shape in ((rows, columns), (rows,))]
+        return [
+            shape
+            for rows, columns in ((40, 1), (40, 40), (1, 40))
+            for shape in ((rows, columns), (rows,))
+        ]
     filters, blocks = workload.num_filters, []
     for channels in (1, filters, filters, filters):
         blocks += [(filters, channels, 3, 3), (filters,), (filters,), (filters,)]
@@ -56,7 +62,9 @@ def arrays(workload: Workload, seed: int = 0) -> Arrays:
         is_norm_weight = workload.num_filters and index % 4 == 2 and index < 16
         value = np.ones(shape) if is_norm_weight else random.uniform(-bound, bound, shape)
         result[str(index)] = value.astype(np.float32)
-    amplitude, phase = (random.uniform(*bounds, (workload.num_tasks, 1, 1)) for bounds in ((0.1, 5), (0, math.pi)))
+    amplitude, phase = (
+        random.uniform(*bounds, (workload.num_tasks, 1, 1)) for bounds in ((0.1, 5), (0, math.pi))
+    )
     for part, count in (("support", workload.support), ("query", workload.query)):
         if workload.num_filters:
             x = random.uniform(0, 1, (workload.num_tasks, count, 1, 28, 28))

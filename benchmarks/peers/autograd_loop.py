@@ -2,9 +2,11 @@
 # requires-python = ">=3.11"
 # dependencies = ["torch==2.15.0", "numpy"]
 # ///
-"""The loop over tasks with `torch.autograd.grad` that everybody writes first, and the floor of its arithmetic.
+"""The loop over tasks with `torch.autograd.grad` that everybody writes first, and the floor of its
+arithmetic.
 
-The floor takes the examples of all tasks as one task's: as many multiplications, but no weights of a task's own.
+The floor takes the examples of all tasks as one task's: as many multiplications, but no weights of
+a task's own.
 """
 
 import copy
@@ -43,7 +45,9 @@ def second_order(workload: Workload, model: nn.Module, episodes: Tasks) -> None:
 
 
 def first_order(workload: Workload, model: nn.Module, episodes: Tasks) -> None:
-    """Take the query loss' gradient after adaptation, or Reptile's difference, for that of the start."""
+    """Take the query loss' gradient after adaptation, or Reptile's difference, for that of the
+    start.
+    """
     loss_of, start, totals = criterion(workload), list(model.parameters()), []
     for support_x, support_y, query_x, query_y in zip(*episodes, strict=True):
         fast = copy.deepcopy(model)
@@ -53,7 +57,12 @@ def first_order(workload: Workload, model: nn.Module, episodes: Tasks) -> None:
             with torch.no_grad():
                 torch._foreach_add_(params, grads, alpha=-workload.lr)
         if workload.method == "reptile":
-            totals.append([before.detach() - after.detach() for before, after in zip(start, params, strict=True)])
+            totals.append(
+                [
+                    before.detach() - after.detach()
+                    for before, after in zip(start, params, strict=True)
+                ]
+            )
         else:
             totals.append(torch.autograd.grad(loss_of(fast(query_x), query_y), params))
     for param, *grads in zip(start, *totals, strict=True):

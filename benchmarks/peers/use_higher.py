@@ -12,12 +12,19 @@ from _workload import Arrays, Workload
 
 
 def build(workload: Workload, arrays: Arrays, variant: str, device: str) -> System:
-    episodes, model, loss_of = tasks(arrays, device), network(workload, arrays, device), criterion(workload)
+    episodes, model, loss_of = (
+        tasks(arrays, device),
+        network(workload, arrays, device),
+        criterion(workload),
+    )
     optimizer = torch.optim.SGD(model.parameters(), lr=workload.lr)
 
     def meta_step() -> None:
         for support_x, support_y, query_x, query_y in zip(*episodes, strict=True):
-            with higher.innerloop_ctx(model, optimizer, copy_initial_weights=False) as (fast, inner):
+            with higher.innerloop_ctx(model, optimizer, copy_initial_weights=False) as (
+                fast,
+                inner,
+            ):
                 for _ in range(workload.num_steps):
                     inner.step(loss_of(fast(support_x), support_y))
                 (loss_of(fast(query_x), query_y) / len(episodes.query_x)).backward()

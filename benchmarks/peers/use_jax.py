@@ -2,7 +2,9 @@
 # requires-python = ">=3.11"
 # dependencies = ["jax==0.10.2", "numpy"]
 # ///
-"""JAX 0.10.2: the meta-gradient as one jitted function, by `vmap` over tasks or, for convolutions, `map`."""
+"""JAX 0.10.2: the meta-gradient as one jitted function, by `vmap` over tasks or, for convolutions,
+`map`.
+"""
 
 import os
 from typing import Any
@@ -25,7 +27,9 @@ def forward(workload: Workload, params: list[jax.Array], x: jax.Array) -> jax.Ar
         weight, bias, scale, shift = params[index : index + 4]
         x = jax.lax.conv_general_dilated(x, weight, (2, 2), [(1, 1), (1, 1)]) + bias[:, None, None]
         mean, variance = x.mean((0, 2, 3), keepdims=True), x.var((0, 2, 3), keepdims=True)
-        x = (x - mean) * jax.lax.rsqrt(variance + 1e-5) * scale[:, None, None] + shift[:, None, None]
+        x = (x - mean) * jax.lax.rsqrt(variance + 1e-5) * scale[:, None, None] + shift[
+            :, None, None
+        ]
         x = jax.nn.relu(x)
     return x.mean((2, 3)) @ params[16].T + params[17]
 
@@ -56,9 +60,13 @@ def over_tasks(function: Any, variant: str) -> Any:
 
 def build(workload: Workload, arrays: Arrays, variant: str, device: str) -> System:
     params = [jnp.asarray(arrays[str(index)]) for index in range(len(shapes(workload)))]
-    episodes = [jnp.asarray(arrays[f"{part}_{name}"]) for part in ("support", "query") for name in "xy"]
+    episodes = [
+        jnp.asarray(arrays[f"{part}_{name}"]) for part in ("support", "query") for name in "xy"
+    ]
 
-    def task_loss(params: Any, support_x: Any, support_y: Any, query_x: Any, query_y: Any) -> jax.Array:
+    def task_loss(
+        params: Any, support_x: Any, support_y: Any, query_x: Any, query_y: Any
+    ) -> jax.Array:
         return loss(adapt(params, workload, support_x, support_y), workload, query_x, query_y)
 
     def task_end(params: Any, x: Any, y: Any, *_: Any) -> Any:
@@ -68,7 +76,9 @@ def build(workload: Workload, arrays: Arrays, variant: str, device: str) -> Syst
         if workload.method == "reptile":
             ends = over_tasks(task_end, variant)(params, *episodes)
             return [start - end.mean(0) for start, end in zip(params, ends, strict=True)]
-        return jax.grad(lambda params: over_tasks(task_loss, variant)(params, *episodes).mean())(params)
+        return jax.grad(lambda params: over_tasks(task_loss, variant)(params, *episodes).mean())(
+            params
+        )
 
     compiled = jax.jit(meta_gradient).lower(params).compile()
 

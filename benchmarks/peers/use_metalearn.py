@@ -31,11 +31,17 @@ class Own(torch.nn.Module):
 def build(workload: Workload, arrays: Arrays, variant: str, device: str) -> System:
     if workload.method == "sample":
         images = torch.randint(0, 256, (1000, 20, 28, 28), dtype=torch.uint8)
-        distribution: Any = data.EpisodeSampler(data.ClassImages(images).to(device), 5, 1, workload.query // 5)
+        distribution: Any = data.EpisodeSampler(
+            data.ClassImages(images).to(device), 5, 1, workload.query // 5
+        )
         distribution = data.CudaGraph(distribution) if variant == "CUDA graph" else distribution
-        return System(lambda: wait(distribution.sample(workload.num_tasks, device=device), device), list, int)
+        return System(
+            lambda: wait(distribution.sample(workload.num_tasks, device=device), device), list, int
+        )
     episodes = tasks(arrays, device)
-    given = Episode(Batch(episodes.support_x, episodes.support_y), Batch(episodes.query_x, episodes.query_y))
+    given = Episode(
+        Batch(episodes.support_x, episodes.support_y), Batch(episodes.query_x, episodes.query_y)
+    )
     conv4 = partial(models.conv4, 1, workload.n_way, num_filters=workload.num_filters)
     model = conv4() if workload.num_filters else models.mlp(1, [40, 40], 1)
     model = Own(load(model, arrays)) if "by vmap" in variant else load(model, arrays)
@@ -57,14 +63,19 @@ def build(workload: Workload, arrays: Arrays, variant: str, device: str) -> Syst
     if "30 seeds" in variant:
         return seeds(learner, given, 30)
     measured = system(lambda: learner(given).backward(), learner.parameters(), device)
-    return measured._replace(peak=int) if learner.cuda_graph else measured  # its memory was taken at the recording
+    # its memory was taken at the recording
+    return measured._replace(peak=int) if learner.cuda_graph else measured
 
 
 def seeds(learner: outer.MetaLearner, episodes: Episode, count: int) -> System:
-    """Return one step of many learners, each on as many tasks; the gradient is that of the first."""
+    """Return one step of many learners, each on as many tasks; the gradient is that of the
+    first.
+    """
     replicas = outer.Replicas([copy.deepcopy(learner) for _ in range(count)])
     tasks = tree_map(lambda leaf: leaf.repeat(count, *[1] * (leaf.dim() - 1)), episodes)
-    measured = system(lambda: replicas(tasks).sum().backward(), replicas.parameters(), str(learner.device))
+    measured = system(
+        lambda: replicas(tasks).sum().backward(), replicas.parameters(), str(learner.device)
+    )
     return measured._replace(gradient=lambda: [of_all[0] for of_all in measured.gradient()])
 
 
@@ -75,15 +86,24 @@ def estimator(workload: Workload, variant: str) -> Any:
     return kind(order=2 if workload.method == "maml" else 1)
 
 
-def plain_loop(workload: Workload, learner: outer.MetaLearner, episodes: Episode) -> Callable[[], None]:
-    """Return a meta-step by a hand-written loop over tasks, which calls the rule's own functions."""
+def plain_loop(
+    workload: Workload, learner: outer.MetaLearner, episodes: Episode
+) -> Callable[[], None]:
+    """Return a meta-step by a hand-written loop over tasks, which calls the rule's own
+    functions.
+    """
     loss_of, rule, model = criterion(workload), learner.problem.rule, learner.model
 
     def meta_step() -> None:
         total: Any = 0.0
         meta = learner.meta
-        for (x, y, _), (query_x, query_y, _) in zip(_each(episodes.support), _each(episodes.query), strict=True):
-            params, state = meta.init, rule.init_state(meta.rule, meta.init, torch.zeros((), dtype=torch.int64))
+        for (x, y, _), (query_x, query_y, _) in zip(
+            _each(episodes.support), _each(episodes.query), strict=True
+        ):
+            params, state = (
+                meta.init,
+                rule.init_state(meta.rule, meta.init, torch.zeros((), dtype=torch.int64)),
+            )
             for step in range(workload.num_steps):
                 loss = loss_of(torch.func.functional_call(model, params, x), y)
                 grads = torch.autograd.grad(loss, list(params.values()), create_graph=True)

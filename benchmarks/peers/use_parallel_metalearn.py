@@ -2,7 +2,9 @@
 # requires-python = ">=3.11"
 # dependencies = ["parallel-metalearn==0.5.6", "torch==2.15.0", "numpy", "scipy"]
 # ///
-"""parallel-metalearn 0.5.6, which imports as `metalearn` too: `vmap` over tasks, its own loop and optimizer step."""
+"""parallel-metalearn 0.5.6, which imports as `metalearn` too: `vmap` over tasks, its own loop and
+optimizer step.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +22,9 @@ from metalearn.model_wrappers.MAMLWrapper import MAML_Model
 
 
 class Ignoring(nn.Module):
-    """A part of the network that takes the package's keyword arguments and does nothing with them."""
+    """A part of the network that takes the package's keyword arguments and does nothing with
+    them.
+    """
 
     def __init__(self, part: nn.Module) -> None:
         super().__init__()
@@ -62,7 +66,12 @@ def build(workload: Workload, arrays: Arrays, variant: str, device: str) -> Syst
         chunk_size=workload.num_tasks,
         device=torch.device(device),
     )
-    batch = (episodes.support_x, {"labels": episodes.support_y}, episodes.query_x, {"labels": episodes.query_y})
+    batch = (
+        episodes.support_x,
+        {"labels": episodes.support_y},
+        episodes.query_x,
+        {"labels": episodes.query_y},
+    )
 
     def forever() -> Iterator[Any]:
         while True:

@@ -2,7 +2,9 @@
 # requires-python = ">=3.11"
 # dependencies = ["torchopt==0.7.3", "torch==2.15.0", "numpy"]
 # ///
-"""TorchOpt 0.7.3: the loop over tasks of its few-shot example, with `MetaSGD` and its state dicts."""
+"""TorchOpt 0.7.3: the loop over tasks of its few-shot example, with `MetaSGD` and its state
+dicts.
+"""
 
 import torch
 import torchopt
@@ -12,7 +14,11 @@ from _workload import Arrays, Workload
 
 
 def build(workload: Workload, arrays: Arrays, variant: str, device: str) -> System:
-    episodes, model, loss_of = tasks(arrays, device), network(workload, arrays, device), criterion(workload)
+    episodes, model, loss_of = (
+        tasks(arrays, device),
+        network(workload, arrays, device),
+        criterion(workload),
+    )
     inner = torchopt.MetaSGD(model, lr=workload.lr)
     params = list(model.parameters())
 

@@ -1,8 +1,9 @@
 """Meta-iterations side by side with other libraries: `python -m benchmarks.speed`.
 
-Every system runs in a process of its own, in the environment that its script names (made by uv at the first run), on
-the same arrays and with the same allocator. Processes take turns, so that only one works at a time; the medians of
-several rounds are compared. A system that does not install, run, or agree on the gradient is shown as such.
+Every system runs in a process of its own, in the environment that its script names (made by uv at
+the first run), on the same arrays and with the same allocator. Processes take turns, so that only
+one works at a time; the medians of several rounds are compared. A system that does not install,
+run, or agree on the gradient is shown as such.
 """
 
 import argparse
@@ -35,12 +36,17 @@ class Contest:
         arguments: The command line.
     """
 
-    def __init__(self, workload: Workload, systems: tuple[str, ...], arguments: argparse.Namespace) -> None:
+    def __init__(
+        self, workload: Workload, systems: tuple[str, ...], arguments: argparse.Namespace
+    ) -> None:
         self.folder, self.workload, self.arguments = arguments.out.resolve(), workload, arguments
         options = (arguments.device, arguments.large_blocks, arguments.threads)
-        self.records: dict[str, dict[str, Any]] = {name: {"system": name, "seconds": []} for name in systems}
+        self.records: dict[str, dict[str, Any]] = {
+            name: {"system": name, "seconds": []} for name in systems
+        }
         self.processes = {
-            name: Process(*SCRIPTS[name], *options, self.folder / f"{name}.log", arguments.peers) for name in systems
+            name: Process(*SCRIPTS[name], *options, self.folder / f"{name}.log", arguments.peers)
+            for name in systems
         }
 
     def ask(self, name: str, do: str, **order: Any) -> Any:
@@ -59,7 +65,11 @@ class Contest:
         np.savez(given, **arrays(self.workload))
 
         def build(name: str) -> Any:
-            order = {"workload": asdict(self.workload), "arrays": str(given), "patience": self.arguments.patience}
+            order = {
+                "workload": asdict(self.workload),
+                "arrays": str(given),
+                "patience": self.arguments.patience,
+            }
             return self.ask(name, "build", **order)
 
         with ThreadPoolExecutor(self.arguments.builds) as pool:
@@ -88,29 +98,52 @@ class Contest:
 
 def deviation(gradient: list[np.ndarray], reference: list[np.ndarray]) -> float:
     """Return the relative distance of two gradients."""
-    ours, theirs = (np.concatenate([leaf.ravel() for leaf in leaves] or [[0]]) for leaves in (gradient, reference))
+    ours, theirs = (
+        np.concatenate([leaf.ravel() for leaf in leaves] or [[0]])
+        for leaves in (gradient, reference)
+    )
     return float(np.linalg.norm(ours - theirs) / max(np.linalg.norm(theirs), 1e-30))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
     parser.add_argument("--workloads", default="*", help="pattern, such as 'W1*'")
-    parser.add_argument("--systems", nargs="+", default=["*"], help="patterns, such as '*compiled' Unrolled")
+    parser.add_argument(
+        "--systems", nargs="+", default=["*"], help="patterns, such as '*compiled' Unrolled"
+    )
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--seconds", type=float, default=0.1, help="that one measurement takes at least (%(default)s)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=0.1,
+        help="that one measurement takes at least (%(default)s)",
+    )
     parser.add_argument("--threads", type=int, default=1, help="threads of a process (%(default)s)")
     parser.add_argument("--large-blocks", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--peers", type=Path, help="folder of the peers' packages, in place of environments by uv")
-    parser.add_argument("--builds", type=int, default=1, help="systems that are built at a time (%(default)s)")
-    parser.add_argument("--patience", type=float, default=PATIENCE, help="seconds to build (%(default)s)")
+    parser.add_argument(
+        "--peers", type=Path, help="folder of the peers' packages, in place of environments by uv"
+    )
+    parser.add_argument(
+        "--builds", type=int, default=1, help="systems that are built at a time (%(default)s)"
+    )
+    parser.add_argument(
+        "--patience", type=float, default=PATIENCE, help="seconds to build (%(default)s)"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/speed"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / "speed.json"
     known = json.loads(path.read_text()) if path.exists() else {}
-    settings = {name: getattr(arguments, name) for name in ("rounds", "seconds", "threads", "large_blocks", "device")}
-    device = torch.cuda.get_device_name() if arguments.device == "cuda" else platform.processor() or platform.machine()
+    settings = {
+        name: getattr(arguments, name)
+        for name in ("rounds", "seconds", "threads", "large_blocks", "device")
+    }
+    device = (
+        torch.cuda.get_device_name()
+        if arguments.device == "cuda"
+        else platform.processor() or platform.machine()
+    )
     print(f"torch {torch.__version__}, {device}, {settings}", flush=True)
     for workload, systems in CASES if arguments.device == "cpu" else ON_GPU:
         chosen = tuple(name for name in systems if any(fnmatch(name, p) for p in arguments.systems))
@@ -119,7 +152,11 @@ def main() -> None:
             contest.build()
             contest.time(arguments.rounds, arguments.seconds)
             records = list(contest.records.values())
-            known[workload.name] = {"workload": asdict(workload), "settings": settings, "systems": records}
+            known[workload.name] = {
+                "workload": asdict(workload),
+                "settings": settings,
+                "systems": records,
+            }
             path.write_text(json.dumps(known, indent=1))
             print(f"\n**{workload.name}**\n")
             show(

@@ -34,7 +34,13 @@ PYTORCH_PEERS = {"autograd.grad loop", "higher", "TorchOpt", "parallel-metalearn
 PEERS = ("autograd.grad loop", "higher", "TorchOpt", "parallel-metalearn", "JAX, jit and vmap")
 EAGER, COMPILED = ("Unrolled", "Stepwise"), ("Unrolled, compiled", "Stepwise, compiled")
 FIRST_ORDER = ("autograd.grad loop", "parallel-metalearn", "JAX, jit and vmap")
-MANY_STEPS = (*PEERS[:4], "JAX, jit and map", *EAGER, "Stepwise, 2 tasks at once", "Unrolled by vmap")
+MANY_STEPS = (
+    *PEERS[:4],
+    "JAX, jit and map",
+    *EAGER,
+    "Stepwise, 2 tasks at once",
+    "Unrolled by vmap",
+)
 CONV4 = {"support": 5, "query": 75, "num_filters": 64, "lr": 0.4}
 LONG = {"num_tasks": 4, "support": 25, "query": 75, "num_filters": 32}
 
@@ -44,15 +50,23 @@ Cases = list[tuple[Workload, tuple[str, ...]]]
 
 
 def rest(how: str) -> Cases:
-    """Return W4 and W5, which are the same on every device, with systems that are faster by being "compiled", say."""
+    """Return W4 and W5, which are the same on every device, with systems that are faster by being
+    "compiled", say.
+    """
     fast = (f"Unrolled, {how}", f"Stepwise, {how}")
     rules: Cases = [
-        (Workload(f"W4 {rule}, 25 tasks", 25, 5, rule=rule), ("rule in a plain loop", *EAGER, *fast))
+        (
+            Workload(f"W4 {rule}, 25 tasks", 25, 5, rule=rule),
+            ("rule in a plain loop", *EAGER, *fast),
+        )
         for rule in ("lstm", "turtle")
     ]
     return [
         *rules,
-        (Workload("W5 first-order MAML, 25 tasks", 25, 5, method="fomaml"), (*FIRST_ORDER, "Unrolled", fast[0])),
+        (
+            Workload("W5 first-order MAML, 25 tasks", 25, 5, method="fomaml"),
+            (*FIRST_ORDER, "Unrolled", fast[0]),
+        ),
         (
             Workload("W5 Reptile, 25 tasks", 25, 5, method="reptile"),
             (*FIRST_ORDER, "ParameterDifference", f"ParameterDifference, {how}"),
@@ -71,7 +85,15 @@ CASES: Cases = [
     *(
         (
             Workload(f"W2 Conv-4, T = {steps}", 8, steps, **CONV4),
-            ("floor", *PEERS, "JAX, jit and map", *EAGER, "Unrolled, loop", "Unrolled by vmap", *COMPILED),
+            (
+                "floor",
+                *PEERS,
+                "JAX, jit and map",
+                *EAGER,
+                "Unrolled, loop",
+                "Unrolled by vmap",
+                *COMPILED,
+            ),
         )
         for steps in (1, 5)
     ),
@@ -109,7 +131,9 @@ ON_GPU: Cases = [
     ),
     *(
         (
-            Workload(f"{name} Conv-4, 20-way 5-shot, {tasks} tasks, T = {steps}", tasks, steps, **LARGE),
+            Workload(
+                f"{name} Conv-4, 20-way 5-shot, {tasks} tasks, T = {steps}", tasks, steps, **LARGE
+            ),
             ("floor", *PEERS[:4], *EAGER, "Unrolled by vmap", *GRAPHS),
         )
         for name, tasks, steps in (("W2", 32, 1), ("W2", 32, 5), ("W3", 16, 10))

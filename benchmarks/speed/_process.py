@@ -15,7 +15,8 @@ PATIENCE = 900.0
 
 
 class Process:
-    """Starts a script of `benchmarks/peers` and talks to it; raises RuntimeError with what it says went wrong.
+    """Starts a script of `benchmarks/peers` and talks to it; raises RuntimeError with what it says
+    went wrong.
 
     Args:
         script: Name of the script.
@@ -24,7 +25,8 @@ class Process:
         large_blocks: Whether its allocator keeps large blocks.
         threads: Number of threads, and of cores that it may use.
         log: File for its standard error.
-        peers: Folder with the packages of the systems that are not this library; None for environments by uv.
+        peers: Folder with the packages of the systems that are not this library; None for
+            environments by uv.
     """
 
     def __init__(
@@ -76,7 +78,9 @@ class Process:
             timer.cancel()
         if not line:
             self._process.wait()
-            last = [text.strip() for text in self._log.read_text().splitlines() if text.strip()][-3:]
+            last = [text.strip() for text in self._log.read_text().splitlines() if text.strip()][
+                -3:
+            ]
             raise RuntimeError(f"died with status {self._process.returncode}: {' '.join(last)}")
         reply = json.loads(line)
         if "error" in reply:

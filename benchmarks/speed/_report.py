@@ -27,22 +27,36 @@ def rows(records: list[dict[str, Any]]) -> list[list[str]]:
 
 def is_peer(record: dict[str, Any]) -> bool:
     """Return whether a record is of a peer on PyTorch, or the plain loop, that has run."""
-    return record["median"] is not None and record["system"] in PYTORCH_PEERS | {"rule in a plain loop"}
+    return record["median"] is not None and record["system"] in PYTORCH_PEERS | {
+        "rule in a plain loop"
+    }
 
 
 def plot(measured: dict[str, Any], path: Path) -> None:
     """Draw the times of all systems, a panel for each workload."""
     columns, order = 3, [workload.name for workload, _ in CASES]
-    titles = sorted(measured, key=lambda title: order.index(title) if title in order else len(order))
+    titles = sorted(
+        measured, key=lambda title: order.index(title) if title in order else len(order)
+    )
     rows = -(-len(measured) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(15, 3 * rows), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(15, 3 * rows), squeeze=False, layout="constrained"
+    )
     for axis in axes.flat[len(measured) :]:
         axis.set_axis_off()
     for axis, title in zip(axes.flat, titles, strict=False):
-        records = [record for record in measured[title]["systems"] if record["median"] is not None][::-1]
-        ours = {name for name, (script, _) in SCRIPTS.items() if script == "use_metalearn"} - {"rule in a plain loop"}
+        records = [record for record in measured[title]["systems"] if record["median"] is not None][
+            ::-1
+        ]
+        ours = {name for name, (script, _) in SCRIPTS.items() if script == "use_metalearn"} - {
+            "rule in a plain loop"
+        }
         colours = ["tab:blue" if record["system"] in ours else "tab:grey" for record in records]
-        bars = axis.barh([record["system"] for record in records], [1e3 * r["median"] for r in records], color=colours)
+        bars = axis.barh(
+            [record["system"] for record in records],
+            [1e3 * r["median"] for r in records],
+            color=colours,
+        )
         axis.bar_label(bars, fmt=lambda ms: f"{ms:,.0f}" if ms >= 100 else f"{ms:.3g}", padding=3)
         axis.margins(x=0.2)
         axis.set(title=title, xlabel="ms an iteration")

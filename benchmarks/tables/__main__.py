@@ -1,6 +1,8 @@
-"""Run a table of a paper and print ours beside the paper's: `python -m benchmarks.tables sine_turtle --seeds 5`.
+"""Run a table of a paper and print ours beside the paper's: `python -m benchmarks.tables
+sine_turtle --seeds 5`.
 
-Every experiment is written to a file of its own when it is done, and not run again with the same settings.
+Every experiment is written to a file of its own when it is done, and not run again with the same
+settings.
 """
 
 import argparse
@@ -62,7 +64,10 @@ def run(path: Path, experiment: Experiment, settings: Settings) -> dict[str, Sum
 
 
 def show(
-    table: Table, rows: list[tuple[Experiment, dict[str, Summary]]], settings: Settings, path: Path | None
+    table: Table,
+    rows: list[tuple[Experiment, dict[str, Summary]]],
+    settings: Settings,
+    path: Path | None,
 ) -> None:
     """Print our numbers beside the paper's, and record them if there is a path."""
     cells: dict[str, dict[str, str]] = {}
@@ -72,9 +77,14 @@ def show(
             text = cell(ours, experiment.paper.get(column, ""), table.lower_is_better)
             cells.setdefault(experiment.row, {})[column] = text
             columns += [column] * (column not in columns)
-    lines = [[row, *(by_column.get(column, "") for column in columns)] for row, by_column in cells.items()]
+    lines = [
+        [row, *(by_column.get(column, "") for column in columns)]
+        for row, by_column in cells.items()
+    ]
     print(f"\n{table.title}\n")
-    records.show(["", *columns], lines, {**asdict(settings), "interval": interval(settings.seeds)}, path)
+    records.show(
+        ["", *columns], lines, {**asdict(settings), "interval": interval(settings.seeds)}, path
+    )
 
 
 def main() -> None:
@@ -84,11 +94,17 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rows", default="*", help="pattern of the rows to run, such as 'TURTLE*'")
     parser.add_argument("--columns", default="*", help="pattern of the columns, such as '5-shot'")
-    parser.add_argument("--fraction", type=float, default=1.0, help="part of the paper's iterations")
+    parser.add_argument(
+        "--fraction", type=float, default=1.0, help="part of the paper's iterations"
+    )
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--out", type=Path, default=Path("runs/tables"))
     parser.add_argument("--record", type=Path, help=RECORD)
-    parser.add_argument("--show", action="store_true", help="run nothing; print what has been run with these settings")
+    parser.add_argument(
+        "--show",
+        action="store_true",
+        help="run nothing; print what has been run with these settings",
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     settings = Settings(arguments.seeds, arguments.device, arguments.fraction, arguments.compile)
@@ -96,10 +112,15 @@ def main() -> None:
     chosen = [
         experiment
         for experiment in table.experiments
-        if fnmatch(experiment.row, arguments.rows) and any(fnmatch(c, arguments.columns) for c in experiment.paper)
+        if fnmatch(experiment.row, arguments.rows)
+        and any(fnmatch(c, arguments.columns) for c in experiment.paper)
     ]
     if not chosen:
-        cells = [f"{experiment.row} | {column}" for experiment in table.experiments for column in experiment.paper]
+        cells = [
+            f"{experiment.row} | {column}"
+            for experiment in table.experiments
+            for column in experiment.paper
+        ]
         parser.error(f"no cell like {arguments.rows!r} | {arguments.columns!r}; there are {cells}")
     paths = [path_of(arguments.out / arguments.name, experiment) for experiment in chosen]
     known = [written(path, settings) for path in paths]
@@ -110,7 +131,11 @@ def main() -> None:
         for index, experiment in enumerate(chosen):
             if known[index] is None:
                 known[index] = run(paths[index], experiment, settings)
-    rows = [(experiment, values) for experiment, values in zip(chosen, known, strict=True) if values is not None]
+    rows = [
+        (experiment, values)
+        for experiment, values in zip(chosen, known, strict=True)
+        if values is not None
+    ]
     show(table, rows, settings, arguments.record)
 
 

@@ -1,4 +1,6 @@
-"""What a table consists of, how its learners are trained, and how ours is set beside the paper's."""
+"""What a table consists of, how its learners are trained, and how ours is set beside the
+paper's.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -79,7 +81,9 @@ def train(
     validate: data.TaskDistribution | None = None,
     validate_every: int = 2500,
 ) -> tuple[outer.Replicas, History]:
-    """Train one learner a seed, side by side; return them at their best validations, or at the end, and the history."""
+    """Train one learner a seed, side by side; return them at their best validations, or at the end,
+    and the history.
+    """
     learners = []
     for seed in range(settings.seeds):
         torch.manual_seed(seed)
@@ -112,10 +116,11 @@ def score(
     metrics: dict[str, Any] | None = None,
     task_seeds: Sequence[int] | None = None,
 ) -> Summary:
-    """Return the query loss, or the one metric, over replicas: of each its mean over the test tasks of its own seed.
+    """Return the query loss, or the one metric, over replicas: of each its mean over the test tasks
+    of its own seed.
 
-    `task_seeds` are those of the tasks. Where they are all one, as the replicas are then judged on the same tasks, the
-    summary has the error of these tasks too.
+    `task_seeds` are those of the tasks. Where they are all one, as the replicas are then judged on
+    the same tasks, the summary has the error of these tasks too.
     """
     name = next(iter(metrics)) if metrics else "loss"
     seeds = range(TEST_SEED, TEST_SEED + len(replicas)) if task_seeds is None else task_seeds
@@ -150,9 +155,9 @@ def cell(ours: Summary, paper: str, lower_is_better: bool) -> str:
 def compared(ours: Summary, paper: str, lower_is_better: bool) -> tuple[str, bool]:
     """Return "within", "better" or "worse", and whether it is within by our own interval alone.
 
-    A difference is within where its 95 % interval and the rounding of the paper's digits may explain it. Of a single
-    run nothing can be said. Where our runs share their tasks, the paper's do, and its interval leaves out what these
-    may be off by: as much as ours.
+    A difference is within where its 95 % interval and the rounding of the paper's digits may
+    explain it. Of a single run nothing can be said. Where our runs share their tasks, the paper's
+    do, and its interval leaves out what these may be off by: as much as ours.
     """
     if not paper or math.isnan(ours.ci95):
         return "", False

@@ -1,17 +1,19 @@
-"""Linear models and meta-optimizers: Arnold et al. (2019), Figure 1, on synthetic data and Omniglot (`--rows` chooses).
+"""Linear models and meta-optimizers: Arnold et al. (2019), Figure 1, on synthetic data and Omniglot
+(`--rows` chooses).
 
-Synthetic: labels sign(w . x) with w and x from N(0, I_100), one inner step, SGD on one task an iteration, 30,000
-iterations, the paper's rates. It leaves open how many points a task adapts to and on which it is judged. Three
-readings: 10 or 500 points judged on 500 others, and its 1,000 points a task used for both, as its eq. 1 has one loss in
-both places.
+Synthetic: labels sign(w . x) with w and x from N(0, I_100), one inner step, SGD on one task an
+iteration, 30,000 iterations, the paper's rates. It leaves open how many points a task adapts to and
+on which it is judged. Three readings: 10 or 500 points judged on 500 others, and its 1,000 points a
+task used for both, as its eq. 1 has one loss in both places.
 
-KLin and KFC are those of its equations: the update of theta (3) has no rate, the adaptation of xi (4) has the
-"adaptation learning rate", which is idle where there is but one step, and the outer optimizer has the "meta learning
-rate". Further rows have the adaptation rate on theta too, and all rates at 1.
+KLin and KFC are those of its equations: the update of theta (3) has no rate, the adaptation of xi
+(4) has the "adaptation learning rate", which is idle where there is but one step, and the outer
+optimizer has the "meta learning rate". Further rows have the adaptation rate on theta too, and all
+rates at 1.
 
-Omniglot, 5-way 1-shot, two steps, Adam: with METALEARN_DATA set to a folder that has omniglot.npz, whose split has
-1,028 training characters (the paper has 1,200). Rotations are classes of their own in training; tests are unrotated.
-Without these data `--columns '*points*'` runs the rest.
+Omniglot, 5-way 1-shot, two steps, Adam: with METALEARN_DATA set to a folder that has omniglot.npz,
+whose split has 1,028 training characters (the paper has 1,200). Rotations are classes of their own
+in training; tests are unrotated. Without these data `--columns '*points*'` runs the rest.
 """
 
 import math
@@ -30,13 +32,25 @@ READINGS = {
     "500 points, 500 others": data.LinearClassification(500, 500),
     "the same 1,000 points": data.SupportAsQuery(data.LinearClassification(1000, 1)),
 }
-SYNTHETIC = {  # hidden layers, rule, rate of the outer SGD, the paper's accuracy; KLin and KFC: "similar or better"
+# hidden layers, rule, rate of the outer SGD, the paper's accuracy; KLin and KFC: "similar or
+# better"
+SYNTHETIC = {
     "LR": ([], inner.SGD(0.5), 0.01, "50"),
     "LR + LinNet": ([64, 64, 64], inner.SGD(1.9), 1.9, "92"),
     "LR + KLin": ([], inner.SelfAdapting(inner.KroneckerLinear(1.0), lr=3.33), 3.33, ""),
     "LR + KFC": ([], inner.SelfAdapting(inner.KroneckerNetwork(1.0), lr=3.9), 3.9, ""),
-    "LR + KLin, rate on theta too": ([], inner.SelfAdapting(inner.KroneckerLinear(3.33), lr=3.33), 3.33, ""),
-    "LR + KFC, rate on theta too": ([], inner.SelfAdapting(inner.KroneckerNetwork(3.9), lr=3.9), 3.9, ""),
+    "LR + KLin, rate on theta too": (
+        [],
+        inner.SelfAdapting(inner.KroneckerLinear(3.33), lr=3.33),
+        3.33,
+        "",
+    ),
+    "LR + KFC, rate on theta too": (
+        [],
+        inner.SelfAdapting(inner.KroneckerNetwork(3.9), lr=3.9),
+        3.9,
+        "",
+    ),
     "LR + KLin, rates 1": ([], inner.SelfAdapting(inner.KroneckerLinear(1.0), lr=1.0), 1.0, ""),
     "LR + KFC, rates 1": ([], inner.SelfAdapting(inner.KroneckerNetwork(1.0), lr=1.0), 1.0, ""),
 }
@@ -44,12 +58,19 @@ OMNIGLOT = {
     "LR": ([], inner.SGD(1.0), 5e-4, "45"),
     "LR + LinNet": ([256, 128, 64, 64], inner.SGD(0.08), 5e-4, "70"),
     "LR + KLin": ([], inner.SelfAdapting(inner.KroneckerLinear(1.0), lr=0.9), 3e-3, ""),
-    "LR + KFC": ([], inner.SelfAdapting(inner.KroneckerNetwork(1.0, num_layers=4), lr=0.01), 1e-3, ""),
+    "LR + KFC": (
+        [],
+        inner.SelfAdapting(inner.KroneckerNetwork(1.0, num_layers=4), lr=0.01),
+        1e-3,
+        "",
+    ),
 }
 
 
 def one_step_optimum(num_points: int, dim: int = 100) -> float:
-    """Return the accuracy on unseen points of w = sum_i y_i x_i, the best direction of one gradient step from zero."""
+    """Return the accuracy on unseen points of w = sum_i y_i x_i, the best direction of one gradient
+    step from zero.
+    """
     along = 2 * num_points / math.pi
     return 1 - math.acos(math.sqrt(along / (along + dim - 1))) / math.pi
 
@@ -71,10 +92,18 @@ def synthetic(settings: Settings, method: str, reading: str) -> dict[str, Summar
 
     def build(seed: int) -> outer.MetaLearner:
         model = models.linear_network(100, hidden, 1)
-        return outer.MAML(model, F.binary_cross_entropy_with_logits, rule, num_steps=1, compile=settings.compile)
+        return outer.MAML(
+            model, F.binary_cross_entropy_with_logits, rule, num_steps=1, compile=settings.compile
+        )
 
     replicas, _ = train(
-        build, tasks, settings, num_iterations=30_000, meta_batch_size=1, optimizer=torch.optim.SGD, lr=lr
+        build,
+        tasks,
+        settings,
+        num_iterations=30_000,
+        meta_batch_size=1,
+        optimizer=torch.optim.SGD,
+        lr=lr,
     )
     return {reading: score(replicas, tasks, num_tasks=500, metrics={"accuracy": sign_accuracy})}
 
@@ -85,14 +114,21 @@ def omniglot(settings: Settings, method: str) -> dict[str, Summary]:
     path = archive("omniglot.npz")
     classes = {split: data.ClassImages.from_npz(path, split=split) for split in ("train", "test")}
     classes["train"] = classes["train"].rotated()
-    tasks = {split: data.EpisodeSampler(classes[split], n_way=5, k_shot=1, num_query=1) for split in classes}
+    tasks = {
+        split: data.EpisodeSampler(classes[split], n_way=5, k_shot=1, num_query=1)
+        for split in classes
+    }
 
     def build(seed: int) -> outer.MetaLearner:
         model = nn.Sequential(nn.Flatten(), *models.linear_network(784, hidden, 5))
         return outer.MAML(model, F.cross_entropy, rule, num_steps=2, compile=settings.compile)
 
-    replicas, _ = train(build, tasks["train"], settings, num_iterations=60_000, meta_batch_size=32, lr=lr)
-    return {"Omniglot": score(replicas, tasks["test"], num_tasks=600, metrics={"accuracy": percentage})}
+    replicas, _ = train(
+        build, tasks["train"], settings, num_iterations=60_000, meta_batch_size=32, lr=lr
+    )
+    return {
+        "Omniglot": score(replicas, tasks["test"], num_tasks=600, metrics={"accuracy": percentage})
+    }
 
 
 TABLE = Table(
@@ -100,12 +136,21 @@ TABLE = Table(
     "Best one-step accuracy on unseen points: "
     + ", ".join(f"{100 * one_step_optimum(n):.1f} from {n}" for n in (10, 500, 1000)),
     [
-        Experiment(method, {reading: SYNTHETIC[method][3]}, partial(synthetic, method=method, reading=reading))
+        Experiment(
+            method,
+            {reading: SYNTHETIC[method][3]},
+            partial(synthetic, method=method, reading=reading),
+        )
         for reading in READINGS
         for method in SYNTHETIC
     ]
     + [
-        Experiment(method, {"Omniglot": OMNIGLOT[method][3]}, partial(omniglot, method=method), ("omniglot.npz",))
+        Experiment(
+            method,
+            {"Omniglot": OMNIGLOT[method][3]},
+            partial(omniglot, method=method),
+            ("omniglot.npz",),
+        )
         for method in OMNIGLOT
     ],
     lower_is_better=False,

@@ -1,8 +1,9 @@
 """Sine regression with T-net and MT-net: Lee and Choi (2018), Table 1.
 
-A sin(w x + b), 10 points of support and query in training, one inner step at 0.01, 60,000 iterations of 4 tasks with
-Adam at 1e-3. Their code reports every number of steps up to 10 and their paper does not say which it prints: the first
-three columns have one step, as in training, the others 10.
+A sin(w x + b), 10 points of support and query in training, one inner step at 0.01, 60,000
+iterations of 4 tasks with Adam at 1e-3. Their code reports every number of steps up to 10 and their
+paper does not say which it prints: the first three columns have one step, as in training, the
+others 10.
 """
 
 import math
@@ -26,13 +27,20 @@ def sines(k_shot: int) -> data.Sinusoid:
     return data.Sinusoid(k_shot, num_query=10, phase=(-math.pi, 0), frequency=(0.8, 1.2))
 
 
-def run(settings: Settings, method: str, lr: float, shots: tuple[int, ...] = SHOTS) -> dict[str, Summary]:
+def run(
+    settings: Settings, method: str, lr: float, shots: tuple[int, ...] = SHOTS
+) -> dict[str, Summary]:
     """Train all seeds and return their test errors by number of examples and steps."""
     builder = partial(build, method=method, lr=lr, compile=settings.compile)
     replicas, _ = train(builder, sines(10), settings, num_iterations=60_000, meta_batch_size=4)
-    values = {f"{k_shot}-shot": score(replicas, sines(k_shot), num_tasks=600, num_steps=1) for k_shot in shots}
+    values = {
+        f"{k_shot}-shot": score(replicas, sines(k_shot), num_tasks=600, num_steps=1)
+        for k_shot in shots
+    }
     for k_shot in shots:
-        values[f"{k_shot}-shot, 10 steps"] = score(replicas, sines(k_shot), num_tasks=600, num_steps=10)
+        values[f"{k_shot}-shot, 10 steps"] = score(
+            replicas, sines(k_shot), num_tasks=600, num_steps=10
+        )
     return values
 
 

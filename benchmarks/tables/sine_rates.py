@@ -1,4 +1,6 @@
-"""Robustness to the inner rate: Lee and Choi (2018), Table 2. 10-shot, all else as in `sine_mtnet`."""
+"""Robustness to the inner rate: Lee and Choi (2018), Table 2. 10-shot, all else as in
+`sine_mtnet`.
+"""
 
 from functools import partial
 
@@ -8,8 +10,22 @@ from metalearn import Summary
 
 RATES = (10.0, 1.0, 0.1, 0.01, 0.001, 0.0001)
 PAPER = {
-    "MAML": ["171.92 +- 25.04", "5.81 +- 0.49", "1.05 +- 0.11", "0.71 +- 0.07", "0.82 +- 0.08", "2.54 +- 0.19"],
-    "MT-net": ["4.18 +- 0.30", "0.61 +- 0.07", "0.54 +- 0.05", "0.49 +- 0.05", "0.59 +- 0.06", "0.72 +- 0.07"],
+    "MAML": [
+        "171.92 +- 25.04",
+        "5.81 +- 0.49",
+        "1.05 +- 0.11",
+        "0.71 +- 0.07",
+        "0.82 +- 0.08",
+        "2.54 +- 0.19",
+    ],
+    "MT-net": [
+        "4.18 +- 0.30",
+        "0.61 +- 0.07",
+        "0.54 +- 0.05",
+        "0.49 +- 0.05",
+        "0.59 +- 0.06",
+        "0.72 +- 0.07",
+    ],
 }
 
 

@@ -1,8 +1,9 @@
 """Sine regression with MAML, the LSTM meta-learner and TURTLE: Huisman (2021), Table 6.
 
-a sin(x - p), MLP 1-40-40-1, 50 query points, 70,000 training tasks seen once, Adam at 1e-3; the best of the validations
-every 2,500 tasks on 1,000 tasks is tested on 2,000. Gradients are clipped at 10 where there are several steps. The
-network has PyTorch's initialisation; the thesis' code sets its biases to zero.
+a sin(x - p), MLP 1-40-40-1, 50 query points, 70,000 training tasks seen once, Adam at 1e-3; the
+best of the validations every 2,500 tasks on 1,000 tasks is tested on 2,000. Gradients are clipped
+at 10 where there are several steps. The network has PyTorch's initialisation; the thesis' code sets
+its biases to zero.
 """
 
 from functools import partial
@@ -29,8 +30,12 @@ PAPER = {
 
 
 def turtle(num_steps: int) -> inner.UpdateRule:
-    """Return the paper's final TURTLE; its rates start at 0.01 (the thesis does not say, its code draws U[0, 1))."""
-    inputs = {1: ("grad",), 5: ("grad", "grad_history", "step"), 10: ("grad", "grad_history")}[num_steps]
+    """Return the paper's final TURTLE; its rates start at 0.01 (the thesis does not say, its code
+    draws U[0, 1)).
+    """
+    inputs = {1: ("grad",), 5: ("grad", "grad_history", "step"), 10: ("grad", "grad_history")}[
+        num_steps
+    ]
     beta = {1: 0.0, 5: 0.9, 10: 0.3}[num_steps]
     return inner.LearnedRate(inner.Turtle(inputs, beta=beta, lr=0.01), per="parameter")
 
@@ -39,7 +44,11 @@ def build(seed: int, method: str, num_steps: int, settings: Settings) -> outer.M
     """Return a learner to train."""
     # The LSTM starts at the middle of the ranges that its authors draw its gates' biases from.
     lstm = inner.LSTM(lr=0.011, forget_bias=4.5)
-    rules = {"MAML": lambda: inner.SGD(0.01), "LSTM": lambda: lstm, "TURTLE": lambda: turtle(num_steps)}
+    rules = {
+        "MAML": lambda: inner.SGD(0.01),
+        "LSTM": lambda: lstm,
+        "TURTLE": lambda: turtle(num_steps),
+    }
     rule, estimator = rules[method](), outer.Unrolled(order=1 if method == "LSTM" else 2)
     if num_steps > 1 and method != "LSTM":
         estimator = outer.ClipPerTask(estimator, value=10.0)

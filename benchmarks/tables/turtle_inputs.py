@@ -1,7 +1,9 @@
-"""What TURTLE's network sees and how deep it is: Huisman (2021), Tables 4 and 5, 5-shot sine regression with one step.
+"""What TURTLE's network sees and how deep it is: Huisman (2021), Tables 4 and 5, 5-shot sine
+regression with one step.
 
-20 units a hidden layer, no learned rates, gradients unclipped; the score is the best validation of a run, as in the
-thesis. The thesis' code takes the loss as a constant input where we differentiate it. All else as in `sine_turtle`.
+20 units a hidden layer, no learned rates, gradients unclipped; the score is the best validation of
+a run, as in the thesis. The thesis' code takes the loss as a constant input where we differentiate
+it. All else as in `sine_turtle`.
 """
 
 from functools import partial
@@ -47,10 +49,17 @@ def build(seed: int, inputs: str, hidden: int, activation: str, compile: bool) -
 def run(settings: Settings, inputs: str, hidden: int, activation: str) -> dict[str, Summary]:
     """Train all seeds and return their errors on the validation tasks."""
     tasks = data.Sinusoid(5, num_query=50)
-    builder = partial(build, inputs=inputs, hidden=hidden, activation=activation, compile=settings.compile)
-    replicas, _ = train(builder, tasks, settings, num_iterations=70_000, meta_batch_size=1, validate=tasks)
-    seeds = [VALIDATION_SEED] * settings.seeds  # at the best validation of every run, its tasks once more
-    return {activation if hidden else "linear": score(replicas, tasks, num_tasks=1000, task_seeds=seeds)}
+    builder = partial(
+        build, inputs=inputs, hidden=hidden, activation=activation, compile=settings.compile
+    )
+    replicas, _ = train(
+        builder, tasks, settings, num_iterations=70_000, meta_batch_size=1, validate=tasks
+    )
+    # at the best validation of every run, its tasks once more
+    seeds = [VALIDATION_SEED] * settings.seeds
+    return {
+        activation if hidden else "linear": score(replicas, tasks, num_tasks=1000, task_seeds=seeds)
+    }
 
 
 TABLE = Table(

@@ -1,4 +1,6 @@
-"""The pages of the API: one a public module, with everything that its `__all__` names, and links to them from code."""
+"""The pages of the API: one a public module, with everything that its `__all__` names, and links to
+them from code.
+"""
 
 import re
 from functools import cache
@@ -10,7 +12,8 @@ from mkdocs.structure.files import File, Files
 from public_api import PACKAGE, exports, load, public_modules, symbols, undocumented
 
 CODE = re.compile(r"<(a|h[1-6]|pre|autoref)\b.*?</\1>|<code>([^<]+)</code>", re.DOTALL)
-"""Inline code that stands in no link, heading or block; what is to be left alone matches as a whole."""
+"""Inline code that stands in no link, heading or block; what is to be left alone matches as a
+whole."""
 
 
 @cache
@@ -22,7 +25,9 @@ def package() -> griffe.Module:
 def on_files(files: Files, config: MkDocsConfig) -> None:
     """Add the pages; fail if something public has no docstring."""
     if missing := undocumented(package()):
-        raise PluginError(f"Every public name must have a docstring; these have none: {', '.join(missing)}")
+        raise PluginError(
+            f"Every public name must have a docstring; these have none: {', '.join(missing)}"
+        )
     for module in public_modules(package()):
         name = module.path.removeprefix(f"{PACKAGE}.")
         files.append(File.generated(config, f"reference/{name}.md", content=page(module)))
@@ -49,7 +54,9 @@ def first_line(symbol: griffe.Object | griffe.Alias) -> str:
 
 @cache
 def targets() -> dict[str, str]:
-    """Return what inline code may call a symbol, and its path: `inner.SGD`, and `SGD` alone if it is a class."""
+    """Return what inline code may call a symbol, and its path: `inner.SGD`, and `SGD` alone if it
+    is a class.
+    """
     found: dict[str, str] = {}
     for module in public_modules(package()):
         for path, symbol in symbols(module).items():
@@ -69,4 +76,8 @@ def linked(code: str) -> str:
     words = re.match(r"[\w.]*", code)[0].split(".")  # type: ignore[index]
     names = [".".join(words[:length]) for length in range(len(words), 0, -1)]
     path = next((targets()[name] for name in names if name in targets()), None)
-    return f"<code>{code}</code>" if path is None else f'<autoref identifier="{path}"><code>{code}</code></autoref>'
+    return (
+        f"<code>{code}</code>"
+        if path is None
+        else f'<autoref identifier="{path}"><code>{code}</code></autoref>'
+    )

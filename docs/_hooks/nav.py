@@ -1,4 +1,6 @@
-"""The navigation: a section given as "folder/*" lists the files that are there, and a page of its own needs no list."""
+"""The navigation: a section given as "folder/*" lists the files that are there, and a page of its
+own needs no list.
+"""
 
 from fnmatch import fnmatch
 from typing import Any
@@ -16,7 +18,9 @@ ORDER = ["sine", "few_shot_images", "update_rule", "own_model", "meta_gradients"
 def on_files(files: Files, config: MkDocsConfig) -> None:
     """Replace every pattern by its files, and leave out a section without any."""
     paths = [file.src_uri for file in files]
-    config.nav = [section for section in (expand(section, paths) for section in config.nav) if section]
+    config.nav = [
+        section for section in (expand(section, paths) for section in config.nav) if section
+    ]
 
 
 def expand(section: dict[str, Any], paths: list[str]) -> dict[str, Any] | None:

@@ -1,4 +1,6 @@
-"""What of the package is public, and what of that has no docstring; read without importing the package."""
+"""What of the package is public, and what of that has no docstring; read without importing the
+package.
+"""
 
 from pathlib import Path
 
@@ -17,7 +19,9 @@ def load() -> griffe.Module:
 
 
 def public_modules(package: griffe.Module) -> list[griffe.Module]:
-    """Return the package and the modules that its `__all__` names, with the names that they export."""
+    """Return the package and the modules that its `__all__` names, with the names that they
+    export.
+    """
     modules = [package[name] for name in exports(package)]
     return [package, *(module for module in modules if module.is_module)]
 
@@ -25,26 +29,40 @@ def public_modules(package: griffe.Module) -> list[griffe.Module]:
 def exports(module: griffe.Module) -> list[str]:
     """Return a module's `__all__` in its order."""
     if module.exports is None:
-        raise ValueError(f"{module.path} must have an __all__; got none. List its public names in it.")
+        raise ValueError(
+            f"{module.path} must have an __all__; got none. List its public names in it."
+        )
     return [str(name) for name in module.exports]
 
 
 def symbols(module: griffe.Module) -> dict[str, griffe.Object]:
-    """Return the public classes, functions and data of a module by the path that users import them from."""
+    """Return the public classes, functions and data of a module by the path that users import them
+    from.
+    """
     found = {f"{module.path}.{name}": target(module[name]) for name in exports(module)}
     return {path: symbol for path, symbol in found.items() if not symbol.is_module}
 
 
 def undocumented(package: griffe.Module) -> list[str]:
-    """Return the paths of all public modules, classes, functions, methods and properties without a docstring."""
+    """Return the paths of all public modules, classes, functions, methods and properties without a
+    docstring.
+    """
     missing = []
     for module in public_modules(package):
         missing += [] if module.docstring else [module.path]
         for path, symbol in symbols(module).items():
             members = symbol.members.items() if symbol.is_class else ()
-            methods = {f"{path}.{name}": target(member) for name, member in members if not name.startswith("_")}
+            methods = {
+                f"{path}.{name}": target(member)
+                for name, member in members
+                if not name.startswith("_")
+            }
             callables = {name: method for name, method in methods.items() if is_callable(method)}
-            missing += [name for name, object_ in {path: symbol, **callables}.items() if not object_.docstring]
+            missing += [
+                name
+                for name, object_ in {path: symbol, **callables}.items()
+                if not object_.docstring
+            ]
     return missing
 
 

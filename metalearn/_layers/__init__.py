@@ -1,4 +1,6 @@
-"""Layers for many tasks at once: what takes the place of `vmap` for models whose layers are all known."""
+"""Layers for many tasks at once: what takes the place of `vmap` for models whose layers are all
+known.
+"""
 
 from metalearn._layers._criteria import known_losses
 from metalearn._layers._memo import Memo

@@ -12,7 +12,13 @@ from torch import Tensor
 from torch.autograd import Function
 
 from metalearn._layers import _products, _spread
-from metalearn._layers._fold import Geometry, are_ours, channels_last, left_to_pytorch, strictly_channels_last
+from metalearn._layers._fold import (
+    Geometry,
+    are_ours,
+    channels_last,
+    left_to_pytorch,
+    strictly_channels_last,
+)
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
@@ -24,7 +30,9 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry)
 
 class _Convolution(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry
+    ) -> Tensor:
         ctx.geometry = geometry
         ctx.save_for_backward(x, weight)
         if x.device.type == "cuda" and _products.is_faster(x, weight, geometry):
@@ -38,11 +46,18 @@ class _Convolution(Function):
 
 
 class _ConvolutionBackward(Function):
-    """The cotangents of input, weight and bias that are needed: convolutions again, linear in each of their tensors."""
+    """The cotangents of input, weight and bias that are needed: convolutions again, linear in each
+    of their tensors.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, y_bar: Tensor, x: Tensor, weight: Tensor, needed: tuple[bool, ...], geometry: Geometry
+        ctx: Any,
+        y_bar: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        needed: tuple[bool, ...],
+        geometry: Geometry,
     ) -> tuple[Tensor, ...]:
         ctx.needed, ctx.geometry = needed, geometry
         ctx.save_for_backward(y_bar, x, weight)
@@ -60,17 +75,23 @@ class _ConvolutionBackward(Function):
         to_y_bar, to_x, to_weight = None, None, None
         if weight_dot is not None:
             to_y_bar = convolve(x, weight_dot, bias_dot, ctx.geometry)
-            (to_x, *_) = _pull(y_bar, x, weight_dot, (ctx.needs_input_grad[1], False, False), ctx.geometry)
+            (to_x, *_) = _pull(
+                y_bar, x, weight_dot, (ctx.needs_input_grad[1], False, False), ctx.geometry
+            )
         elif bias_dot is not None:
             to_y_bar = bias_dot[:, None, None].expand_as(y_bar)
         if x_dot is not None:
             pushed = convolve(x_dot, weight, None, ctx.geometry)
             to_y_bar = pushed if to_y_bar is None else to_y_bar + pushed
-            (_, to_weight, _) = _pull(y_bar, x_dot, weight, (False, ctx.needs_input_grad[2], False), ctx.geometry)
+            (_, to_weight, _) = _pull(
+                y_bar, x_dot, weight, (False, ctx.needs_input_grad[2], False), ctx.geometry
+            )
         return to_y_bar, to_x, to_weight, None, None
 
 
-def _pull(y_bar: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool], geometry: Geometry) -> list[Tensor | None]:
+def _pull(
+    y_bar: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool], geometry: Geometry
+) -> list[Tensor | None]:
     """Return the cotangents of input, weight and bias, None for those that are not needed."""
     if not any(needed):
         return [None, None, None]
@@ -80,20 +101,26 @@ def _pull(y_bar: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool], geom
     return [next(bars) if need else None for need in needed]
 
 
-def _cotangents(y_bar: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool], geometry: Geometry) -> Any:
+def _cotangents(
+    y_bar: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool], geometry: Geometry
+) -> Any:
     """Return them by PyTorch's function, which has derivatives too."""
     stride, padding, dilation, groups = geometry
     options = weight.shape[:1], stride, padding, dilation, False, (0, 0), groups, needed
     return torch.ops.aten.convolution_backward(y_bar, x, weight, *options)
 
 
-def _cotangents_on_gpu(y_bar: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool], geometry: Geometry) -> Any:
+def _cotangents_on_gpu(
+    y_bar: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool], geometry: Geometry
+) -> Any:
     """Return them without a derivative, and those of groups by what is faster than cuDNN."""
     if _products.is_faster(x, weight, geometry) and not needed[0]:
         return None, *_products.cotangents_of_groups(y_bar, x, weight, geometry)
     spreads = needed[0] and _spread.is_faster(x, weight, geometry)
     theirs = needed[0] and not spreads, needed[1], False
-    x_bar, weight_bar, _ = _cotangents(y_bar, x, weight, theirs, geometry) if any(theirs) else (None, None, None)
+    x_bar, weight_bar, _ = (
+        _cotangents(y_bar, x, weight, theirs, geometry) if any(theirs) else (None, None, None)
+    )
     if spreads:
         x_bar = _spread.input_cotangent(y_bar, x, weight, geometry)
     return x_bar, weight_bar, y_bar.sum((0, 2, 3)) if needed[2] else None

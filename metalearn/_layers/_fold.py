@@ -40,8 +40,8 @@ def channels_last(images: Tensor) -> Tensor:
 def strictly_channels_last(images: Tensor) -> Tensor:
     """Return them with the strides of that layout, without a derivative.
 
-    Of axes of size one any stride would do. But PyTorch takes images of one channel for the other layout, and its
-    convolution of float64 reads the stride of a single image.
+    Of axes of size one any stride would do. But PyTorch takes images of one channel for the other
+    layout, and its convolution of float64 reads the stride of a single image.
     """
     _, channels, height, width = images.shape
     strides = (channels * height * width, 1, channels * width, channels)
@@ -49,7 +49,9 @@ def strictly_channels_last(images: Tensor) -> Tensor:
 
 
 def are_ours(x: Tensor, *params: Tensor | None) -> bool:
-    """Return whether these are tensors whose derivatives we take, faster than PyTorch: in full precision."""
+    """Return whether these are tensors whose derivatives we take, faster than PyTorch: in full
+    precision.
+    """
     device = x.device.type
     return (
         device in ("cpu", "cuda")
@@ -61,5 +63,7 @@ def are_ours(x: Tensor, *params: Tensor | None) -> bool:
 
 
 def left_to_pytorch() -> bool:
-    """Return whether derivatives are taken in forward mode or by a transform, such as `vmap` over many cotangents."""
+    """Return whether derivatives are taken in forward mode or by a transform, such as `vmap` over
+    many cotangents.
+    """
     return forward_ad._current_level >= 0 or in_transform()

@@ -1,4 +1,6 @@
-"""What the first layers of a model have made of their inputs, so that an inner loop need not repeat it."""
+"""What the first layers of a model have made of their inputs, so that an inner loop need not repeat
+it.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -20,7 +22,9 @@ class Memo:
         self._result: Tensor | None = None
 
     def recall(self, tensors: Sequence[Tensor], compute: Callable[[], Tensor]) -> Tensor:
-        """Return what is computed of these tensors, anew if they are not the last ones or have been written to."""
+        """Return what is computed of these tensors, anew if they are not the last ones or have been
+        written to.
+        """
         how = torch.is_grad_enabled(), *map(_version, tensors)
         known = how == self._how and all(map(_are_same, self._tensors, tensors))
         if self._result is not None and known:
@@ -38,10 +42,14 @@ def _version(tensor: Tensor) -> int | None:
 
 
 def _are_same(one: Tensor, other: Tensor) -> bool:
-    """Return whether these are one tensor, or the same numbers in the same place that nothing depends on."""
+    """Return whether these are one tensor, or the same numbers in the same place that nothing
+    depends on.
+    """
     if one is other:
         return True
     if one.requires_grad or other.requires_grad or one.is_inference():
         return False
-    place, other_place = ((each.data_ptr(), each.shape, each.stride(), each.dtype) for each in (one, other))
+    place, other_place = (
+        (each.data_ptr(), each.shape, each.stride(), each.dtype) for each in (one, other)
+    )
     return place == other_place

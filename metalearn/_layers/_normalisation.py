@@ -1,4 +1,5 @@
-"""Normalisation by a batch's own statistics, whose second derivative is some passes over the inputs.
+"""Normalisation by a batch's own statistics, whose second derivative is some passes over the
+inputs.
 
 PyTorch's takes about thirty, and it has no third.
 """
@@ -16,7 +17,9 @@ EACH = (True, True, True)
 
 
 def normalise(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """Return `F.batch_norm` of inputs `[n, C, ...]` by their own statistics, with weight and bias `[C]`."""
+    """Return `F.batch_norm` of inputs `[n, C, ...]` by their own statistics, with weight and bias
+    `[C]`.
+    """
     # PyTorch's kernel reads parameters that are expanded beyond their end.
     weight, bias = (None if param is None else param.contiguous() for param in (weight, bias))
     if x.numel() > x.shape[1] and are_ours(x, weight, bias):
@@ -25,16 +28,23 @@ def normalise(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float)
 
 
 class _Normalise(Function):
-    """y = w (x - m) s + b, where m is the mean of a channel and s the inverse of its standard deviation."""
+    """y = w (x - m) s + b, where m is the mean of a channel and s the inverse of its standard
+    deviation.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> Tensor:
         values = _laid_out_as(x, x)
         ctx.eps = eps
         if x.device.type == "cuda":
-            y, m, s = torch.ops.aten.native_batch_norm(values, weight, bias, None, None, True, 0.0, eps)
+            y, m, s = torch.ops.aten.native_batch_norm(
+                values, weight, bias, None, None, True, 0.0, eps
+            )
         else:
-            # With channels last PyTorch's kernel adds up one float32 after the other, at 50 times the rounding error.
+            # With channels last PyTorch's kernel adds up one float32 after the other, at 50 times
+            # the rounding error.
             m = values.mean(other_axes(x))
             square = values - _each(m, x)
             square *= square
@@ -48,27 +58,37 @@ class _Normalise(Function):
     def backward(ctx: Any, y_bar: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, m, s = ctx.saved_tensors
         bars = _pull(y_bar, x, weight, m, s, ctx.eps)
-        return (*(bar if need else None for bar, need in zip(bars, ctx.needs_input_grad, strict=False)), None)
+        return (
+            *(bar if need else None for bar, need in zip(bars, ctx.needs_input_grad, strict=False)),
+            None,
+        )
 
 
 class _NormaliseBackward(Function):
     """x_bar = w P(y_bar), weight_bar = sum y_bar z and bias_bar = sum y_bar.
 
-    z = (x - m) s are the normalised inputs, n the number of values in a channel, and P v = s (v - sum v / n -
-    z sum v z / n) is what their derivative, a symmetric map, makes of v.
+    z = (x - m) s are the normalised inputs, n the number of values in a channel, and P v = s (v -
+    sum v / n - z sum v z / n) is what their derivative, a symmetric map, makes of v.
     """
 
     @staticmethod
-    def forward(ctx: Any, y_bar: Tensor, x: Tensor, weight: Tensor | None, m: Tensor, s: Tensor, eps: float) -> Any:
-        w = torch.ones_like(m) if weight is None else weight  # without one PyTorch's kernel for GPUs fails
+    def forward(
+        ctx: Any, y_bar: Tensor, x: Tensor, weight: Tensor | None, m: Tensor, s: Tensor, eps: float
+    ) -> Any:
+        # without one PyTorch's kernel for GPUs fails
+        w = torch.ones_like(m) if weight is None else weight
         tensors = _laid_out_as(y_bar, x), _laid_out_as(x, x), w
-        bars = torch.ops.aten.native_batch_norm_backward(*tensors, None, None, m, s, True, eps, EACH)
+        bars = torch.ops.aten.native_batch_norm_backward(
+            *tensors, None, None, m, s, True, eps, EACH
+        )
         ctx.eps = eps
         ctx.save_for_backward(y_bar, x, weight, m, s, *bars[1:])
         return bars
 
     @staticmethod
-    def backward(ctx: Any, x_dot: Tensor, weight_dot: Tensor, bias_dot: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: Any, x_dot: Tensor, weight_dot: Tensor, bias_dot: Tensor
+    ) -> tuple[Tensor | None, ...]:
         y_bar, x, weight, m, s, y_bar_z, y_bar_sum = ctx.saved_tensors
         n, w = x.numel() // x.shape[1], torch.ones_like(m) if weight is None else weight
         pushed, x_dot_z, x_dot_sum = _pull(x_dot, x, weight, m, s, ctx.eps)  # w P(x_dot)
@@ -116,5 +136,9 @@ def _each(of_channel: Tensor, x: Tensor) -> Tensor:
 
 def _laid_out_as(tensor: Tensor, other: Tensor) -> Tensor:
     """Return a tensor in the layout of another one of the same shape."""
-    last = other.dim() == 4 and other.is_contiguous(memory_format=torch.channels_last) and not other.is_contiguous()
+    last = (
+        other.dim() == 4
+        and other.is_contiguous(memory_format=torch.channels_last)
+        and not other.is_contiguous()
+    )
     return channels_last(tensor) if last else tensor.contiguous()

@@ -1,6 +1,7 @@
 """Grouped convolutions as batched matrix products of patches.
 
-All tensors are in memory with their channels last. Groups, of which there are G, have C and F channels each.
+All tensors are in memory with their channels last. Groups, of which there are G, have C and F
+channels each.
 """
 
 import torch
@@ -10,34 +11,44 @@ from torch import Tensor
 from metalearn._layers._fold import Geometry
 
 PARTS = 16
-"""Most parts of a sum over all places: a single product of a few rows and columns leaves most of a GPU idle."""
+"""Most parts of a sum over all places: a single product of a few rows and columns leaves most of a
+GPU idle."""
 
 
 def is_faster(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
-    """Return whether these are faster than cuDNN on a GPU: for groups of one channel, as grey images make."""
+    """Return whether these are faster than cuDNN on a GPU: for groups of one channel, as grey
+    images make.
+    """
     is_grey = geometry.groups > 1 and weight.shape[1] == 1 < len(weight) // geometry.groups
     return is_grey and set(geometry.dilation) == {1} and len(x) > 0
 
 
 def convolve_groups(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """Return `F.conv2d` of images `[n, G * C, H, W]` and weights `[G * F, C, kh, kw]`, without a derivative."""
+    """Return `F.conv2d` of images `[n, G * C, H, W]` and weights `[G * F, C, kh, kw]`, without a
+    derivative.
+    """
     patches, weights = _patches(x, weight, geometry).transpose(0, 1), _by_group(weight, geometry)
     height, width = _size(x, weight, geometry)
     y = x.new_empty(len(x) * height * width, geometry.groups, weights.shape[1])
     if bias is None:
         torch.bmm(patches, weights.mT, out=y.transpose(0, 1))
     else:
-        torch.baddbmm(bias.reshape(geometry.groups, 1, -1), patches, weights.mT, out=y.transpose(0, 1))
+        torch.baddbmm(
+            bias.reshape(geometry.groups, 1, -1), patches, weights.mT, out=y.transpose(0, 1)
+        )
     return y.view(len(x), height, width, -1).permute(0, 3, 1, 2)
 
 
-def cotangents_of_groups(y_bar: Tensor, x: Tensor, weight: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
+def cotangents_of_groups(
+    y_bar: Tensor, x: Tensor, weight: Tensor, geometry: Geometry
+) -> tuple[Tensor, Tensor]:
     """Return the cotangents of weights and bias, without a derivative."""
     rows = y_bar.permute(0, 2, 3, 1).reshape(-1, geometry.groups, len(weight) // geometry.groups)
     parts = next(parts for parts in range(PARTS, 0, -1) if len(rows) % parts == 0)
 
     def split(places: Tensor) -> Tensor:
-        return places.unflatten(0, (parts, -1)).permute(2, 0, 1, 3).flatten(0, 1)  # [G * parts, places, ...]
+        # [G * parts, places, ...]
+        return places.unflatten(0, (parts, -1)).permute(2, 0, 1, 3).flatten(0, 1)
 
     products = torch.bmm(split(rows).mT, split(_patches(x, weight, geometry)))
     by_group = products.unflatten(0, (geometry.groups, parts)).sum(1)

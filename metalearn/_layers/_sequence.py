@@ -1,4 +1,6 @@
-"""A model that is a sequence of known layers, as a function of its parameters for one task or for all at once."""
+"""A model that is a sequence of known layers, as a function of its parameters for one task or for
+all at once.
+"""
 
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
@@ -25,10 +27,10 @@ class Inputs(NamedTuple):
     """What the inputs of a layer are.
 
     Attributes:
-        of_tasks: Whether they are of all tasks. Then all tensors have a leading task axis, but for weights and biases
-            that all tasks share.
-        num_support: Number of first examples that are the support set, by which others may be normalised; None if all
-            of them count.
+        of_tasks: Whether they are of all tasks. Then all tensors have a leading task axis, but for
+            weights and biases that all tasks share.
+        num_support: Number of first examples that are the support set, by which others may be
+            normalised; None if all of them count.
     """
 
     of_tasks: bool
@@ -41,11 +43,13 @@ Compute = Callable[[Any, Any, Any, Tensor, Inputs], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Layers:
-    """A model whose layers are all known, computed without `vmap` and without putting its parameters into modules.
+    """A model whose layers are all known, computed without `vmap` and without putting its
+    parameters into modules.
 
     Attributes:
         model: The model.
-        steps: Its layers in their order: what computes each, the layer, and its name followed by a dot.
+        steps: Its layers in their order: what computes each, the layer, and its name followed by a
+            dot.
         images: Whether one of them is for images `[n, C, H, W]`.
     """
 
@@ -55,9 +59,15 @@ class Layers:
 
     @classmethod
     def of(cls, model: nn.Module) -> "Layers | None":
-        """Return the model's layers if they are known, and each, and each of their parameters, has one name."""
+        """Return the model's layers if they are known, and each, and each of their parameters, has
+        one name.
+        """
         steps = tuple((_compute(layer), layer, prefix) for layer, prefix in _in_order(model, ""))
-        owned = {prefix + name: param for _, layer, prefix in steps for name, param in layer.named_parameters()}
+        owned = {
+            prefix + name: param
+            for _, layer, prefix in steps
+            for name, param in layer.named_parameters()
+        }
         names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
         objects = {id(each) for each in (*(layer for _, layer, _ in steps), *owned.values())}
         if not steps or names != list(owned) or len(objects) < len(steps) + len(owned):
@@ -67,12 +77,16 @@ class Layers:
         return cls(model, steps, any(compute in IMAGES for compute, *_ in steps))
 
     def take(self, x: Any, of_tasks: bool) -> bool:
-        """Return whether these are inputs for the layers, which are as they were and have no hooks."""
+        """Return whether these are inputs for the layers, which are as they were and have no
+        hooks.
+        """
         dims = x.dim() - of_tasks if isinstance(x, Tensor) and x.layout == torch.strided else 0
         return (dims == 4 if self.images else dims >= 2) and self._as_they_were()
 
     def _as_they_were(self) -> bool:
-        """Return whether the layers are those that they were, and calling them does what their classes say."""
+        """Return whether the layers are those that they were, and calling them does what their
+        classes say.
+        """
         now = list(_in_order(self.model, ""))
         return (
             len(now) == len(self.steps)
@@ -102,11 +116,14 @@ class Layers:
             memo: Of what the layers before those made of their inputs at the last call.
         """
         weights: list[Any] = [
-            [tensors.get(prefix + own, getattr(layer, own, None)) for own in OWN] for _, layer, prefix in self.steps
+            [tensors.get(prefix + own, getattr(layer, own, None)) for own in OWN]
+            for _, layer, prefix in self.steps
         ]
 
         def through(x: Tensor, first: int, last: int) -> Tensor:
-            for (compute, layer, _), own in zip(self.steps[first:last], weights[first:last], strict=True):
+            for (compute, layer, _), own in zip(
+                self.steps[first:last], weights[first:last], strict=True
+            ):
                 x = compute(layer, own[0], own[1], x, inputs)
             return x
 
@@ -154,7 +171,9 @@ def _convolution(layer: Any, weight: Any, bias: Any, x: Tensor, inputs: Inputs) 
         return convolve(x, weight, bias, geometry)
     if weight.dim() == 4 and (bias is None or bias.dim() == 1):
         return convolve(x.flatten(0, 1), weight, bias, geometry).unflatten(0, x.shape[:2])
-    y = convolve(fold(x), _each(weight, 4, len(x)), _each(bias, 1, len(x)), geometry.of_tasks(len(x)))
+    y = convolve(
+        fold(x), _each(weight, 4, len(x)), _each(bias, 1, len(x)), geometry.of_tasks(len(x))
+    )
     return unfold(y, len(x))
 
 
@@ -162,7 +181,9 @@ def _norm(layer: _BatchNorm, weight: Any, bias: Any, x: Tensor, inputs: Inputs) 
     layer._check_input_dim(x[0] if inputs.of_tasks else x)
     if not inputs.of_tasks:
         return normalise(x, weight, bias, layer.eps)
-    return unfold(normalise(fold(x), _each(weight, 1, len(x)), _each(bias, 1, len(x)), layer.eps), len(x))
+    return unfold(
+        normalise(fold(x), _each(weight, 1, len(x)), _each(bias, 1, len(x)), layer.eps), len(x)
+    )
 
 
 def _norm_by_support(layer: BatchNorm, weight: Any, bias: Any, x: Tensor, inputs: Inputs) -> Tensor:
@@ -170,11 +191,15 @@ def _norm_by_support(layer: BatchNorm, weight: Any, bias: Any, x: Tensor, inputs
         return _norm(layer, weight, bias, x, inputs)
     if inputs.of_tasks:
         weight, bias = _each(weight, 1, len(x)), _each(bias, 1, len(x))
-        return unfold(_norm_by_support(layer, weight, bias, fold(x), inputs._replace(of_tasks=False)), len(x))
+        return unfold(
+            _norm_by_support(layer, weight, bias, fold(x), inputs._replace(of_tasks=False)), len(x)
+        )
     support, query = x.tensor_split([inputs.num_support])
     precise = support.to(torch.promote_types(x.dtype, torch.float32))
     var, mean = torch.var_mean(precise, other_axes(x), correction=0)
-    return torch.cat([normalise(support, weight, bias, layer.eps), layer.scaled(query, mean, var, weight, bias)])
+    return torch.cat(
+        [normalise(support, weight, bias, layer.eps), layer.scaled(query, mean, var, weight, bias)]
+    )
 
 
 def _pool(layer: nn.Module, weight: Any, bias: Any, x: Tensor, inputs: Inputs) -> Tensor:
@@ -217,7 +242,17 @@ def _is_by_batch(layer: Any) -> bool:
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 IMAGES = (_convolution, _pool, _mean)
-ELEMENTWISE = (nn.Identity, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Softplus, nn.Sigmoid, nn.Tanh)
+ELEMENTWISE = (
+    nn.Identity,
+    nn.ReLU,
+    nn.LeakyReLU,
+    nn.ELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Softplus,
+    nn.Sigmoid,
+    nn.Tanh,
+)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 KNOWN: dict[type[nn.Module], tuple[Compute, Callable[[Any], bool] | None]] = {
     nn.Linear: (_linear, None),

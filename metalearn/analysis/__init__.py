@@ -1,4 +1,5 @@
-"""The analyses of few-shot papers: what adapts, how far features move, how many steps, which labels.
+"""The analyses of few-shot papers: what adapts, how far features move, how many steps, which
+labels.
 
 Each function returns its numbers, with a method `plot` that draws them.
 """

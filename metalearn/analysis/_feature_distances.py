@@ -27,7 +27,8 @@ class FeatureDistances:
     Attributes:
         values: Euclidean distances `[num_tasks, num_support, num_query]`.
         same_class: Which pairs have one label, of the same shape.
-        other_class: Which pairs have two labels. Pairs with an example of weight 0, padding, are of neither kind.
+        other_class: Which pairs have two labels. Pairs with an example of weight 0, padding, are of
+            neither kind.
     """
 
     values: Tensor
@@ -35,11 +36,15 @@ class FeatureDistances:
     other_class: Tensor
 
     def __repr__(self) -> str:
-        return "FeatureDistances({} tasks, {} support x {} query examples)".format(*self.values.shape)
+        return "FeatureDistances({} tasks, {} support x {} query examples)".format(
+            *self.values.shape
+        )
 
     @property
     def closest(self) -> Tensor:
-        """Every task's closest pair, of any labels, `[num_tasks, 2]`: indices of a support and of a query example."""
+        """Every task's closest pair, of any labels, `[num_tasks, 2]`: indices of a support and of a
+        query example.
+        """
         return self._pair(self.values)
 
     @property
@@ -48,14 +53,21 @@ class FeatureDistances:
         return self._pair(-self.values)
 
     def _pair(self, costs: Tensor) -> Tensor:
-        lowest = costs.masked_fill(~(self.same_class | self.other_class), math.inf).flatten(1).argmin(1)
+        lowest = (
+            costs.masked_fill(~(self.same_class | self.other_class), math.inf).flatten(1).argmin(1)
+        )
         num_query = costs.shape[2]
         return torch.stack([lowest // num_query, lowest % num_query], 1)
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw histograms of the distances within labels and between them, and return matplotlib's axes."""
+        """Draw histograms of the distances within labels and between them, and return matplotlib's
+        axes.
+        """
         ax = axes_or_new(ax)
-        for label, pairs in {"same class": self.same_class, "other class": self.other_class}.items():
+        for label, pairs in {
+            "same class": self.same_class,
+            "other class": self.other_class,
+        }.items():
             if pairs.any():
                 ax.hist(self.values[pairs].tolist(), bins=30, density=True, alpha=0.6, label=label)
         ax.set_xlabel("Euclidean distance of features")
@@ -67,17 +79,20 @@ class FeatureDistances:
 def feature_distances(features: Callable[[Any], Tensor], episodes: Episode) -> FeatureDistances:
     """Compute how far apart a task's support and query examples are in a space of features.
 
-    The two sets of an episode may be of one task, or any two data sets whose features are to be compared: with
-    `Episode(train.sample(1).support, test.sample(1).support)`, of a training and a test task, `closest` and `farthest`
-    are the pairs of the paper's figure. Their classes differ, and so should their labels, where `same_class` is read.
+    The two sets of an episode may be of one task, or any two data sets whose features are to be
+    compared: with `Episode(train.sample(1).support, test.sample(1).support)`, of a training and a
+    test task, `closest` and `farthest` are the pairs of the paper's figure. Their classes differ,
+    and so should their labels, where `same_class` is read.
 
-    Support and query set of every task go through `features` by themselves, so that batch normalisation takes the
-    statistics of that set, whatever the model's source of them. Examples of weight 0 are in no pair, and
-    `models.BatchNorm` layers weigh the examples as the tasks do. A module is used in the mode it is in.
+    Support and query set of every task go through `features` by themselves, so that batch
+    normalisation takes the statistics of that set, whatever the model's source of them. Examples of
+    weight 0 are in no pair, and `models.BatchNorm` layers weigh the examples as the tasks do. A
+    module is used in the mode it is in.
 
     Args:
-        features: A module or function from examples `[num_examples, ...]` to features `[num_examples, ...]`, such as
-            `learner.model.features`, or `adapted[0].features` for one task.
+        features: A module or function from examples `[num_examples, ...]` to features
+            `[num_examples, ...]`, such as `learner.model.features`, or `adapted[0].features` for
+            one task.
         episodes: Tasks with a leading task axis; y are labels `[num_tasks, num_examples]`.
 
     Returns:
@@ -85,11 +100,13 @@ def feature_distances(features: Callable[[Any], Tensor], episodes: Episode) -> F
 
     Raises:
         TypeError: If `features` is no function, or the episodes are of the wrong kind.
-        ValueError: If shapes or devices disagree, or a task has no pair, all of its weights being 0.
+        ValueError: If shapes or devices disagree, or a task has no pair, all of its weights being
+            0.
 
     References:
-        Franceschi, Frasconi, Donini and Pontil, "A bridge between hyperparameter optimization and learning-to-learn",
-            2017 (Figure 2: all pairs of an example of a training and one of a test data set).
+        Franceschi, Frasconi, Donini and Pontil, "A bridge between hyperparameter optimization and
+            learning-to-learn", 2017 (Figure 2: all pairs of an example of a training and one of a
+            test data set).
 
     >>> from metalearn.types import Batch
     >>> support = Batch(torch.tensor([[[0.0, 0.0], [3.0, 4.0]]]), torch.tensor([[0, 1]]))
@@ -98,7 +115,9 @@ def feature_distances(features: Callable[[Any], Tensor], episodes: Episode) -> F
     >>> distances.values.tolist(), distances.closest.tolist()
     ([[[0.0], [5.0]]], [[0, 0]])
     """
-    check_function("features", features, "be a module or a function", fix="Pass learner.model.features, say.")
+    check_function(
+        "features", features, "be a module or a function", fix="Pass learner.model.features, say."
+    )
     check_episodes(episodes)
     check_one_device("episodes", tree_leaves(episodes))
     same_class, other_class = _pairs(episodes)
@@ -106,7 +125,11 @@ def feature_distances(features: Callable[[Any], Tensor], episodes: Episode) -> F
         support, query = (_features(features, part).flatten(2) for part in episodes)
     if support.dtype != query.dtype:
         got = f"{support.dtype} and {query.dtype}"
-        raise ValueError(invalid("features of support and query", "be of one dtype", got, "Convert the episodes."))
+        raise ValueError(
+            invalid(
+                "features of support and query", "be of one dtype", got, "Convert the episodes."
+            )
+        )
     # By differences, as products would lose the digits of small distances.
     values = torch.cdist(support, query, compute_mode="donot_use_mm_for_euclid_dist")
     return FeatureDistances(values, same_class, other_class)
@@ -122,10 +145,25 @@ def _features(features: Callable[[Any], Tensor], batch: Batch) -> Tensor:
 
     with computable("features", batch.x):
         result = map_tasks(call, (batch,), "loop")
-    if not (isinstance(result, Tensor) and result.is_floating_point() and result.shape[:2] == batch.y.shape):
-        got = f"{tuple(result.shape)} of {result.dtype}" if isinstance(result, Tensor) else type(result).__name__
+    if not (
+        isinstance(result, Tensor)
+        and result.is_floating_point()
+        and result.shape[:2] == batch.y.shape
+    ):
+        got = (
+            f"{tuple(result.shape)} of {result.dtype}"
+            if isinstance(result, Tensor)
+            else type(result).__name__
+        )
         fix = "Pass learner.model.features, say."
-        raise ValueError(invalid("features", f"be floating numbers of shape {tuple(batch.y.shape)} and more", got, fix))
+        raise ValueError(
+            invalid(
+                "features",
+                f"be floating numbers of shape {tuple(batch.y.shape)} and more",
+                got,
+                fix,
+            )
+        )
     return result.unsqueeze(-1)
 
 
@@ -137,9 +175,14 @@ def _pairs(episodes: Episode) -> tuple[Tensor, Tensor]:
             fix = "Pass data.EpisodeSampler(...).sample(10), say."
             raise ValueError(invalid("episodes", "have labels [num_tasks, num_examples]", got, fix))
     same = episodes.support.y.unsqueeze(2) == episodes.query.y.unsqueeze(1)
-    counts = [part.weight > 0 if isinstance(part.weight, Tensor) else torch.ones_like(part.y) > 0 for part in episodes]
+    counts = [
+        part.weight > 0 if isinstance(part.weight, Tensor) else torch.ones_like(part.y) > 0
+        for part in episodes
+    ]
     is_pair = counts[0].unsqueeze(2) & counts[1].unsqueeze(1)
     if empty := (~is_pair.flatten(1).any(1)).nonzero().flatten().tolist():
         fix = "Leave these tasks out."
-        raise ValueError(invalid("every task", "have examples of weights above 0", f"none in tasks {empty}", fix))
+        raise ValueError(
+            invalid("every task", "have examples of weights above 0", f"none in tasks {empty}", fix)
+        )
     return same & is_pair, ~same & is_pair

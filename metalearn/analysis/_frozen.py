@@ -37,12 +37,17 @@ class Frozen(UpdateRule):
     ) -> tuple[Params, PyTree]:
         """Return the wrapped rule's updates, zero for what is frozen."""
         updates, state = self.rule.update(meta, grads, state, params, loss, step)
-        kept = {name: torch.zeros_like(update) if name in self.names else update for name, update in updates.items()}
+        kept = {
+            name: torch.zeros_like(update) if name in self.names else update
+            for name, update in updates.items()
+        }
         return kept, state
 
 
 def frozen(learner: MetaLearner, names: Collection[str]) -> MetaLearner:
-    """Return the learner with some fast parameters that do not adapt: another one, of the very same tensors."""
+    """Return the learner with some fast parameters that do not adapt: another one, of the very same
+    tensors.
+    """
     other = copy.copy(learner)
     other.problem = learner.problem._replace(rule=Frozen(learner.problem.rule, frozenset(names)))
     return other

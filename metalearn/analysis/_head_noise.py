@@ -1,4 +1,6 @@
-"""How much adaptation relies on the start of some layers, such as the head: noise is added to it."""
+"""How much adaptation relies on the start of some layers, such as the head: noise is added to
+it.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -32,11 +34,15 @@ class HeadNoise:
     evaluations: dict[float, Evaluation]
 
     def plot(self, ax: Any = None, *, score: str = "loss") -> Any:
-        """Draw the mean score and its 95 % interval over the noise, and return matplotlib's axes."""
+        """Draw the mean score and its 95 % interval over the noise, and return matplotlib's
+        axes.
+        """
         return draw_curve(ax, self.evaluations, score, "standard deviation of the noise")
 
     def __repr__(self) -> str:
-        return "\n".join(f"std {std:g}: {evaluation}" for std, evaluation in self.evaluations.items())
+        return "\n".join(
+            f"std {std:g}: {evaluation}" for std, evaluation in self.evaluations.items()
+        )
 
 
 def head_noise(
@@ -52,29 +58,33 @@ def head_noise(
     generator: torch.Generator | None = None,
     seed: int = 0,
 ) -> HeadNoise:
-    """Evaluate a trained learner after Gaussian noise of several sizes is added to the start of its head.
+    """Evaluate a trained learner after Gaussian noise of several sizes is added to the start of its
+    head.
 
     It is one draw, scaled: only its size differs between the evaluations.
 
     Args:
         learner: The learner; it is left as it is.
         episodes: As for `evaluate`.
-        names: Which fast parameters are perturbed: a pattern such as "head", or as `fast=` of a learner.
+        names: Which fast parameters are perturbed: a pattern such as "head", or as `fast=` of a
+            learner.
         stds: Standard deviations of the noise, each at least 0.
         num_tasks: Number of tasks, at least 1.
         num_steps: Number of adaptation steps, at least 0; as in training if not given.
-        frozen: Which fast parameters do not adapt, likewise. In the paper these are the first three of four blocks.
+        frozen: Which fast parameters do not adapt, likewise. In the paper these are the first three
+            of four blocks.
         metrics: As for `evaluate`.
         generator: As for `evaluate`; it does not draw the noise.
         seed: Selects the noise, at least 0.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If a pattern matches no fast parameter, a number is too low, or the episodes end before `num_tasks`.
+        ValueError: If a pattern matches no fast parameter, a number is too low, or the episodes end
+            before `num_tasks`.
 
     References:
-        Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning", 2019 (Figure 2,
-            right).
+        Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning",
+            2019 (Figure 2, right).
 
     >>> import torch.nn.functional as F
     >>> from metalearn import data, inner, models, outer
@@ -93,7 +103,9 @@ def head_noise(
     chosen = select_fast("names", names, learner)
     fixed = freeze(learner, select_fast("frozen", frozen, learner))
     conditions = [(_perturbed(fixed, chosen, std, seed), num_steps) for std in sizes]
-    evaluations = evaluate_each(conditions, episodes, num_tasks=num_tasks, metrics=metrics, generator=generator)
+    evaluations = evaluate_each(
+        conditions, episodes, num_tasks=num_tasks, metrics=metrics, generator=generator
+    )
     return HeadNoise(dict(zip(sizes, evaluations, strict=True)))
 
 

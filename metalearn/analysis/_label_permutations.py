@@ -52,7 +52,9 @@ class LabelPermutations:
         return Summary(self.scores.amin(1))
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw mean, best and worst score of every task, in the order of the means, and return matplotlib's axes."""
+        """Draw mean, best and worst score of every task, in the order of the means, and return
+        matplotlib's axes.
+        """
         ax = axes_or_new(ax)
         order, tasks = self.mean.values.argsort(), range(len(self.scores))
         worst, best = self.worst.values[order].tolist(), self.best.values[order].tolist()
@@ -80,30 +82,31 @@ def label_permutations(
 ) -> LabelPermutations:
     """Evaluate a classifier on the same tasks under several permutations of their labels.
 
-    The output of a class has a learned start of its own, so that the same images are easier under some permutations
-    than under others.
+    The output of a class has a learned start of its own, so that the same images are easier under
+    some permutations than under others.
 
     Args:
         learner: The learner.
         episodes: As for `evaluate`; y are the labels 0 to n_way - 1.
         num_tasks: Number of tasks, at least 1.
-        num_permutations: Number of permutations, drawn for every task by itself, at least 1; if not given, all of them,
-            120 for five classes.
+        num_permutations: Number of permutations, drawn for every task by itself, at least 1; if not
+            given, all of them, 120 for five classes.
         num_steps: Number of adaptation steps, at least 0; as in training if not given.
         metric: `(output, target) -> number` of one task's query set.
         generator: As for `evaluate`.
 
     Raises:
         TypeError: If an argument is of the wrong kind, or the targets are no class labels.
-        ValueError: If a count is too low, the episodes end before `num_tasks`, or `num_permutations` is not given for
-            more than six classes.
+        ValueError: If a count is too low, the episodes end before `num_tasks`, or
+            `num_permutations` is not given for more than six classes.
 
     References:
         Ye and Chao, "How to train your MAML to excel in few-shot classification", ICLR 2022.
 
     >>> import torch.nn.functional as F
     >>> from metalearn import data, inner, models, outer
-    >>> tasks = data.EpisodeSampler(data.ClassImages(torch.zeros(4, 3, 8, 8, dtype=torch.uint8)), 3, 1, 2)
+    >>> images = data.ClassImages(torch.zeros(4, 3, 8, 8, dtype=torch.uint8))
+    >>> tasks = data.EpisodeSampler(images, 3, 1, 2)
     >>> model = models.conv4(1, 3, num_filters=2, num_layers=1, image_size=8)
     >>> learner = outer.MAML(model, F.cross_entropy, inner.SGD(lr=0.1), num_steps=1)
     >>> label_permutations(learner, tasks, num_tasks=2).scores.shape
@@ -121,7 +124,9 @@ def label_permutations(
         orders = list(_permutations(_num_classes(batch), num_permutations, keys))
         learner.check_episodes(batch, keys)
         columns = [
-            measure(learner, num_steps, _relabelled(batch, labels), keys, {"score": metric})["score"]
+            measure(learner, num_steps, _relabelled(batch, labels), keys, {"score": metric})[
+                "score"
+            ]
             for labels in orders
         ]
         scores.append(torch.stack(columns, 1))
@@ -132,7 +137,10 @@ def _permutations(n_way: int, num_permutations: int | None, keys: Tensor) -> Ite
     """Yield permutations, each task's new labels `[num_tasks, n_way]`."""
     if num_permutations is None:
         if n_way > MOST_CLASSES:
-            condition, fix = f"be given for more than {MOST_CLASSES} classes", "Write num_permutations=100, say."
+            condition, fix = (
+                f"be given for more than {MOST_CLASSES} classes",
+                "Write num_permutations=100, say.",
+            )
             raise ValueError(invalid("num_permutations", condition, f"{n_way} classes", fix))
         for order in itertools.permutations(range(n_way)):
             yield torch.tensor(order, device=keys.device).expand(len(keys), n_way)
@@ -152,8 +160,14 @@ def _num_classes(batch: Episode) -> int:
     fix = "Pass episodes of data.EpisodeSampler, say."
     for part in batch:
         if not (isinstance(part.y, Tensor) and part.y.dtype == torch.int64 and part.y.dim() == 2):
-            got = f"{part.y.dtype} {tuple(part.y.shape)}" if isinstance(part.y, Tensor) else type(part.y).__name__
-            raise TypeError(invalid("episodes", "have labels, int64 [num_tasks, num_examples]", got, fix))
+            got = (
+                f"{part.y.dtype} {tuple(part.y.shape)}"
+                if isinstance(part.y, Tensor)
+                else type(part.y).__name__
+            )
+            raise TypeError(
+                invalid("episodes", "have labels, int64 [num_tasks, num_examples]", got, fix)
+            )
     labels = torch.cat([batch.support.y, batch.query.y], 1)
     if labels.min() < 0:
         raise ValueError(invalid("labels", "be at least 0", int(labels.min()), fix))

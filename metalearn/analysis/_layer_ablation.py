@@ -33,7 +33,9 @@ class LayerAblation:
     whole: Evaluation
 
     def plot(self, ax: Any = None, *, score: str = "loss") -> Any:
-        """Draw a pair of bars for every layer, and a line for all of them; return matplotlib's axes."""
+        """Draw a pair of bars for every layer, and a line for all of them; return matplotlib's
+        axes.
+        """
         check_score(score, self.frozen)
         ax, width = axes_or_new(ax), 0.4
         bars = {"freezing only this": self.frozen, "adapting only this": self.alone}
@@ -41,7 +43,9 @@ class LayerAblation:
             summaries = [evaluation[score] for evaluation in evaluations.values()]
             places = [layer + (index - 0.5) * width for layer in range(len(summaries))]
             intervals = [summary.ci95 for summary in summaries]
-            ax.bar(places, [summary.mean for summary in summaries], width, yerr=intervals, label=label)
+            ax.bar(
+                places, [summary.mean for summary in summaries], width, yerr=intervals, label=label
+            )
         ax.axhline(self.whole[score].mean, color="0.3", linestyle="--", label="adapting all")
         ax.set_xticks(range(len(self.frozen)), list(self.frozen))
         ax.set_ylabel(score)
@@ -65,17 +69,20 @@ def layer_ablation(
     metrics: Mapping[str, Callable[[Any, Any], Any]] = {},
     generator: torch.Generator | None = None,
 ) -> LayerAblation:
-    """Evaluate a trained learner with one layer frozen during adaptation, and with one alone adapting, for every layer.
+    """Evaluate a trained learner with one layer frozen during adaptation, and with one alone
+    adapting, for every layer.
 
-    A frozen layer stays at its learned start; it was trained to adapt, and only its updates are left out. A rule that
-    mixes layers, such as one that clips the norm of the whole gradient, sees the gradients of frozen ones too.
+    A frozen layer stays at its learned start; it was trained to adapt, and only its updates are
+    left out. A rule that mixes layers, such as one that clips the norm of the whole gradient, sees
+    the gradients of frozen ones too.
 
     Args:
         learner: The learner; it is left as it is.
         episodes: As for `evaluate`.
-        layers: What counts as a layer: a list of patterns, or a dict of them by name, each as `fast=` of a learner. A
-            convolution and its batch normalisation are one layer by `{"C1": ["features.0", "features.1"]}`. If not
-            given, every module with fast parameters of its own.
+        layers: What counts as a layer: a list of patterns, or a dict of them by name, each as
+            `fast=` of a learner. A convolution and its batch normalisation are one layer by `{"C1":
+            ["features.0", "features.1"]}`. If not given, every module with fast parameters of its
+            own.
         num_tasks: Number of tasks, at least 1.
         num_steps: Number of adaptation steps, at least 0; as in training if not given.
         metrics: As for `evaluate`.
@@ -83,11 +90,12 @@ def layer_ablation(
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If a pattern matches no fast parameter, a count is too low, or the episodes end before `num_tasks`.
+        ValueError: If a pattern matches no fast parameter, a count is too low, or the episodes end
+            before `num_tasks`.
 
     References:
-        Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning", 2019 (Figure 2,
-            left and middle).
+        Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning",
+            2019 (Figure 2, left and middle).
 
     >>> import torch.nn.functional as F
     >>> from metalearn import data, inner, models, outer
@@ -104,9 +112,13 @@ def layer_ablation(
     chosen = [set(select_fast("layers", layer, learner)) for layer in named.values()]
     fixed = [set(), *chosen, *(everything - names for names in chosen)]
     conditions = [(frozen(learner, names), num_steps) for names in fixed]
-    whole, *results = evaluate_each(conditions, episodes, num_tasks=num_tasks, metrics=metrics, generator=generator)
+    whole, *results = evaluate_each(
+        conditions, episodes, num_tasks=num_tasks, metrics=metrics, generator=generator
+    )
     without, alone = results[: len(named)], results[len(named) :]
-    return LayerAblation(dict(zip(named, without, strict=True)), dict(zip(named, alone, strict=True)), whole)
+    return LayerAblation(
+        dict(zip(named, without, strict=True)), dict(zip(named, alone, strict=True)), whole
+    )
 
 
 def _named(layers: Any, learner: MetaLearner) -> dict[str, Selection]:
@@ -120,7 +132,12 @@ def _named(layers: Any, learner: MetaLearner) -> dict[str, Selection]:
         fix = "Write layers=['features', 'head'], say."
         raise TypeError(invalid("layers", "be a list or a dict of patterns", brief(layers), fix))
     if not isinstance(layers, Mapping):
-        layers = {", ".join(layer) if isinstance(layer, list | tuple) else str(layer): layer for layer in layers}
+        layers = {
+            ", ".join(layer) if isinstance(layer, list | tuple) else str(layer): layer
+            for layer in layers
+        }
     if not layers:
-        raise ValueError(invalid("layers", "be at least one", layers, "Leave it out for every module."))
+        raise ValueError(
+            invalid("layers", "be at least one", layers, "Leave it out for every module.")
+        )
     return dict(layers)

@@ -17,13 +17,20 @@ def axes_or_new(ax: Any) -> Any:
 
 
 def draw_curve(
-    ax: Any, evaluations: Mapping[Any, Evaluation], score: str, xlabel: str, label: str | None = None
+    ax: Any,
+    evaluations: Mapping[Any, Evaluation],
+    score: str,
+    xlabel: str,
+    label: str | None = None,
 ) -> Any:
     """Draw one score's mean and 95 % interval over numbers such as steps, and return the axes."""
     ax = axes_or_new(ax)
     check_score(score, evaluations)
     summaries = [evaluation[score] for evaluation in evaluations.values()]
-    means, intervals = [summary.mean for summary in summaries], [summary.ci95 for summary in summaries]
+    means, intervals = (
+        [summary.mean for summary in summaries],
+        [summary.ci95 for summary in summaries],
+    )
     ax.errorbar(list(evaluations), means, intervals, marker="o", capsize=3, label=label)
     ax.set_xlabel(xlabel)
     ax.set_ylabel(score)

@@ -27,7 +27,8 @@ class StepsCurve:
     evaluations: dict[int, Evaluation]
 
     def best(self, score: str = "loss", *, mode: str | None = None) -> int:
-        """Return the number of steps with the best mean; on validation tasks, it is the one to test with.
+        """Return the number of steps with the best mean; on validation tasks, it is the one to test
+        with.
 
         Args:
             score: "loss" or the name of a metric.
@@ -42,11 +43,15 @@ class StepsCurve:
             raise ValueError(invalid("mode", "be given for a metric", mode, fix))
         check_choice("mode", mode or "min", ["min", "max"])
         sign = -1 if mode == "max" else 1
-        means = {steps: sign * evaluation[score].mean for steps, evaluation in self.evaluations.items()}
+        means = {
+            steps: sign * evaluation[score].mean for steps, evaluation in self.evaluations.items()
+        }
         return min(means, key=lambda steps: math.inf if math.isnan(means[steps]) else means[steps])
 
     def plot(self, ax: Any = None, *, score: str = "loss", label: str | None = None) -> Any:
-        """Draw the mean score and its 95 % interval over steps, named for a legend, and return matplotlib's axes."""
+        """Draw the mean score and its 95 % interval over steps, named for a legend, and return
+        matplotlib's axes.
+        """
         return draw_curve(ax, self.evaluations, score, "adaptation steps", label)
 
     def __repr__(self) -> str:
@@ -74,7 +79,8 @@ def steps_curve(
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If there are no numbers of steps, a count is too low, or the episodes end before `num_tasks`.
+        ValueError: If there are no numbers of steps, a count is too low, or the episodes end before
+            `num_tasks`.
 
     >>> import torch.nn.functional as F
     >>> from metalearn import data, evaluate, inner, models, outer
@@ -88,7 +94,11 @@ def steps_curve(
     for count in counts:
         check_count("steps", count, minimum=0, fix="Write steps=range(11), say.")
     if not counts:
-        raise ValueError(invalid("steps", "be at least one number", "[]", "Write steps=range(11), say."))
+        raise ValueError(
+            invalid("steps", "be at least one number", "[]", "Write steps=range(11), say.")
+        )
     conditions = [(learner, count) for count in counts]
-    evaluations = evaluate_each(conditions, episodes, num_tasks=num_tasks, metrics=metrics, generator=generator)
+    evaluations = evaluate_each(
+        conditions, episodes, num_tasks=num_tasks, metrics=metrics, generator=generator
+    )
     return StepsCurve(dict(zip(counts, evaluations, strict=True)))

@@ -1,7 +1,14 @@
-"""What meta-learning is compared with: transfer of features, training from nothing, and prototypes."""
+"""What meta-learning is compared with: transfer of features, training from nothing, and
+prototypes.
+"""
 
 from metalearn.baselines._cosine_head import CosineHead
-from metalearn.baselines._methods import CentroidFinetuning, Finetuning, Pretraining, TrainFromScratch
+from metalearn.baselines._methods import (
+    CentroidFinetuning,
+    Finetuning,
+    Pretraining,
+    TrainFromScratch,
+)
 from metalearn.baselines._proto_net import ProtoNet
 from metalearn.baselines._transfer import Transfer
 

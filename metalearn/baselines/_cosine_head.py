@@ -21,7 +21,8 @@ class CosineHead(nn.Module):
         ValueError: If one of them is too small.
 
     References:
-        Chen et al., "A closer look at few-shot classification", ICLR 2019 (Baseline++, without its learned norms).
+        Chen et al., "A closer look at few-shot classification", ICLR 2019 (Baseline++, without its
+        learned norms).
 
     >>> CosineHead(800, 5)(torch.randn(10, 800)).abs().max() <= 2
     tensor(True)

@@ -25,9 +25,11 @@ def TrainFromScratch(  # noqa: N802
     num_steps: int = 100,
     estimator: Transfer = Transfer(),
 ) -> MetaLearner:
-    """Return a learner that starts every task at the model's own random start: there is nothing to `fit`.
+    """Return a learner that starts every task at the model's own random start: there is nothing to
+    `fit`.
 
-    On tasks with many support examples and steps it is the upper bound that Arnold et al. compare adaptation with.
+    On tasks with many support examples and steps it is the upper bound that Arnold et al. compare
+    adaptation with.
 
     Args:
         model: Any module. Its start becomes a constant.
@@ -37,11 +39,14 @@ def TrainFromScratch(  # noqa: N802
         estimator: Size of the mini-batches, and when to look for the best parameters.
 
     References:
-        Huisman, "Revisiting learned optimizers in few-shot settings", 2021, table 2 and appendix A.1.
-        Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning", 2019, table 2
+        Huisman, "Revisiting learned optimizers in few-shot settings", 2021, table 2 and appendix
+        A.1. Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta
+        learning", 2019, table 2
             (upper bound).
     """
-    return MetaLearner(model, criterion, rule, num_steps=num_steps, estimator=estimator, learn_init=False)
+    return MetaLearner(
+        model, criterion, rule, num_steps=num_steps, estimator=estimator, learn_init=False
+    )
 
 
 def Pretraining(  # noqa: N802
@@ -52,7 +57,8 @@ def Pretraining(  # noqa: N802
     num_steps: int = 100,
     estimator: Transfer = Transfer(),
 ) -> MetaLearner:
-    """Return a learner without an inner loop: `fit` trains the model on `data.MiniBatches` of all tasks' data.
+    """Return a learner without an inner loop: `fit` trains the model on `data.MiniBatches` of all
+    tasks' data.
 
     Args:
         model: Any module, with an output for every training class, or those of the regression.
@@ -69,7 +75,8 @@ def Pretraining(  # noqa: N802
     >>> images = data.ClassImages(torch.randint(256, (10, 20, 8, 8), dtype=torch.uint8))
     >>> model = models.conv4(1, len(images), num_filters=4, num_layers=2)
     >>> learner = Pretraining(model)
-    >>> batches, optimizer = data.MiniBatches(images, 16), torch.optim.Adam(learner.parameters(), lr=1e-3)
+    >>> batches = data.MiniBatches(images, 16)
+    >>> optimizer = torch.optim.Adam(learner.parameters(), lr=1e-3)
     >>> _ = fit(learner, batches, optimizer, 3, meta_batch_size=1, progress=False)
     >>> Finetuning(model.features, nn.Linear(4, 5)).num_steps
     100
@@ -79,7 +86,8 @@ def Pretraining(  # noqa: N802
     >>> import torch.nn.functional as F
     >>> model = models.mlp(1, [40, 40], 1)
     >>> learner = Pretraining(model, F.mse_loss)
-    >>> batches, optimizer = data.MiniBatches(data.Sinusoid(5, 50), 16), torch.optim.Adam(learner.parameters(), lr=1e-3)
+    >>> batches = data.MiniBatches(data.Sinusoid(5, 50), 16)
+    >>> optimizer = torch.optim.Adam(learner.parameters(), lr=1e-3)
     >>> _ = fit(learner, batches, optimizer, 3, meta_batch_size=1, progress=False)
     >>> finetuning = Finetuning(model[:-1], nn.Linear(40, 1), F.mse_loss)
     """
@@ -95,7 +103,8 @@ def Finetuning(  # noqa: N802
     num_steps: int = 100,
     estimator: Transfer = Transfer(),
 ) -> MetaLearner:
-    """Return a learner that trains a new head on frozen features in every task: there is nothing to `fit`.
+    """Return a learner that trains a new head on frozen features in every task: there is nothing to
+    `fit`.
 
     Args:
         body: The pretrained features; they are copied.
@@ -109,12 +118,23 @@ def Finetuning(  # noqa: N802
         TypeError: If body or head is no module.
 
     References:
-        Huisman, "Revisiting learned optimizers in few-shot settings", 2021, section 2.2.1 and appendix A.1.
+        Huisman, "Revisiting learned optimizers in few-shot settings", 2021, section 2.2.1 and
+        appendix A.1.
     """
     for what, part in (("body", body), ("head", head)):
-        check_kind(what, part, nn.Module, "a module", "Finetuning(model.features, nn.Linear(800, 5)), say")
+        check_kind(
+            what, part, nn.Module, "a module", "Finetuning(model.features, nn.Linear(800, 5)), say"
+        )
     model = nn.Sequential(OrderedDict(body=deep_copied(body).requires_grad_(False), head=head))
-    return MetaLearner(model, criterion, rule, num_steps=num_steps, estimator=estimator, fast="head", learn_init=False)
+    return MetaLearner(
+        model,
+        criterion,
+        rule,
+        num_steps=num_steps,
+        estimator=estimator,
+        fast="head",
+        learn_init=False,
+    )
 
 
 def CentroidFinetuning(  # noqa: N802
@@ -127,7 +147,8 @@ def CentroidFinetuning(  # noqa: N802
     num_steps: int = 100,
     estimator: Transfer = Transfer(),
 ) -> MetaLearner:
-    """Return `Finetuning` whose head compares directions: features that were pretrained under such a head suit it.
+    """Return `Finetuning` whose head compares directions: features that were pretrained under such
+    a head suit it.
 
     Args:
         body: The pretrained features, of a model with a `CosineHead`; they are copied.
@@ -139,8 +160,8 @@ def CentroidFinetuning(  # noqa: N802
         estimator: Size of the mini-batches, and when to look for the best parameters.
 
     References:
-        Huisman, "Revisiting learned optimizers in few-shot settings", 2021, section 2.2.2 and appendix A.1.
-        Chen et al., "A closer look at few-shot classification", ICLR 2019.
+        Huisman, "Revisiting learned optimizers in few-shot settings", 2021, section 2.2.2 and
+        appendix A.1. Chen et al., "A closer look at few-shot classification", ICLR 2019.
     """
     head = CosineHead(num_features, num_classes)
     return Finetuning(body, head, criterion, rule, num_steps=num_steps, estimator=estimator)

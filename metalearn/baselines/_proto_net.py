@@ -12,10 +12,12 @@ from metalearn.outer import MetaLearner
 
 
 def ProtoNet(body: nn.Module, num_features: int, num_classes: int) -> MetaLearner:  # noqa: N802
-    """Return a prototypical network: an example is of the class whose mean support features are the closest.
+    """Return a prototypical network: an example is of the class whose mean support features are the
+    closest.
 
-    It is a point of the algebra: prototypes start at zero, the inner loss is half the mean squared distance to the own
-    class's prototype, summed over classes, and one step of `SGD(1.0)` on it goes to the means. The body is shared.
+    It is a point of the algebra: prototypes start at zero, the inner loss is half the mean squared
+    distance to the own class's prototype, summed over classes, and one step of `SGD(1.0)` on it
+    goes to the means. The body is shared.
 
     Args:
         body: Module from a batch of inputs to features `[n, num_features]`.
@@ -47,12 +49,16 @@ def ProtoNet(body: nn.Module, num_features: int, num_classes: int) -> MetaLearne
 
 
 class _Prototypes(nn.Module):
-    """Minus the squared distance of features to prototypes, up to what is the same for all classes."""
+    """Minus the squared distance of features to prototypes, up to what is the same for all
+    classes.
+    """
 
     def __init__(self, body: nn.Module, num_features: int, num_classes: int) -> None:
         super().__init__()
         fix = "Write ProtoNet(models.conv4(3, 5).features, 64, 5), say."
-        check_kind("ProtoNet's body", body, nn.Module, "a module", "models.conv4(3, 5).features, say")
+        check_kind(
+            "ProtoNet's body", body, nn.Module, "a module", "models.conv4(3, 5).features, say"
+        )
         check_count("ProtoNet's num_features", num_features, fix=fix)
         check_count("ProtoNet's num_classes", num_classes, fix=fix)
         self.body = body
@@ -63,7 +69,9 @@ class _Prototypes(nn.Module):
 
 
 def _spread(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Return half the mean squared distance to the own prototype, summed over classes, up to a constant."""
+    """Return half the mean squared distance to the own prototype, summed over classes, up to a
+    constant.
+    """
     own = one_hot(target, output.shape[-1]).to(output.dtype)
     own = own if weight is None else own * weight[:, None]
     return -0.5 * (own * output / own.sum(0).clamp(min=torch.finfo(own.dtype).tiny)).sum()

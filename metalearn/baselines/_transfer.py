@@ -16,11 +16,12 @@ from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Problem, Py
 
 @dataclass(frozen=True)
 class Transfer(MetaGradient):
-    """The gradient of joint training, without an inner loop; adaptation is training on mini-batches.
+    """The gradient of joint training, without an inner loop; adaptation is training on
+    mini-batches.
 
-    Of the parameters after every `select_every` steps, and after the last one, those with the lowest loss on the whole
-    support set are kept. Padded tasks adapt as they would without padding, but at the cost of the whole support set in
-    every step.
+    Of the parameters after every `select_every` steps, and after the last one, those with the
+    lowest loss on the whole support set are kept. Padded tasks adapt as they would without padding,
+    but at the cost of the whole support set in every step.
 
     Args:
         batch_size: Number of support examples in a mini-batch, drawn with replacement, at least 1.
@@ -31,8 +32,8 @@ class Transfer(MetaGradient):
         ValueError: If a number is below 1.
 
     References:
-        Huisman, "Revisiting learned optimizers in few-shot settings", 2021, algorithm 1 and appendix A.1.
-        Chen et al., "A closer look at few-shot classification", ICLR 2019.
+        Huisman, "Revisiting learned optimizers in few-shot settings", 2021, algorithm 1 and
+        appendix A.1. Chen et al., "A closer look at few-shot classification", ICLR 2019.
     """
 
     batch_size: int = 4
@@ -61,12 +62,18 @@ class Transfer(MetaGradient):
             got = problem.support_loss.batches
             raise ValueError(invalid(f"support_batches under {self}", "not be given", got, fix))
 
-    def __call__(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree) -> Estimate:
+    def __call__(
+        self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree
+    ) -> Estimate:
         """Return the gradient of the query loss at the start."""
-        (init, shared), loss = grad_and_value(problem.query_loss, argnums=(0, 1))(meta.init, meta.shared, episode)
+        (init, shared), loss = grad_and_value(problem.query_loss, argnums=(0, 1))(
+            meta.init, meta.shared, episode
+        )
         return Estimate(Meta(init, shared, tree_zeros_like(meta.rule)), loss, carry, {})
 
-    def adapt(self, problem: Problem, meta: Meta, support: Batch, key: Tensor, num_steps: int) -> Adapted:
+    def adapt(
+        self, problem: Problem, meta: Meta, support: Batch, key: Tensor, num_steps: int
+    ) -> Adapted:
         """Train on mini-batches of the support set."""
         params = best = meta.init
         state = problem.rule.init_state(meta.rule, params, key)
@@ -79,6 +86,8 @@ class Transfer(MetaGradient):
             if (step + 1) % self.select_every == 0 or step + 1 == num_steps:
                 loss = problem.support_loss(params, meta.shared, whole, step)
                 is_better = loss < lowest
-                best = tree_map(lambda new, old, chosen=is_better: torch.where(chosen, new, old), params, best)
+                best = tree_map(
+                    lambda new, old, chosen=is_better: torch.where(chosen, new, old), params, best
+                )
                 lowest = torch.where(is_better, loss, lowest)
         return Adapted(best, meta.shared, state)

@@ -1,4 +1,6 @@
-"""Random changes of images, each image's its own, and their normalisation: vectorised, where the images are."""
+"""Random changes of images, each image's its own, and their normalisation: vectorised, where the
+images are.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -90,7 +92,8 @@ class Normalize:
         TypeError: If they are no numbers.
         ValueError: If they differ in length, or a standard deviation is not positive.
 
-    >>> Normalize(mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))(torch.full((1, 1, 3, 2, 2), 0.7)).mean().round(decimals=4)
+    >>> normalize = Normalize(mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
+    >>> normalize(torch.full((1, 1, 3, 2, 2), 0.7)).mean().round(decimals=4)
     tensor(1.)
     """
 
@@ -106,7 +109,9 @@ class Normalize:
         if not means:
             raise ValueError(invalid("Normalize's mean", "be at least one number", self.mean, fix))
         if len(means) != len(stds) or min(stds) <= 0:
-            raise ValueError(invalid("Normalize's std", "be positive, one for each mean", self.std, fix))
+            raise ValueError(
+                invalid("Normalize's std", "be positive, one for each mean", self.std, fix)
+            )
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return normalised images `[..., C, H, W]`.
@@ -119,7 +124,9 @@ class Normalize:
         if len(_numbers(self.mean)) not in (1, images.shape[-3]):
             fix = "Write Normalize(0.5, 0.25), one number for all channels, or one for each."
             got = f"{images.shape[-3]} in images of shape {tuple(images.shape)}"
-            raise ValueError(invalid("Normalize's images", f"have {len(_numbers(self.mean))} channels", got, fix))
+            raise ValueError(
+                invalid("Normalize's images", f"have {len(_numbers(self.mean))} channels", got, fix)
+            )
         mean, std = (_of_channels(numbers, images) for numbers in (self.mean, self.std))
         return (images - mean) / std
 
@@ -134,7 +141,8 @@ class Compose(Augmentation):
     Raises:
         TypeError: If one of them is no function.
 
-    >>> Compose(RandomCrop(4), RandomFlip(), Normalize(0.5, 0.25))(torch.rand(2, 5, 3, 32, 32)).shape
+    >>> transform = Compose(RandomCrop(4), RandomFlip(), Normalize(0.5, 0.25))
+    >>> transform(torch.rand(2, 5, 3, 32, 32)).shape
     torch.Size([2, 5, 3, 32, 32])
     """
 
@@ -155,31 +163,45 @@ class Compose(Augmentation):
 
 def apply(transform: Callable[..., Any], images: Tensor, generator: torch.Generator | None) -> Any:
     """Return transformed images; an augmentation draws from the generator."""
-    return transform(images, generator) if isinstance(transform, Augmentation) else transform(images)
+    return (
+        transform(images, generator) if isinstance(transform, Augmentation) else transform(images)
+    )
 
 
 def uniform(shape: Sequence[int], images: Tensor, generator: torch.Generator | None) -> Tensor:
     """Draw numbers from U[0, 1) on the generator's device, and move them to the images'."""
     check_generator(generator)
     source = images.device if generator is None else generator.device
-    return torch.rand(tuple(shape), generator=generator, device=source, dtype=torch.float32).to(images.device)
+    return torch.rand(tuple(shape), generator=generator, device=source, dtype=torch.float32).to(
+        images.device
+    )
 
 
 def _check_images(what: str, images: Any, leading: tuple[str, ...] = ()) -> None:
-    """Raise unless these are floating images `[*leading, C, H, W]`, or with any leading axes if none are named."""
+    """Raise unless these are floating images `[*leading, C, H, W]`, or with any leading axes if
+    none are named.
+    """
     axes = ", ".join((*leading, "C", "H", "W")) if leading else "..., C, H, W"
     fix = "Pass it to data.EpisodeSampler(transform=), which gives such images."
     if not (isinstance(images, Tensor) and images.is_floating_point()):
         got = images.dtype if isinstance(images, Tensor) else brief(images)
         raise TypeError(invalid(f"{what}'s images", f"be a floating tensor [{axes}]", got, fix))
     if images.dim() < 3 or (leading and images.dim() != len(leading) + 3):
-        raise ValueError(invalid(f"{what}'s images", f"be [{axes}]", f"shape {tuple(images.shape)}", fix))
+        raise ValueError(
+            invalid(f"{what}'s images", f"be [{axes}]", f"shape {tuple(images.shape)}", fix)
+        )
 
 
 def _of_channels(numbers: float | Sequence[float], images: Tensor) -> Tensor:
-    """Return one number a channel, `[C, 1, 1]`, without a copy from the host, for which a GPU would be waited for."""
+    """Return one number a channel, `[C, 1, 1]`, without a copy from the host, for which a GPU would
+    be waited for.
+    """
     return torch.stack([images.new_full((1, 1), number) for number in _numbers(numbers)])
 
 
 def _numbers(numbers: Any) -> tuple[Any, ...]:
-    return tuple(numbers) if isinstance(numbers, Sequence) and not isinstance(numbers, str) else (numbers,)
+    return (
+        tuple(numbers)
+        if isinstance(numbers, Sequence) and not isinstance(numbers, str)
+        else (numbers,)
+    )

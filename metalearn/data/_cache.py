@@ -1,7 +1,8 @@
 """Images that are decoded once, into a file of pixels that is memory-mapped from then on.
 
-A cache is two files: `name.npy`, uint8 `[total, C, H, W]`, and `name.json`, which says what it was made of. Both are
-written under other names and renamed, the second one last, so that whoever is killed leaves nothing that is accepted.
+A cache is two files: `name.npy`, uint8 `[total, C, H, W]`, and `name.json`, which says what it was
+made of. Both are written under other names and renamed, the second one last, so that whoever is
+killed leaves nothing that is accepted.
 """
 
 import hashlib
@@ -45,7 +46,12 @@ class Classes(NamedTuple):
 
 
 def read_files(
-    files: Mapping[str, Sequence[Path]], decoding: Decoding, folder: Path | None, name: str, *, required: bool = False
+    files: Mapping[str, Sequence[Path]],
+    decoding: Decoding,
+    folder: Path | None,
+    name: str,
+    *,
+    required: bool = False,
 ) -> Flat:
     """Decode the files of each class, or read the cache `name` that was made of them.
 
@@ -54,7 +60,9 @@ def read_files(
 
     def decoded() -> Classes:
         num_images = {label: len(files[label]) for label in files}
-        return Classes(num_images, decoding.image_shape, decode_classes(decoding.decode, files.values()))
+        return Classes(
+            num_images, decoding.image_shape, decode_classes(decoding.decode, files.values())
+        )
 
     if folder is None:
         return _in_memory(decoded())
@@ -62,7 +70,9 @@ def read_files(
     return cached(folder, f"{name}-{decoding}", source, decoded, required=required)
 
 
-def cached(folder: Path, name: str, source: Any, decode: Callable[[], Classes], *, required: bool = False) -> Flat:
+def cached(
+    folder: Path, name: str, source: Any, decode: Callable[[], Classes], *, required: bool = False
+) -> Flat:
     """Read a cache, after writing it unless it is whole and made of the same source.
 
     Args:
@@ -81,7 +91,8 @@ def cached(folder: Path, name: str, source: Any, decode: Callable[[], Classes], 
     if found is None and (required or _writable(folder)):
         _write(file, stamp, decode())
         found = _read(file, stamp)
-    return found or _in_memory(decode())  # Also if another process has just written another cache of this name.
+    # Also if another process has just written another cache of this name.
+    return found or _in_memory(decode())
 
 
 def _writable(folder: Path) -> bool:
@@ -118,7 +129,8 @@ def _read(file: Path, stamp: str) -> Flat | None:
         ):
             return None
         return Flat(pixels, about["num_images"], about["class_names"])
-    except Exception:  # Damage shows in errors of many types; whatever it is, images are decoded again.
+    except Exception:
+        # Damage shows in errors of many types; whatever it is, images are decoded again.
         return None
 
 
@@ -150,7 +162,8 @@ def _crc32(description: dict[str, Any]) -> int:
 
 
 def _write_pixels(file: Path, classes: Classes, crc: int) -> int:
-    """Write an array and return the CRC-32 of its values, which goes on from that of the description.
+    """Write an array and return the CRC-32 of its values, which goes on from that of the
+    description.
 
     Ordinary writes: a memory map would end the process, rather than raise, once the disk is full.
     """

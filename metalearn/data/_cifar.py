@@ -32,14 +32,16 @@ def cifar_fs(root: str | Path, split: Split, *, download: bool = False) -> Class
         ValueError: If `split` is not one of its choices.
 
     References:
-        Bertinetto, Henriques, Torr and Vedaldi, "Meta-learning with differentiable closed-form solvers", ICLR 2019.
-        Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
+        Bertinetto, Henriques, Torr and Vedaldi, "Meta-learning with differentiable closed-form
+        solvers", ICLR 2019. Krizhevsky, "Learning multiple layers of features from tiny images",
+        2009.
     """
     return _cifar100(root, class_names_of("cifar_fs", split), download)
 
 
 def fc100(root: str | Path, split: Split, *, download: bool = False) -> ClassImages:
-    """Read FC100: CIFAR-100 with 60, 20 and 20 of its classes in a split, no superclass being in two splits.
+    """Read FC100: CIFAR-100 with 60, 20 and 20 of its classes in a split, no superclass being in
+    two splits.
 
     Images are 3x32x32; a class has 600 of them, those of CIFAR-100's training and test set.
 
@@ -57,8 +59,8 @@ def fc100(root: str | Path, split: Split, *, download: bool = False) -> ClassIma
         ValueError: If `split` is not one of its choices.
 
     References:
-        Oreshkin, Rodriguez and Lacoste, "TADAM: Task dependent adaptive metric for improved few-shot learning",
-        NeurIPS 2018.
+        Oreshkin, Rodriguez and Lacoste, "TADAM: Task dependent adaptive metric for improved
+        few-shot learning", NeurIPS 2018.
     """
     return _cifar100(root, class_names_of("fc100", split), download)
 
@@ -70,7 +72,8 @@ def _cifar100(root: str | Path, names: list[str], download: bool) -> ClassImages
     check_bool("download", download, fix="Pass download=True.")
     try:
         halves = [CIFAR100(root, train=train, download=download) for train in (True, False)]
-    except RuntimeError as error:  # torchvision's, for files that are missing or have another MD5 sum.
+    except RuntimeError as error:
+        # torchvision's, for files that are missing or have another MD5 sum.
         if download:
             raise
         fix = f"Pass download=True, or unpack {ARCHIVE} there."

@@ -21,13 +21,13 @@ from metalearn.data._readers import read_folder, read_npz
 class ClassImages:
     """Images of one size, grouped by class, in a single uint8 tensor.
 
-    No method changes an object: each returns a new one. What was passed may share its memory and must not be
-    written to afterwards.
+    No method changes an object: each returns a new one. What was passed may share its memory and
+    must not be written to afterwards.
 
     Args:
-        images: uint8 tensor or array `[classes, per_class, H, W]`, `[classes, per_class, H, W, C]` or
-            `[classes, per_class, C, H, W]` with C 1, 3 or 4; or, where classes differ in size, a list
-            with one such `[n, ...]` for each class.
+        images: uint8 tensor or array `[classes, per_class, H, W]`, `[classes, per_class, H, W, C]`
+            or `[classes, per_class, C, H, W]` with C 1, 3 or 4; or, where classes differ in size, a
+            list with one such `[n, ...]` for each class.
         class_names: One distinct name for each class; by default "0", "1" and so on.
         layout: Axes of one image, "HW", "HWC" or "CHW". Needed only where the shape leaves it open.
 
@@ -40,7 +40,8 @@ class ClassImages:
 
     Raises:
         TypeError: If images are not uint8, or names not a sequence of strings.
-        ValueError: If shapes do not fit, a class is empty, or names are repeated or of the wrong number.
+        ValueError: If shapes do not fit, a class is empty, or names are repeated or of the wrong
+            number.
 
     >>> ClassImages(torch.zeros(5, 20, 28, 28, dtype=torch.uint8))
     ClassImages(5 classes x 20 images, 1x28x28, cpu)
@@ -59,14 +60,17 @@ class ClassImages:
     def _fill(self, pixels: Tensor, num_images: Sequence[int], class_names: Sequence[str]) -> None:
         self.pixels = pixels
         self.num_images = tuple(num_images)
-        self._largest = max(self.num_images)  # here, since there can be thousands, and draws are many
+        # here, since there can be thousands, and draws are many
+        self._largest = max(self.num_images)
         self.class_names = tuple(class_names)
         self.counts = torch.tensor(num_images, device=pixels.device)
         self.starts = self.counts.cumsum(0) - self.counts
 
     @classmethod
     def _from_flat(cls, images: Flat) -> Self:
-        """Take images that are laid out and checked already, without a copy of a memory-mapped file."""
+        """Take images that are laid out and checked already, without a copy of a memory-mapped
+        file.
+        """
         self = cls.__new__(cls)
         self._fill(torch.from_numpy(images.pixels), images.num_images, images.class_names)
         return self
@@ -76,13 +80,15 @@ class ClassImages:
         """Read an archive with `images`, `class_names` and `split`; nothing in it is unpickled.
 
         Args:
-            path: An `.npz` file with `images`, uint8 `[classes, per_class, H, W]` or with channels, and
-                strings `class_names` and `split`, both `[classes]`.
-            split: Which classes to read, such as "train"; None reads all and needs no `split` in the file.
+            path: An `.npz` file with `images`, uint8 `[classes, per_class, H, W]` or with channels,
+                and strings `class_names` and `split`, both `[classes]`.
+            split: Which classes to read, such as "train"; None reads all and needs no `split` in
+                the file.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If the file is damaged, lacks an entry, holds other data, or has no such split.
+            ValueError: If the file is damaged, lacks an entry, holds other data, or has no such
+                split.
         """
         check_path("path", path)
         images, class_names = read_npz(Path(path), split)
@@ -102,25 +108,28 @@ class ClassImages:
     ) -> Self:
         """Read a folder with one sub-folder for each class, sorted by name.
 
-        Every image is decoded and resized once, here (Lanczos; the aspect ratio is not kept). Files are
-        images if their extension says so: bmp, gif, jpeg, jpg, pgm, png, ppm, tif, tiff, webp. Others, and
-        names that start with a dot, are left out; an image that cannot be read is an error.
+        Every image is decoded and resized once, here (Lanczos; the aspect ratio is not kept). Files
+        are images if their extension says so: bmp, gif, jpeg, jpg, pgm, png, ppm, tif, tiff, webp.
+        Others, and names that start with a dot, are left out; an image that cannot be read is an
+        error.
 
-        With `cache`, pixels are written to a file that later calls map into memory, so that images may be larger
-        than memory. It is written again if images, their times or the arguments change, or if it is damaged.
+        With `cache`, pixels are written to a file that later calls map into memory, so that images
+        may be larger than memory. It is written again if images, their times or the arguments
+        change, or if it is damaged.
 
         Args:
             path: The folder.
             size: (height, width) in pixels, or one number for both.
             mode: "L" (grey), "RGB" or "RGBA".
-            cache: Folder of the decoded pixels, made if need be; several calls can share it. None decodes into
-                memory.
+            cache: Folder of the decoded pixels, made if need be; several calls can share it. None
+                decodes into memory.
 
         Raises:
             FileNotFoundError: If there is no such folder.
             OSError: If the cache cannot be written.
             TypeError: If `size` does not hold ints, `mode` is not a string, or `cache` no path.
-            ValueError: If a class or the folder is empty, an image unreadable, or `mode` or `size` not valid.
+            ValueError: If a class or the folder is empty, an image unreadable, or `mode` or `size`
+                not valid.
         """
         check_path("path", path)
         return cls._from_flat(read_folder(Path(path), size, mode, cache))
@@ -133,28 +142,32 @@ class ClassImages:
         columns: tuple[str, str] | None = None,
         size: int | tuple[int, int] | None = None,
     ) -> Self:
-        """Read every item of a map-style data set of (image, label), or of mappings with two such columns.
+        """Read every item of a map-style data set of (image, label), or of mappings with two such
+        columns.
 
         Args:
-            dataset: Anything with `len(dataset)` and `dataset[i]`, such as `torchvision.datasets.CIFAR100` or a
-                Hugging Face data set. Images are PIL images, or uint8 tensors or arrays, all of one size; labels
-                are ints. Classes are the labels that occur, in ascending order, named by `dataset.classes`, or
-                with columns by `dataset.features[label].names`, where it exists.
-            columns: Names of the image and the label of items that are mappings, such as ("image", "label").
-            size: (height, width) in pixels, or one number for both, to which PIL images are resized (Lanczos;
-                the aspect ratio is not kept). They become grey if all are grey, otherwise RGB: palettes are
-                resolved and alpha is dropped. None leaves images as they are.
+            dataset: Anything with `len(dataset)` and `dataset[i]`, such as
+                `torchvision.datasets.CIFAR100` or a Hugging Face data set. Images are PIL images,
+                or uint8 tensors or arrays, all of one size; labels are ints. Classes are the labels
+                that occur, in ascending order, named by `dataset.classes`, or with columns by
+                `dataset.features[label].names`, where it exists.
+            columns: Names of the image and the label of items that are mappings, such as ("image",
+                "label").
+            size: (height, width) in pixels, or one number for both, to which PIL images are resized
+                (Lanczos; the aspect ratio is not kept). They become grey if all are grey, otherwise
+                RGB: palettes are resolved and alpha is dropped. None leaves images as they are.
 
         Raises:
-            TypeError: If the data set is not map-style, an item is not a pair of uint8 image and int label, or
-                `columns` not a pair of strings.
-            ValueError: If images differ in size and `size` is None, a column is missing, or the names do not
-                reach every label.
+            TypeError: If the data set is not map-style, an item is not a pair of uint8 image and
+                int label, or `columns` not a pair of strings.
+            ValueError: If images differ in size and `size` is None, a column is missing, or the
+                names do not reach every label.
 
         >>> image = torch.zeros(3, 8, 8, dtype=torch.uint8)
         >>> ClassImages.from_dataset([(image, 7), (image, 2), (image, 7)]).num_images
         (1, 2)
-        >>> ClassImages.from_dataset([{"img": image, "fine": 4}], columns=("img", "fine")).class_names
+        >>> items = [{"img": image, "fine": 4}]
+        >>> ClassImages.from_dataset(items, columns=("img", "fine")).class_names
         ('4',)
         """
         images, class_names = read_dataset(dataset, columns, size)
@@ -198,19 +211,28 @@ class ClassImages:
             angles: Counterclockwise, in degrees, multiples of 90 and distinct modulo 360.
 
         Returns:
-            `len(angles) * len(self)` classes, angle after angle. Rotated ones are named such as "a/rot90".
+            `len(angles) * len(self)` classes, angle after angle. Rotated ones are named such as
+            "a/rot90".
 
         Raises:
             TypeError: If `angles` is not a sequence of ints.
-            ValueError: If an angle is no multiple of 90 or repeated, none is given, or images are not square
-                and an angle is 90 or 270.
+            ValueError: If an angle is no multiple of 90 or repeated, none is given, or images are
+                not square and an angle is 90 or 270.
         """
         turns = _checked_turns(angles)
         if self.image_shape[-2] != self.image_shape[-1] and any(turn % 180 for turn in turns):
             fix = "Pass rotated(angles=(0, 180))."
-            raise ValueError(invalid("images", "be square to be rotated by 90", self.image_shape, fix))
-        images = [part for turn in turns for part in self.pixels.rot90(turn // 90, (-2, -1)).split(self.num_images)]
-        names = [f"{name}/rot{turn}" if turn else name for turn in turns for name in self.class_names]
+            raise ValueError(
+                invalid("images", "be square to be rotated by 90", self.image_shape, fix)
+            )
+        images = [
+            part
+            for turn in turns
+            for part in self.pixels.rot90(turn // 90, (-2, -1)).split(self.num_images)
+        ]
+        names = [
+            f"{name}/rot{turn}" if turn else name for turn in turns for name in self.class_names
+        ]
         return type(self)(images, names, layout="CHW")
 
     def to(self, device: torch.device | str) -> Self:

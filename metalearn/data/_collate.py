@@ -27,10 +27,10 @@ def collate(episodes: Sequence[Episode]) -> Episode:
     1, or what they have weighed. Both sets have weights, or neither: tasks of one size and without
     weights are stacked as they are.
 
-    A criterion or metric that takes the weights, `functional.cross_entropy` or `functional.accuracy`
-    or `lambda o, y, w: (w * (o - y).square().mean(-1)).sum() / w.sum()`, then gives what every task
-    has by itself. With weights, `functional.cross_entropy` counts only the classes that a task's
-    examples have.
+    A criterion or metric that takes the weights, `functional.cross_entropy` or
+    `functional.accuracy` or `lambda o, y, w: (w * (o - y).square().mean(-1)).sum() / w.sum()`, then
+    gives what every task has by itself. With weights, `functional.cross_entropy` counts only the
+    classes that a task's examples have.
 
     Args:
         episodes: Tasks without a task axis: tensors `[num_examples, ...]`, or NumPy's arrays, in

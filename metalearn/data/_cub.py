@@ -16,13 +16,15 @@ ARCHIVE = "https://data.caltech.edu/records/65de6-vp158"
 def cub(root: str | Path, split: Split, *, size: int | tuple[int, int] = 84) -> ClassImages:
     """Read CUB-200-2011 with 70, 15 and 15 percent of its classes in a split: 140, 30 and 30.
 
-    The papers with this ratio drew their classes at random and did not publish them. Here, of every 20 classes in the
-    order of their numbers, the 3rd, 9th and 15th are for validation and the 6th, 12th and 18th for testing, so that
-    the relatives that stand beside each other are spread over the splits. Results on other splits, such as the 100, 50
-    and 50 classes of Chen et al. (2019), are not comparable.
+    The papers with this ratio drew their classes at random and did not publish them. Here, of every
+    20 classes in the order of their numbers, the 3rd, 9th and 15th are for validation and the 6th,
+    12th and 18th for testing, so that the relatives that stand beside each other are spread over
+    the splits. Results on other splits, such as the 100, 50 and 50 classes of Chen et al. (2019),
+    are not comparable.
 
-    Images are not cropped to the birds. They are decoded once, resized (Lanczos; the aspect ratio is not kept) and kept
-    in the folder `metalearn-cache` of the root, if that can be written, for later calls, which map them into memory.
+    Images are not cropped to the birds. They are decoded once, resized (Lanczos; the aspect ratio
+    is not kept) and kept in the folder `metalearn-cache` of the root, if that can be written, for
+    later calls, which map them into memory.
 
     Args:
         root: Folder that holds `CUB_200_2011/images`, as the archive is unpacked.
@@ -35,10 +37,12 @@ def cub(root: str | Path, split: Split, *, size: int | tuple[int, int] = 84) -> 
     Raises:
         FileNotFoundError: If the images are not there.
         TypeError: If `size` does not hold ints.
-        ValueError: If classes or images are missing or damaged, or an argument is not one of its choices.
+        ValueError: If classes or images are missing or damaged, or an argument is not one of its
+            choices.
 
     References:
-        Wah, Branson, Welinder, Perona and Belongie, "The Caltech-UCSD Birds-200-2011 dataset", 2011.
+        Wah, Branson, Welinder, Perona and Belongie, "The Caltech-UCSD Birds-200-2011 dataset",
+        2011.
     """
     check_path("root", root)
     check_choice("split", split, SPLITS)
@@ -48,8 +52,12 @@ def cub(root: str | Path, split: Split, *, size: int | tuple[int, int] = 84) -> 
     found = len(files), sum(map(len, files.values()))
     if found != (NUM_CLASSES, NUM_IMAGES):
         condition = f"hold {NUM_CLASSES} classes with {NUM_IMAGES} images"
-        raise ValueError(invalid(f"{root / 'CUB_200_2011'}", condition, f"{found[0]} with {found[1]}", fix))
-    chosen = {name: files[name] for position, name in enumerate(files) if split_of(position) == split}
+        raise ValueError(
+            invalid(f"{root / 'CUB_200_2011'}", condition, f"{found[0]} with {found[1]}", fix)
+        )
+    chosen = {
+        name: files[name] for position, name in enumerate(files) if split_of(position) == split
+    }
     return ClassImages._from_flat(read_files(chosen, decoding, root / CACHE_FOLDER, f"cub-{split}"))
 
 

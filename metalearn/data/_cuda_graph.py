@@ -16,20 +16,22 @@ from metalearn.types import Episode
 
 @dataclass(frozen=True)
 class CudaGraph(TaskDistribution):
-    """The tasks of another distribution, drawn on a GPU by one launch of all kernels in place of one for each.
+    """The tasks of another distribution, drawn on a GPU by one launch of all kernels in place of
+    one for each.
 
-    The first draw of every size is recorded as a CUDA graph, and later ones replay it with new numbers of PyTorch's
-    generator of that GPU: the same tasks that the distribution would draw. All that it does must happen there; of
-    `metalearn.data` all does, augmentations too. What draws on the host, as torchvision's random transforms do, is
-    refused. With a generator of your own, tasks are drawn without a recording.
+    The first draw of every size is recorded as a CUDA graph, and later ones replay it with new
+    numbers of PyTorch's generator of that GPU: the same tasks that the distribution would draw. All
+    that it does must happen there; of `metalearn.data` all does, augmentations too. What draws on
+    the host, as torchvision's random transforms do, is refused. With a generator of your own, tasks
+    are drawn without a recording.
 
     Args:
         tasks: The other distribution; images of it are on the GPU.
 
     Raises:
         TypeError: If `tasks` is no task distribution.
-        ValueError: If its images are on the CPU; when it is drawn from, if the tasks would not be on a GPU, or random
-            numbers are drawn on the host.
+        ValueError: If its images are on the CPU; when it is drawn from, if the tasks would not be
+            on a GPU, or random numbers are drawn on the host.
 
     >>> from metalearn import data
     >>> CudaGraph(data.Sinusoid(5, 5)).sample(3, device="cuda").support.x.shape  # doctest: +SKIP
@@ -37,27 +39,42 @@ class CudaGraph(TaskDistribution):
     """
 
     tasks: TaskDistribution
-    _recordings: dict[Any, Recording] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _recordings: dict[Any, Recording] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
-        what, example = "CudaGraph's tasks", "data.EpisodeSampler(classes.to('cuda'), 5, 1, 15), say"
+        what, example = (
+            "CudaGraph's tasks",
+            "data.EpisodeSampler(classes.to('cuda'), 5, 1, 15), say",
+        )
         check_kind(what, self.tasks, TaskDistribution, "a task distribution", example)
         if self.source_device.type != "cuda":
-            raise ValueError(invalid("CudaGraph's images", "be on a GPU", self.source_device, f"Pass {example}."))
+            raise ValueError(
+                invalid("CudaGraph's images", "be on a GPU", self.source_device, f"Pass {example}.")
+            )
 
     @property
     def source_device(self) -> torch.device:
         """Where the other distribution draws from: the GPU, of numbers too."""
         return self.tasks.source_device or torch.device("cuda")
 
-    def draw(self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None) -> Episode:
+    def draw(
+        self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None
+    ) -> Episode:
         """Replay the drawing of so many tasks."""
         if generator is not None:
             return self.tasks.draw(num_tasks, generator, device)
         device = device or self.tasks.source_device or torch.get_default_device()
         if device.type != "cuda":
-            raise ValueError(invalid("tasks of a CudaGraph", "go to a GPU", device, "Pass sample(4, device='cuda')."))
-        device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
+            raise ValueError(
+                invalid(
+                    "tasks of a CudaGraph", "go to a GPU", device, "Pass sample(4, device='cuda')."
+                )
+            )
+        device = torch.device(
+            "cuda", torch.cuda.current_device() if device.index is None else device.index
+        )
         key = num_tasks, device, torch.get_default_dtype()
         if key not in self._recordings:
             self._recordings[key] = self._record(num_tasks, device)
@@ -74,14 +91,19 @@ class CudaGraph(TaskDistribution):
                 raise ValueError(invalid(what, "draw all random numbers on the GPU", got, fix))
             places = {leaf.device.type for leaf in tree_leaves(episodes)}
             if places != {"cuda"}:
-                raise ValueError(invalid(what, "return tensors on the GPU", " and ".join(sorted(places)), fix))
+                raise ValueError(
+                    invalid(what, "return tensors on the GPU", " and ".join(sorted(places)), fix)
+                )
             return episodes
 
         try:
             return Recording(draw, (), device)
         except RuntimeError as error:
             if not isinstance(error, torch.OutOfMemoryError):
-                error.add_note("Drawing these tasks waits for the GPU or copies from the host: draw without CudaGraph.")
+                error.add_note(
+                    "Drawing these tasks waits for the GPU or copies from the host: draw "
+                    "without CudaGraph."
+                )
             raise
 
     def __reduce__(self) -> Any:

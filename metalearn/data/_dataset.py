@@ -18,12 +18,20 @@ COLUMNS = "Pass from_dataset(dataset, columns=('image', 'label')), say."
 
 
 def read_dataset(dataset: Any, columns: Any, size: Any) -> tuple[list[Tensor], list[str]]:
-    """Return the images `[n, C, H, W]` of every label that occurs, in ascending order, and their names."""
+    """Return the images `[n, C, H, W]` of every label that occurs, in ascending order, and their
+    names.
+    """
     indexed = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
     if not indexed or isinstance(dataset, Mapping):
-        condition, fix = "have len(dataset) and dataset[i]", "Pass list(dataset) if it is an iterable."
+        condition, fix = (
+            "have len(dataset) and dataset[i]",
+            "Pass list(dataset) if it is an iterable.",
+        )
         if isinstance(dataset, Mapping):
-            fix = "Pass one of its splits, dataset['train'], or list(zip(images, labels)) of its columns."
+            fix = (
+                "Pass one of its splits, dataset['train'], or list(zip(images, labels)) of its "
+                "columns."
+            )
         raise TypeError(invalid("dataset", condition, type(dataset), fix))
     _check_columns(columns)
     shape = None if size is None else sides(size)
@@ -38,14 +46,21 @@ def read_dataset(dataset: Any, columns: Any, size: Any) -> tuple[list[Tensor], l
         by_label.setdefault(_label(what, label), []).append(pixels)
     labels = sorted(by_label)
     num_channels = max((len(image) for label in labels for image in by_label[label]), default=1)
-    images = [torch.stack([image.expand(num_channels, -1, -1) for image in by_label[label]]) for label in labels]
+    images = [
+        torch.stack([image.expand(num_channels, -1, -1) for image in by_label[label]])
+        for label in labels
+    ]
     return images, _names(dataset, labels, columns)
 
 
 def _check_columns(columns: Any) -> None:
-    strings = isinstance(columns, tuple | list) and all(isinstance(column, str) for column in columns)
+    strings = isinstance(columns, tuple | list) and all(
+        isinstance(column, str) for column in columns
+    )
     if columns is not None and not (strings and len(columns) == 2):
-        raise TypeError(invalid("columns", "be two strings, image and label, or None", brief(columns), COLUMNS))
+        raise TypeError(
+            invalid("columns", "be two strings, image and label, or None", brief(columns), COLUMNS)
+        )
 
 
 def _pair(what: str, item: Any, columns: Any) -> tuple[Any, Any]:
@@ -56,11 +71,15 @@ def _pair(what: str, item: Any, columns: Any) -> tuple[Any, Any]:
             raise TypeError(invalid(what, "be a pair (image, label)", type(item), fix))
         return item[0], item[1]
     if not isinstance(item, Mapping):
-        raise TypeError(invalid(what, "be a mapping where columns are given", type(item), "Leave columns out."))
+        raise TypeError(
+            invalid(what, "be a mapping where columns are given", type(item), "Leave columns out.")
+        )
     for column in columns:
         if column not in item:
             fix = "Pass columns=(image, label) with two of these."
-            raise ValueError(invalid(what, f"have the column {column!r}", f"columns {list(item)}", fix))
+            raise ValueError(
+                invalid(what, f"have the column {column!r}", f"columns {list(item)}", fix)
+            )
     return item[columns[0]], item[columns[1]]
 
 
@@ -75,10 +94,14 @@ def _resized(what: str, image: Any, size: tuple[int, int]) -> Image.Image:
     """Resize a Pillow image, which becomes grey or RGB."""
     if not isinstance(image, Image.Image):
         fix = "Leave size out, and resize images in the data set."
-        raise TypeError(invalid(f"{what}'s image", "be a Pillow image where size is given", type(image), fix))
+        raise TypeError(
+            invalid(f"{what}'s image", "be a Pillow image where size is given", type(image), fix)
+        )
     if image.mode[0] in "IF":
         fix = "Rescale it to 8 bits first: Pillow would clip it."
-        raise ValueError(invalid(f"{what}'s image", "have 8 bits a channel", f"mode {image.mode!r}", fix))
+        raise ValueError(
+            invalid(f"{what}'s image", "have 8 bits a channel", f"mode {image.mode!r}", fix)
+        )
     mode = "L" if image.mode in ("1", "L") else "RGB"
     return image.convert(mode).resize(size[::-1], Image.Resampling.LANCZOS)
 
@@ -88,7 +111,11 @@ def _pixels(what: str, image: Any) -> Tensor:
     if isinstance(image, Image.Image):
         if image.mode not in CHANNELS:
             fix = "Pass a dataset with transform=lambda image: image.convert('RGB')."
-            raise ValueError(invalid(f"{what}'s image", f"have a mode in {tuple(CHANNELS)}", repr(image.mode), fix))
+            raise ValueError(
+                invalid(
+                    f"{what}'s image", f"have a mode in {tuple(CHANNELS)}", repr(image.mode), fix
+                )
+            )
         pixels = as_uint8(what, np.array(image))
         layout: Layout | None = "HW" if pixels.ndim == 2 else "HWC"
     else:
@@ -100,7 +127,10 @@ def _check_shape(what: str, pixels: Tensor, first: Tensor, *, resized: bool) -> 
     """Raise unless images have one shape; resized ones may differ in channels."""
     if pixels.shape != first.shape and not resized:
         condition = f"have an image of shape {tuple(first.shape)} as dataset[0] does"
-        fix = "Pass size=84, say, or a dataset with transform=torchvision.transforms.Resize((height, width))."
+        fix = (
+            "Pass size=84, say, or a dataset with "
+            "transform=torchvision.transforms.Resize((height, width))."
+        )
         raise ValueError(invalid(what, condition, tuple(pixels.shape), fix))
 
 

@@ -14,7 +14,18 @@ from PIL import Image
 from metalearn._brief import brief
 from metalearn._checks import check_choice, check_count, invalid
 
-IMAGE_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+IMAGE_EXTENSIONS = (
+    ".bmp",
+    ".gif",
+    ".jpeg",
+    ".jpg",
+    ".pgm",
+    ".png",
+    ".ppm",
+    ".tif",
+    ".tiff",
+    ".webp",
+)
 CHANNELS = {"L": 1, "RGB": 3, "RGBA": 4}
 NUM_THREADS = min(8, os.cpu_count() or 1)
 
@@ -53,7 +64,8 @@ class Decoding:
             with Image.open(file if encoded is None else BytesIO(encoded)) as image:
                 image.load()
                 depth = image.mode
-                # Before the resize: Pillow silently ignores the filter for images of 1 bit and for palettes.
+                # Before the resize: Pillow silently ignores the filter for images of 1 bit and for
+                # palettes.
                 pixels = np.asarray(image.convert(self.mode).resize((width, height), self.resample))
         except Exception as error:  # Pillow's decoders raise errors of many types for broken files.
             got, fix = f"{type(error).__name__}: {error}", "Replace the file or remove it."
@@ -68,8 +80,12 @@ class Decoding:
         return f"{height}x{width}-{self.mode}-{self.resample.name.lower()}"
 
 
-def decode_classes(decode: Callable[[T], np.ndarray], classes: Iterable[Sequence[T]]) -> Iterator[np.ndarray]:
-    """Iterate over the decoded images of each class, uint8 `[n, C, H, W]`; Pillow decodes in threads."""
+def decode_classes(
+    decode: Callable[[T], np.ndarray], classes: Iterable[Sequence[T]]
+) -> Iterator[np.ndarray]:
+    """Iterate over the decoded images of each class, uint8 `[n, C, H, W]`; Pillow decodes in
+    threads.
+    """
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         for images in classes:
             yield np.stack(list(pool.map(decode, images)))
@@ -91,14 +107,18 @@ def class_files(path: Path, arrange: str) -> dict[str, list[Path]]:
     condition = "be a folder with one sub-folder a class"
     if not path.is_dir():
         raise FileNotFoundError(invalid("path", condition, f"no folder {path}", arrange))
-    folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and folder.name[0] != ".")
+    folders = sorted(
+        folder for folder in path.iterdir() if folder.is_dir() and folder.name[0] != "."
+    )
     if not folders:
         raise ValueError(invalid(str(path), condition, "none", arrange))
     files = {folder.name: image_files(folder) for folder in folders}
     for name, images in files.items():
         if not images:
             condition = f"hold images ({', '.join(IMAGE_EXTENSIONS)})"
-            raise ValueError(invalid(str(path / name), condition, "none", "Add some, or remove the folder."))
+            raise ValueError(
+                invalid(str(path / name), condition, "none", "Add some, or remove the folder.")
+            )
     return files
 
 

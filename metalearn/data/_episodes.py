@@ -17,7 +17,8 @@ from metalearn.types import Batch, Episode
 class TaskDistribution(ABC):
     """A distribution over tasks, each of them an episode.
 
-    A distribution of your own implements `draw`; users call `sample` and `batches`, which check arguments.
+    A distribution of your own implements `draw`; users call `sample` and `batches`, which check
+    arguments.
 
     >>> from metalearn.types import Batch
     >>> class Lines(TaskDistribution):
@@ -30,14 +31,16 @@ class TaskDistribution(ABC):
     """
 
     @abstractmethod
-    def draw(self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None) -> Episode:
+    def draw(
+        self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None
+    ) -> Episode:
         """Draw independent tasks; the arguments are already checked.
 
         Args:
             num_tasks: Number of tasks, at least 1.
             generator: The only source of randomness, on any device; None is the global one.
-            device: Where the episodes will be used, which saves a copy if they are made there. None leaves
-                the choice to the distribution.
+            device: Where the episodes will be used, which saves a copy if they are made there. None
+                leaves the choice to the distribution.
 
         Returns:
             Episodes with a leading axis of `num_tasks` on every tensor.
@@ -53,23 +56,25 @@ class TaskDistribution(ABC):
     ) -> Episode:
         """Draw a batch of independent tasks.
 
-        Numbers are drawn on the generator's device, so that a CPU generator gives the same tasks whatever
-        `device` they go to. Without a generator they are drawn where they are needed.
+        Numbers are drawn on the generator's device, so that a CPU generator gives the same tasks
+        whatever `device` they go to. Without a generator they are drawn where they are needed.
 
         Args:
             num_tasks: Number of tasks, at least 1.
-            generator: Source of all randomness. The global generator is then neither read nor advanced.
-            device: Where the episodes go. By default they stay where they were made: with the images, for
-                tasks made of images, otherwise on the generator's device or the default one.
+            generator: Source of all randomness. The global generator is then neither read nor
+                advanced.
+            device: Where the episodes go. By default they stay where they were made: with the
+                images, for tasks made of images, otherwise on the generator's device or the default
+                one.
 
         Returns:
             Episodes with a leading axis of `num_tasks` on every tensor.
 
         Raises:
-            TypeError: If `num_tasks` is not an int, `generator` not a `torch.Generator`, `device` not a device, or what
-                `draw` returns no episodes.
-            ValueError: If `num_tasks` is below 1, `draw` returns another number of tasks, or there is no device of that
-                name.
+            TypeError: If `num_tasks` is not an int, `generator` not a `torch.Generator`, `device`
+                not a device, or what `draw` returns no episodes.
+            ValueError: If `num_tasks` is below 1, `draw` returns another number of tasks, or there
+                is no device of that name.
         """
         check_count("num_tasks", num_tasks, fix="Pass sample(num_tasks=25).")
         check_generator(generator)
@@ -88,32 +93,37 @@ class TaskDistribution(ABC):
         device: torch.device | str | None = None,
         num_workers: int = 0,
     ) -> Iterator[Episode]:
-        """Iterate over batches of tasks, each drawn when it is asked for, or ahead of that by workers.
+        """Iterate over batches of tasks, each drawn when it is asked for, or ahead of that by
+        workers.
 
-        Workers are processes that draw on the CPU and end with the iterator. Each batch has a seed of its own, so that
-        any number of workers, and none, gives the same batches. Tasks of images on a GPU, which workers cannot reach,
-        are drawn there one batch after another, as by calls of `sample`.
+        Workers are processes that draw on the CPU and end with the iterator. Each batch has a seed
+        of its own, so that any number of workers, and none, gives the same batches. Tasks of images
+        on a GPU, which workers cannot reach, are drawn there one batch after another, as by calls
+        of `sample`.
 
         Args:
             meta_batch_size: Number of tasks in a batch, at least 1.
             num_batches: Number of batches, at least 0; None never ends.
-            generator: Source of all randomness: one number, drawn at the first batch, from which all seeds follow.
-                PyTorch's if not given.
+            generator: Source of all randomness: one number, drawn at the first batch, from which
+                all seeds follow. PyTorch's if not given.
             device: As in `sample`.
-            num_workers: Number of worker processes, at least 0. On Linux they are forked, and share images, those
-                of a memory-mapped cache too, with this process; elsewhere the distribution is pickled.
+            num_workers: Number of worker processes, at least 0. On Linux they are forked, and share
+                images, those of a memory-mapped cache too, with this process; elsewhere the
+                distribution is pickled.
 
         Returns:
             Iterator over episodes with a leading axis of `meta_batch_size` on every tensor.
 
         Raises:
             TypeError: If a number is not an int, or `generator` not a `torch.Generator`.
-            ValueError: If `meta_batch_size` is below 1, `num_batches` or `num_workers` below 0, there is no device of
-                that name, or workers would draw from a GPU.
+            ValueError: If `meta_batch_size` is below 1, `num_batches` or `num_workers` below 0,
+                there is no device of that name, or workers would draw from a GPU.
         """
         check_count("meta_batch_size", meta_batch_size, fix="Pass batches(meta_batch_size=4).")
         if num_batches is not None:
-            check_count("num_batches", num_batches, minimum=0, fix="Pass num_batches=None for no end.")
+            check_count(
+                "num_batches", num_batches, minimum=0, fix="Pass num_batches=None for no end."
+            )
         check_count("num_workers", num_workers, minimum=0, fix="Pass num_workers=2.")
         check_generator(generator)
         device = None if device is None else as_device(device)
@@ -121,7 +131,9 @@ class TaskDistribution(ABC):
         if num_workers:
             self._check_workers(num_workers)
         if source is None or source.type == "cpu":
-            return seeded_batches(self, meta_batch_size, num_batches, generator, device, num_workers)
+            return seeded_batches(
+                self, meta_batch_size, num_batches, generator, device, num_workers
+            )
         rounds = itertools.count() if num_batches is None else range(num_batches)
         return (self.sample(meta_batch_size, generator=generator, device=device) for _ in rounds)
 
@@ -141,13 +153,19 @@ class TaskDistribution(ABC):
             raise TypeError(invalid(what, "return an Episode of two Batches", got, fix))
         leaves = tree_leaves(episodes)
         if any(not isinstance(leaf, Tensor) or leaf.shape[:1] != (num_tasks,) for leaf in leaves):
-            shapes = [tuple(leaf.shape) if isinstance(leaf, Tensor) else type(leaf).__name__ for leaf in leaves]
+            shapes = [
+                tuple(leaf.shape) if isinstance(leaf, Tensor) else type(leaf).__name__
+                for leaf in leaves
+            ]
             fix = "Every tensor begins with [num_tasks, num_examples]."
             raise ValueError(invalid(what, f"return tensors of {num_tasks} tasks", shapes, fix))
 
     def _check_workers(self, num_workers: int) -> None:
         """Raise if worker processes cannot read what tasks are made of."""
         if self.source_device is not None and self.source_device.type != "cpu":
-            fix = "Keep images on the CPU: EpisodeSampler(classes.to('cpu'), ...), or leave num_workers out."
+            fix = (
+                "Keep images on the CPU: EpisodeSampler(classes.to('cpu'), ...), or leave "
+                "num_workers out."
+            )
             got = f"tasks on {self.source_device} for {num_workers} workers"
             raise ValueError(invalid("worker processes", "draw on the CPU", got, fix))

@@ -15,7 +15,9 @@ Transform = Callable[..., Tensor]
 
 def check_source(name: str, classes: Any, transform: Any) -> None:
     """Raise unless `name` can draw from these classes and call this transform."""
-    check_kind("classes", classes, ClassImages, "a ClassImages", f"{name}(ClassImages(images), ...)")
+    check_kind(
+        "classes", classes, ClassImages, "a ClassImages", f"{name}(ClassImages(images), ...)"
+    )
     check_transform(transform)
 
 
@@ -33,16 +35,21 @@ def gather(
     generator: torch.Generator | None,
     device: torch.device | None,
 ) -> Tensor:
-    """Return images `[tasks, n, C, H, W]` in [0, 1], transformed, on `device`, or else where the classes are.
+    """Return images `[tasks, n, C, H, W]` in [0, 1], transformed, on `device`, or else where the
+    classes are.
 
     Args:
         classes: The images.
         chosen: Indices `[tasks, n]` into their pixels, on any device.
-        transform: Maps images to images of the same tasks and n; an `Augmentation` draws from the generator.
+        transform: Maps images to images of the same tasks and n; an `Augmentation` draws from the
+            generator.
         generator: Source of its randomness.
-        device: Where the images go. They are gathered as bytes on their own device and converted there.
+        device: Where the images go. They are gathered as bytes on their own device and converted
+            there.
     """
-    pixels = classes.pixels.index_select(0, chosen.flatten().to(classes.device)).unflatten(0, chosen.shape)
+    pixels = classes.pixels.index_select(0, chosen.flatten().to(classes.device)).unflatten(
+        0, chosen.shape
+    )
     images = pixels.to(device or classes.device).to(torch.get_default_dtype()).div_(255)
     if transform is None:
         return images

@@ -34,9 +34,14 @@ def flatten(images: Any, layout: Layout | None) -> tuple[Tensor, list[int]]:
         pixels, num_images = torch.cat(parts), [len(part) for part in parts]
     else:
         fix = "Pass ClassImages([images_of_class_0, images_of_class_1])."
-        raise TypeError(invalid("images", "be a tensor, an array or a list of them", type(images), fix))
+        raise TypeError(
+            invalid("images", "be a tensor, an array or a list of them", type(images), fix)
+        )
     if not pixels.numel() or 0 in num_images:
-        got = f"{num_images.count(0)} empty of {len(num_images)} classes, images of {tuple(pixels.shape[1:])}"
+        got = (
+            f"{num_images.count(0)} empty of {len(num_images)} classes, images of "
+            f"{tuple(pixels.shape[1:])}"
+        )
         raise ValueError(invalid("images", "hold at least one image for each class", got))
     return channels_first(pixels, layout).contiguous(), num_images
 
@@ -69,12 +74,20 @@ def channels_first(pixels: Tensor, layout: Layout | None) -> Tensor:
 
 def _recognise(shape: tuple[int, ...]) -> Layout:
     if len(shape) not in (2, 3):
-        raise ValueError(invalid("each image", "be [H, W], [H, W, C] or [C, H, W]", f"shape {shape}"))
+        raise ValueError(
+            invalid("each image", "be [H, W], [H, W, C] or [C, H, W]", f"shape {shape}")
+        )
     if len(shape) == 2:
         height, width = shape
         if width in CHANNELS and height not in CHANNELS:
-            got = f"shape {shape}, which looks like the end of [H, W, C] without an axis for the classes"
-            fix = "Pass ClassImages([images_of_class_0, images_of_class_1]), or layout='HW' if this is meant."
+            got = (
+                f"shape {shape}, which looks like the end of [H, W, C] without an axis for the "
+                "classes"
+            )
+            fix = (
+                "Pass ClassImages([images_of_class_0, images_of_class_1]), or layout='HW' if this "
+                "is meant."
+            )
             raise ValueError(invalid("each image", "be [H, W], [H, W, C] or [C, H, W]", got, fix))
         return "HW"
     first, last = shape[0] in CHANNELS, shape[-1] in CHANNELS
@@ -92,7 +105,9 @@ def _recognise(shape: tuple[int, ...]) -> Layout:
 def _check_channels(shape: tuple[int, ...], num_channels: int) -> None:
     if num_channels not in CHANNELS:
         fix = "Pass images of shape [H, W] if they are grey."
-        raise ValueError(invalid("each image", "have 1, 3 or 4 channels, first or last", f"shape {shape}", fix))
+        raise ValueError(
+            invalid("each image", "have 1, 3 or 4 channels, first or last", f"shape {shape}", fix)
+        )
 
 
 def _check_axes(what: str, images: Tensor, leading: str, num_leading: int) -> None:

@@ -14,9 +14,9 @@ from metalearn.types import Episode
 class LinearClassification(TaskDistribution):
     """Binary classification, label 1 where `w . x > 0`, each task with its own hyperplane.
 
-    w and every x are drawn from N(0, I). An episode's x is `[tasks, n, dim]` and its y `[tasks, n, 1]`, both
-    in the default dtype, with n = k_shot in the support set and n = num_query in the query set. Labels are
-    0.0 and 1.0, as `F.binary_cross_entropy_with_logits` expects.
+    w and every x are drawn from N(0, I). An episode's x is `[tasks, n, dim]` and its y `[tasks, n,
+    1]`, both in the default dtype, with n = k_shot in the support set and n = num_query in the
+    query set. Labels are 0.0 and 1.0, as `F.binary_cross_entropy_with_logits` expects.
 
     Args:
         k_shot: Number of support points, of both labels together, at least 1.
@@ -28,7 +28,8 @@ class LinearClassification(TaskDistribution):
         ValueError: If an argument is below 1.
 
     References:
-        Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning", 2019 (section 3.2).
+        Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning",
+        2019 (section 3.2).
 
     >>> episodes = LinearClassification(k_shot=10, num_query=5).sample(2)
     >>> episodes.support.x.shape, episodes.support.y.shape
@@ -41,9 +42,13 @@ class LinearClassification(TaskDistribution):
 
     def __post_init__(self) -> None:
         for name in ("k_shot", "num_query", "dim"):
-            check_count(name, getattr(self, name), fix="Pass LinearClassification(k_shot=10, num_query=10).")
+            check_count(
+                name, getattr(self, name), fix="Pass LinearClassification(k_shot=10, num_query=10)."
+            )
 
-    def draw(self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None) -> Episode:
+    def draw(
+        self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None
+    ) -> Episode:
         """Draw hyperplanes and points on both of their sides."""
         w = normal((num_tasks, self.dim, 1), generator, device)
         x = normal((num_tasks, self.k_shot + self.num_query, self.dim), generator, device)

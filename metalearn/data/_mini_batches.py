@@ -19,7 +19,8 @@ from metalearn.types import Batch, Episode
 
 @dataclass(frozen=True)
 class MiniBatches(TaskDistribution):
-    """Examples of the joint data of all tasks, drawn with replacement: images of all classes, or a regression's points.
+    """Examples of the joint data of all tasks, drawn with replacement: images of all classes, or a
+    regression's points.
 
     An episode is one mini-batch, as its support and as its query set. Of images x is
     `[tasks, batch_size, C, H, W]` in [0, 1], in the default dtype, and y `[tasks, batch_size]`,
@@ -28,18 +29,21 @@ class MiniBatches(TaskDistribution):
     and query set, all with the same chance, but for padding.
 
     Args:
-        source: The images, or a distribution of tasks whose targets mean the same in all of them, as
-            those of a regression do and the labels of N-way tasks do not.
+        source: The images, or a distribution of tasks whose targets mean the same in all of them,
+            as those of a regression do and the labels of N-way tasks do not.
         batch_size: Number of examples in a mini-batch, at least 1.
         transform: As in `EpisodeSampler`, for images alone.
 
     Raises:
-        TypeError: If `source` is neither of the two, `batch_size` no int, or `transform` not callable.
-        ValueError: If `batch_size` is below 1, `transform` is given for a task distribution, or that
-            is an `EpisodeSampler`; when it is drawn from, if support and query sets cannot be joined.
+        TypeError: If `source` is neither of the two, `batch_size` no int, or `transform` not
+            callable.
+        ValueError: If `batch_size` is below 1, `transform` is given for a task distribution, or
+            that is an `EpisodeSampler`; when it is drawn from, if support and query sets cannot be
+            joined.
 
     References:
-        Huisman, "Revisiting learned optimizers in few-shot settings", 2021, appendix A.1 (the joint data).
+        Huisman, "Revisiting learned optimizers in few-shot settings", 2021, appendix A.1 (the joint
+        data).
 
     >>> classes = ClassImages(torch.zeros(64, 20, 32, 32, 3, dtype=torch.uint8))
     >>> MiniBatches(classes, batch_size=16).sample(1).query.x.shape
@@ -65,9 +69,15 @@ class MiniBatches(TaskDistribution):
     @property
     def source_device(self) -> torch.device | None:
         """Where the images are, or what tasks are made of."""
-        return self.source.device if isinstance(self.source, ClassImages) else self.source.source_device
+        return (
+            self.source.device
+            if isinstance(self.source, ClassImages)
+            else self.source.source_device
+        )
 
-    def draw(self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None) -> Episode:
+    def draw(
+        self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None
+    ) -> Episode:
         """Draw examples of any class or task."""
         arguments = num_tasks, self.batch_size, generator, device
         if isinstance(self.source, TaskDistribution):
@@ -87,7 +97,9 @@ def _check_tasks(tasks: TaskDistribution, transform: Any) -> None:
         raise ValueError(invalid("MiniBatches' source", condition, "N-way tasks", fix))
     if transform is not None:
         fix = "Change what its draw returns."
-        raise ValueError(invalid("transform", "be left out for a task distribution", brief(transform), fix))
+        raise ValueError(
+            invalid("transform", "be left out for a task distribution", brief(transform), fix)
+        )
 
 
 def _images(
@@ -118,7 +130,9 @@ def _joint(
     count = num_batches * batch_size
     episodes = tasks.sample(count, generator=generator, device=device)
     try:
-        x, y = tree_map(lambda *sets: torch.cat(sets, 1), *((batch.x, batch.y) for batch in episodes))
+        x, y = tree_map(
+            lambda *sets: torch.cat(sets, 1), *((batch.x, batch.y) for batch in episodes)
+        )
     except (RuntimeError, ValueError, IndexError) as error:
         condition = "have support and query sets of one kind, to be joined"
         raise ValueError(invalid("tasks of MiniBatches", condition, error)) from error
@@ -128,7 +142,9 @@ def _joint(
     order = torch.rand(is_there.shape, generator=generator, device=source, dtype=torch.float32)
     chosen = order.to(is_there.device).masked_fill(~is_there, -1).argmax(1)
     rows = torch.arange(count, device=chosen.device)
-    taken = tree_map(lambda leaf: leaf[rows, chosen].unflatten(0, (num_batches, batch_size)), (x, y))
+    taken = tree_map(
+        lambda leaf: leaf[rows, chosen].unflatten(0, (num_batches, batch_size)), (x, y)
+    )
     return Batch(*taken)
 
 

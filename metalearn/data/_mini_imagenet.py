@@ -21,16 +21,19 @@ CSV = "have the columns filename and label"
 CACHE = "be a pickle of {'image_data': uint8 [n, 84, 84, 3], 'class_dict': {class: indices}}"
 
 
-def mini_imagenet(root: str | Path, split: Split, *, size: int | tuple[int, int] = SIZE) -> ClassImages:
+def mini_imagenet(
+    root: str | Path, split: Split, *, size: int | tuple[int, int] = SIZE
+) -> ClassImages:
     """Read miniImageNet in the split of Ravi and Larochelle: 64, 16 and 20 classes of 600 images.
 
     ImageNet's terms forbid to pass its images on, so that the root must hold one of these:
 
     - `{split}.csv` of Ravi and Larochelle, with the columns filename and label, and the images as
-      `images/{filename}` or `images/{label}/{filename}`. They are resized (Lanczos; the aspect ratio is not kept) and
-      kept in the folder `metalearn-cache` of the root, if that can be written, for later calls, which map them into
-      memory.
-    - `mini-imagenet-cache-{split}.pkl`, 84x84 images in a pickle. It is read without running code that it may hold.
+      `images/{filename}` or `images/{label}/{filename}`. They are resized (Lanczos; the aspect
+      ratio is not kept) and kept in the folder `metalearn-cache` of the root, if that can be
+      written, for later calls, which map them into memory.
+    - `mini-imagenet-cache-{split}.pkl`, 84x84 images in a pickle. It is read without running code
+      that it may hold.
 
     Args:
         root: The folder.
@@ -41,15 +44,16 @@ def mini_imagenet(root: str | Path, split: Split, *, size: int | tuple[int, int]
         Classes named such as "n01532829", in the order of the file.
 
     Raises:
-        FileNotFoundError: If the root holds neither, or the csv names an image that it does not hold.
+        FileNotFoundError: If the root holds neither, or the csv names an image that it does not
+            hold.
         TypeError: If `size` does not hold ints.
-        ValueError: If a file is damaged or holds anything else, a class does not have 600 images, or an argument is
-            not one of its choices.
+        ValueError: If a file is damaged or holds anything else, a class does not have 600 images,
+            or an argument is not one of its choices.
 
     References:
-        Vinyals, Blundell, Lillicrap, Kavukcuoglu and Wierstra, "Matching networks for one shot learning",
-        NeurIPS 2016.
-        Ravi and Larochelle, "Optimization as a model for few-shot learning", ICLR 2017.
+        Vinyals, Blundell, Lillicrap, Kavukcuoglu and Wierstra, "Matching networks for one shot
+        learning", NeurIPS 2016. Ravi and Larochelle, "Optimization as a model for few-shot
+        learning", ICLR 2017.
     """
     check_path("root", root)
     check_choice("split", split, SPLITS)
@@ -74,7 +78,9 @@ def _listed(table: Path, images: Path) -> dict[str, list[Path]]:
             reader = csv.DictReader(stream)
             rows, columns = list(reader), reader.fieldnames or []
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(invalid(str(table), "be a csv file", error, "Download it again.")) from error
+        raise ValueError(
+            invalid(str(table), "be a csv file", error, "Download it again.")
+        ) from error
     if not {"filename", "label"} <= set(columns):
         raise ValueError(invalid(str(table), CSV, f"the columns {columns}"))
     files: dict[str, list[Path]] = {}
@@ -86,7 +92,9 @@ def _listed(table: Path, images: Path) -> dict[str, list[Path]]:
         found = next((place for place in places if place.is_file()), None)
         if found is None:
             fix = f"Put it there, or into {images / label}."
-            raise FileNotFoundError(invalid(str(images), f"hold every image of {table.name}", f"no file {name}", fix))
+            raise FileNotFoundError(
+                invalid(str(images), f"hold every image of {table.name}", f"no file {name}", fix)
+            )
         files.setdefault(label, []).append(found)
     return files
 
@@ -111,8 +119,12 @@ def _checked(file: Path, content: Any) -> tuple[np.ndarray, dict[str, np.ndarray
     if dtype != np.uint8 or shape[1:] != (SIZE, SIZE, 3):
         raise ValueError(invalid(str(file), CACHE, f"images of {dtype} and shape {shape}"))
     valid = range(len(images))
-    if not all(index.dtype.kind in "iu" and np.isin(index, valid).all() for index in indices.values()):
-        raise ValueError(invalid(str(file), CACHE, f"an index that is not one of {len(images)} images"))
+    if not all(
+        index.dtype.kind in "iu" and np.isin(index, valid).all() for index in indices.values()
+    ):
+        raise ValueError(
+            invalid(str(file), CACHE, f"an index that is not one of {len(images)} images")
+        )
     return images, indices
 
 

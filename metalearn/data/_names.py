@@ -49,7 +49,9 @@ def check_known(some: Sequence[str], names: Sequence[str]) -> None:
     known = set(names)
     unknown = [name for name in some if name not in known]
     if unknown:
-        what, condition = ("class name", "be one") if len(unknown) == 1 else ("class names", "be some")
+        what, condition = (
+            ("class name", "be one") if len(unknown) == 1 else ("class names", "be some")
+        )
         fix = did_you_mean(unknown[0], names) or SEE
         got = ", ".join(map(repr, unknown))
         raise ValueError(invalid(what, f"{condition} of the {len(names)} class_names", got, fix))

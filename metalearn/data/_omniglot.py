@@ -12,7 +12,9 @@ from metalearn.data._class_images import ClassImages
 from metalearn.data._decoding import Decoding, image_files
 from metalearn.data._splits import SPLITS, Split
 
-VALIDATION_ALPHABETS = frozenset({"Armenian", "Bengali", "Early_Aramaic", "Hebrew", "Mkhedruli_(Georgian)"})
+VALIDATION_ALPHABETS = frozenset(
+    {"Armenian", "Bengali", "Early_Aramaic", "Hebrew", "Mkhedruli_(Georgian)"}
+)
 FIRST_TEST_CHARACTER = "Gurmukhi/character42"
 NUM_CHARACTERS = {"train": 1028, "val": 172, "test": 423}
 NUM_DRAWINGS = 20
@@ -29,20 +31,22 @@ def omniglot(
 ) -> ClassImages:
     """Read Omniglot in the split of Vinyals et al.: 1028, 172 and 423 characters, before rotations.
 
-    Images are 1x28x28, with white ink (255) on black, as in MAML. The first reading takes seconds and leaves the
-    decoded images in the folder `metalearn-cache` of the root, if that can be written, for the next ones.
+    Images are 1x28x28, with white ink (255) on black, as in MAML. The first reading takes seconds
+    and leaves the decoded images in the folder `metalearn-cache` of the root, if that can be
+    written, for the next ones.
 
     Args:
         root: Folder that holds, or with `download` will hold, `omniglot-py` in the layout of
             `torchvision.datasets.Omniglot`.
         split: "train", "val" or "test".
         download: Whether to download what is missing, through torchvision.
-        angles: Rotations that are classes of their own, as in `ClassImages.rotated`. None is
-            (0, 90, 180, 270) for "train" and (0,) for "val" and "test", as in Reptile. MAML rotates at test
-            time too: `angles=(0, 90, 180, 270)`, except that its episodes never have a character twice.
-        resample: How 105 pixels become 28. MAML's code asks for Lanczos, but the drawings have one bit a
-            pixel, for which Pillow takes "nearest" whatever is asked, so that its images are two-valued.
-            "lanczos" gives shades of grey.
+        angles: Rotations that are classes of their own, as in `ClassImages.rotated`. None is (0,
+            90, 180, 270) for "train" and (0,) for "val" and "test", as in Reptile. MAML rotates at
+            test time too: `angles=(0, 90, 180, 270)`, except that its episodes never have a
+            character twice.
+        resample: How 105 pixels become 28. MAML's code asks for Lanczos, but the drawings have one
+            bit a pixel, for which Pillow takes "nearest" whatever is asked, so that its images are
+            two-valued. "lanczos" gives shades of grey.
 
     Returns:
         Classes named such as "Greek/character01" and "Greek/character01/rot90".
@@ -53,12 +57,11 @@ def omniglot(
         ValueError: If images are missing or damaged, or an argument is not one of its choices.
 
     References:
-        Lake, Salakhutdinov and Tenenbaum, "Human-level concept learning through probabilistic program
-        induction", Science 350, 2015.
-        Vinyals, Blundell, Lillicrap, Kavukcuoglu and Wierstra, "Matching networks for one shot learning",
-        NeurIPS 2016.
-        The one-bit images: C. Bensimon, "Fix image mode for the resample to be effective", pull request 23
-        of github.com/cbfinn/maml, 2018.
+        Lake, Salakhutdinov and Tenenbaum, "Human-level concept learning through probabilistic
+        program induction", Science 350, 2015. Vinyals, Blundell, Lillicrap, Kavukcuoglu and
+        Wierstra, "Matching networks for one shot learning", NeurIPS 2016. The one-bit images: C.
+        Bensimon, "Fix image mode for the resample to be effective", pull request 23 of
+        github.com/cbfinn/maml, 2018.
     """
     check_path("root", root)
     check_choice("split", split, SPLITS)
@@ -82,9 +85,11 @@ def omniglot(
 def split_of(name: str, background: bool) -> str:
     """Return the split of a character of Lake's background set, or of the evaluation set.
 
-    Vinyals' split keeps alphabets whole, but for the one that the order of evaluation characters cuts in two.
+    Vinyals' split keeps alphabets whole, but for the one that the order of evaluation characters
+    cuts in two.
 
-    >>> split_of("Greek/character01", background=True), split_of("Tibetan/character01", background=False)
+    >>> greek = split_of("Greek/character01", background=True)
+    >>> greek, split_of("Tibetan/character01", background=False)
     ('train', 'test')
     """
     if background:
@@ -100,11 +105,16 @@ def _download(root: str | Path) -> None:
 
 
 def _characters(folder: Path) -> Iterator[tuple[str, bool, Path]]:
-    """Iterate over all characters, in order: the name, whether it is a background one, its folder."""
+    """Iterate over all characters, in order: the name, whether it is a background one, its
+    folder.
+    """
     for subset, background in (("images_background", True), ("images_evaluation", False)):
         if not (folder / subset).is_dir():
             condition = "hold omniglot-py/images_background and omniglot-py/images_evaluation"
-            fix = "Pass download=True, after deleting what is left of omniglot-py, or the folder that holds it."
+            fix = (
+                "Pass download=True, after deleting what is left of omniglot-py, or the folder "
+                "that holds it."
+            )
             raise FileNotFoundError(invalid("root", condition, f"no folder {folder / subset}", fix))
         for character in sorted((folder / subset).glob("[!.]*/[!.]*/")):
             yield f"{character.parent.name}/{character.name}", background, character
@@ -114,4 +124,6 @@ def _check_complete(root: str | Path, split: str, num_found: int) -> None:
     expected = NUM_DRAWINGS * NUM_CHARACTERS[split]
     if num_found != expected:
         fix = "Delete its folder omniglot-py and pass download=True."
-        raise ValueError(invalid(str(root), f"hold {expected} drawings for split {split!r}", num_found, fix))
+        raise ValueError(
+            invalid(str(root), f"hold {expected} drawings for split {split!r}", num_found, fix)
+        )

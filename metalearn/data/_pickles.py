@@ -1,8 +1,9 @@
 """Read the pickles that data sets come in, which could hold code, without running any.
 
-A pickle says which functions to call, and which states to give to what they return. Here these are the few below,
-whatever it asks for: enough for arrays of numbers and strings in lists, tuples and dicts. Types and arrays are
-stand-ins that check their states, since NumPy's own take any, and nothing that is called has a state.
+A pickle says which functions to call, and which states to give to what they return. Here these are
+the few below, whatever it asks for: enough for arrays of numbers and strings in lists, tuples and
+dicts. Types and arrays are stand-ins that check their states, since NumPy's own take any, and
+nothing that is called has a state.
 """
 
 import pickle
@@ -39,14 +40,18 @@ def read_pickle(file: Path, condition: str) -> Any:
             return _plain(_Unpickler(stream, encoding="latin1").load())
     except _RefusedError as error:
         fix = "Nothing in it was run; do not trust where it comes from."
-        raise ValueError(invalid(str(file), "hold plain values and arrays only", error, fix)) from error
+        raise ValueError(
+            invalid(str(file), "hold plain values and arrays only", error, fix)
+        ) from error
     except Exception as error:  # Damaged pickles raise errors of many types.
         got, fix = f"{type(error).__name__}: {error}", "Download it again."
         raise ValueError(invalid(str(file), condition, got, fix)) from error
 
 
 def _check_sizes(stream: IO[bytes]) -> None:
-    """Raise if a pickle is cut, or numbers its parts beyond their count, of which a table would be made."""
+    """Raise if a pickle is cut, or numbers its parts beyond their count, of which a table would be
+    made.
+    """
     for place, (opcode, number, _) in enumerate(pickletools.genops(stream)):
         if opcode.name.endswith("PUT") and number not in range(place + 1):
             raise ValueError(f"part {number} after {place} operations")
@@ -120,7 +125,9 @@ def _elements(raw: bytes | str, dtype: _DType) -> np.ndarray:
     return np.frombuffer(raw.encode("latin1") if isinstance(raw, str) else raw, dtype.value)
 
 
-def _array_of_buffer(buffer: bytes, dtype: _DType, shape: tuple[int, ...], order: Any) -> np.ndarray:
+def _array_of_buffer(
+    buffer: bytes, dtype: _DType, shape: tuple[int, ...], order: Any
+) -> np.ndarray:
     return _elements(buffer, dtype).reshape(shape, order=order)
 
 
@@ -150,8 +157,12 @@ def _replaced(content: Any, done: dict[int, Any]) -> Any:
 
 
 def as_array(content: Any) -> np.ndarray:
-    """Return an array, or a list of integers as one; of anything else it could be of any size once it is one."""
-    if isinstance(content, list | tuple) and not all(isinstance(part, int | np.integer) for part in content):
+    """Return an array, or a list of integers as one; of anything else it could be of any size once
+    it is one.
+    """
+    if isinstance(content, list | tuple) and not all(
+        isinstance(part, int | np.integer) for part in content
+    ):
         raise TypeError(f"{type(content).__name__} of other things than integers")
     return np.asarray(content)
 

@@ -12,10 +12,17 @@ from metalearn._checks import check_choice, check_path, invalid
 from metalearn.data._cache import Flat, read_files
 from metalearn.data._decoding import Decoding, class_files
 
-NPZ = "be an .npz file of images, uint8 [classes, per_class, H, W(, C)], class_names and split, one a class"
-MAKE_NPZ = "Make it with numpy.savez_compressed(path, images=images, class_names=class_names, split=split)."
+NPZ = (
+    "be an .npz file of images, uint8 [classes, per_class, H, W(, C)], class_names and split, one "
+    "a class"
+)
+MAKE_NPZ = (
+    "Make it with numpy.savez_compressed(path, images=images, class_names=class_names, "
+    "split=split)."
+)
 MOST_EXPANSION = 200
-"""Largest ratio of an array to its compressed bytes, above `ALWAYS_READ`: drawings of one colour reach 50."""
+"""Largest ratio of an array to its compressed bytes, above `ALWAYS_READ`: drawings of one colour
+reach 50."""
 ALWAYS_READ = 2**26
 """Number of bytes that are read whatever the ratio is."""
 ARRANGE = "Arrange the images as path/class/image.png."
@@ -30,11 +37,16 @@ def read_npz(path: Path, split: str | None) -> tuple[np.ndarray, list[str]]:
         with zipfile.ZipFile(path) as archive:
             images, names, *splits = (_read_array(archive, key) for key in keys)
             names, *splits = (strings.astype(str) for strings in (names, *splits))
-    except Exception as error:  # zipfile, zlib and NumPy raise errors of many types for damaged files.
+    except Exception as error:
+        # zipfile, zlib and NumPy raise errors of many types for damaged files.
         raise ValueError(invalid(str(path), NPZ, error, MAKE_NPZ)) from error
     if any(strings.shape != images.shape[:1] for strings in (names, *splits)):
-        got = f"{images.shape[:1]}, {names.shape}" + "".join(f", {strings.shape}" for strings in splits)
-        raise ValueError(invalid(f"{', '.join(keys)} of {path}", "have one entry a class", got, MAKE_NPZ))
+        got = f"{images.shape[:1]}, {names.shape}" + "".join(
+            f", {strings.shape}" for strings in splits
+        )
+        raise ValueError(
+            invalid(f"{', '.join(keys)} of {path}", "have one entry a class", got, MAKE_NPZ)
+        )
     if split is None:
         return images, names.tolist()
     check_choice(f"split of {path}", split, sorted(set(splits[0].tolist())))
@@ -43,22 +55,32 @@ def read_npz(path: Path, split: str | None) -> tuple[np.ndarray, list[str]]:
 
 
 def _read_array(archive: zipfile.ZipFile, key: str) -> np.ndarray:
-    """Read an array of an archive whole, its checksum included, unless it claims more than the file can hold."""
+    """Read an array of an archive whole, its checksum included, unless it claims more than the file
+    can hold.
+    """
     name = f"{key}.npy"
     if name not in archive.namelist():
         raise KeyError(f"{key} is not a file in the archive")
     entry = archive.getinfo(name)
     compressed = min(entry.compress_size, archive.start_dir)
     if entry.file_size > max(ALWAYS_READ, MOST_EXPANSION * compressed):
-        raise ValueError(f"{key} claims {entry.file_size:,} bytes in {compressed:,} compressed ones")
+        raise ValueError(
+            f"{key} claims {entry.file_size:,} bytes in {compressed:,} compressed ones"
+        )
     with archive.open(entry) as stream:
         # NumPy makes the array before it reads the elements.
         version = np.lib.format.read_magic(stream)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        header = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
         shape, _, dtype = header(stream)
         claimed = math.prod(shape) * dtype.itemsize
         if not dtype.hasobject and claimed > entry.file_size:
-            raise ValueError(f"{key} claims {claimed:,} bytes of elements in {entry.file_size:,} bytes")
+            raise ValueError(
+                f"{key} claims {claimed:,} bytes of elements in {entry.file_size:,} bytes"
+            )
     with archive.open(entry) as stream:
         array = np.lib.format.read_array(stream, allow_pickle=False)
         stream.read()  # its end, where the checksum is compared
@@ -72,5 +94,6 @@ def read_folder(path: Path, size: int | tuple[int, int], mode: str, cache: Any) 
         check_path("cache", cache)
     files = class_files(path, ARRANGE)
     home = path.resolve()
-    name = f"{home.name}-{zlib.crc32(str(home).encode()):08x}"  # Folders of one name can share a cache.
+    # Folders of one name can share a cache.
+    name = f"{home.name}-{zlib.crc32(str(home).encode()):08x}"
     return read_files(files, decoding, None if cache is None else Path(cache), name, required=True)

@@ -16,16 +16,19 @@ from metalearn.types import Batch, Episode
 
 @dataclass(frozen=True)
 class EpisodeSampler(TaskDistribution):
-    """N-way k-shot classification: each task has its own classes, in random order, and images of them.
+    """N-way k-shot classification: each task has its own classes, in random order, and images of
+    them.
 
-    Classes and images are drawn without replacement, so that support and query sets share no image. An
-    episode's x is `[tasks, n, C, H, W]` in [0, 1], in the default dtype, and its y `[tasks, n]`, int64, with
-    n = n_way * k_shot in the support set and n = n_way * num_query in the query set. Both are class after
-    class: example `label * k_shot + shot` of the support set is image `shot` of the class with that label.
+    Classes and images are drawn without replacement, so that support and query sets share no image.
+    An episode's x is `[tasks, n, C, H, W]` in [0, 1], in the default dtype, and its y `[tasks, n]`,
+    int64, with n = n_way * k_shot in the support set and n = n_way * num_query in the query set.
+    Both are class after class: example `label * k_shot + shot` of the support set is image `shot`
+    of the class with that label.
 
-    With ranges of ways and shots every task draws its own; smaller tasks are padded with further images of weight 0
-    in `Batch.weight`. The criterion `functional.cross_entropy`, the metric `functional.accuracy` and `models.BatchNorm`
-    layers then give what the tasks without padding have.
+    With ranges of ways and shots every task draws its own; smaller tasks are padded with further
+    images of weight 0 in `Batch.weight`. The criterion `functional.cross_entropy`, the metric
+    `functional.accuracy` and `models.BatchNorm` layers then give what the tasks without padding
+    have.
 
     Images are gathered as bytes on their own device and converted where the episodes go. With
     `classes.to("cuda")`, whole batches of episodes are made on the GPU.
@@ -36,17 +39,19 @@ class EpisodeSampler(TaskDistribution):
         k_shot: Number of support images of each class, at least 1; or a range of it.
         num_query: Number of query images of each class, at least 1.
         transform: Maps images `[tasks, n, C, H, W]` to images of the same tasks and n, such as
-            `torchvision.transforms.v2.Normalize(mean, std)`. Called once, with the support images of a task
-            before its query images, on the device where the episodes go. An `Augmentation` draws from the
-            sampler's generator.
+            `torchvision.transforms.v2.Normalize(mean, std)`. Called once, with the support images
+            of a task before its query images, on the device where the episodes go. An
+            `Augmentation` draws from the sampler's generator.
 
     Raises:
-        TypeError: If `classes` is not a `ClassImages`, a count not an int, or `transform` not callable.
-        ValueError: If a count is below 1, a range descends, or there are too few classes or images for an episode.
+        TypeError: If `classes` is not a `ClassImages`, a count not an int, or `transform` not
+            callable.
+        ValueError: If a count is below 1, a range descends, or there are too few classes or images
+            for an episode.
 
     References:
-        Vinyals, Blundell, Lillicrap, Kavukcuoglu and Wierstra, "Matching networks for one shot learning",
-        NeurIPS 2016.
+        Vinyals, Blundell, Lillicrap, Kavukcuoglu and Wierstra, "Matching networks for one shot
+        learning", NeurIPS 2016.
 
     >>> classes = ClassImages(torch.zeros(10, 20, 28, 28, dtype=torch.uint8))
     >>> episodes = EpisodeSampler(classes, n_way=5, k_shot=2, num_query=15).sample(4)
@@ -76,7 +81,9 @@ class EpisodeSampler(TaskDistribution):
         """Where the images are."""
         return self.classes.device
 
-    def draw(self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None) -> Episode:
+    def draw(
+        self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None
+    ) -> Episode:
         """Draw classes and images of them."""
         device = device or self.classes.device
         chosen = self._draw_indices(num_tasks, generator)
@@ -85,13 +92,24 @@ class EpisodeSampler(TaskDistribution):
         support, query = images.split([n_way * k_shot, n_way * self.num_query], dim=1)
 
         def labels(num_images: int) -> Tensor:
-            return torch.arange(n_way, device=device).repeat_interleave(num_images).repeat(num_tasks, 1)
+            return (
+                torch.arange(n_way, device=device)
+                .repeat_interleave(num_images)
+                .repeat(num_tasks, 1)
+            )
 
         weights = self._draw_weights(num_tasks, generator, device)
-        return Episode(Batch(support, labels(k_shot), weights[0]), Batch(query, labels(self.num_query), weights[1]))
+        return Episode(
+            Batch(support, labels(k_shot), weights[0]),
+            Batch(query, labels(self.num_query), weights[1]),
+        )
 
-    def _draw_weights(self, num_tasks: int, generator: torch.Generator | None, device: torch.device) -> Any:
-        """Draw every task's size, as weights `[tasks, n]` of the support and the query set; none if all are alike."""
+    def _draw_weights(
+        self, num_tasks: int, generator: torch.Generator | None, device: torch.device
+    ) -> Any:
+        """Draw every task's size, as weights `[tasks, n]` of the support and the query set; none if
+        all are alike.
+        """
         if isinstance(self.n_way, int) and isinstance(self.k_shot, int):
             return (), ()
         source = self.classes.device if generator is None else generator.device
@@ -108,14 +126,17 @@ class EpisodeSampler(TaskDistribution):
         return support.to(device, dtype), query.to(device, dtype)
 
     def _draw_indices(self, num_tasks: int, generator: torch.Generator | None) -> Tensor:
-        """Draw the images of each task, support before query, as indices `[tasks, n]` into the pixels."""
+        """Draw the images of each task, support before query, as indices `[tasks, n]` into the
+        pixels.
+        """
         device = self.classes.device if generator is None else generator.device
         starts, counts = self.classes.starts.to(device), self.classes.counts.to(device)
 
         def keys(*shape: int) -> Tensor:
             return torch.rand(shape, generator=generator, device=device, dtype=torch.float32)
 
-        # The k largest of independent uniform keys are a random subset; sorted by key, in random order.
+        # The k largest of independent uniform keys are a random subset; sorted by key, in random
+        # order.
         k_shot = _most(self.k_shot)
         labels = keys(num_tasks, len(counts)).topk(_most(self.n_way)).indices
         slots = torch.arange(self.classes._largest, device=device)
@@ -128,7 +149,9 @@ class EpisodeSampler(TaskDistribution):
     def _check_enough_classes(self) -> None:
         if _most(self.n_way) > len(self.classes):
             condition = f"be at most {len(self.classes)}, the number of classes"
-            raise ValueError(invalid("n_way", condition, self.n_way, self._call(n_way=len(self.classes))))
+            raise ValueError(
+                invalid("n_way", condition, self.n_way, self._call(n_way=len(self.classes)))
+            )
 
     def _check_enough_images(self) -> None:
         k_shot, num_images = _most(self.k_shot), self.classes.num_images
@@ -148,7 +171,10 @@ class EpisodeSampler(TaskDistribution):
 
     def _call(self, **changes: int) -> str:
         counts = {name: getattr(self, name) for name in ("n_way", "k_shot", "num_query")} | changes
-        return f"Pass EpisodeSampler(classes, {', '.join(f'{name}={n}' for name, n in counts.items())})."
+        return (
+            "Pass EpisodeSampler(classes, "
+            f"{', '.join(f'{name}={n}' for name, n in counts.items())})."
+        )
 
 
 def _most(count: int | tuple[int, int]) -> int:
@@ -166,4 +192,6 @@ def _check_counts(name: str, counts: Any, fix: str) -> None:
     for count in counts:
         check_count(name, count, fix=fix)
     if counts[0] > counts[1]:
-        raise ValueError(invalid(name, "be a pair (fewest, most)", counts, f"Pass {name}={counts[::-1]}."))
+        raise ValueError(
+            invalid(name, "be a pair (fewest, most)", counts, f"Pass {name}={counts[::-1]}.")
+        )

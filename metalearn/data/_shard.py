@@ -12,10 +12,12 @@ from metalearn.types import Episode
 
 @dataclass(frozen=True)
 class Shard(TaskDistribution):
-    """Every `num_shards`-th task of a distribution, so that processes with equal generators share its tasks equally.
+    """Every `num_shards`-th task of a distribution, so that processes with equal generators share
+    its tasks equally.
 
-    `sample(n)` draws n * num_shards tasks and keeps n of them: together the shards are what the distribution itself
-    draws, whatever their number. `fit` shards a distribution by itself under `DistributedDataParallel`.
+    `sample(n)` draws n * num_shards tasks and keeps n of them: together the shards are what the
+    distribution itself draws, whatever their number. `fit` shards a distribution by itself under
+    `DistributedDataParallel`.
 
     Args:
         tasks: The distribution.
@@ -28,7 +30,9 @@ class Shard(TaskDistribution):
 
     >>> from metalearn.data import Sinusoid
     >>> tasks = Sinusoid(k_shot=5, num_query=5)
-    >>> parts = [Shard(tasks, 2, index).sample(3, generator=torch.Generator().manual_seed(0)) for index in range(2)]
+    >>> def part(index):
+    ...     return Shard(tasks, 2, index).sample(3, generator=torch.Generator().manual_seed(0))
+    >>> parts = [part(0), part(1)]
     >>> whole = tasks.sample(6, generator=torch.Generator().manual_seed(0))
     >>> torch.equal(parts[1].support.x, whole.support.x[1::2])
     True
@@ -39,20 +43,32 @@ class Shard(TaskDistribution):
     index: int
 
     def __post_init__(self) -> None:
-        check_kind("Shard's tasks", self.tasks, TaskDistribution, "a task distribution", "data.Sinusoid(5, 5), say")
+        check_kind(
+            "Shard's tasks",
+            self.tasks,
+            TaskDistribution,
+            "a task distribution",
+            "data.Sinusoid(5, 5), say",
+        )
         fix = "Write Shard(tasks, num_shards=2, index=0), say."
         check_count("Shard's num_shards", self.num_shards, fix=fix)
         check_count("Shard's index", self.index, minimum=0, fix=fix)
         if self.index >= self.num_shards:
-            raise ValueError(invalid("Shard's index", f"be below num_shards={self.num_shards}", self.index, fix))
+            raise ValueError(
+                invalid("Shard's index", f"be below num_shards={self.num_shards}", self.index, fix)
+            )
 
     @property
     def source_device(self) -> torch.device | None:
         """Where the distribution draws from."""
         return self.tasks.source_device
 
-    def draw(self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None) -> Episode:
+    def draw(
+        self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None
+    ) -> Episode:
         """Draw everybody's tasks and keep this shard's."""
-        episodes = self.tasks.sample(num_tasks * self.num_shards, generator=generator, device=device)
+        episodes = self.tasks.sample(
+            num_tasks * self.num_shards, generator=generator, device=device
+        )
         kept: Episode = take(episodes, slice(self.index, None, self.num_shards))
         return kept

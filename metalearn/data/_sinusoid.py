@@ -15,8 +15,8 @@ from metalearn.types import Episode
 class Sinusoid(TaskDistribution):
     """Sine waves `y = A sin(w x - p)`, each with its own amplitude, phase and frequency.
 
-    A, p, w and every x are uniform on their ranges. An episode's x and y are `[tasks, k_shot, 1]` in the
-    support set and `[tasks, num_query, 1]` in the query set, in the default dtype.
+    A, p, w and every x are uniform on their ranges. An episode's x and y are `[tasks, k_shot, 1]`
+    in the support set and `[tasks, num_query, 1]` in the query set, in the default dtype.
 
     Args:
         k_shot: Number of support points, at least 1.
@@ -25,16 +25,18 @@ class Sinusoid(TaskDistribution):
         phase: Range of p, in radians.
         frequency: Range of w, in radians per unit of x.
         x_range: Range of x.
-        noise_std: Standard deviation of the Gaussian noise on support and query targets, at least 0.
+        noise_std: Standard deviation of the Gaussian noise on support and query targets, at least
+            0.
 
     Raises:
         TypeError: If a count is not an int, a range not a pair, or `noise_std` not a number.
-        ValueError: If a count is below 1, a range infinite or descending, or `noise_std` negative or not
-            finite.
+        ValueError: If a count is below 1, a range infinite or descending, or `noise_std` negative
+            or not finite.
 
     References:
-        Finn, Abbeel and Levine, "Model-agnostic meta-learning for fast adaptation of deep networks", ICML
-        2017, where the frequency is 1; it varies in Li, Zhou, Chen and Li, "Meta-SGD", 2017.
+        Finn, Abbeel and Levine, "Model-agnostic meta-learning for fast adaptation of deep
+        networks", ICML 2017, where the frequency is 1; it varies in Li, Zhou, Chen and Li,
+        "Meta-SGD", 2017.
 
     >>> episodes = Sinusoid(k_shot=5, num_query=20).sample(3)
     >>> episodes.support.x.shape, episodes.query.y.shape
@@ -56,7 +58,9 @@ class Sinusoid(TaskDistribution):
             check_range(name, getattr(self, name), fix=f"Pass {name}=(low, high).")
         check_not_negative("noise_std", self.noise_std, fix="Pass noise_std=0 for none.")
 
-    def draw(self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None) -> Episode:
+    def draw(
+        self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None
+    ) -> Episode:
         """Draw sine waves and points on them."""
         amplitude, phase, frequency = (
             uniform(bounds, (num_tasks, 1, 1), generator, device)

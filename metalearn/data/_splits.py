@@ -1,4 +1,6 @@
-"""Which classes of a data set are for training, validation and testing: lists that ship with the package."""
+"""Which classes of a data set are for training, validation and testing: lists that ship with the
+package.
+"""
 
 import json
 from importlib import resources

@@ -11,7 +11,8 @@ from metalearn.types import Episode
 
 @dataclass(frozen=True)
 class SupportAsQuery(TaskDistribution):
-    """The tasks of another distribution with their support sets as query sets: a training-error objective.
+    """The tasks of another distribution with their support sets as query sets: a training-error
+    objective.
 
     Args:
         tasks: The other distribution; the size of its query sets does not matter.
@@ -20,8 +21,8 @@ class SupportAsQuery(TaskDistribution):
         TypeError: If `tasks` is no task distribution.
 
     References:
-        Franceschi et al., "A bridge between hyperparameter optimization and learning-to-learn", 2017, appendix A
-        ("train").
+        Franceschi et al., "A bridge between hyperparameter optimization and learning-to-learn",
+        2017, appendix A ("train").
 
     >>> from metalearn import data
     >>> SupportAsQuery(data.Sinusoid(k_shot=5, num_query=1)).sample(3).query.x.shape
@@ -39,7 +40,9 @@ class SupportAsQuery(TaskDistribution):
         """Where the other distribution draws from."""
         return self.tasks.source_device
 
-    def draw(self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None) -> Episode:
+    def draw(
+        self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None
+    ) -> Episode:
         """Draw tasks and drop their query sets."""
         support = self.tasks.sample(num_tasks, generator=generator, device=device).support
         return Episode(support, support)

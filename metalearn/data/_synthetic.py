@@ -1,4 +1,6 @@
-"""What the synthetic task distributions share: seeded draws, noise and the split into support and query."""
+"""What the synthetic task distributions share: seeded draws, noise and the split into support and
+query.
+"""
 
 import torch
 from torch import Tensor
@@ -12,13 +14,17 @@ def uniform(
     generator: torch.Generator | None,
     device: torch.device | None,
 ) -> Tensor:
-    """Draw a tensor of `shape` from U[low, high), on the generator's device, and move it to `device`."""
+    """Draw a tensor of `shape` from U[low, high), on the generator's device, and move it to
+    `device`.
+    """
     low, high = bounds
     unit = torch.rand(shape, generator=generator, device=_source(generator, device))
     return (low + (high - low) * unit).to(device)
 
 
-def normal(shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device | None) -> Tensor:
+def normal(
+    shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device | None
+) -> Tensor:
     """Draw a tensor of `shape` from N(0, 1), on the generator's device, and move it to `device`."""
     return torch.randn(shape, generator=generator, device=_source(generator, device)).to(device)
 
@@ -29,7 +35,9 @@ def add_noise(y: Tensor, std: float, generator: torch.Generator | None) -> Tenso
 
 
 def split(x: Tensor, y: Tensor, num_support: int) -> Episode:
-    """Split examples `[tasks, n, ...]` into `num_support` for the support set and the rest for the query."""
+    """Split examples `[tasks, n, ...]` into `num_support` for the support set and the rest for the
+    query.
+    """
     return Episode(
         support=Batch(x[:, :num_support], y[:, :num_support]),
         query=Batch(x[:, num_support:], y[:, num_support:]),

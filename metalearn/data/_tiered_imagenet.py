@@ -17,21 +17,26 @@ from metalearn.data._splits import SPLITS, Split
 NUM_CLASSES = {"train": 351, "val": 97, "test": 160}
 
 IMAGES = "be a pickle of a list of PNG files, each a uint8 array"
-LABELS = "be a pickle of {'label_specific': int [n], 'label_specific_str': names}, with one label an image"
+LABELS = (
+    "be a pickle of {'label_specific': int [n], 'label_specific_str': names}, with one label an "
+    "image"
+)
 
 
-def tiered_imagenet(root: str | Path, split: Split, *, size: int | tuple[int, int] = 84) -> ClassImages:
+def tiered_imagenet(
+    root: str | Path, split: Split, *, size: int | tuple[int, int] = 84
+) -> ClassImages:
     """Read tieredImageNet: 351, 97 and 160 classes of about 1,280 images.
 
     ImageNet's terms forbid to pass its images on, so that the root must hold one of these:
 
     - a folder `{split}` with one sub-folder of images for each class;
-    - Ren et al.'s `{split}_images_png.pkl` and `{split}_labels.pkl`. They are read without running code that they may
-      hold; the first of them whole, so that the first call needs memory for it.
+    - Ren et al.'s `{split}_images_png.pkl` and `{split}_labels.pkl`. They are read without running
+      code that they may hold; the first of them whole, so that the first call needs memory for it.
 
-    Images are decoded once, resized (Lanczos; the aspect ratio is not kept) and kept in the folder `metalearn-cache`
-    of the root, about 9 GB for "train", which later calls map into memory. If the root cannot be written, they are
-    decoded into memory each time.
+    Images are decoded once, resized (Lanczos; the aspect ratio is not kept) and kept in the folder
+    `metalearn-cache` of the root, about 9 GB for "train", which later calls map into memory. If the
+    root cannot be written, they are decoded into memory each time.
 
     Args:
         root: The folder.
@@ -39,18 +44,18 @@ def tiered_imagenet(root: str | Path, split: Split, *, size: int | tuple[int, in
         size: (height, width) in pixels, or one number for both.
 
     Returns:
-        Classes named as their folders, sorted, or as Ren et al. name them, in their order; where they give several
-        classes one name, followed by the label, such as "crane (12)".
+        Classes named as their folders, sorted, or as Ren et al. name them, in their order; where
+        they give several classes one name, followed by the label, such as "crane (12)".
 
     Raises:
         FileNotFoundError: If the root holds neither.
         TypeError: If `size` does not hold ints.
-        ValueError: If a file is damaged or holds anything else, there are more or fewer classes, or an argument is
-            not one of its choices.
+        ValueError: If a file is damaged or holds anything else, there are more or fewer classes, or
+            an argument is not one of its choices.
 
     References:
-        Ren, Triantafillou, Ravi, Snell, Swersky, Tenenbaum, Larochelle and Zemel, "Meta-learning for semi-supervised
-        few-shot classification", ICLR 2018.
+        Ren, Triantafillou, Ravi, Snell, Swersky, Tenenbaum, Larochelle and Zemel, "Meta-learning
+        for semi-supervised few-shot classification", ICLR 2018.
     """
     check_path("root", root)
     check_choice("split", split, SPLITS)
@@ -67,7 +72,9 @@ def tiered_imagenet(root: str | Path, split: Split, *, size: int | tuple[int, in
         raise FileNotFoundError(invalid("root", condition, f"no such files in {root}", fix))
     decoded = partial(_pickled, images, labels, split, decoding)
     source = [stamp_of(images), stamp_of(labels)]
-    return ClassImages._from_flat(cached(root / CACHE_FOLDER, f"{name}-pkl-{decoding}", source, decoded))
+    return ClassImages._from_flat(
+        cached(root / CACHE_FOLDER, f"{name}-pkl-{decoding}", source, decoded)
+    )
 
 
 def _pickled(images: Path, labels: Path, split: str, decoding: Decoding) -> Classes:
@@ -75,10 +82,15 @@ def _pickled(images: Path, labels: Path, split: str, decoding: Decoding) -> Clas
     names, label_of = _checked_labels(labels, read_pickle(labels, LABELS))
     _check_complete(labels, split, len(names))
     encoded = read_pickle(images, IMAGES)
-    if not (isinstance(encoded, list) and all(getattr(png, "dtype", None) == np.uint8 for png in encoded)):
+    if not (
+        isinstance(encoded, list)
+        and all(getattr(png, "dtype", None) == np.uint8 for png in encoded)
+    ):
         raise ValueError(invalid(str(images), IMAGES, type(encoded)))
     if len(encoded) != len(label_of):
-        raise ValueError(invalid(str(images), f"hold {len(label_of)} images as {labels.name} says", len(encoded)))
+        raise ValueError(
+            invalid(str(images), f"hold {len(label_of)} images as {labels.name} says", len(encoded))
+        )
     members = [np.flatnonzero(label_of == label) for label in range(len(names))]
     num_images = {name: len(of_class) for name, of_class in zip(names, members, strict=True)}
     if 0 in num_images.values():
@@ -99,15 +111,22 @@ def _checked_labels(file: Path, content: Any) -> tuple[list[str], np.ndarray]:
         names = [_name(name) for name in content["label_specific_str"]]
     except Exception as error:  # Whatever a pickle may hold instead of a dict of these.
         raise ValueError(invalid(str(file), LABELS, f"{type(error).__name__}: {error}")) from error
-    if labels.dtype.kind not in "iu" or labels.ndim != 1 or not np.isin(labels, range(len(names))).all():
+    if (
+        labels.dtype.kind not in "iu"
+        or labels.ndim != 1
+        or not np.isin(labels, range(len(names))).all()
+    ):
         got = f"labels of {labels.dtype} and shape {labels.shape} for {len(names)} names"
         raise ValueError(invalid(str(file), LABELS, got))
     repeated = {name for name, number in Counter(names).items() if number > 1}
-    return [f"{name} ({label})" if name in repeated else name for label, name in enumerate(names)], labels
+    return [
+        f"{name} ({label})" if name in repeated else name for label, name in enumerate(names)
+    ], labels
 
 
 def _name(name: Any) -> str:
-    if not isinstance(name, str):  # nor anything that holds others, whose text could be of any length
+    # nor anything that holds others, whose text could be of any length
+    if not isinstance(name, str):
         raise TypeError(f"{type(name).__name__} in place of a name")
     return str(name)
 

@@ -1,4 +1,6 @@
-"""Pure functions: keyed random numbers, criteria of classification, losses made from modules, and their batches."""
+"""Pure functions: keyed random numbers, criteria of classification, losses made from modules, and
+their batches.
+"""
 
 from metalearn._modules import call_copy
 from metalearn.functional._criteria import accuracy, cross_entropy

@@ -26,7 +26,8 @@ def cross_entropy(
 
     Args:
         output: Logits `[num_examples, num_classes, ...]`: classes are axis 1.
-        target: Class indices `[num_examples, ...]`, of examples or of places in them, as pixels are.
+        target: Class indices `[num_examples, ...]`, of examples or of places in them, as pixels
+            are.
         weight: Weights `[num_examples]`, zero for padding; None weighs all alike. With one label an
             example, classes without a weighted example are then no part of the task: their logits
             do not count, so that a task's examples must come together. With dense labels, and
@@ -53,7 +54,9 @@ def cross_entropy(
     return (weights * losses).sum() / weights.sum()
 
 
-def accuracy(output: Tensor, target: Tensor, weight: Tensor | None = None, *, ignore_index: int = IGNORED) -> Tensor:
+def accuracy(
+    output: Tensor, target: Tensor, weight: Tensor | None = None, *, ignore_index: int = IGNORED
+) -> Tensor:
     """Return the fraction of labels at which the logit is largest, a scalar.
 
     Labels are weighed and left out as by `cross_entropy`.
@@ -93,14 +96,17 @@ def _check_classified(output: Any, target: Any, weight: Any, ignore_index: Any) 
     fits = output.dim() > 1 and 0 not in output.shape and target.shape == of_places
     if not fits or (weight is not None and weight.shape != of_examples):
         condition = (
-            "be output [num_examples, num_classes, ...], target [num_examples, ...] and perhaps weight [num_examples]"
+            "be output [num_examples, num_classes, ...], target [num_examples, ...] and perhaps "
+            "weight [num_examples]"
         )
         fix = "Pass one task's examples, classes on axis 1: output.movedim(-1, 1) if they are last."
         raise ValueError(invalid("what is judged", condition, shapes, fix))
 
 
 def one_hot(index: Tensor, size: int) -> Tensor:
-    """Return `[..., size]`, true at each index; `F.one_hot` reads the indices, which fails under vmap of grad."""
+    """Return `[..., size]`, true at each index; `F.one_hot` reads the indices, which fails under
+    vmap of grad.
+    """
     return index[..., None] == torch.arange(size, device=index.device)
 
 
@@ -110,8 +116,11 @@ def _weights(target: Tensor, weight: Tensor, ignore_index: int) -> Tensor:
 
 
 def _without_absent(output: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Return logits of which those of classes without a weighted example are next to minus infinity."""
+    """Return logits of which those of classes without a weighted example are next to minus
+    infinity.
+    """
     if output.dim() > 2:
         return output  # of dense labels, which need not be of all classes
     present = (one_hot(target, output.shape[1]) & (weights > 0)[:, None]).any(0)
-    return output.masked_fill(~present, torch.finfo(output.dtype).min / 2)  # finite, since it meets weights of zero
+    # finite, since it meets weights of zero
+    return output.masked_fill(~present, torch.finfo(output.dtype).min / 2)

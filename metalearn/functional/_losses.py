@@ -19,15 +19,17 @@ from metalearn.models._batch_norm import Norms
 from metalearn.types import Batch, Episode, Params
 
 OF_BATCHES = 2
-"""Which of the keys derived from a task's the batches of its support set are drawn by, as no rule or estimator is."""
+"""Which of the keys derived from a task's the batches of its support set are drawn by, as no rule
+or estimator is."""
 
 
 @dataclass(frozen=True, eq=False)
 class ModelLoss:
     """The loss of a module on a batch as a function of its parameters.
 
-    Calling it as `(params, shared, batch)` gives `criterion(model(batch.x), batch.y)`, with `batch.weight` as a further
-    argument where the batch has weights. Weights reach `models.BatchNorm` layers too.
+    Calling it as `(params, shared, batch)` gives `criterion(model(batch.x), batch.y)`, with
+    `batch.weight` as a further argument where the batch has weights. Weights reach
+    `models.BatchNorm` layers too.
 
     Attributes:
         model: Any module; `params` replaces its parameters of the same names.
@@ -47,18 +49,26 @@ class ModelLoss:
 
     def __post_init__(self) -> None:
         check_kind("ModelLoss's model", self.model, nn.Module, "an nn.Module", "the module itself")
-        check_function("ModelLoss's criterion", self.criterion, fix="Pass F.mse_loss or nn.MSELoss().")
+        check_function(
+            "ModelLoss's criterion", self.criterion, fix="Pass F.mse_loss or nn.MSELoss()."
+        )
         check_kind("ModelLoss's name", self.name, str, "a string", "'criterion', say")
         object.__setattr__(self, "norms", Norms.of(self.model))
-        object.__setattr__(self, "layers", Layers.of(self.model) if self.call is functional_call else None)
-        object.__setattr__(self, "differentiable_around_vmap", not has_tables_of_one(self.model.modules()))
+        object.__setattr__(
+            self, "layers", Layers.of(self.model) if self.call is functional_call else None
+        )
+        object.__setattr__(
+            self, "differentiable_around_vmap", not has_tables_of_one(self.model.modules())
+        )
 
     def __call__(self, params: Params, shared: Params, batch: Batch, step: int = 0) -> Tensor:
         """Return the loss at `params` and `shared`, a scalar."""
         output = self.by_layers(params, shared, batch)
         if output is None:
             buffers = self.norms.buffers(self.model, batch.weight, step)
-            output = call_model(self.model, {**self.model_tensors(params, shared), **buffers}, batch.x, self.call)
+            output = call_model(
+                self.model, {**self.model_tensors(params, shared), **buffers}, batch.x, self.call
+            )
         return self.judge(output, batch, shared)
 
     def on_query(self, params: Params, shared: Params, episode: Episode) -> Tensor:
@@ -66,7 +76,9 @@ class ModelLoss:
         output = self.by_layers(params, shared, episode.query, support=episode.support)
         if output is None:
             tensors = self.model_tensors(params, shared)
-            output = predict(self.model, tensors, self.norms, episode.query, episode.support, self.call)
+            output = predict(
+                self.model, tensors, self.norms, episode.query, episode.support, self.call
+            )
         return self.judge(output, episode.query, shared)
 
     def by_layers(
@@ -79,14 +91,16 @@ class ModelLoss:
         of_tasks: bool = False,
         memo: Memo | None = None,
     ) -> Tensor | None:
-        """Return the model's output if its layers are known and it depends on parameters and `x` alone, or else None.
+        """Return the model's output if its layers are known and it depends on parameters and `x`
+        alone, or else None.
 
         Args:
             params: Fast parameters.
             shared: The others.
             batch: What the output is for.
             support: The support set of a query batch, which layers may normalise it by.
-            of_tasks: Whether the batch is of all tasks, and so are parameters with an axis more than the model's.
+            of_tasks: Whether the batch is of all tasks, and so are parameters with an axis more
+                than the model's.
             memo: Of what the layers without fast parameters made of their inputs at the last call.
         """
         if self.layers is None or tree_leaves(batch.weight) or in_transform():
@@ -105,7 +119,8 @@ class ModelLoss:
 
     def judge(self, output: Any, batch: Batch, shared: Params) -> Tensor:
         """Return the criterion of what the model has made of a batch."""
-        # By their leaves, since torch's default collate makes lists of the empty tuples of a `Batch`.
+        # By their leaves, since torch's default collate makes lists of the empty tuples of a
+        # `Batch`.
         targets = [target for target in (batch.y, batch.weight) if tree_leaves(target)]
         if isinstance(self.criterion, nn.Module):
             return self.call(self.criterion, below(self.name, shared), (output, *targets))
@@ -129,7 +144,9 @@ class ModuleLoss:
     name: str
 
     def __post_init__(self) -> None:
-        check_kind("ModuleLoss's module", self.module, nn.Module, "an nn.Module", "the module itself")
+        check_kind(
+            "ModuleLoss's module", self.module, nn.Module, "an nn.Module", "the module itself"
+        )
         check_kind("ModuleLoss's name", self.name, str, "a string", "'query_loss', say")
 
     def __call__(self, params: Params, shared: Params, *rest: Any) -> Tensor:
@@ -143,7 +160,8 @@ class OnSupport:
 
     Attributes:
         loss: The loss on a batch.
-        batches: Which of the support examples a step sees, `DealtBatches(5)` or `SampledBatches(5)`; None for all.
+        batches: Which of the support examples a step sees, `DealtBatches(5)` or
+            `SampledBatches(5)`; None for all.
         key: The task's random key, which batches are drawn by; `Problem.of_task` fills it in.
     """
 
@@ -152,10 +170,18 @@ class OnSupport:
     key: Tensor | None = None
 
     def __post_init__(self) -> None:
-        check_kind("OnSupport's loss", self.loss, ModelLoss, "a ModelLoss", "functional.ModelLoss(model, criterion)")
+        check_kind(
+            "OnSupport's loss",
+            self.loss,
+            ModelLoss,
+            "a ModelLoss",
+            "functional.ModelLoss(model, criterion)",
+        )
         if self.batches is not None:
             example = "functional.DealtBatches(5), say"
-            check_kind("OnSupport's batches", self.batches, SupportBatches, "a SupportBatches", example)
+            check_kind(
+                "OnSupport's batches", self.batches, SupportBatches, "a SupportBatches", example
+            )
 
     def __call__(self, params: Params, shared: Params, episode: Episode, step: int) -> Tensor:
         """Return the loss on what the step sees of the support set."""
@@ -167,10 +193,14 @@ class OnSupport:
             return episode.support
         if self.key is None:
             return self.batches.of_step(episode.support, None, step)
-        return self.batches.of_step(episode.support, derive_key(self.key, OF_BATCHES), step, self.key.dim())
+        return self.batches.of_step(
+            episode.support, derive_key(self.key, OF_BATCHES), step, self.key.dim()
+        )
 
     def of_task(self, key: Tensor) -> "OnSupport":
-        """Return the loss whose batches are drawn by a task's key, or by those of all tasks, `[num_tasks]`."""
+        """Return the loss whose batches are drawn by a task's key, or by those of all tasks,
+        `[num_tasks]`.
+        """
         return self if self.batches is None else replace(self, key=key)
 
     def whole(self) -> "OnSupport":
@@ -185,7 +215,13 @@ class OnQuery:
     loss: ModelLoss
 
     def __post_init__(self) -> None:
-        check_kind("OnQuery's loss", self.loss, ModelLoss, "a ModelLoss", "functional.ModelLoss(model, criterion)")
+        check_kind(
+            "OnQuery's loss",
+            self.loss,
+            ModelLoss,
+            "a ModelLoss",
+            "functional.ModelLoss(model, criterion)",
+        )
 
     def __call__(self, params: Params, shared: Params, episode: Episode) -> Tensor:
         """Return the loss on the query set."""
@@ -197,11 +233,15 @@ class OnQuery:
 
 
 def has_tables_of_one(modules: Iterable[nn.Module]) -> bool:
-    """Return whether one is an embedding whose derivative, if not vmapped as it is, takes all tasks' tables for one."""
+    """Return whether one is an embedding whose derivative, if not vmapped as it is, takes all
+    tasks' tables for one.
+    """
     tables = (module for module in modules if isinstance(module, nn.Embedding))
     return any(table.padding_idx is not None or table.scale_grad_by_freq for table in tables)
 
 
 def is_of_model(loss: Any) -> bool:
-    """Return whether a loss of `Problem` is one of these of a model's outputs, and not a subclass, which may differ."""
+    """Return whether a loss of `Problem` is one of these of a model's outputs, and not a subclass,
+    which may differ.
+    """
     return type(loss) in (OnSupport, OnQuery) and type(loss.loss) is ModelLoss

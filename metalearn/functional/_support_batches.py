@@ -15,7 +15,9 @@ from metalearn._tree import tree_leaves, tree_map
 from metalearn.functional._keys import uniform
 from metalearn.types import Batch
 
-FIX = "Write support_batches=5 or functional.SampledBatches(5), say, or leave it out for all at once."
+FIX = (
+    "Write support_batches=5 or functional.SampledBatches(5), say, or leave it out for all at once."
+)
 
 
 class SupportBatches(ABC):
@@ -27,19 +29,23 @@ class SupportBatches(ABC):
 
         Args:
             support: The whole support set of one task, or those of all, with a leading task axis.
-            key: A random key of the task, for these draws alone, or `[num_tasks]`; None where nobody knows the task's.
+            key: A random key of the task, for these draws alone, or `[num_tasks]`; None where
+                nobody knows the task's.
             step: Number of the step, from 0; a Python int.
             axis: That of the examples: 0, or 1 behind one of tasks.
         """
 
     def check(self, support: Batch) -> None:
-        """Raise a ValueError for support sets, with a task axis, that such batches cannot be made of."""
+        """Raise a ValueError for support sets, with a task axis, that such batches cannot be made
+        of.
+        """
         return
 
 
 @dataclass(frozen=True)
 class DealtBatches(SupportBatches):
-    """Equal parts that take turns: step t sees every `count`-th example, starting with example `t % count`.
+    """Equal parts that take turns: step t sees every `count`-th example, starting with example `t %
+    count`.
 
     Args:
         count: Number of parts, at least 1.
@@ -65,34 +71,42 @@ class DealtBatches(SupportBatches):
     def check(self, support: Batch) -> None:
         """Raise unless the support sets can be dealt into equal parts."""
         if self.count > 1 and tree_leaves(support.weight):
-            fix = "Leave support_batches out, or draw them: support_batches=functional.SampledBatches(5)."
-            raise ValueError(invalid("support_batches", "be 1 for tasks of different sizes", self.count, fix))
+            fix = (
+                "Leave support_batches out, or draw them: "
+                "support_batches=functional.SampledBatches(5)."
+            )
+            raise ValueError(
+                invalid("support_batches", "be 1 for tasks of different sizes", self.count, fix)
+            )
         sizes = {leaf.shape[1] for leaf in tree_leaves(support) if leaf.dim() > 1}
         if bad := [size for size in sizes if size % self.count]:
             fix = f"Use support_batches={_largest_divisor(bad[0], self.count)}, say."
-            raise ValueError(invalid("support_batches", f"divide the {bad[0]} support examples", self.count, fix))
+            raise ValueError(
+                invalid("support_batches", f"divide the {bad[0]} support examples", self.count, fix)
+            )
 
 
 @dataclass(frozen=True)
 class SampledBatches(SupportBatches):
     """Mini-batches that every step draws anew from the whole support set, by the task's key.
 
-    The same key draws the same examples however tasks are batched, and as often as a step is computed. Of a padded
-    task, whose examples have weights, a step sees all examples, those that are not drawn with weights of next to
-    nothing, and so what it would see of the task without padding.
+    The same key draws the same examples however tasks are batched, and as often as a step is
+    computed. Of a padded task, whose examples have weights, a step sees all examples, those that
+    are not drawn with weights of next to nothing, and so what it would see of the task without
+    padding.
 
     Args:
         size: Number of examples in a mini-batch, at least 1; of a padded task with fewer, all.
-        replacement: Whether one example may be drawn several times for one mini-batch. Not by default, as in PyTorch's
-            samplers; two steps are independent either way.
+        replacement: Whether one example may be drawn several times for one mini-batch. Not by
+            default, as in PyTorch's samplers; two steps are independent either way.
 
     Raises:
         TypeError: If `size` is no int, or `replacement` no bool.
         ValueError: If `size` is below 1.
 
     References:
-        Huisman, "Revisiting learned optimizers in few-shot settings", 2021, algorithm 3, line 7, which leaves it open
-        whether examples are replaced.
+        Huisman, "Revisiting learned optimizers in few-shot settings", 2021, algorithm 3, line 7,
+        which leaves it open whether examples are replaced.
 
     >>> batches = SampledBatches(3)
     >>> batches.of_step(Batch(torch.arange(6)), torch.tensor(7), step=0).x.unique().shape
@@ -109,8 +123,13 @@ class SampledBatches(SupportBatches):
     def of_step(self, support: Batch, key: Tensor | None, step: int, axis: int = 0) -> Batch:
         """Return the examples that a step draws."""
         if key is None:
-            fix = "Pass it to a learner as support_batches=, or use the problem of one task: problem.of_task(key)."
-            raise ValueError(invalid(f"support loss on {self}", "be given the task's key", "none", fix))
+            fix = (
+                "Pass it to a learner as support_batches=, or use the problem of one task: "
+                "problem.of_task(key)."
+            )
+            raise ValueError(
+                invalid(f"support loss on {self}", "be given the task's key", "none", fix)
+            )
         key = key[..., None]
         if not tree_leaves(support.weight):
             num_examples = tree_leaves(support)[0].shape[axis]
@@ -132,15 +151,26 @@ class SampledBatches(SupportBatches):
         if len(sizes) != 1 or any(leaf.dim() < 2 for leaf in leaves):
             fix = "Leave support_batches out, or write a support_loss that draws."
             condition = "have one number of examples to draw from, [num_tasks, num_examples, ...]"
-            raise ValueError(invalid("support tensors", condition, [tuple(leaf.shape) for leaf in leaves], fix))
-        if not self.replacement and self.size > (count := sizes.pop()):
-            fix = f"Write SampledBatches({count}), or SampledBatches({self.size}, replacement=True)."
             raise ValueError(
-                invalid("SampledBatches' size", f"be at most the {count} support examples", self.size, fix)
+                invalid("support tensors", condition, [tuple(leaf.shape) for leaf in leaves], fix)
+            )
+        if not self.replacement and self.size > (count := sizes.pop()):
+            fix = (
+                f"Write SampledBatches({count}), or SampledBatches({self.size}, replacement=True)."
+            )
+            raise ValueError(
+                invalid(
+                    "SampledBatches' size",
+                    f"be at most the {count} support examples",
+                    self.size,
+                    fix,
+                )
             )
 
     def _draw(self, key: Tensor, step: int, num_places: int, num_examples: int | Tensor) -> Tensor:
-        """Return the numbers of the drawn examples among those that are there; of too few, some that are not."""
+        """Return the numbers of the drawn examples among those that are there; of too few, some
+        that are not.
+        """
         if self.replacement:
             return (uniform(key, (self.size,), step, dtype=torch.float64) * num_examples).long()
         order = uniform(key, (num_places,), step, dtype=torch.float64)

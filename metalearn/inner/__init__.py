@@ -1,4 +1,6 @@
-"""Update rules: how one task's gradient becomes a change of its parameters, and the inner loop over them."""
+"""Update rules: how one task's gradient becomes a change of its parameters, and the inner loop over
+them.
+"""
 
 from metalearn.inner._adam import Adam
 from metalearn.inner._as_optimizer import RuleOptimizer, as_optimizer

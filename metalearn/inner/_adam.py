@@ -18,7 +18,8 @@ class Adam(Rated):
 
     Args:
         lr: Learning rate, positive.
-        betas: Decays of the running means of gradient and squared gradient, each at least 0 and below 1.
+        betas: Decays of the running means of gradient and squared gradient, each at least 0 and
+            below 1.
         eps: Added to the root of the squared gradient's mean, positive.
 
     Raises:
@@ -36,7 +37,9 @@ class Adam(Rated):
         super().__post_init__()
         check_positive("Adam's eps", self.eps)
         if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
-            raise TypeError(invalid("Adam's betas", "be a pair", brief(self.betas), "Write betas=(0.9, 0.999)."))
+            raise TypeError(
+                invalid("Adam's betas", "be a pair", brief(self.betas), "Write betas=(0.9, 0.999).")
+            )
         object.__setattr__(self, "betas", tuple(self.betas))
         for beta in self.betas:
             check_decay("Adam's betas", beta)
@@ -44,19 +47,32 @@ class Adam(Rated):
     def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
         """Return means of nothing, and the weights of what is in them."""
         zero = next(iter(params.values())).new_zeros(())
-        return {"mean": tree_zeros_like(params), "square": tree_zeros_like(params), "weights": (zero, zero)}
+        return {
+            "mean": tree_zeros_like(params),
+            "square": tree_zeros_like(params),
+            "weights": (zero, zero),
+        }
 
     def update(
         self, meta: PyTree, grads: Params, state: PyTree, params: Params, loss: Tensor, step: int
     ) -> tuple[Params, PyTree]:
         """Return -lr * mean / (sqrt(square) + eps), both corrected for their start at zero."""
         beta1, beta2 = self.betas
-        mean = {name: beta1 * state["mean"][name] + (1 - beta1) * grad for name, grad in grads.items()}
-        square = {name: beta2 * state["square"][name] + (1 - beta2) * grad**2 for name, grad in grads.items()}
-        # Kept as state, not taken from the step's number, so that a state may outlive its task (as Reptile's does);
-        # and as means of ones, since 1 - beta**n loses its digits in low precision.
-        weight1, weight2 = (b * weight + (1 - b) for b, weight in zip(self.betas, state["weights"], strict=True))
+        mean = {
+            name: beta1 * state["mean"][name] + (1 - beta1) * grad for name, grad in grads.items()
+        }
+        square = {
+            name: beta2 * state["square"][name] + (1 - beta2) * grad**2
+            for name, grad in grads.items()
+        }
+        # Kept as state, not taken from the step's number, so that a state may outlive its task (as
+        # Reptile's does); and as means of ones, since 1 - beta**n loses its digits in low
+        # precision.
+        weight1, weight2 = (
+            b * weight + (1 - b) for b, weight in zip(self.betas, state["weights"], strict=True)
+        )
         updates = {
-            name: -self.lr * (mean[name] / weight1) / (safe_sqrt(square[name] / weight2) + self.eps) for name in grads
+            name: -self.lr * (mean[name] / weight1) / (safe_sqrt(square[name] / weight2) + self.eps)
+            for name in grads
         }
         return updates, {"mean": mean, "square": square, "weights": (weight1, weight2)}

@@ -23,18 +23,20 @@ def as_optimizer(
 ) -> "RuleOptimizer":
     """Return an optimizer that applies a meta-learned rule in any training loop.
 
-    It takes the steps of `adapt`: `optimizer.step(closure)`, or `backward()` and then `optimizer.step()` if the rule
-    does not use the loss. Parameters without a gradient count as having one of zero; those that do not require grad are
-    left out. Every group has a factor "lr" of its updates, 1 if not given, which learning rate schedulers change.
-    `state_dict` holds the rule's state; rule and meta-parameters are the caller's to keep.
+    It takes the steps of `adapt`: `optimizer.step(closure)`, or `backward()` and then
+    `optimizer.step()` if the rule does not use the loss. Parameters without a gradient count as
+    having one of zero; those that do not require grad are left out. Every group has a factor "lr"
+    of its updates, 1 if not given, which learning rate schedulers change. `state_dict` holds the
+    rule's state; rule and meta-parameters are the caller's to keep.
 
     Args:
         rule: The rule.
         meta: Its learned meta-parameters, such as `learner.meta.rule`; copied.
-        named_parameters: `module.named_parameters()`, or groups `{"params": <named parameters>, "lr": 1.0}`. A rule
-            whose meta-parameters belong to elements or layers needs the names and shapes that it was learned for; LSTM
-            and Turtle serve any module.
-        key: Key of the rule's random numbers, an int64 scalar; drawn from PyTorch's generator if not given.
+        named_parameters: `module.named_parameters()`, or groups `{"params": <named parameters>,
+            "lr": 1.0}`. A rule whose meta-parameters belong to elements or layers needs the names
+            and shapes that it was learned for; LSTM and Turtle serve any module.
+        key: Key of the rule's random numbers, an int64 scalar; drawn from PyTorch's generator if
+            not given.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -50,21 +52,44 @@ def as_optimizer(
 
 
 class RuleOptimizer(torch.optim.Optimizer):
-    """What `as_optimizer` returns. The rule's state is `state["rule"]`, the number of steps taken `state["step"]`."""
+    """What `as_optimizer` returns. The rule's state is `state["rule"]`, the number of steps taken
+    `state["step"]`.
+    """
 
     state: Any
 
-    def __init__(self, rule: UpdateRule, meta: PyTree, named_parameters: Any, *, key: Tensor | None = None) -> None:
-        check_kind("as_optimizer's rule", rule, UpdateRule, "an update rule", "learner.problem.rule, say")
-        if isinstance(meta, torch.nn.Module) or not all(isinstance(leaf, Tensor) for leaf in tree_leaves(meta)):
-            raise TypeError(invalid("meta", "be a tree of tensors", type(meta).__name__, "Pass learner.meta.rule."))
-        if not (key is None or (isinstance(key, Tensor) and key.dtype == torch.int64 and key.dim() == 0)):
-            raise TypeError(invalid("key", "be an int64 scalar tensor", brief(key), "Pass torch.tensor(7), say."))
+    def __init__(
+        self, rule: UpdateRule, meta: PyTree, named_parameters: Any, *, key: Tensor | None = None
+    ) -> None:
+        check_kind(
+            "as_optimizer's rule", rule, UpdateRule, "an update rule", "learner.problem.rule, say"
+        )
+        if isinstance(meta, torch.nn.Module) or not all(
+            isinstance(leaf, Tensor) for leaf in tree_leaves(meta)
+        ):
+            raise TypeError(
+                invalid(
+                    "meta", "be a tree of tensors", type(meta).__name__, "Pass learner.meta.rule."
+                )
+            )
+        if not (
+            key is None or (isinstance(key, Tensor) and key.dtype == torch.int64 and key.dim() == 0)
+        ):
+            raise TypeError(
+                invalid(
+                    "key", "be an int64 scalar tensor", brief(key), "Pass torch.tensor(7), say."
+                )
+            )
         super().__init__(_groups(named_parameters), {"lr": 1.0})
         params = self._values()
         like = next(iter(params.values()))
-        _check_alike("meta", rule, meta, rule.init_meta({n: p.to("meta") for n, p in params.items()}))
-        self._rule, self._meta = rule, tree_map(lambda leaf: leaf.detach().to(like, copy=True), meta)
+        _check_alike(
+            "meta", rule, meta, rule.init_meta({n: p.to("meta") for n, p in params.items()})
+        )
+        self._rule, self._meta = (
+            rule,
+            tree_map(lambda leaf: leaf.detach().to(like, copy=True), meta),
+        )
         key = draw_keys(1)[0] if key is None else key
         self.state["rule"] = rule.init_state(self._meta, params, key.to(like.device))
         self.state["step"] = 0
@@ -75,7 +100,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         """Apply the rule once.
 
         Args:
-            closure: Computes the loss with its gradients, and returns it. Without it the gradients are those there.
+            closure: Computes the loss with its gradients, and returns it. Without it the gradients
+                are those there.
 
         Returns:
             What the closure returns, or None without one.
@@ -88,13 +114,22 @@ class RuleOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         if loss is None and self._reads_loss:
-            fix = "Write optimizer.step(closure), with a closure that calls backward() and returns the loss."
-            raise RuntimeError(invalid(f"a step of {self._rule}", "be given the loss, which it uses", "none", fix))
+            fix = (
+                "Write optimizer.step(closure), with a closure that calls backward() and returns "
+                "the loss."
+            )
+            raise RuntimeError(
+                invalid(f"a step of {self._rule}", "be given the loss, which it uses", "none", fix)
+            )
         params, grads = self._values(), self._gradients()
         like = next(iter(params.values()))
-        seen = torch.as_tensor(0.0 if loss is None else loss, dtype=like.dtype, device=like.device).detach()
+        seen = torch.as_tensor(
+            0.0 if loss is None else loss, dtype=like.dtype, device=like.device
+        ).detach()
         state, step = self.state["rule"], self.state["step"]
-        updates, self.state["rule"] = self._rule.update(self._meta, grads, state, params, seen, step)
+        updates, self.state["rule"] = self._rule.update(
+            self._meta, grads, state, params, seen, step
+        )
         self.state["step"] = step + 1
         for group in self.param_groups:
             for name, param in zip(group["param_names"], group["params"], strict=True):
@@ -105,14 +140,17 @@ class RuleOptimizer(torch.optim.Optimizer):
         """Refuse further groups: the rule's state is that of the parameters it began with."""
         if hasattr(self, "_rule"):
             fix = "Pass all groups to as_optimizer."
-            raise RuntimeError(invalid("parameters", "be known from the start", "another group", fix))
+            raise RuntimeError(
+                invalid("parameters", "be known from the start", "another group", fix)
+            )
         super().add_param_group(param_group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` returned, of an optimizer of the same rule and parameters."""
         _check_alike("state", self._rule, state_dict["state"].get("rule"), self.state["rule"])
         own = self.state["rule"]
-        super().load_state_dict(state_dict)  # which casts what belongs to a parameter, and nothing else
+        # which casts what belongs to a parameter, and nothing else
+        super().load_state_dict(state_dict)
         self.state["rule"] = tree_map(lambda leaf, like: leaf.to(like), self.state["rule"], own)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -128,7 +166,10 @@ class RuleOptimizer(torch.optim.Optimizer):
         return {name: param.detach().clone() for name, param in self._named()}
 
     def _gradients(self) -> Params:
-        return {name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in self._named()}
+        return {
+            name: torch.zeros_like(p) if p.grad is None else p.grad.clone()
+            for name, p in self._named()
+        }
 
 
 def _groups(named_parameters: Any) -> list[dict[str, Any]]:
@@ -139,7 +180,9 @@ def _groups(named_parameters: Any) -> list[dict[str, Any]]:
         ValueError: If two have the same.
     """
     fix = "Pass module.named_parameters()."
-    groups = as_list("named_parameters", named_parameters, "be pairs of name and parameter", fix=fix)
+    groups = as_list(
+        "named_parameters", named_parameters, "be pairs of name and parameter", fix=fix
+    )
     if not (groups and isinstance(groups[0], dict)):
         groups = [{"params": groups}]
     for group in groups:
@@ -151,7 +194,9 @@ def _groups(named_parameters: Any) -> list[dict[str, Any]]:
     for entry in (entry for group in groups for entry in group["params"]):
         if not (isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], str)):
             fix = "Pass module.named_parameters()."
-            raise TypeError(invalid("parameters", "be named", f"{type(entry).__name__} without a name", fix))
+            raise TypeError(
+                invalid("parameters", "be named", f"{type(entry).__name__} without a name", fix)
+            )
     names = [name for group in groups for name, _ in group["params"]]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         fix = "Write module.named_parameters(prefix='head'), say."
@@ -160,15 +205,21 @@ def _groups(named_parameters: Any) -> list[dict[str, Any]]:
     if not any(learned):
         fix = "Pass module.named_parameters()."
         raise ValueError(invalid("parameters", "be at least one that requires grad", "none", fix))
-    return [{**group, "params": params} for group, params in zip(groups, learned, strict=True) if params]
+    return [
+        {**group, "params": params} for group, params in zip(groups, learned, strict=True) if params
+    ]
 
 
 def _check_alike(what: str, rule: UpdateRule, got: PyTree, expected: PyTree) -> None:
     """Raise unless two trees have leaves of the same names and shapes."""
     ours, theirs = _shapes(expected), _shapes(got)
-    if different := sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)):
+    if different := sorted(
+        name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)
+    ):
         name = different[0]
-        shapes = f"{theirs.get(name, 'nothing')} where it has {ours.get(name, 'nothing')}, at {name!r}"
+        shapes = (
+            f"{theirs.get(name, 'nothing')} where it has {ours.get(name, 'nothing')}, at {name!r}"
+        )
         fix = "Pass the parameters that it was learned for, under the same names."
         raise ValueError(invalid(what, f"belong to {rule} and the parameters", shapes, fix))
 

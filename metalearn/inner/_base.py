@@ -10,15 +10,18 @@ from metalearn.types import Params, PyTree
 class UpdateRule(ABC):
     """How one task's gradient becomes a change of its parameters.
 
-    A rule is a frozen dataclass that holds hyperparameters only. What the outer loop learns about it (`meta`) and what
-    it remembers within a task (`state`) are pytrees of tensors, in the parameters' dtype and device, that travel
-    through the arguments. All methods are pure, so that every estimator can differentiate, vectorise and compile them.
+    A rule is a frozen dataclass that holds hyperparameters only. What the outer loop learns about
+    it (`meta`) and what it remembers within a task (`state`) are pytrees of tensors, in the
+    parameters' dtype and device, that travel through the arguments. All methods are pure, so that
+    every estimator can differentiate, vectorise and compile them.
     `metalearn.testing.check_update_rule` checks a rule of your own.
     """
 
     @property
     def as_values(self) -> frozenset[str]:
-        """Which of "grads", "params" and "loss" `update` uses detached, so that no derivative flows through them."""
+        """Which of "grads", "params" and "loss" `update` uses detached, so that no derivative flows
+        through them.
+        """
         return frozenset()
 
     def init_meta(self, params: Params) -> PyTree:

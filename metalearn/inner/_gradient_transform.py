@@ -13,8 +13,9 @@ from metalearn.types import Params, PyTree
 class GradientTransform(Rated):
     """A meta-optimizer U_xi with weights xi for every tensor: the update is -lr U_xi(gradient).
 
-    A subclass defines `init_weights` and `transform`. Where U_xi starts as the identity, the rule starts as gradient
-    descent. The weights are constant within a task; `SelfAdapting(rule, lr)` lets them descend too.
+    A subclass defines `init_weights` and `transform`. Where U_xi starts as the identity, the rule
+    starts as gradient descent. The weights are constant within a task; `SelfAdapting(rule, lr)`
+    lets them descend too.
 
     Args:
         lr: Learning rate, positive.
@@ -39,4 +40,6 @@ class GradientTransform(Rated):
         self, meta: PyTree, grads: Params, state: PyTree, params: Params, loss: Tensor, step: int
     ) -> tuple[Params, PyTree]:
         """Return -lr * U_xi(gradient)."""
-        return {name: -self.lr * self.transform(meta[name], grad) for name, grad in grads.items()}, state
+        return {
+            name: -self.lr * self.transform(meta[name], grad) for name, grad in grads.items()
+        }, state

@@ -1,4 +1,6 @@
-"""Meta-optimizers whose matrices are Kronecker products, so that they fit a gradient matrix's rows and columns."""
+"""Meta-optimizers whose matrices are Kronecker products, so that they fit a gradient matrix's rows
+and columns.
+"""
 
 from dataclasses import dataclass
 
@@ -17,24 +19,29 @@ MAX_SIZE = 8_192
 
 @dataclass(frozen=True)
 class KroneckerLinear(GradientTransform):
-    """KLin: U(G) = L G R + b, which is (R^t kron L) vec(G) + b. L and R start at the identity, b at zero.
+    """KLin: U(G) = L G R + b, which is (R^t kron L) vec(G) + b. L and R start at the identity, b at
+    zero.
 
-    A matrix `[out, in]` has an L of `[out, out]` and an R of `[in, in]`; a convolution `[out, in, *kernel]` an L of
-    `[in, in]` and an R over the flattened kernel, shared by its filters; a vector is a matrix `[n, 1]`.
-    In the paper they adapt within a task too, and theta's update has no rate of its own:
-    `SelfAdapting(KroneckerLinear(1.0), lr)`. Left as they are it is the paper's reading of Meta-Curvature.
+    A matrix `[out, in]` has an L of `[out, out]` and an R of `[in, in]`; a convolution `[out, in,
+    *kernel]` an L of `[in, in]` and an R over the flattened kernel, shared by its filters; a vector
+    is a matrix `[n, 1]`. In the paper they adapt within a task too, and theta's update has no rate
+    of its own: `SelfAdapting(KroneckerLinear(1.0), lr)`. Left as they are it is the paper's reading
+    of Meta-Curvature.
 
     Args:
         lr: Learning rate, positive.
         bias: Whether to learn b; the paper's experiments do not.
 
     Raises:
-        ValueError: If `lr` is not positive and finite, or a parameter has a side that is too large for a factor.
+        ValueError: If `lr` is not positive and finite, or a parameter has a side that is too large
+            for a factor.
 
     References:
-        Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning", 2019 (eq. 5).
+        Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning",
+        2019 (eq. 5).
 
-    >>> sum(leaf.numel() for leaf in KroneckerLinear(0.1).init_meta({"w": torch.zeros(1, 100)})["w"].values())
+    >>> meta = KroneckerLinear(0.1).init_meta({"w": torch.zeros(1, 100)})
+    >>> sum(leaf.numel() for leaf in meta["w"].values())
     10001
     """
 
@@ -56,29 +63,33 @@ class KroneckerLinear(GradientTransform):
 
 @dataclass(frozen=True)
 class KroneckerNetwork(GradientTransform):
-    """KFC: U(G) = L_h s(... s(L_1 G R_1) ...) R_h, a network of Kronecker layers with an activation s between them.
+    """KFC: U(G) = L_h s(... s(L_1 G R_1) ...) R_h, a network of Kronecker layers with an activation
+    s between them.
 
-    All L and R start at the identity, shaped as for `KroneckerLinear`, so that it starts as s(G): with the paper's ReLU
-    it is blind to negative gradients until it has learned better. In the paper the matrices adapt within a task too,
-    and theta's update has no rate of its own: `SelfAdapting(KroneckerNetwork(1.0), lr)`.
+    All L and R start at the identity, shaped as for `KroneckerLinear`, so that it starts as s(G):
+    with the paper's ReLU it is blind to negative gradients until it has learned better. In the
+    paper the matrices adapt within a task too, and theta's update has no rate of its own:
+    `SelfAdapting(KroneckerNetwork(1.0), lr)`.
 
     Args:
         lr: Learning rate, positive.
         num_layers: Number of Kronecker layers, at least 1.
         activation: Between the layers: "relu", "tanh", another name or any elementwise function.
-        normalise: Whether the network sees the gradient at unit norm, and its output is multiplied by that norm and
-            elementwise by a learned factor of G's shape, shared by the filters of a convolution, that starts at 1;
-            the paper does so for non-linear models.
+        normalise: Whether the network sees the gradient at unit norm, and its output is multiplied
+            by that norm and elementwise by a learned factor of G's shape, shared by the filters of
+            a convolution, that starts at 1; the paper does so for non-linear models.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If a number is out of its range, or a parameter has a side that is too large for a factor.
+        ValueError: If a number is out of its range, or a parameter has a side that is too large for
+            a factor.
 
     References:
-        Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning", 2019 (eq. 7,
-            section A.1.2).
+        Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning",
+            2019 (eq. 7, section A.1.2).
 
-    >>> weights = KroneckerNetwork(0.1, normalise=True).init_weights("filters", torch.zeros(64, 32, 3, 3))
+    >>> rule = KroneckerNetwork(0.1, normalise=True)
+    >>> weights = rule.init_weights("filters", torch.zeros(64, 32, 3, 3))
     >>> weights["factor"].shape
     torch.Size([32, 9])
     """
@@ -96,7 +107,9 @@ class KroneckerNetwork(GradientTransform):
     def init_weights(self, name: str, param: Tensor) -> PyTree:
         """Return the layers' L and R, and perhaps the factor of the network's output."""
         layers = {"layers": [_factors(name, param) for _ in range(self.num_layers)]}
-        return layers | ({"factor": param.new_ones(as_matrices(param).shape[-2:])} if self.normalise else {})
+        return layers | (
+            {"factor": param.new_ones(as_matrices(param).shape[-2:])} if self.normalise else {}
+        )
 
     def transform(self, weights: PyTree, grad: Tensor) -> Tensor:
         """Return the network's output for the gradient."""
@@ -104,7 +117,9 @@ class KroneckerNetwork(GradientTransform):
             return self._network(weights["layers"], as_matrices(grad)).reshape(grad.shape)
         norm = safe_sqrt(grad.square().sum())
         direction = as_matrices(grad / torch.where(norm > 0, norm, 1.0))
-        return (weights["factor"] * norm * self._network(weights["layers"], direction)).reshape(grad.shape)
+        return (weights["factor"] * norm * self._network(weights["layers"], direction)).reshape(
+            grad.shape
+        )
 
     def _network(self, layers: list[dict[str, Tensor]], matrices: Tensor) -> Tensor:
         hidden = _multiply(layers[0], matrices)
@@ -114,7 +129,9 @@ class KroneckerNetwork(GradientTransform):
 
 
 def as_matrices(tensor: Tensor) -> Tensor:
-    """Return a tensor as a matrix, or a convolution's weight as a matrix `[in, kernel]` for every filter."""
+    """Return a tensor as a matrix, or a convolution's weight as a matrix `[in, kernel]` for every
+    filter.
+    """
     if tensor.dim() > 2:
         return tensor.flatten(2)
     return tensor if tensor.dim() == 2 else tensor.reshape(-1, 1)
@@ -129,7 +146,14 @@ def identity(name: str, size: int, like: Tensor) -> Tensor:
     if size > MAX_SIZE:
         fix = "Leave the parameter out of fast=, or use LowRank(lr, rank=4, identity=True)."
         got = f"a side of {size:,} in {name!r}, shaped {tuple(like.shape)}"
-        raise ValueError(invalid("a parameter with a matrix for each side", f"have sides up to {MAX_SIZE:,}", got, fix))
+        raise ValueError(
+            invalid(
+                "a parameter with a matrix for each side",
+                f"have sides up to {MAX_SIZE:,}",
+                got,
+                fix,
+            )
+        )
     return torch.eye(size, dtype=like.dtype, device=like.device)
 
 

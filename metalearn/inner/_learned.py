@@ -17,10 +17,12 @@ from metalearn.types import Params, PyTree
 
 @dataclass(frozen=True)
 class Learned(Wrapper):
-    """A rule of which the outer loop learns some hyperparameters: `Learned(Momentum(0.1), "momentum")`.
+    """A rule of which the outer loop learns some hyperparameters: `Learned(Momentum(0.1),
+    "momentum")`.
 
-    They start at the rule's own values and are learned as they are, without logarithm or clamp. Meta-parameters are
-    `{<name>: ..., "rule": ...}`, the rule's own under "rule". For rates per tensor, element or step see `LearnedRate`.
+    They start at the rule's own values and are learned as they are, without logarithm or clamp.
+    Meta-parameters are `{<name>: ..., "rule": ...}`, the rule's own under "rule". For rates per
+    tensor, element or step see `LearnedRate`.
 
     Args:
         rule: The rule.
@@ -28,7 +30,8 @@ class Learned(Wrapper):
 
     Raises:
         TypeError: If `rule` is no update rule, or a hyperparameter is no number.
-        ValueError: If the rule has no hyperparameter of that name, or its updates do not depend on it.
+        ValueError: If the rule has no hyperparameter of that name, or its updates do not depend on
+            it.
     """
 
     names: str | tuple[str, ...]
@@ -36,28 +39,44 @@ class Learned(Wrapper):
     def __post_init__(self) -> None:
         super().__post_init__()
         rule: Any = self.rule
-        names, fix = (self.names,) if isinstance(self.names, str) else self.names, 'Write Learned(rule, "lr"), say.'
+        names, fix = (
+            (self.names,) if isinstance(self.names, str) else self.names,
+            'Write Learned(rule, "lr"), say.',
+        )
         if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
-            raise TypeError(invalid("Learned's names", "be a name or a tuple of them", brief(self.names), fix))
+            raise TypeError(
+                invalid("Learned's names", "be a name or a tuple of them", brief(self.names), fix)
+            )
         object.__setattr__(self, "names", tuple(names))
         if not names or len(set(names)) < len(names):
-            raise ValueError(invalid("Learned's names", "be at least one, each once", tuple(names), fix))
+            raise ValueError(
+                invalid("Learned's names", "be at least one, each once", tuple(names), fix)
+            )
         for name in names:
             of_rule = {field.name: str(field.type) for field in fields(rule)}
             check_choice("Learned's names", name, of_rule)
-            numbers = all(isinstance(value, int | float) for value in tree_leaves(getattr(rule, name)))
+            numbers = all(
+                isinstance(value, int | float) for value in tree_leaves(getattr(rule, name))
+            )
             if not numbers or "float" not in of_rule[name]:
                 got = repr(getattr(rule, name))
-                raise TypeError(invalid(f"{type(rule).__name__}'s {name}", "be a number to be learned", got))
+                raise TypeError(
+                    invalid(f"{type(rule).__name__}'s {name}", "be a number to be learned", got)
+                )
         if unused := _unused(self):
             fix = "It decides where something else starts, which is learned anyway."
             got = f"{unused}, which it does not use"
-            raise ValueError(invalid(f"{type(rule).__name__}'s updates", "depend on what is learned", got, fix))
+            raise ValueError(
+                invalid(f"{type(rule).__name__}'s updates", "depend on what is learned", got, fix)
+            )
 
     def init_meta(self, params: Params) -> PyTree:
         """Return the hyperparameters at the rule's own values, each a scalar."""
         like = next(iter(params.values()))
-        own = {name: tree_map(lambda v: like.new_tensor(float(v)), getattr(self.rule, name)) for name in self.names}
+        own = {
+            name: tree_map(lambda v: like.new_tensor(float(v)), getattr(self.rule, name))
+            for name in self.names
+        }
         return {**own, "rule": self.rule.init_meta(params)}
 
     def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
@@ -71,7 +90,8 @@ class Learned(Wrapper):
         return self._rule(meta).update(meta["rule"], grads, state, params, loss, step)
 
     def _rule(self, meta: PyTree) -> UpdateRule:
-        # Past the checks of __post_init__, which are for numbers; copy.copy does not compile in torch 2.11.
+        # Past the checks of __post_init__, which are for numbers; copy.copy does not compile in
+        # torch 2.11.
         rule: Any = object.__new__(type(self.rule))
         for field in fields(self.rule):  # type: ignore[arg-type]
             value = meta[field.name] if field.name in self.names else getattr(self.rule, field.name)

@@ -1,4 +1,6 @@
-"""Learned rates around any rule: Meta-SGD, MAML++'s rates per tensor and step, TURTLE's per parameter."""
+"""Learned rates around any rule: Meta-SGD, MAML++'s rates per tensor and step, TURTLE's per
+parameter.
+"""
 
 from dataclasses import dataclass
 
@@ -13,26 +15,28 @@ from metalearn.types import Params, PyTree
 
 @dataclass(frozen=True)
 class LearnedRate(Wrapper):
-    """A rule whose rate the outer loop learns: the update is alpha * u, with u the rule's update at rate 1.
+    """A rule whose rate the outer loop learns: the update is alpha * u, with u the rule's update at
+    rate 1.
 
-    The rate is learned as it is, without logarithm or clamp, so it may become negative. It starts at the rate of the
-    wrapped rule (`SGD(lr)`'s lr; 1 for a rule that has none), with which the two rules are equal. Meta-parameters are
-    `{"rate": ..., "rule": ...}`, the rule's own under "rule".
+    The rate is learned as it is, without logarithm or clamp, so it may become negative. It starts
+    at the rate of the wrapped rule (`SGD(lr)`'s lr; 1 for a rule that has none), with which the two
+    rules are equal. Meta-parameters are `{"rate": ..., "rule": ...}`, the rule's own under "rule".
 
     Args:
         rule: The rule whose updates are scaled.
-        per: What has a rate of its own: "scalar", one for all; "tensor", one for every parameter tensor; "parameter",
-            one for every element.
-        num_steps: Number of steps with rates of their own; the last holds for all later ones. None shares one rate
-            among all steps.
+        per: What has a rate of its own: "scalar", one for all; "tensor", one for every parameter
+            tensor; "parameter", one for every element.
+        num_steps: Number of steps with rates of their own; the last holds for all later ones. None
+            shares one rate among all steps.
 
     Raises:
         TypeError: If `rule` is not an update rule.
         ValueError: If `per` is none of the three, or `num_steps` is below 1.
 
     References:
-        Li et al., "Meta-SGD: learning to learn quickly for few-shot learning", arXiv 2017 (per="parameter").
-        Antoniou et al., "How to train your MAML", ICLR 2019 (per="tensor", num_steps).
+        Li et al., "Meta-SGD: learning to learn quickly for few-shot learning", arXiv 2017
+        (per="parameter"). Antoniou et al., "How to train your MAML", ICLR 2019 (per="tensor",
+        num_steps).
     """
 
     per: str = "scalar"
@@ -70,7 +74,9 @@ class LearnedRate(Wrapper):
         """Return the wrapped rule's update times the step's rates."""
         _, rule = self.rule.split_rate()
         updates, state = rule.update(meta["rule"], grads, state, params, loss, step)
-        return {name: self._rate(meta, name, step) * update for name, update in updates.items()}, state
+        return {
+            name: self._rate(meta, name, step) * update for name, update in updates.items()
+        }, state
 
     def _rate(self, meta: PyTree, name: str, step: int) -> Tensor:
         rate = meta["rate"] if isinstance(meta["rate"], torch.Tensor) else meta["rate"][name]

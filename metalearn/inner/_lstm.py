@@ -18,30 +18,36 @@ NUM_INPUTS = 4
 
 @dataclass(frozen=True)
 class LSTM(UpdateRule):
-    """The LSTM meta-learner: theta_{t+1} = f_t * theta_t - i_t * gradient, with learned gates for every element.
+    """The LSTM meta-learner: theta_{t+1} = f_t * theta_t - i_t * gradient, with learned gates for
+    every element.
 
-    Two layers, their weights shared by all elements. A plain LSTM sees the processed gradient and loss; its output h
-    joins parameter and previous gate value in i_t = sigmoid(w_I [h, theta, i_{t-1}] + b_I), and f_t likewise. Previous
-    gate values start at 0. The cell's learned initial state is `Meta.init`.
+    Two layers, their weights shared by all elements. A plain LSTM sees the processed gradient and
+    loss; its output h joins parameter and previous gate value in i_t = sigmoid(w_I [h, theta,
+    i_{t-1}] + b_I), and f_t likewise. Previous gate values start at 0. The cell's learned initial
+    state is `Meta.init`.
 
-    It starts out near gradient descent at rate `lr`: b_I = logit(lr), b_F = `forget_bias`, and w_I and w_F are drawn
-    from U[-r, r] with r = `gate_range`. An estimator of order 1 gives the published gradient, one of order 2 the exact
-    one.
+    It starts out near gradient descent at rate `lr`: b_I = logit(lr), b_F = `forget_bias`, and w_I
+    and w_F are drawn from U[-r, r] with r = `gate_range`. An estimator of order 1 gives the
+    published gradient, one of order 2 the exact one.
 
     Args:
         lr: Start of the input gate, between 0 and 1.
         hidden_size: Width of the first layer, at least 1.
-        forget_bias: Start of the forget gate's bias; the parameters shrink by sigmoid(-forget_bias) in a step.
-        gate_range: Bound of the gates' weights at the start, at least 0, in the thesis' code 0.01. With 0 it starts as
-            gradient descent exactly, but the first layer has no gradient until the gates' weights have moved.
+        forget_bias: Start of the forget gate's bias; the parameters shrink by sigmoid(-forget_bias)
+            in a step.
+        gate_range: Bound of the gates' weights at the start, at least 0, in the thesis' code 0.01.
+            With 0 it starts as gradient descent exactly, but the first layer has no gradient until
+            the gates' weights have moved.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If `lr` is not strictly between 0 and 1, `hidden_size` is below 1, or `gate_range` negative.
+        ValueError: If `lr` is not strictly between 0 and 1, `hidden_size` is below 1, or
+            `gate_range` negative.
 
     References:
-        Ravi and Larochelle, "Optimization as a model for few-shot learning", ICLR 2017.
-        Huisman, "Revisiting learned optimizers in few-shot settings", thesis, Leiden University 2021 (eqs. 8-11).
+        Ravi and Larochelle, "Optimization as a model for few-shot learning", ICLR 2017. Huisman,
+        "Revisiting learned optimizers in few-shot settings", thesis, Leiden University 2021 (eqs.
+        8-11).
     """
 
     lr: float = 0.01
@@ -70,7 +76,9 @@ class LSTM(UpdateRule):
         return {"lstm": lstm, "gates": gates}
 
     def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
-        """Return zeros: the first layer's hidden and cell state `[n, hidden_size]`, and the gates' values `[n]`."""
+        """Return zeros: the first layer's hidden and cell state `[n, hidden_size]`, and the gates'
+        values `[n]`.
+        """
         vector = torch.zeros_like(flatten(params, params))
         matrix = vector[:, None].expand(-1, self.hidden_size)
         return {"hidden": matrix, "cell": matrix, "input": vector, "forget": vector}
@@ -80,17 +88,22 @@ class LSTM(UpdateRule):
     ) -> tuple[Params, PyTree]:
         """Return (f - 1) * theta - i * gradient."""
         theta, grad = flatten(params, params), flatten(grads, params)
-        inputs = torch.cat([preprocess(grad), preprocess(loss.to(grad.dtype)).expand(len(grad), 2)], 1)
+        inputs = torch.cat(
+            [preprocess(grad), preprocess(loss.to(grad.dtype)).expand(len(grad), 2)], 1
+        )
         hidden, cell = _lstm_cell(meta["lstm"], inputs, state["hidden"], state["cell"])
         input_gate = _gate(meta["gates"]["input"], hidden, theta, state["input"])
         forget_gate = _gate(meta["gates"]["forget"], hidden, theta, state["forget"])
-        # 1 - sigmoid(x) is sigmoid(-x), without the rounding of a difference of nearly equal numbers.
+        # 1 - sigmoid(x) is sigmoid(-x), without the rounding of a difference of nearly equal
+        # numbers.
         update = -torch.sigmoid(-forget_gate) * theta - torch.sigmoid(input_gate) * grad
         gates = {"input": torch.sigmoid(input_gate), "forget": torch.sigmoid(forget_gate)}
         return unflatten(update, params), {"hidden": hidden, "cell": cell, **gates}
 
 
-def _lstm_cell(weights: Params, inputs: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+def _lstm_cell(
+    weights: Params, inputs: Tensor, hidden: Tensor, cell: Tensor
+) -> tuple[Tensor, Tensor]:
     gates = F.linear(torch.cat([inputs, hidden], 1), weights["weight"], weights["bias"])
     input_gate, forget_gate, candidate, output_gate = gates.chunk(4, 1)
     cell = forget_gate.sigmoid() * cell + input_gate.sigmoid() * candidate.tanh()

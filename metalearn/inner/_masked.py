@@ -15,26 +15,29 @@ from metalearn.types import Params, PyTree
 
 @dataclass(frozen=True)
 class Masked(Wrapper):
-    """A rule whose updates pass through a binary mask on output units, drawn once a task with learned probabilities.
+    """A rule whose updates pass through a binary mask on output units, drawn once a task with
+    learned probabilities.
 
-    Unit j of a layer is updated with probability sigmoid(zeta_j): its row of the weight's first axis, or filter,
-    together with its element of the bias. Logits zeta start at 0 and are learned through the Gumbel-softmax
-    distribution. Meta-parameters are `{"mask": {<module>: {"logits": [units]}}, "rule": ...}`, the rule's own under
-    "rule".
+    Unit j of a layer is updated with probability sigmoid(zeta_j): its row of the weight's first
+    axis, or filter, together with its element of the bias. Logits zeta start at 0 and are learned
+    through the Gumbel-softmax distribution. Meta-parameters are `{"mask": {<module>: {"logits":
+    [units]}}, "rule": ...}`, the rule's own under "rule".
 
     Args:
         rule: The rule whose updates are masked.
-        temperature: Of the Gumbel-softmax distribution, positive; near 0 the mask is binary and its gradient noisy.
-            The paper leaves it open; its authors' code has 1.
-        hard: Whether the mask is rounded to 0 or 1, with the gradient of the unrounded one (straight-through).
+        temperature: Of the Gumbel-softmax distribution, positive; near 0 the mask is binary and its
+            gradient noisy. The paper leaves it open; its authors' code has 1.
+        hard: Whether the mask is rounded to 0 or 1, with the gradient of the unrounded one
+            (straight-through).
 
     Raises:
         TypeError: If `rule` is no update rule, or `hard` no bool.
         ValueError: If the temperature is not positive.
 
     References:
-        Lee and Choi, "Gradient-based meta-learning with learned layerwise metric and subspace", ICML 2018 (MT-net).
-        Jang et al., "Categorical reparameterization with Gumbel-softmax", ICLR 2017.
+        Lee and Choi, "Gradient-based meta-learning with learned layerwise metric and subspace",
+        ICML 2018 (MT-net). Jang et al., "Categorical reparameterization with Gumbel-softmax", ICLR
+        2017.
     """
 
     temperature: float = 1.0
@@ -42,7 +45,11 @@ class Masked(Wrapper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive("Masked's temperature", self.temperature, fix="Write Masked(rule, temperature=1.0), say.")
+        check_positive(
+            "Masked's temperature",
+            self.temperature,
+            fix="Write Masked(rule, temperature=1.0), say.",
+        )
         check_bool("Masked's hard", self.hard)
 
     def init_meta(self, params: Params) -> PyTree:
@@ -56,7 +63,8 @@ class Masked(Wrapper):
     def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
         """Return the task's masks `[units]` by layer, and the rule's state."""
         masks = {
-            layer: self._sample(of["logits"], key, stream) for stream, (layer, of) in enumerate(meta["mask"].items())
+            layer: self._sample(of["logits"], key, stream)
+            for stream, (layer, of) in enumerate(meta["mask"].items())
         }
         return {"mask": masks, "rule": self.rule.init_state(meta["rule"], params, derive_key(key))}
 
@@ -64,9 +72,15 @@ class Masked(Wrapper):
         self, meta: PyTree, grads: Params, state: PyTree, params: Params, loss: Tensor, step: int
     ) -> tuple[Params, PyTree]:
         """Return the rule's updates where the mask lets them through."""
-        updates, rule_state = self.rule.update(meta["rule"], grads, state["rule"], params, loss, step)
-        masks = {name: state["mask"][layer] for layer, names in _layers(params).items() for name in names}
-        masked = {name: over_first_axes(masks[name], update) * update for name, update in updates.items()}
+        updates, rule_state = self.rule.update(
+            meta["rule"], grads, state["rule"], params, loss, step
+        )
+        masks = {
+            name: state["mask"][layer] for layer, names in _layers(params).items() for name in names
+        }
+        masked = {
+            name: over_first_axes(masks[name], update) * update for name, update in updates.items()
+        }
         return masked, {"mask": state["mask"], "rule": rule_state}
 
     def split_rate(self) -> tuple[float, UpdateRule]:
@@ -82,10 +96,11 @@ class Masked(Wrapper):
 
 
 def adapted_fraction(meta: PyTree) -> dict[str, Tensor]:
-    """Return by layer the expected fraction of output units that a task changes, the mean of sigmoid(zeta).
+    """Return by layer the expected fraction of output units that a task changes, the mean of
+    sigmoid(zeta).
 
-    It is the mean probability by which the mask lets an update through (eq. 9). Figure 4 of the paper plots
-    `kept_fraction`, which is 1 minus this one, and calls it the fraction that changes.
+    It is the mean probability by which the mask lets an update through (eq. 9). Figure 4 of the
+    paper plots `kept_fraction`, which is 1 minus this one, and calls it the fraction that changes.
 
     Args:
         meta: Learned meta-parameters of `Masked`, or of a rule around it: `learner.meta.rule`.
@@ -97,18 +112,20 @@ def adapted_fraction(meta: PyTree) -> dict[str, Tensor]:
         ValueError: If there is no mask in them.
 
     References:
-        Lee and Choi, "Gradient-based meta-learning with learned layerwise metric and subspace", ICML 2018
-        (eq. 9 of its first version, arXiv:1801.05558v1).
+        Lee and Choi, "Gradient-based meta-learning with learned layerwise metric and subspace",
+        ICML 2018 (eq. 9 of its first version, arXiv:1801.05558v1).
     """
     return {layer: logits.sigmoid().mean() for layer, logits in _logits(meta).items()}
 
 
 def kept_fraction(meta: PyTree) -> dict[str, Tensor]:
-    """Return by layer the expected fraction of output units that a task leaves alone, the mean of sigmoid(-zeta).
+    """Return by layer the expected fraction of output units that a task leaves alone, the mean of
+    sigmoid(-zeta).
 
-    It is 1 minus `adapted_fraction`, and what Figure 4 of the paper plots as "the fraction of weights that a
-    task-specific learner changes": printed as the average of e^-l / (e^-l + 1) over all logits l, and averaged by the
-    authors' code in every layer and then over layers. The sign is at odds with eq. 9, by which the mask is drawn.
+    It is 1 minus `adapted_fraction`, and what Figure 4 of the paper plots as "the fraction of
+    weights that a task-specific learner changes": printed as the average of e^-l / (e^-l + 1) over
+    all logits l, and averaged by the authors' code in every layer and then over layers. The sign is
+    at odds with eq. 9, by which the mask is drawn.
 
     Args:
         meta: Learned meta-parameters of `Masked`, or of a rule around it: `learner.meta.rule`.
@@ -120,8 +137,8 @@ def kept_fraction(meta: PyTree) -> dict[str, Tensor]:
         ValueError: If there is no mask in them.
 
     References:
-        Lee and Choi, "Gradient-based meta-learning with learned layerwise metric and subspace", ICML 2018
-        (Figure 4 of its first version, arXiv:1801.05558v1).
+        Lee and Choi, "Gradient-based meta-learning with learned layerwise metric and subspace",
+        ICML 2018 (Figure 4 of its first version, arXiv:1801.05558v1).
     """
     return {layer: (-logits).sigmoid().mean() for layer, logits in _logits(meta).items()}
 
@@ -142,7 +159,9 @@ def _logits(meta: PyTree) -> dict[str, Tensor]:
 
 
 def _layers(params: Params) -> dict[str, list[str]]:
-    """Return the names of parameters that share a mask: those of one module with equally many rows."""
+    """Return the names of parameters that share a mask: those of one module with equally many
+    rows.
+    """
     groups: dict[tuple[str, torch.Size], list[str]] = {}
     for name, param in params.items():
         groups.setdefault((name.rpartition(".")[0], param.shape[:1]), []).append(name)

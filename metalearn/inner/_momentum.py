@@ -34,12 +34,15 @@ class _WithVelocity(Rated):
     ) -> tuple[Params, PyTree]:
         """Return -lr * direction."""
         velocity = {name: self.momentum * state[name] + grad for name, grad in grads.items()}
-        return {name: -self.lr * self._direction(grads[name], v) for name, v in velocity.items()}, velocity
+        return {
+            name: -self.lr * self._direction(grads[name], v) for name, v in velocity.items()
+        }, velocity
 
 
 @dataclass(frozen=True)
 class Momentum(_WithVelocity):
-    """Heavy-ball momentum, `torch.optim.SGD(momentum=...)`: v = momentum v + g; the update is -lr v.
+    """Heavy-ball momentum, `torch.optim.SGD(momentum=...)`: v = momentum v + g; the update is -lr
+    v.
 
     Args:
         lr: Learning rate, positive.
@@ -55,7 +58,8 @@ class Momentum(_WithVelocity):
 
 @dataclass(frozen=True)
 class Nesterov(_WithVelocity):
-    """Nesterov momentum, `torch.optim.SGD(nesterov=True)`: v = momentum v + g; the update is -lr (g + momentum v).
+    """Nesterov momentum, `torch.optim.SGD(nesterov=True)`: v = momentum v + g; the update is -lr (g
+    + momentum v).
 
     Args:
         lr: Learning rate, positive.

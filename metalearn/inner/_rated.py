@@ -8,7 +8,8 @@ from metalearn.inner._base import UpdateRule
 
 @dataclass(frozen=True)
 class Rated(UpdateRule):
-    """A rule with a rate that is a factor of its updates, so that `LearnedRate` can learn it. Its `update` is abstract.
+    """A rule with a rate that is a factor of its updates, so that `LearnedRate` can learn it. Its
+    `update` is abstract.
 
     Args:
         lr: The rate, positive.
@@ -21,7 +22,10 @@ class Rated(UpdateRule):
 
     def __post_init__(self) -> None:
         name = type(self).__name__
-        fix = f"Pass inner.{name}(lr=0.01), say; to learn it, inner.LearnedRate(inner.{name}(lr=0.01))."
+        fix = (
+            f"Pass inner.{name}(lr=0.01), say; to learn it, "
+            f"inner.LearnedRate(inner.{name}(lr=0.01))."
+        )
         check_positive(f"{name}'s lr", self.lr, fix=fix)
 
     def split_rate(self) -> tuple[float, UpdateRule]:

@@ -43,6 +43,12 @@ class RMSProp(Rated):
         self, meta: PyTree, grads: Params, state: PyTree, params: Params, loss: Tensor, step: int
     ) -> tuple[Params, PyTree]:
         """Return -lr * gradient / (sqrt(square) + eps)."""
-        square = {name: self.alpha * state[name] + (1 - self.alpha) * grad**2 for name, grad in grads.items()}
-        updates = {name: -self.lr * grad / (safe_sqrt(square[name]) + self.eps) for name, grad in grads.items()}
+        square = {
+            name: self.alpha * state[name] + (1 - self.alpha) * grad**2
+            for name, grad in grads.items()
+        }
+        updates = {
+            name: -self.lr * grad / (safe_sqrt(square[name]) + self.eps)
+            for name, grad in grads.items()
+        }
         return updates, square

@@ -14,15 +14,18 @@ from metalearn.types import Params, PyTree
 
 @dataclass(frozen=True)
 class SelfAdapting(Wrapper):
-    """A rule whose meta-parameters xi take a step of gradient descent before every step but the first.
+    """A rule whose meta-parameters xi take a step of gradient descent before every step but the
+    first.
 
-    theta_{t+1} = theta_t + u_xi(g_t) and then xi = xi - lr grad_xi L(theta_{t+1}). The support loss depends on xi
-    through the last update alone, so that its gradient is the update's derivative applied to the gradient at
-    theta_{t+1}, which the next step receives anyway. What is learned is where xi starts.
+    theta_{t+1} = theta_t + u_xi(g_t) and then xi = xi - lr grad_xi L(theta_{t+1}). The support loss
+    depends on xi through the last update alone, so that its gradient is the update's derivative
+    applied to the gradient at theta_{t+1}, which the next step receives anyway. What is learned is
+    where xi starts.
 
-    It goes outermost, since what another wrapper did to its updates would be missing in that derivative.
-    Around `KroneckerLinear` or `KroneckerNetwork` it is Arnold et al.'s method, whose rate is the rule's own; around
-    `LearnedRate(SGD(lr))` it is hypergradient descent from a learned rate (Alpha-MAML).
+    It goes outermost, since what another wrapper did to its updates would be missing in that
+    derivative. Around `KroneckerLinear` or `KroneckerNetwork` it is Arnold et al.'s method, whose
+    rate is the rule's own; around `LearnedRate(SGD(lr))` it is hypergradient descent from a learned
+    rate (Alpha-MAML).
 
     Args:
         rule: The rule.
@@ -33,9 +36,10 @@ class SelfAdapting(Wrapper):
         ValueError: If `lr` is not positive and finite, or the rule is a `SelfAdapting` itself.
 
     References:
-        Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning", 2019 (eqs. 3-4).
-        Baydin et al., "Online learning rate adaptation with hypergradient descent", ICLR 2018.
-        Behl et al., "Alpha MAML: adaptive model-agnostic meta-learning", arXiv 2019.
+        Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning",
+        2019 (eqs. 3-4). Baydin et al., "Online learning rate adaptation with hypergradient
+        descent", ICLR 2018. Behl et al., "Alpha MAML: adaptive model-agnostic meta-learning", arXiv
+        2019.
     """
 
     outermost: ClassVar[bool] = True
@@ -44,7 +48,11 @@ class SelfAdapting(Wrapper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive("SelfAdapting's lr", self.lr, fix="Write SelfAdapting(KroneckerLinear(0.5), lr=0.5), say.")
+        check_positive(
+            "SelfAdapting's lr",
+            self.lr,
+            fix="Write SelfAdapting(KroneckerLinear(0.5), lr=0.5), say.",
+        )
 
     def init_meta(self, params: Params) -> PyTree:
         """Return the rule's meta-parameters.
@@ -55,14 +63,21 @@ class SelfAdapting(Wrapper):
         meta = self.rule.init_meta(params)
         if not tree_leaves(meta):
             fix = "Write SelfAdapting(LearnedRate(SGD(0.01)), lr=1e-4), say."
-            raise ValueError(invalid("SelfAdapting's rule", "have meta-parameters to adapt", self.rule, fix))
+            raise ValueError(
+                invalid("SelfAdapting's rule", "have meta-parameters to adapt", self.rule, fix)
+            )
         return meta
 
     def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
         """Return xi, the rule's state, and zeros for what it saw at the last step."""
         state = self.rule.init_state(meta, params, key)
         zeros = tree_zeros_like(params)
-        last = {"grads": zeros, "state": state, "params": zeros, "loss": next(iter(params.values())).new_zeros(())}
+        last = {
+            "grads": zeros,
+            "state": state,
+            "params": zeros,
+            "loss": next(iter(params.values())).new_zeros(()),
+        }
         return {"xi": meta, "rule": state, "last": last}
 
     def update(

@@ -45,7 +45,8 @@ def step(
         state: The rule's state.
         episode: The task's data.
         step: Number of the step, from 0.
-        order: 1 makes gradient and loss constants to any derivative taken of the result; 2 keeps them functions.
+        order: 1 makes gradient and loss constants to any derivative taken of the result; 2 keeps
+            them functions.
     """
     at, shared = (params, meta.shared) if order == 2 else tree_detach((params, meta.shared))
     grads, loss = grad_and_value(problem.support_loss)(at, shared, episode, step)
@@ -54,14 +55,23 @@ def step(
 
 
 def advance(
-    rule: UpdateRule, meta: PyTree, grads: Params, state: PyTree, params: Params, loss: Tensor, *, step: int
+    rule: UpdateRule,
+    meta: PyTree,
+    grads: Params,
+    state: PyTree,
+    params: Params,
+    loss: Tensor,
+    *,
+    step: int,
 ) -> tuple[Params, PyTree]:
     """Return parameters and state after the rule's update, as a function of all that it sees."""
     updates, state = rule.update(meta, grads, state, params, loss, step)
     return tree_add(params, updates), state
 
 
-def adapt(problem: Problem, meta: Meta, episode: Episode, key: Tensor, *, state: PyTree = None) -> Adapted:
+def adapt(
+    problem: Problem, meta: Meta, episode: Episode, key: Tensor, *, state: PyTree = None
+) -> Adapted:
     """Adapt to one task: `problem.num_steps` steps from `meta.init`.
 
     Args:

@@ -12,7 +12,9 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class TLayer(nn.Sequential):
-    """A layer W and, after it, its matrix T, which starts at the identity: a 1x1 convolution for a convolution."""
+    """A layer W and, after it, its matrix T, which starts at the identity: a 1x1 convolution for a
+    convolution.
+    """
 
     def __init__(self, layer: Any) -> None:
         like: Any = {"bias": False, "device": layer.weight.device, "dtype": layer.weight.dtype}
@@ -27,30 +29,41 @@ class TLayer(nn.Sequential):
 
 
 def t_net(model: nn.Module) -> nn.Module:
-    """Put a square matrix T after every linear and convolutional layer W of `model`, and return it: y = T (W x + b).
+    """Put a square matrix T after every linear and convolutional layer W of `model`, and return it:
+    y = T (W x + b).
 
-    T starts at the identity, so that the model computes what it did; after a convolution it is a 1x1 convolution.
-    Parameters are named `<layer>.W.weight`, `<layer>.W.bias` and `<layer>.T.weight`. With all but T fast, which is what
-    `outer.TNet` and `outer.MTNet` choose, a step of gradient descent moves y along T T^t times its gradient.
+    T starts at the identity, so that the model computes what it did; after a convolution it is a
+    1x1 convolution. Parameters are named `<layer>.W.weight`, `<layer>.W.bias` and
+    `<layer>.T.weight`. With all but T fast, which is what `outer.TNet` and `outer.MTNet` choose, a
+    step of gradient descent moves y along T T^t times its gradient.
 
     Args:
-        model: A module that calls its layers, rather than reads their weights. It is changed in place, unless it is
-            itself a layer.
+        model: A module that calls its layers, rather than reads their weights. It is changed in
+            place, unless it is itself a layer.
 
     Raises:
         TypeError: If `model` is no module.
         ValueError: If it has no such layer, or is a T-net already.
 
     References:
-        Lee and Choi, "Gradient-based meta-learning with learned layerwise metric and subspace", ICML 2018 (eqs. 3,
-            17 of its first version, "Meta-learning with adaptive layerwise metric and subspace", arXiv:1801.05558v1).
+        Lee and Choi, "Gradient-based meta-learning with learned layerwise metric and subspace",
+            ICML 2018 (eqs. 3, 17 of its first version, "Meta-learning with adaptive layerwise
+            metric and subspace", arXiv:1801.05558v1).
 
     >>> [name for name, _ in t_net(nn.Sequential(nn.Linear(3, 2))).named_parameters()]
     ['0.W.weight', '0.W.bias', '0.T.weight']
     """
-    check_kind("t_net's model", model, nn.Module, "an nn.Module", "the module itself: models.mlp(1, [40], 1)")
+    check_kind(
+        "t_net's model",
+        model,
+        nn.Module,
+        "an nn.Module",
+        "the module itself: models.mlp(1, [40], 1)",
+    )
     if transforms(model):
-        raise ValueError(invalid("t_net's model", "be a plain network", "a T-net already", "Call t_net once."))
+        raise ValueError(
+            invalid("t_net's model", "be a plain network", "a T-net already", "Call t_net once.")
+        )
     if _has_transform(model):
         return TLayer(model)
     transformed: dict[nn.Module, TLayer] = {}
@@ -74,6 +87,7 @@ def transforms(model: nn.Module) -> list[str]:
 
 
 def _has_transform(module: nn.Module) -> bool:
-    # Attention reads the weight of its output layer instead of calling it, and tells so by this class.
+    # Attention reads the weight of its output layer instead of calling it, and tells so by this
+    # class.
     is_read = isinstance(module, NonDynamicallyQuantizableLinear)
     return isinstance(module, (nn.Linear, *CONVOLUTIONS)) and not is_read

@@ -8,7 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metalearn._brief import brief
-from metalearn._checks import check_bool, check_choice, check_count, check_fraction, check_positive, invalid
+from metalearn._checks import (
+    check_bool,
+    check_choice,
+    check_count,
+    check_fraction,
+    check_positive,
+    invalid,
+)
 from metalearn.inner._activation import Activation, activate, check_activation
 from metalearn.inner._base import UpdateRule
 from metalearn.inner._coordinates import flatten, init_linear, preprocess, unflatten
@@ -31,31 +38,37 @@ HISTORIES = ("grad_history", "update_history")
 class Turtle(UpdateRule):
     """TURTLE: the update of every element is lr * net(inputs), one network for all of them.
 
-    The network starts with the weights of `nn.Linear` and biases of zero. With a learned rate for every element, the
-    thesis' TURTLE of one step is `LearnedRate(Turtle(), "parameter")`; that of five sees
-    `Turtle(("grad", "grad_history", "step"), beta=0.9)`, that of ten `Turtle(("grad", "grad_history"), beta=0.3)`.
+    The network starts with the weights of `nn.Linear` and biases of zero. With a learned rate for
+    every element, the thesis' TURTLE of one step is `LearnedRate(Turtle(), "parameter")`; that of
+    five sees `Turtle(("grad", "grad_history", "step"), beta=0.9)`, that of ten `Turtle(("grad",
+    "grad_history"), beta=0.3)`.
 
     Args:
-        inputs: What the network sees of an element: "grad"; "processed_grad" (the log of its magnitude and its sign);
-            the support loss, "loss" or "processed_loss"; "grad_history", the running mean h = beta h + (1 - beta) g
-            that starts at the first gradient and includes the present one, as in the thesis' code (its text has the
-            mean before it, which "grad" and this one determine); "update_history", the running mean of the network's
+        inputs: What the network sees of an element: "grad"; "processed_grad" (the log of its
+            magnitude and its sign); the support loss, "loss" or "processed_loss"; "grad_history",
+            the running mean h = beta h + (1 - beta) g that starts at the first gradient and
+            includes the present one, as in the thesis' code (its text has the mean before it, which
+            "grad" and this one determine); "update_history", the running mean of the network's
             earlier outputs, which starts at 0; "step", the number of the step.
         hidden: Widths of the hidden layers, each at least 1; () makes the network linear.
-        activation: Between the layers: "relu", "tanh", "sigmoid", another name or any elementwise function.
+        activation: Between the layers: "relu", "tanh", "sigmoid", another name or any elementwise
+            function.
         beta: Decay of the histories, from 0 to 1.
         lr: Factor of the network's output, positive.
-        loss_as_value: Whether the loss that the network sees is a constant to the meta-gradient, as in the thesis'
-            code, where derivatives pass through the gradients alone. At order 1 it is one anyway.
-        applied_updates: Whether "update_history" is the mean of the changes that the parameters made, as in the thesis'
-            code: after the learned rates, clipping and masks of rules around this one.
+        loss_as_value: Whether the loss that the network sees is a constant to the meta-gradient, as
+            in the thesis' code, where derivatives pass through the gradients alone. At order 1 it
+            is one anyway.
+        applied_updates: Whether "update_history" is the mean of the changes that the parameters
+            made, as in the thesis' code: after the learned rates, clipping and masks of rules
+            around this one.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
         ValueError: If an input is unknown or given twice, or a number is out of its range.
 
     References:
-        Huisman, "Revisiting learned optimizers in few-shot settings", thesis, Leiden University 2021 (section 3.3).
+        Huisman, "Revisiting learned optimizers in few-shot settings", thesis, Leiden University
+        2021 (section 3.3).
     """
 
     inputs: tuple[str, ...] = ("grad",)
@@ -98,7 +111,9 @@ class Turtle(UpdateRule):
         return {"layers": [init_linear(*pair, like) for pair in pairwise(widths)]}
 
     def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
-        """Return the histories `[n]` of all n elements, and the last parameters `[n]` if applied updates are seen."""
+        """Return the histories `[n]` of all n elements, and the last parameters `[n]` if applied
+        updates are seen.
+        """
         names = [name for name in HISTORIES if name in self.inputs]
         if self.applied_updates and "update_history" in names:
             names.append("last")
@@ -127,7 +142,9 @@ class Turtle(UpdateRule):
         if "last" in state:
             theta = flatten(params, params)
             if step > 0:
-                state["update_history"] = self._average(state["update_history"], theta - state["last"])
+                state["update_history"] = self._average(
+                    state["update_history"], theta - state["last"]
+                )
             state["last"] = theta
         return state
 
@@ -149,7 +166,10 @@ class Turtle(UpdateRule):
                     return torch.full_like(grad, step)
             return state[name]
 
-        return torch.cat([column(name).reshape(-1, WIDTHS[name]).expand(len(grad), -1) for name in self.inputs], 1)
+        return torch.cat(
+            [column(name).reshape(-1, WIDTHS[name]).expand(len(grad), -1) for name in self.inputs],
+            1,
+        )
 
     def _network(self, layers: list[Params], x: Tensor) -> Tensor:
         for layer in layers[:-1]:

@@ -12,7 +12,8 @@ from metalearn.types import Params, PyTree
 
 @dataclass(frozen=True)
 class Wrapper(UpdateRule):
-    """A rule around another one, which decides whatever the subclass does not define. Its `update` is abstract.
+    """A rule around another one, which decides whatever the subclass does not define. Its `update`
+    is abstract.
 
     Args:
         rule: The wrapped rule.
@@ -29,10 +30,20 @@ class Wrapper(UpdateRule):
 
     def __post_init__(self) -> None:
         own = type(self).__name__
-        check_kind(f"{own}'s rule", self.rule, UpdateRule, "an update rule", f"one to wrap: {own}(SGD(lr=0.01), ...)")
+        check_kind(
+            f"{own}'s rule",
+            self.rule,
+            UpdateRule,
+            "an update rule",
+            f"one to wrap: {own}(SGD(lr=0.01), ...)",
+        )
         if isinstance(self.rule, Wrapper) and self.rule.outermost:
             inside = type(self.rule).__name__
-            raise ValueError(invalid(inside, "be outermost", f"it inside {own}", f"Write {inside}({own}(...), ...)."))
+            raise ValueError(
+                invalid(
+                    inside, "be outermost", f"it inside {own}", f"Write {inside}({own}(...), ...)."
+                )
+            )
 
     @property
     def as_values(self) -> frozenset[str]:
@@ -48,6 +59,8 @@ class Wrapper(UpdateRule):
         return self.rule.init_state(meta, params, key)
 
     def _split_inside(self) -> tuple[float, UpdateRule]:
-        """Return the wrapped rule's rate, and this rule around it at rate 1: `split_rate` where the two commute."""
+        """Return the wrapped rule's rate, and this rule around it at rate 1: `split_rate` where the
+        two commute.
+        """
         rate, rule = self.rule.split_rate()
         return rate, replace(self, rule=rule)

@@ -1,7 +1,11 @@
 """Models of the papers, and what makes a module of your own fit for meta-learning."""
 
 from metalearn.models._batch_norm import BatchNorm, FrozenNorm, PerStepNorm, SupportNorm
-from metalearn.models._batch_statistics import batch_statistics, running_statistics, use_batch_statistics
+from metalearn.models._batch_statistics import (
+    batch_statistics,
+    running_statistics,
+    use_batch_statistics,
+)
 from metalearn.models._conv4 import conv4
 from metalearn.models._init import init_
 from metalearn.models._mlp import linear_network, mlp

@@ -17,10 +17,11 @@ from metalearn._walk import each_module
 
 
 class BatchNorm(_BatchNorm):
-    """Batch normalisation by the batch's own statistics, in training and evaluation, for inputs `[n, C, ...]`.
+    """Batch normalisation by the batch's own statistics, in training and evaluation, for inputs
+    `[n, C, ...]`.
 
-    What a call has to tell its layers are buffers that `functional_call` replaces, so that the outputs depend on
-    arguments alone: under `vmap`, `torch.compile` and in every derivative.
+    What a call has to tell its layers are buffers that `functional_call` replaces, so that the
+    outputs depend on arguments alone: under `vmap`, `torch.compile` and in every derivative.
 
     Args:
         num_features: Number of channels C.
@@ -28,7 +29,8 @@ class BatchNorm(_BatchNorm):
         affine: Whether the result is scaled and shifted by learned parameters.
 
     Attributes:
-        example_weight: Weights `[n]` of the examples in the statistics; empty where all count the same.
+        example_weight: Weights `[n]` of the examples in the statistics; empty where all count the
+            same.
     """
 
     statistics: ClassVar[str] = "transductive"
@@ -49,7 +51,9 @@ class BatchNorm(_BatchNorm):
             raise TypeError(invalid("inputs of batch normalisation", "be a floating tensor", got))
         if input.dim() < 2 or input.shape[1] != self.num_features or not input.numel():
             condition = f"be [n, {self.num_features}, ...], none of them empty"
-            raise ValueError(invalid("inputs of batch normalisation", condition, f"shape {tuple(input.shape)}"))
+            raise ValueError(
+                invalid("inputs of batch normalisation", condition, f"shape {tuple(input.shape)}")
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised inputs."""
@@ -66,7 +70,9 @@ class BatchNorm(_BatchNorm):
         """Return the weights `[n]` of the examples."""
         return self.example_weight if self.example_weight.numel() else x.new_ones(len(x))
 
-    def scaled(self, x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    def scaled(
+        self, x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None
+    ) -> Tensor:
         """Return inputs normalised by the given statistics `[C]`, with derivatives to these."""
         axes = (-1, *(1 for _ in x.shape[2:]))
         scale = (var + self.eps).rsqrt()
@@ -78,7 +84,8 @@ class BatchNorm(_BatchNorm):
 class SupportNorm(BatchNorm):
     """Batch normalisation of query examples by the support set's statistics.
 
-    A learner's query loss runs the model on support and query examples together, with weights of zero for the latter.
+    A learner's query loss runs the model on support and query examples together, with weights of
+    zero for the latter.
     """
 
     statistics: ClassVar[str] = "support"
@@ -108,11 +115,13 @@ class FrozenNorm(BatchNorm):
 
 
 class PerStepNorm(BatchNorm):
-    """Batch normalisation with affine parameters and running statistics of its own for every inner step.
+    """Batch normalisation with affine parameters and running statistics of its own for every inner
+    step.
 
-    Row t belongs to the network before step t, the last one to the adapted network. Support sets are always normalised
-    by themselves, so that a task is adapted to as it was in training. A query batch is so in training mode, where a
-    learner's steps update the running statistics; in evaluation mode these count.
+    Row t belongs to the network before step t, the last one to the adapted network. Support sets
+    are always normalised by themselves, so that a task is adapted to as it was in training. A query
+    batch is so in training mode, where a learner's steps update the running statistics; in
+    evaluation mode these count.
 
     Args:
         num_features: Number of channels C.
@@ -124,7 +133,8 @@ class PerStepNorm(BatchNorm):
     Attributes:
         mean: Running means `[num_steps + 1, C]`.
         var: Running variances `[num_steps + 1, C]`.
-        at_step: The row of a support pass, as a vector `[num_steps + 1]` of zeros and a one; empty for a query pass.
+        at_step: The row of a support pass, as a vector `[num_steps + 1]` of zeros and a one; empty
+            for a query pass.
         tracking: Whether a call updates the running statistics.
 
     References:
@@ -137,7 +147,12 @@ class PerStepNorm(BatchNorm):
     at_step: Tensor
 
     def __init__(
-        self, num_features: int, num_steps: int, eps: float = 1e-5, affine: bool = True, momentum: float = 0.1
+        self,
+        num_features: int,
+        num_steps: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        momentum: float = 0.1,
     ) -> None:
         check_count("PerStepNorm's num_steps", num_steps)
         check_fraction("PerStepNorm's momentum", momentum)
@@ -153,7 +168,9 @@ class PerStepNorm(BatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised inputs."""
         self._check_input_dim(x)
-        weight, bias = (None if rows is None else self._row(rows) for rows in (self.weight, self.bias))
+        weight, bias = (
+            None if rows is None else self._row(rows) for rows in (self.weight, self.bias)
+        )
         if not self.training and not self.at_step.numel():
             return self.scaled(x, self._row(self.mean), self._row(self.var), weight, bias)
         if self.tracking:
@@ -166,7 +183,9 @@ class PerStepNorm(BatchNorm):
 
     @torch.no_grad()
     def _track(self, x: Tensor) -> None:
-        """Move the row's running statistics towards those of a batch, its variance taken without bias, if finite."""
+        """Move the row's running statistics towards those of a batch, its variance taken without
+        bias, if finite.
+        """
         weight, row = self.weights(x), int(self.at_step.argmax()) if self.at_step.numel() else -1
         mean, var = moments(x, weight)
         count = int((weight > 0).sum()) * x[0, 0].numel()
@@ -189,7 +208,9 @@ def tracking(model: nn.Module) -> Iterator[None]:
 
 
 def moments(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and variance `[C]` of inputs `[n, C, ...]` with weights `[n]` of the examples, in float32 or more."""
+    """Return mean and variance `[C]` of inputs `[n, C, ...]` with weights `[n]` of the examples, in
+    float32 or more.
+    """
     precise = torch.promote_types(x.dtype, torch.float32)
     x, weight = x.to(precise), weight.to(precise)
     share = (weight / weight.sum())[:, None]
@@ -218,8 +239,12 @@ class Norms:
         """Find a model's layers."""
         if not any(isinstance(module, BatchNorm) for module in each_module(model)):
             return cls((), False)
-        norms = [(name, norm) for name, norm in model.named_modules() if isinstance(norm, BatchNorm)]
-        rows = tuple((name, len(norm.mean) if isinstance(norm, PerStepNorm) else 0) for name, norm in norms)
+        norms = [
+            (name, norm) for name, norm in model.named_modules() if isinstance(norm, BatchNorm)
+        ]
+        rows = tuple(
+            (name, len(norm.mean) if isinstance(norm, PerStepNorm) else 0) for name, norm in norms
+        )
         return cls(rows, any(isinstance(norm, SupportNorm) for _, norm in norms))
 
     @property
@@ -227,8 +252,12 @@ class Norms:
         """Whether one of them has statistics of its own for every inner step."""
         return any(rows for _, rows in self.rows)
 
-    def buffers(self, model: nn.Module, weight: Tensor | tuple[()] = (), step: int | None = None) -> dict[str, Tensor]:
-        """Return the buffers that tell the layers the examples' weights `[n]` and the number of the inner step."""
+    def buffers(
+        self, model: nn.Module, weight: Tensor | tuple[()] = (), step: int | None = None
+    ) -> dict[str, Tensor]:
+        """Return the buffers that tell the layers the examples' weights `[n]` and the number of the
+        inner step.
+        """
         buffers = {}
         for name, rows in self.rows:
             prefix = f"{name}." if name else ""

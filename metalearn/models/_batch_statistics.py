@@ -18,12 +18,17 @@ KNOWN |= {BatchNorm, SupportNorm, FrozenNorm, PerStepNorm}
 
 def _norms(model: nn.Module) -> list[tuple[str, _NormBase]]:
     check_kind("model", model, nn.Module, "an nn.Module", "the module itself: models.conv4(1, 5)")
-    # Instance normalisation is a _NormBase too: it normalises each example by itself, so only its buffers matter.
-    return [(name, module) for name, module in model.named_modules() if isinstance(module, _NormBase)]
+    # Instance normalisation is a _NormBase too: it normalises each example by itself, so only its
+    # buffers matter.
+    return [
+        (name, module) for name, module in model.named_modules() if isinstance(module, _NormBase)
+    ]
 
 
 def running_statistics(model: nn.Module) -> list[str]:
-    """Return the names of the normalisation layers that keep running statistics of PyTorch's kind."""
+    """Return the names of the normalisation layers that keep running statistics of PyTorch's
+    kind.
+    """
     return [name for name, norm in _norms(model) if norm.running_mean is not None]
 
 
@@ -31,12 +36,19 @@ def batch_statistics(model: nn.Module) -> str:
     """Return where the model's batch normalisation takes the statistics of query examples from.
 
     Returns:
-        "transductive" (the query batch), "support", "per_step" (running ones), "frozen" or "none"; several with commas.
+        "transductive" (the query batch), "support", "per_step" (running ones), "frozen" or "none";
+        several with commas.
 
-    >>> batch_statistics(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3, track_running_stats=False)))
+    >>> norm = nn.BatchNorm1d(3, track_running_stats=False)
+    >>> batch_statistics(nn.Sequential(nn.Linear(2, 3), norm))
     'transductive'
     """
-    return ", ".join(sorted({_source(norm) for _, norm in _norms(model) if isinstance(norm, _BatchNorm)})) or "none"
+    return (
+        ", ".join(
+            sorted({_source(norm) for _, norm in _norms(model) if isinstance(norm, _BatchNorm)})
+        )
+        or "none"
+    )
 
 
 def _source(norm: _BatchNorm) -> str:
@@ -47,24 +59,30 @@ def _source(norm: _BatchNorm) -> str:
     return "transductive" if norm.training or norm.running_mean is None else "frozen"
 
 
-def use_batch_statistics(model: nn.Module, source: str = "transductive", *, num_steps: int | None = None) -> nn.Module:
-    """Make every batch normalisation layer of `model` take its statistics from one source, and return the model.
+def use_batch_statistics(
+    model: nn.Module, source: str = "transductive", *, num_steps: int | None = None
+) -> nn.Module:
+    """Make every batch normalisation layer of `model` take its statistics from one source, and
+    return the model.
 
-    PyTorch's running statistics are updated in place by every forward pass, which is undefined for many tasks at once.
-    The layers are replaced in place by ones with the same affine parameters.
+    PyTorch's running statistics are updated in place by every forward pass, which is undefined for
+    many tasks at once. The layers are replaced in place by ones with the same affine parameters.
 
     Args:
         model: Any module; a normalisation layer itself is returned as a new one.
-        source: What normalises a query example. "transductive": its query batch, the habit of the MAML papers, which
-            lets test examples help one another. "support": the support set. "per_step": in training the query batch, in
-            evaluation running statistics; every inner step has affine parameters of its own (MAML++).
-            "frozen": the statistics that the layers have now, for pretrained models; new layers have means of 0 and
-            variances of 1, and normalise nothing until `load_state_dict` brings others.
+        source: What normalises a query example. "transductive": its query batch, the habit of the
+            MAML papers, which lets test examples help one another. "support": the support set.
+            "per_step": in training the query batch, in evaluation running statistics; every inner
+            step has affine parameters of its own (MAML++). "frozen": the statistics that the layers
+            have now, for pretrained models; new layers have means of 0 and variances of 1, and
+            normalise nothing until `load_state_dict` brings others.
         num_steps: Number of inner steps, at least 1; needed for "per_step" alone.
 
     Raises:
-        TypeError: If the model is no module, `num_steps` is missing or no int, or a layer is of a kind of its own.
-        ValueError: If the source is unknown, a layer is lazy, or "frozen" and a layer has no statistics.
+        TypeError: If the model is no module, `num_steps` is missing or no int, or a layer is of a
+            kind of its own.
+        ValueError: If the source is unknown, a layer is lazy, or "frozen" and a layer has no
+            statistics.
 
     References:
         Antoniou et al., "How to train your MAML", ICLR 2019 (per_step).
@@ -75,7 +93,11 @@ def use_batch_statistics(model: nn.Module, source: str = "transductive", *, num_
     """
     check_choice("source", source, BATCH_STATISTICS)
     if source == "per_step" or num_steps is not None:
-        check_count("num_steps", num_steps, fix="Write use_batch_statistics(model, 'per_step', num_steps=5), say.")
+        check_count(
+            "num_steps",
+            num_steps,
+            fix="Write use_batch_statistics(model, 'per_step', num_steps=5), say.",
+        )
     norms = _norms(model)
     if lazy := [name for name, norm in norms if isinstance(norm, _LazyNormBase)]:
         fix = "Call it once on an example: model(x)."
@@ -90,7 +112,9 @@ def use_batch_statistics(model: nn.Module, source: str = "transductive", *, num_
 
 
 def _replace(model: nn.Module, layers: Mapping[Any, nn.Module]) -> nn.Module:
-    """Put new layers into all places of old ones, and return the model, or the layer that is all of it."""
+    """Put new layers into all places of old ones, and return the model, or the layer that is all of
+    it.
+    """
     for name, module in list(model.named_modules(remove_duplicate=False)):
         if name and module in layers:
             owner, _, attribute = name.rpartition(".")
@@ -101,10 +125,18 @@ def _replace(model: nn.Module, layers: Mapping[Any, nn.Module]) -> nn.Module:
 def _replacement(name: str, norm: _BatchNorm, source: str, num_steps: int) -> nn.Module:
     if type(norm) not in KNOWN:
         fix = "Put models.BatchNorm in its place."
-        raise TypeError(invalid(f"layer {name!r}", "be a batch normalisation of PyTorch", type(norm).__name__, fix))
+        raise TypeError(
+            invalid(
+                f"layer {name!r}", "be a batch normalisation of PyTorch", type(norm).__name__, fix
+            )
+        )
     if isinstance(norm, PerStepNorm):
         fix = "Build the model anew."
-        raise ValueError(invalid(f"layer {name!r}", "have one row of affine parameters", "one for every step", fix))
+        raise ValueError(
+            invalid(
+                f"layer {name!r}", "have one row of affine parameters", "one for every step", fix
+            )
+        )
     if isinstance(norm, FrozenNorm) and source == "frozen":
         return norm
     new: BatchNorm
@@ -118,9 +150,14 @@ def _replacement(name: str, norm: _BatchNorm, source: str, num_steps: int) -> nn
     if isinstance(new, FrozenNorm):
         if norm.running_mean is None or norm.running_var is None:
             fix = "Choose 'transductive' or 'support', or load a pretrained model."
-            raise ValueError(invalid(f"layer {name!r}", "have statistics to be frozen", "none", fix))
+            raise ValueError(
+                invalid(f"layer {name!r}", "have statistics to be frozen", "none", fix)
+            )
         new.mean, new.var = norm.running_mean.clone(), norm.running_var.clone()
-    like = next((tensor for tensor in (norm.weight, norm.running_mean) if tensor is not None), torch.empty(0))
+    like = next(
+        (tensor for tensor in (norm.weight, norm.running_mean) if tensor is not None),
+        torch.empty(0),
+    )
     return new.train(norm.training).to(like)
 
 
@@ -155,4 +192,6 @@ def freeze_at_support(model: nn.Module, call: Callable[[], Any]) -> nn.Module:
         call()
     for hook in hooks:
         hook.remove()
-    return _replace(model, {norm: _replacement(name, norm, "frozen", 0) for name, norm in norms.items()})
+    return _replace(
+        model, {norm: _replacement(name, norm, "frozen", 0) for name, norm in norms.items()}
+    )

@@ -17,7 +17,8 @@ def conv4(
     batch_statistics: str = "transductive",
     num_steps: int | None = None,
 ) -> nn.Sequential:
-    """Return the few-shot papers' network: up to 4 blocks of 3x3 convolution, batch norm and ReLU, and a linear head.
+    """Return the few-shot papers' network: up to 4 blocks of 3x3 convolution, batch norm and ReLU,
+    and a linear head.
 
     Args:
         in_channels: Channels of an image, at least 1.
@@ -25,11 +26,13 @@ def conv4(
         num_filters: Filters of every convolution, at least 1.
         num_layers: Number of blocks, 1 to 4.
         image_size: Height and width of an image in pixels; every block halves it.
-        downsample: "stride", convolutions of stride 2 and a spatial mean before the head (Finn et al. on Omniglot), or
-            "max_pool", pooling after each ReLU and all that is left of the image before the head (Vinyals et al.):
-            2x2, with two blocks 4x4 and with one 8x8, so that the head stays small.
-        batch_statistics: What normalises a query example, as in `use_batch_statistics`: "transductive", "support",
-            "per_step" or "frozen", which normalises nothing until `load_state_dict` brings statistics.
+        downsample: "stride", convolutions of stride 2 and a spatial mean before the head (Finn et
+            al. on Omniglot), or "max_pool", pooling after each ReLU and all that is left of the
+            image before the head (Vinyals et al.): 2x2, with two blocks 4x4 and with one 8x8, so
+            that the head stays small.
+        batch_statistics: What normalises a query example, as in `use_batch_statistics`:
+            "transductive", "support", "per_step" or "frozen", which normalises nothing until
+            `load_state_dict` brings statistics.
         num_steps: Number of inner steps, needed for "per_step" alone.
 
     Returns:
@@ -38,12 +41,14 @@ def conv4(
 
     Raises:
         TypeError: If a count is no int.
-        ValueError: If a count is out of range, a choice is unknown, or the image is too small for the blocks.
+        ValueError: If a count is out of range, a choice is unknown, or the image is too small for
+            the blocks.
 
     References:
-        Vinyals et al., "Matching networks for one shot learning", NeurIPS 2016 (max_pool).
-        Finn et al., "Model-agnostic meta-learning for fast adaptation of deep networks", ICML 2017 (stride).
-        Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning", 2019 (fewer
+        Vinyals et al., "Matching networks for one shot learning", NeurIPS 2016 (max_pool). Finn et
+        al., "Model-agnostic meta-learning for fast adaptation of deep networks", ICML 2017
+        (stride). Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta
+        learning", 2019 (fewer
             blocks).
 
     >>> import torch
@@ -66,7 +71,9 @@ def conv4(
         size = (size + 1) // 2 if downsample == "stride" else size // pool
     if size < 1:
         fix = "Use larger images, or downsample='stride'."
-        raise ValueError(invalid("conv4's image_size", f"be at least {pool**num_layers}", image_size, fix))
+        raise ValueError(
+            invalid("conv4's image_size", f"be at least {pool**num_layers}", image_size, fix)
+        )
 
     if downsample == "stride":
         blocks.append(nn.AdaptiveAvgPool2d(size := 1))

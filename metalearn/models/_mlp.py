@@ -18,7 +18,8 @@ def mlp(in_features: int, hidden: Sequence[int], out_features: int) -> nn.Sequen
         out_features: Size of an output, at least 1.
 
     Returns:
-        A module from `[..., in_features]` to `[..., out_features]`, with PyTorch's default initialisation.
+        A module from `[..., in_features]` to `[..., out_features]`, with PyTorch's default
+        initialisation.
 
     Raises:
         TypeError: If a width is no int.
@@ -33,7 +34,9 @@ def mlp(in_features: int, hidden: Sequence[int], out_features: int) -> nn.Sequen
     return nn.Sequential(*layers[:-1])
 
 
-def linear_network(in_features: int, hidden: Sequence[int], out_features: int, *, bias: bool = False) -> nn.Sequential:
+def linear_network(
+    in_features: int, hidden: Sequence[int], out_features: int, *, bias: bool = False
+) -> nn.Sequential:
     """Return linear layers with nothing between them: a linear model whose gradient descent is not.
 
     Args:
@@ -47,8 +50,8 @@ def linear_network(in_features: int, hidden: Sequence[int], out_features: int, *
         ValueError: If a width is below 1.
 
     References:
-        Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning", 2019 (section
-            3.2).
+        Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning",
+            2019 (section 3.2).
     """
     check_bool("linear_network's bias", bias)
     return nn.Sequential(*_linear_layers("linear_network", in_features, hidden, out_features, bias))

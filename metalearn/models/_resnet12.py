@@ -21,27 +21,29 @@ def resnet12(
     batch_statistics: str = "transductive",
     num_steps: int | None = None,
 ) -> nn.Sequential:
-    """Return ResNet-12: four residual blocks of three 3x3 convolutions, a spatial mean and a linear head.
+    """Return ResNet-12: four residual blocks of three 3x3 convolutions, a spatial mean and a linear
+    head.
 
     Args:
         in_channels: Channels of an image, at least 1.
         num_classes: Number of outputs, at least 1.
-        widths: Filters of each block, which halves the image; (64, 128, 256, 512) is the network of TADAM.
+        widths: Filters of each block, which halves the image; (64, 128, 256, 512) is the network of
+            TADAM.
         batch_statistics: What normalises a query example, as in `use_batch_statistics`.
         num_steps: Number of inner steps, needed for "per_step" alone.
 
     Returns:
-        A module from images `[num_examples, in_channels, H, W]`, H and W at least 2 ** len(widths), to logits
-        `[num_examples, num_classes]`, with children `features` and `head`.
+        A module from images `[num_examples, in_channels, H, W]`, H and W at least 2 ** len(widths),
+        to logits `[num_examples, num_classes]`, with children `features` and `head`.
 
     Raises:
         TypeError: If a count is no int, or `widths` no list of them.
         ValueError: If a count is below 1, or the choice is unknown.
 
     References:
-        Oreshkin et al., "TADAM: task dependent adaptive metric for improved few-shot learning", NeurIPS 2018.
-        Lee et al., "Meta-learning with differentiable convex optimization", CVPR 2019 (these widths; its DropBlock is
-        left out).
+        Oreshkin et al., "TADAM: task dependent adaptive metric for improved few-shot learning",
+        NeurIPS 2018. Lee et al., "Meta-learning with differentiable convex optimization", CVPR 2019
+        (these widths; its DropBlock is left out).
 
     >>> import torch
     >>> resnet12(3, 5, widths=(4, 8))(torch.zeros(2, 3, 32, 32)).shape
@@ -75,7 +77,9 @@ class _Block(nn.Module):
                 nn.LeakyReLU(0.1),
             ]
         self.layers = nn.Sequential(*layers[:-1])
-        self.shortcut = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
+        self.shortcut = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)
+        )
         self.out = nn.Sequential(nn.LeakyReLU(0.1), nn.MaxPool2d(2))
 
     def forward(self, x: Tensor) -> Tensor:

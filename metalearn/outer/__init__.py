@@ -1,9 +1,9 @@
 """Meta-gradients: how the outer gradient is estimated, and the learner that trains with it.
 
-To read the code, begin with `_base.py` (the protocol), `_unrolled.py` (the plainest estimator), `_each_task.py` (an
-estimator over many tasks) and `_learner.py` (the module around it). `_gate.py` decides when the checks and the two
-probes run, `_compile.py` and `_cuda_graph.py` how a meta-step runs. Every other file is one estimator, wrapper or
-method.
+To read the code, begin with `_base.py` (the protocol), `_unrolled.py` (the plainest estimator),
+`_each_task.py` (an estimator over many tasks) and `_learner.py` (the module around it). `_gate.py`
+decides when the checks and the two probes run, `_compile.py` and `_cuda_graph.py` how a meta-step
+runs. Every other file is one estimator, wrapper or method.
 """
 
 from metalearn.outer._base import MetaGradient, meta_gradient
@@ -13,7 +13,16 @@ from metalearn.outer._evolution_strategies import EvolutionStrategies
 from metalearn.outer._forward_mode import ForwardMode, OnlineForwardMode
 from metalearn.outer._implicit import Implicit
 from metalearn.outer._learner import MetaLearner
-from metalearn.outer._methods import ANIL, FOMAML, IMAML, MAML, HyperRepresentation, MTNet, Reptile, TNet
+from metalearn.outer._methods import (
+    ANIL,
+    FOMAML,
+    IMAML,
+    MAML,
+    HyperRepresentation,
+    MTNet,
+    Reptile,
+    TNet,
+)
 from metalearn.outer._multi_step import MultiStep
 from metalearn.outer._parameter_difference import ParameterDifference
 from metalearn.outer._replicas import Replicas

@@ -15,7 +15,8 @@ class _Attach(torch.autograd.Function):
     def forward(ctx: Any, loss: Tensor, *leaves_then_gradients: Tensor) -> Tensor:
         half = len(leaves_then_gradients) // 2
         ctx.leaves = leaves_then_gradients[:half]
-        # Saved tensors, not attributes: autograd frees them, and says so to whoever calls backward twice.
+        # Saved tensors, not attributes: autograd frees them, and says so to whoever calls backward
+        # twice.
         ctx.save_for_backward(*leaves_then_gradients[half:])
         return loss.clone()
 
@@ -28,9 +29,11 @@ class _Attach(torch.autograd.Function):
 
 
 class _Once(torch.autograd.Function):
-    """Gradients that depend on the leaves which they belong to, by a derivative that nobody has computed.
+    """Gradients that depend on the leaves which they belong to, by a derivative that nobody has
+    computed.
 
-    `torch.autograd.function.once_differentiable` would only refuse where the incoming gradient requires grad.
+    `torch.autograd.function.once_differentiable` would only refuse where the incoming gradient
+    requires grad.
     """
 
     @staticmethod
@@ -39,8 +42,12 @@ class _Once(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *bars: Tensor) -> tuple[Tensor | None, ...]:
-        message = "trying to differentiate twice a function that was marked with @once_differentiable"
-        raise RuntimeError(f"{message}: a meta-gradient is computed in the forward pass and has no graph.")
+        message = (
+            "trying to differentiate twice a function that was marked with @once_differentiable"
+        )
+        raise RuntimeError(
+            f"{message}: a meta-gradient is computed in the forward pass and has no graph."
+        )
 
 
 def _scaled(gradients: tuple[Tensor, ...], loss_bar: Tensor) -> tuple[Tensor, ...]:
@@ -50,23 +57,31 @@ def _scaled(gradients: tuple[Tensor, ...], loss_bar: Tensor) -> tuple[Tensor, ..
 
 
 def _is_traced_or_batched(loss_bar: Tensor) -> bool:
-    """Return whether `torch.compile` traces this, or `torch.autograd.grad(..., is_grads_batched=True)` calls it."""
+    """Return whether `torch.compile` traces this, or `torch.autograd.grad(...,
+    is_grads_batched=True)` calls it.
+    """
     return torch.compiler.is_compiling() or torch._C._functorch.is_legacy_batchedtensor(loss_bar)
 
 
 def refuse_forward_mode(meta: Meta) -> None:
-    """Raise if a forward-mode derivative is taken of what is learned: the loss is given none, and would be constant."""
+    """Raise if a forward-mode derivative is taken of what is learned: the loss is given none, and
+    would be constant.
+    """
     is_on = forward_ad._current_level >= 0
-    if is_on and any(forward_ad.unpack_dual(leaf).tangent is not None for leaf in tree_leaves(meta)):
-        raise RuntimeError("A learner's loss has no forward-mode derivative: call backward, or learner.estimate.")
+    if is_on and any(
+        forward_ad.unpack_dual(leaf).tangent is not None for leaf in tree_leaves(meta)
+    ):
+        raise RuntimeError(
+            "A learner's loss has no forward-mode derivative: call backward, or learner.estimate."
+        )
 
 
 def attach(loss: Tensor, meta: Meta, gradient: Meta) -> Tensor:
     """Return `loss` with `gradient` as its derivative with respect to what requires grad in `meta`.
 
-    `backward` adds it to the leaves' `.grad` under autograd's usual rules: hooks run, gradients accumulate, a
-    second backward raises, and so does differentiating twice. Losses `[n]` belong to independent learners, whose
-    leaves are stacked along a first axis of n.
+    `backward` adds it to the leaves' `.grad` under autograd's usual rules: hooks run, gradients
+    accumulate, a second backward raises, and so does differentiating twice. Losses `[n]` belong to
+    independent learners, whose leaves are stacked along a first axis of n.
     """
     pairs = [pair for pair in tree_pairs(meta, gradient) if pair[0].requires_grad]
     leaves, gradients = zip(*pairs, strict=True)

@@ -14,18 +14,23 @@ from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Params, Pro
 class MetaGradient(ABC):
     """How the gradient of one task's query loss with respect to everything learned is estimated.
 
-    An estimator is a frozen dataclass. It returns gradients instead of a differentiable result, and runs under
-    `vmap` over tasks and `torch.compile`. `metalearn.testing.check_meta_gradient` checks one of your own.
+    An estimator is a frozen dataclass. It returns gradients instead of a differentiable result, and
+    runs under `vmap` over tasks and `torch.compile`. `metalearn.testing.check_meta_gradient` checks
+    one of your own.
     """
 
     @property
     def reaches(self) -> frozenset[str]:
-        """Which fields of `Meta` the estimator gives a gradient to; the others must not be learned."""
+        """Which fields of `Meta` the estimator gives a gradient to; the others must not be
+        learned.
+        """
         return frozenset(Meta._fields)
 
     @property
     def repeats_losses(self) -> bool:
-        """Whether a loss is computed twice at one point, so that a model that draws random numbers goes wrong."""
+        """Whether a loss is computed twice at one point, so that a model that draws random numbers
+        goes wrong.
+        """
         return False
 
     @property
@@ -35,16 +40,19 @@ class MetaGradient(ABC):
 
     @property
     def leafwise(self) -> bool:
-        """Whether it can be given all tasks at once: tensors with a leading task axis, losses of shape `[num_tasks]`.
+        """Whether it can be given all tasks at once: tensors with a leading task axis, losses of
+        shape `[num_tasks]`.
 
-        It then must not mix elements of a tensor, but by the problem's losses and rule, and runs without `vmap`. What
-        is shared has no task axis, and its gradient is the sum over tasks.
+        It then must not mix elements of a tensor, but by the problem's losses and rule, and runs
+        without `vmap`. What is shared has no task axis, and its gradient is the sum over tasks.
         """
         return False
 
     @property
     def one_backward(self) -> bool:
-        """Whether one backward pass differentiates all of a task's losses, so that they may share a graph."""
+        """Whether one backward pass differentiates all of a task's losses, so that they may share a
+        graph.
+        """
         return False
 
     @property
@@ -58,11 +66,15 @@ class MetaGradient(ABC):
         return False
 
     def check(self, problem: Problem, meta: Meta) -> None:
-        """Raise a ValueError for a problem that the estimator is not made for; learners call it when they are built."""
+        """Raise a ValueError for a problem that the estimator is not made for; learners call it
+        when they are built.
+        """
         return
 
     def doubts(self, diagnostics: dict[str, Tensor]) -> list[str]:
-        """Say what in an estimate's diagnostics is too far off to trust it; learners warn of it at their first call."""
+        """Say what in an estimate's diagnostics is too far off to trust it; learners warn of it at
+        their first call.
+        """
         return []
 
     def init_carry(self, problem: Problem, meta: Meta, episode: Episode) -> PyTree:
@@ -70,11 +82,14 @@ class MetaGradient(ABC):
         return ()
 
     @abstractmethod
-    def __call__(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree) -> Estimate:
+    def __call__(
+        self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree
+    ) -> Estimate:
         """Estimate one task's meta-gradient.
 
         Args:
-            problem: What the inner loop minimises and the outer loop judges, as `problem.of_task(key)`.
+            problem: What the inner loop minimises and the outer loop judges, as
+                `problem.of_task(key)`.
             meta: Where the gradient is taken.
             episode: The task's data.
             key: The task's random key.
@@ -84,8 +99,12 @@ class MetaGradient(ABC):
             The gradient, zero where it does not reach; the query loss; the next carry; diagnostics.
         """
 
-    def adapt(self, problem: Problem, meta: Meta, support: Batch, key: Tensor, num_steps: int) -> Adapted:
-        """Adapt to one task's support set as the estimator assumes: the plain inner loop, where not said otherwise."""
+    def adapt(
+        self, problem: Problem, meta: Meta, support: Batch, key: Tensor, num_steps: int
+    ) -> Adapted:
+        """Adapt to one task's support set as the estimator assumes: the plain inner loop, where not
+        said otherwise.
+        """
         episode = Episode(support, Batch(()))
         return inner.adapt(problem._replace(num_steps=num_steps), meta, episode, key)
 
@@ -97,7 +116,8 @@ def meta_gradient(
     estimator: MetaGradient,
     num_steps: int,
 ) -> Callable[..., Estimate]:
-    """Return one task's meta-gradient as a pure function `(meta, episode, key, carry=None) -> Estimate`.
+    """Return one task's meta-gradient as a pure function `(meta, episode, key, carry=None) ->
+    Estimate`.
 
     It is what `MetaLearner` vectorises over tasks, for users who compose it themselves.
 
@@ -122,7 +142,8 @@ def meta_gradient(
     ...     lambda params, shared, episode: loss(params, shared, episode.query),
     ...     inner.SGD(0.01), outer.Unrolled(), num_steps=2)
     >>> meta = Meta({"w": torch.tensor(1.0, dtype=torch.float64)}, {}, {})
-    >>> episode = Episode(Batch(torch.tensor(2.0), torch.tensor(5.0)), Batch(torch.tensor(4.0), torch.tensor(9.0)))
+    >>> support = Batch(torch.tensor(2.0), torch.tensor(5.0))
+    >>> episode = Episode(support, Batch(torch.tensor(4.0), torch.tensor(9.0)))
     >>> round(gradient(meta, episode, torch.tensor(0)).gradient.init["w"].item(), 8)
     -27.61566208
     """

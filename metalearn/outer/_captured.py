@@ -10,7 +10,8 @@ from metalearn._tree import tree_leaves
 
 
 def captured(compute: Callable[[], Any]) -> tuple[Any, list[Tensor]]:
-    """Return the result of `compute`, and the tensors it closes over that require grad; its arguments must not.
+    """Return the result of `compute`, and the tensors it closes over that require grad; its
+    arguments must not.
 
     Args:
         compute: Returns a pytree; called once more if its tensors require grad.
@@ -18,14 +19,17 @@ def captured(compute: Callable[[], Any]) -> tuple[Any, list[Tensor]]:
     with torch.enable_grad():
         computed = compute()
         found = _sources(computed)
-        # Tensors that the function itself makes, to differentiate by them, are others at every call.
+        # Tensors that the function itself makes, to differentiate by them, are others at every
+        # call.
         again = {id(leaf) for leaf in _sources(compute())} if found else set()
     return computed, [leaf for leaf in found if id(leaf) in again]
 
 
 def _sources(computed: Any) -> list[Tensor]:
     """Return the leaves of the graph of all tensors in a pytree."""
-    tensors = [leaf for leaf in tree_leaves(computed) if isinstance(leaf, Tensor) and leaf.requires_grad]
+    tensors = [
+        leaf for leaf in tree_leaves(computed) if isinstance(leaf, Tensor) and leaf.requires_grad
+    ]
     sources = [tensor for tensor in tensors if tensor.grad_fn is None]
     nodes = [tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None]
     seen = set(nodes)

@@ -14,8 +14,9 @@ from metalearn.types import PyTree
 class Carry(nn.Module):
     """Buffers that come into being with the first training step, if the estimator carries anything.
 
-    Calling the module with the estimator's start returns what is carried: what the last training step left, or what
-    was loaded, or that start. Its structure is known only then, so what is loaded waits for it.
+    Calling the module with the estimator's start returns what is carried: what the last training
+    step left, or what was loaded, or that start. Its structure is known only then, so what is
+    loaded waits for it.
     """
 
     def __init__(self) -> None:
@@ -42,7 +43,8 @@ class Carry(nn.Module):
             self.keep(tree())
         if self.tree is None:
             return start
-        return tree_map(lambda kept, new: kept.to(new.dtype), self.tree(), start)  # learner.bfloat16() converts it too
+        # learner.bfloat16() converts it too
+        return tree_map(lambda kept, new: kept.to(new.dtype), self.tree(), start)
 
     def keep(self, carry: PyTree) -> None:
         """Carry this from now on."""
@@ -61,23 +63,35 @@ class Carry(nn.Module):
             part.keep(tree_map(lambda leaf: leaf[index].clone(), self.tree()))
         return part
 
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        destination.update({f"{prefix}tree.{name}": tensor for name, tensor in self._loaded.items()})
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        destination.update(
+            {f"{prefix}tree.{name}": tensor for name, tensor in self._loaded.items()}
+        )
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
         inside = f"{prefix}tree."
         self.tree = None
         self._loaded = {
-            name.removeprefix(inside): tensor.clone() for name, tensor in state_dict.items() if name.startswith(inside)
+            name.removeprefix(inside): tensor.clone()
+            for name, tensor in state_dict.items()
+            if name.startswith(inside)
         }
 
 
 def _check_fits(start: PyTree, carried: dict[str, Tensor]) -> None:
     """Raise if what is carried is another estimator's or rule's."""
     wanted = {
-        name or "value": tuple(leaf.shape) for name, leaf in zip(tree_names(start), tree_leaves(start), strict=True)
+        name or "value": tuple(leaf.shape)
+        for name, leaf in zip(tree_names(start), tree_leaves(start), strict=True)
     }
     got = {name: tuple(tensor.shape) for name, tensor in carried.items()}
     if got != wanted:
-        fix = "Load what the same estimator and rule have saved, or start anew: learner.carry.reset()."
-        raise ValueError(invalid("learner's carry", f"be shaped as {wanted or 'nothing'}", got, fix))
+        fix = (
+            "Load what the same estimator and rule have saved, or start anew: "
+            "learner.carry.reset()."
+        )
+        raise ValueError(
+            invalid("learner's carry", f"be shaped as {wanted or 'nothing'}", got, fix)
+        )

@@ -11,7 +11,8 @@ from metalearn.types import Estimate, Meta, Problem
 
 @dataclass(frozen=True)
 class ClipPerTask(PerTask):
-    """An estimator whose gradients are clipped elementwise, task by task, so that no task outweighs the others.
+    """An estimator whose gradients are clipped elementwise, task by task, so that no task outweighs
+    the others.
 
     Args:
         estimator: The estimator whose gradients are clipped.
@@ -23,8 +24,9 @@ class ClipPerTask(PerTask):
         ValueError: If `value` is not positive, or `on` is no field of `Meta`.
 
     References:
-        Huisman, "Revisiting learned optimizers in few-shot settings", 2021, appendix A.1: a threshold of 10 where there
-            are several steps; that the initialisation's gradient is clipped, task by task, is its code's.
+        Huisman, "Revisiting learned optimizers in few-shot settings", 2021, appendix A.1: a
+            threshold of 10 where there are several steps; that the initialisation's gradient is
+            clipped, task by task, is its code's.
     """
 
     value: float
@@ -37,15 +39,24 @@ class ClipPerTask(PerTask):
 
     @property
     def leafwise(self) -> bool:
-        """Whether the wrapped estimator can be given all tasks at once; not of gradients that come summed then."""
+        """Whether the wrapped estimator can be given all tasks at once; not of gradients that come
+        summed then.
+        """
         return self.estimator.leafwise and self.on != "shared"
 
     def check(self, problem: Problem, meta: Meta) -> None:
         """Raise as the wrapped estimator does, or if there is nothing to clip."""
         super().check(problem, meta)
         if not tree_leaves(getattr(meta, self.on)):
-            fix = f"Choose on= among {[field for field in meta._fields if tree_leaves(getattr(meta, field))]}."
-            raise ValueError(invalid("ClipPerTask's on", "be a field of Meta that is learned", brief(self.on), fix))
+            fix = (
+                "Choose on= among "
+                f"{[field for field in meta._fields if tree_leaves(getattr(meta, field))]}."
+            )
+            raise ValueError(
+                invalid(
+                    "ClipPerTask's on", "be a field of Meta that is learned", brief(self.on), fix
+                )
+            )
 
     def change(self, estimate: Estimate) -> Estimate:
         """Clip the gradients."""

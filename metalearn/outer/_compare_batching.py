@@ -1,4 +1,6 @@
-"""Which way of batching tasks is the fastest, measured on the user's own model, episodes and device."""
+"""Which way of batching tasks is the fastest, measured on the user's own model, episodes and
+device.
+"""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -52,7 +54,8 @@ class BatchingTable:
     times: Sequence[BatchingTime]
 
     def fastest(self, max_bytes: float = float("inf")) -> dict[str, Any]:
-        """Return the settings of the fastest choice that fits: `learner.set_batching(**table.fastest())`.
+        """Return the settings of the fastest choice that fits:
+        `learner.set_batching(**table.fastest())`.
 
         Args:
             max_bytes: Largest peak of live bytes allowed.
@@ -64,7 +67,9 @@ class BatchingTable:
         if not fitting:
             peaks = [time.peak_bytes for time in self.times if not time.error]
             fix = "Estimate with outer.Stepwise(), which needs the least memory."
-            raise ValueError(invalid("max_bytes", "allow one of the choices", f"{max_bytes} for {peaks}", fix))
+            raise ValueError(
+                invalid("max_bytes", "allow one of the choices", f"{max_bytes} for {peaks}", fix)
+            )
         return min(fitting, key=lambda time: time.seconds).settings
 
     def __repr__(self) -> str:
@@ -79,17 +84,19 @@ def compare_batching(
     compile: bool | Mapping[str, Any] = True,
     rounds: int = 5,
 ) -> BatchingTable:
-    """Time a learner's meta-gradient with its tasks vmapped, in chunks and in a loop, eager and compiled.
+    """Time a learner's meta-gradient with its tasks vmapped, in chunks and in a loop, eager and
+    compiled.
 
-    On a GPU each is timed as a CUDA graph too. The choices take turns, on copies of the learner; one that fails, such
-    as by lack of memory, says why.
+    On a GPU each is timed as a CUDA graph too. The choices take turns, on copies of the learner;
+    one that fails, such as by lack of memory, says why.
 
     Args:
         learner: The learner; it is left as it is.
         episodes: Tasks, with a leading task axis, as many as a meta-batch is to have.
-        chunk_sizes: Sizes of the chunks to try; a half, a quarter and an eighth of the tasks if not given.
-        compile: Whether to measure compiled steps too, which takes up to a minute each; a dict is passed on to
-            `torch.compile` as options.
+        chunk_sizes: Sizes of the chunks to try; a half, a quarter and an eighth of the tasks if not
+            given.
+        compile: Whether to measure compiled steps too, which takes up to a minute each; a dict is
+            passed on to `torch.compile` as options.
         rounds: Number of measurements whose median is taken, at least 1.
 
     Raises:
@@ -105,16 +112,24 @@ def compare_batching(
     [None, 2, 1]
     """
     if not isinstance(learner, MetaLearner):
-        fix = "Take one of replicas: replicas[0]." if hasattr(learner, "learner") else "Pass outer.MAML(...), say."
+        fix = (
+            "Take one of replicas: replicas[0]."
+            if hasattr(learner, "learner")
+            else "Pass outer.MAML(...), say."
+        )
         raise TypeError(invalid("learner", "be a MetaLearner", type(learner).__name__, fix))
     num_tasks = check_episodes(episodes)
     check_count("rounds", rounds)
     check_batching("vmap", None, compile, False)
     sizes = _sizes(num_tasks, chunk_sizes)
     keys = learner.check(episodes, draw_keys(num_tasks, device=learner.device))
-    batchings: list[dict[str, Any]] = [{"batching": "vmap", "chunk_size": size} for size in (None, *sizes)]
+    batchings: list[dict[str, Any]] = [
+        {"batching": "vmap", "chunk_size": size} for size in (None, *sizes)
+    ]
     batchings.append({"batching": "loop", "chunk_size": 1})
-    hows = [{"compile": how, "cuda_graph": False} for how in ([False, compile] if compile else [False])]
+    hows = [
+        {"compile": how, "cuda_graph": False} for how in ([False, compile] if compile else [False])
+    ]
     choices = [{**batching, **how} for how in hows for batching in batchings]
     times = _in_turns(learner, choices, episodes, keys, rounds)
     if learner.device.type == "cuda":
@@ -124,7 +139,11 @@ def compare_batching(
 
 
 def _in_turns(
-    learner: MetaLearner, choices: list[dict[str, Any]], episodes: Episode, keys: torch.Tensor, rounds: int
+    learner: MetaLearner,
+    choices: list[dict[str, Any]],
+    episodes: Episode,
+    keys: torch.Tensor,
+    rounds: int,
 ) -> list[BatchingTime]:
     timers = [_Timed(learner, choice, episodes, keys) for choice in choices]
     for _ in range(rounds):
@@ -136,9 +155,16 @@ def _in_turns(
 def _sizes(num_tasks: int, chunk_sizes: Any) -> list[int]:
     if chunk_sizes is None:
         return sorted({num_tasks // parts for parts in (2, 4, 8)} - {0, 1}, reverse=True)
-    sizes = as_list("chunk_sizes", chunk_sizes, "be a list of ints", fix="Write chunk_sizes=[2, 5], say.")
+    sizes = as_list(
+        "chunk_sizes", chunk_sizes, "be a list of ints", fix="Write chunk_sizes=[2, 5], say."
+    )
     for size in sizes:
-        check_count("chunk_sizes", size, minimum=2, fix="Chunks of 1 are the loop, which is measured anyway.")
+        check_count(
+            "chunk_sizes",
+            size,
+            minimum=2,
+            fix="Chunks of 1 are the loop, which is measured anyway.",
+        )
         if size > num_tasks:
             raise ValueError(invalid("chunk_sizes", f"be at most the {num_tasks} tasks", size))
     return sizes
@@ -147,15 +173,20 @@ def _sizes(num_tasks: int, chunk_sizes: Any) -> list[int]:
 class _Timed:
     """One choice: a copy of the learner, built and warmed up, and its times so far."""
 
-    def __init__(self, learner: MetaLearner, settings: dict[str, Any], episodes: Episode, keys: torch.Tensor) -> None:
+    def __init__(
+        self, learner: MetaLearner, settings: dict[str, Any], episodes: Episode, keys: torch.Tensor
+    ) -> None:
         self._settings, self._peak, self._error = settings, 0, ""
         self._times: list[float] = []
         own = deep_copied(learner)
         own.set_batching(**settings)
         estimate = partial(own.estimate, episodes, keys)
-        from torch.utils.benchmark import Timer  # which logs at its import where CUDA has tools and no device
+        # which logs at its import where CUDA has tools and no device
+        from torch.utils.benchmark import Timer
 
-        self._timer = Timer("estimate()", globals={"estimate": estimate}, num_threads=torch.get_num_threads())
+        self._timer = Timer(
+            "estimate()", globals={"estimate": estimate}, num_threads=torch.get_num_threads()
+        )
         try:
             if not own.cuda_graph:  # whose peak is at its recording
                 estimate()

@@ -11,13 +11,15 @@ from metalearn.outer._cuda_graph import Recorded
 from metalearn.types import Episode
 
 NOTE = (
-    "torch.compile cannot compile this meta-step as one graph; the user code named above is the part that it stops at."
+    "torch.compile cannot compile this meta-step as one graph; "
+    "the user code named above is the part that it stops at."
     " Run it without: call set_batching again, without compile."
 )
 
 
 class WholeStep:
-    """A plain function, compiled as one graph for every shape of episodes, recorded as a CUDA graph, or neither.
+    """A plain function, compiled as one graph for every shape of episodes, recorded as a CUDA
+    graph, or neither.
 
     Args:
         function: The function, of a learner and trees of tensors.
@@ -25,7 +27,9 @@ class WholeStep:
         cuda_graph: Whether it is recorded.
     """
 
-    def __init__(self, function: Callable[..., Any], options: bool | Mapping[str, Any], cuda_graph: bool) -> None:
+    def __init__(
+        self, function: Callable[..., Any], options: bool | Mapping[str, Any], cuda_graph: bool
+    ) -> None:
         self._function, self._options, self._cuda_graph = function, options, cuda_graph
         self._made: dict[Any, Callable[..., Any]] = {}
 
@@ -34,14 +38,17 @@ class WholeStep:
         if self._options is False and not self._cuda_graph:
             return self._function
         # A recording knows shapes by itself.
-        shapes = () if self._options is False else tuple(leaf.shape for leaf in tree_leaves(episodes))
+        shapes = (
+            () if self._options is False else tuple(leaf.shape for leaf in tree_leaves(episodes))
+        )
         if shapes not in self._made:
             function = self._function if self._options is False else self._compile()
             self._made[shapes] = Recorded(function) if self._cuda_graph else function
         return self._made[shapes]
 
     def _compile(self) -> Callable[..., Any]:
-        # A copy is compiled, since torch.compile counts recompilations by code object and gives up after a few.
+        # A copy is compiled, since torch.compile counts recompilations by code object and gives up
+        # after a few.
         function: Any = self._function
         own = FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
         options = {} if isinstance(self._options, bool) else dict(self._options)

@@ -1,4 +1,6 @@
-"""Losses of models that the backward pass computes again: by copies, which hold the parameters for good."""
+"""Losses of models that the backward pass computes again: by copies, which hold the parameters for
+good.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +16,9 @@ from metalearn.types import Batch, Episode, Params, Problem
 
 @dataclass(frozen=True, eq=False)
 class CopiedLoss(ModelLoss):
-    """A model's loss by a copy of model and criterion at every call, in which nothing refers to the originals."""
+    """A model's loss by a copy of model and criterion at every call, in which nothing refers to the
+    originals.
+    """
 
     def __call__(self, params: Params, shared: Params, batch: Batch, step: int = 0) -> Tensor:
         """Return the loss at `params` and `shared`, a scalar."""
@@ -26,9 +30,18 @@ class CopiedLoss(ModelLoss):
 
     def _holding(self, params: Params, shared: Params) -> ModelLoss:
         """Return the loss of a copy whose own parameters are the given ones."""
-        parts: Any = (self.model, self.model_tensors(params, shared)), (self.criterion, below(self.name, shared))
-        given = {get_tensor(module, name): tensor for module, tensors in parts for name, tensor in tensors.items()}
-        model, criterion = copied((self.model, self.criterion), lambda tensor: given.get(tensor, tensor))
+        parts: Any = (
+            (self.model, self.model_tensors(params, shared)),
+            (self.criterion, below(self.name, shared)),
+        )
+        given = {
+            get_tensor(module, name): tensor
+            for module, tensors in parts
+            for name, tensor in tensors.items()
+        }
+        model, criterion = copied(
+            (self.model, self.criterion), lambda tensor: given.get(tensor, tensor)
+        )
         return ModelLoss(model, criterion, self.name, call=call_holding)
 
 
@@ -36,11 +49,20 @@ def with_copies(problem: Problem) -> Problem:
     """Return the problem with losses of a model that is copied at every call."""
 
     def of_copies(on: Any) -> Any:
-        return replace(on, loss=CopiedLoss(on.loss.model, on.loss.criterion, on.loss.name)) if is_of_model(on) else on
+        return (
+            replace(on, loss=CopiedLoss(on.loss.model, on.loss.criterion, on.loss.name))
+            if is_of_model(on)
+            else on
+        )
 
-    return problem._replace(support_loss=of_copies(problem.support_loss), query_loss=of_copies(problem.query_loss))
+    return problem._replace(
+        support_loss=of_copies(problem.support_loss), query_loss=of_copies(problem.query_loss)
+    )
 
 
 def are_copied(problem: Problem) -> bool:
     """Return whether a model is copied at every call."""
-    return any(isinstance(getattr(on, "loss", None), CopiedLoss) for on in (problem.support_loss, problem.query_loss))
+    return any(
+        isinstance(getattr(on, "loss", None), CopiedLoss)
+        for on in (problem.support_loss, problem.query_loss)
+    )

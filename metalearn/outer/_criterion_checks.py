@@ -36,18 +36,31 @@ def judges_targets(loss: ModelLoss, target: Any) -> bool:
 
 
 def check_weights(loss: ModelLoss, batch: Batch) -> None:
-    """Raise if weights of examples would not reach a batch normalisation layer, or the criterion."""
+    """Raise if weights of examples would not reach a batch normalisation layer, or the
+    criterion.
+    """
     if not tree_leaves(batch.weight):
         return
-    norms = [(name, module) for name, module in loss.model.named_modules() if isinstance(module, _BatchNorm)]
+    norms = [
+        (name, module)
+        for name, module in loss.model.named_modules()
+        if isinstance(module, _BatchNorm)
+    ]
     if deaf := [name for name, norm in norms if not isinstance(norm, BatchNorm)]:
         fix = (
-            "Write models.use_batch_statistics(model, 'support'), or 'transductive' as it is now; see docs/gotchas.md."
+            "Write models.use_batch_statistics(model, 'support'), or 'transductive' as it is now; "
+            "see docs/gotchas.md."
         )
-        raise ValueError(invalid("batch normalisation", "weigh examples as their batch does", f"plain {deaf}", fix))
+        raise ValueError(
+            invalid(
+                "batch normalisation", "weigh examples as their batch does", f"plain {deaf}", fix
+            )
+        )
     if _is_one_of(criterion := _bare(loss.criterion), CLASS_INDICES + ELEMENTWISE):
         fix = f"Write {_weighted(criterion)}."
-        raise TypeError(invalid("criterion", "take a weight for every example", loss.criterion, fix))
+        raise TypeError(
+            invalid("criterion", "take a weight for every example", loss.criterion, fix)
+        )
 
 
 def _weighted(criterion: Any) -> str:
@@ -69,10 +82,14 @@ def check_label_axes(name: str, criterion: Any, target: Tensor) -> None:
 
 
 def check_targets(name: str, criterion: Any, output: Any, target: Tensor) -> None:
-    """Raise if targets do not fit the model's output: a label without a logit kills a process that uses a GPU."""
+    """Raise if targets do not fit the model's output: a label without a logit kills a process that
+    uses a GPU.
+    """
     if not isinstance(output, Tensor):
         fix = "Return a tensor, or write a criterion that takes what it returns."
-        raise TypeError(invalid("model", f"give {name} outputs that are a tensor", type(output).__name__, fix))
+        raise TypeError(
+            invalid("model", f"give {name} outputs that are a tensor", type(output).__name__, fix)
+        )
     if _is_one_of(_bare(criterion), ELEMENTWISE):
         if output.shape != target.shape[1:]:
             got = f"{tuple(output.shape)} and {tuple(target.shape[1:])}"
@@ -82,7 +99,9 @@ def check_targets(name: str, criterion: Any, output: Any, target: Tensor) -> Non
         raise TypeError(invalid(f"{name} labels", "be of int64", target.dtype, "Write y.long()."))
     elif target.dim() > 2 and output.dim() == 2 and not _are_probabilities(criterion, target):
         fix = "Write y.argmax(-1) for one-hot labels, y.squeeze(-1) for labels of one number."
-        raise ValueError(invalid(f"{name} labels", "be [num_tasks, num_examples]", tuple(target.shape), fix))
+        raise ValueError(
+            invalid(f"{name} labels", "be [num_tasks, num_examples]", tuple(target.shape), fix)
+        )
     elif not target.is_floating_point() and output.dim() > 1:
         _check_class_axis(name, output, target)
         _check_labels(name, target[target != _ignored(criterion)], output.shape[1])
@@ -90,7 +109,9 @@ def check_targets(name: str, criterion: Any, output: Any, target: Tensor) -> Non
 
 def _are_probabilities(criterion: Any, target: Tensor) -> bool:
     """Return whether a criterion takes these targets as a probability for every class."""
-    return target.is_floating_point() and _is_one_of(_bare(criterion), (F.cross_entropy, nn.CrossEntropyLoss))
+    return target.is_floating_point() and _is_one_of(
+        _bare(criterion), (F.cross_entropy, nn.CrossEntropyLoss)
+    )
 
 
 def _ignored(criterion: Any) -> int:
@@ -103,10 +124,15 @@ def _ignored(criterion: Any) -> int:
 
 
 def _check_class_axis(name: str, output: Tensor, target: Tensor) -> None:
-    """Raise if classes are not along axis 1 of outputs for labels of several places, such as pixels or words."""
+    """Raise if classes are not along axis 1 of outputs for labels of several places, such as pixels
+    or words.
+    """
     of_one = tuple(target.shape[1:])
     if output.dim() > 2 and of_one != (len(output), *output.shape[2:]):
-        got, fix = f"{tuple(output.shape)} for labels {of_one}", "Give the model outputs [num_examples, classes, ...]."
+        got, fix = (
+            f"{tuple(output.shape)} for labels {of_one}",
+            "Give the model outputs [num_examples, classes, ...].",
+        )
         if of_one == output.shape[:-1]:
             fix = "Write output.movedim(-1, 1) in the model or in a criterion of your own."
         raise ValueError(invalid(f"{name} outputs", "have their classes along axis 1", got, fix))
@@ -120,4 +146,7 @@ def _check_labels(name: str, labels: Tensor, num_classes: int) -> None:
 
 
 def _is_one_of(criterion: Any, known: tuple[Any, ...]) -> bool:
-    return any(criterion is entry or (isinstance(entry, type) and isinstance(criterion, entry)) for entry in known)
+    return any(
+        criterion is entry or (isinstance(entry, type) and isinstance(criterion, entry))
+        for entry in known
+    )

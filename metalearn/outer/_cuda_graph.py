@@ -1,4 +1,6 @@
-"""A learner's step, recorded as a CUDA graph for everything that it depends on beside its tensors' values."""
+"""A learner's step, recorded as a CUDA graph for everything that it depends on beside its tensors'
+values.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,17 +15,19 @@ from metalearn._tree import tree_flatten
 from metalearn._walk import modules_of
 
 NOTE = (
-    "This meta-step cannot be recorded as a CUDA graph: what is named above waits for the GPU or copies from the host."
+    "This meta-step cannot be recorded as a CUDA graph: "
+    "what is named above waits for the GPU or copies from the host."
     " Run it without: call set_batching again, without cuda_graph."
 )
 
 
 class Recorded:
-    """A function of a learner and of trees of tensors on its GPU, replayed with the tensors that it is given.
+    """A function of a learner and of trees of tensors on its GPU, replayed with the tensors that it
+    is given.
 
-    There is a recording for every structure of the trees, precision and mode of the modules. It is made anew when the
-    learner has another problem or estimator, or constants elsewhere. Whatever else the function does on the host
-    happens at the recording alone.
+    There is a recording for every structure of the trees, precision and mode of the modules. It is
+    made anew when the learner has another problem or estimator, or constants elsewhere. Whatever
+    else the function does on the host happens at the recording alone.
 
     Args:
         function: Called with the learner and the trees; returns a tree of tensors.
@@ -45,7 +49,8 @@ class Recorded:
         then, recording = self._recordings.get(key, (None, None))
         if recording is None or not _are_same(then, now):
             recording = None
-            self._recordings.pop(key, None)  # so that its memory is free before the next one takes its own
+            # so that its memory is free before the next one takes its own
+            self._recordings.pop(key, None)
             recording = _record(partial(self._function, learner), args, learner.device)
             self._recordings[key] = now, recording
         return recording(tensors)
@@ -61,12 +66,16 @@ def _record(function: Callable[..., Any], args: Any, device: torch.device) -> Re
 
 
 def _are_same(then: Any, now: Any) -> bool:
-    """Return whether these are the same problem and estimator, with constants in the same places."""
+    """Return whether these are the same problem and estimator, with constants in the same
+    places.
+    """
     return then[0] is now[0] and then[1] is now[1] and then[2] == now[2]
 
 
 def _read(tree: Any, tensors: list[Tensor]) -> Any:
-    """Return a tree's structure, its tensors' shapes and dtypes, and its other leaves; collect its tensors."""
+    """Return a tree's structure, its tensors' shapes and dtypes, and its other leaves; collect its
+    tensors.
+    """
     if isinstance(tree, Tensor):
         tensors.append(tree)
         return tree.shape, tree.dtype
@@ -88,4 +97,6 @@ def _precision() -> tuple[Any, ...]:
 def _places_of_constants(module: nn.Module) -> list[int]:
     """Return where a module's own parameters and buffers are that are read beside the arguments."""
     tensors = (*module._parameters.values(), *module._buffers.values())
-    return [tensor.data_ptr() for tensor in tensors if tensor is not None and not tensor.requires_grad]
+    return [
+        tensor.data_ptr() for tensor in tensors if tensor is not None and not tensor.requires_grad
+    ]

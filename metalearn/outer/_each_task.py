@@ -1,4 +1,6 @@
-"""An estimator applied to every task of a chunk: under `vmap`, one by one, or to all of them at once."""
+"""An estimator applied to every task of a chunk: under `vmap`, one by one, or to all of them at
+once.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,10 +30,12 @@ def estimate_each(
     carry: PyTree,
     batching: str,
 ) -> Estimate:
-    """Return the sum of all tasks' gradients, and loss, carry and diagnostics of every task, stacked.
+    """Return the sum of all tasks' gradients, and loss, carry and diagnostics of every task,
+    stacked.
 
-    The diagnostic "finite" says which tasks' losses and gradients are. When all tasks are computed at once, gradients
-    to shared parameters are known only as a sum; if that sum alone is not finite, every task is marked.
+    The diagnostic "finite" says which tasks' losses and gradients are. When all tasks are computed
+    at once, gradients to shared parameters are known only as a sum; if that sum alone is not
+    finite, every task is marked.
 
     Args:
         estimator: How the gradients are estimated.
@@ -51,7 +55,10 @@ def estimate_each(
         carries = _expand(carry, len(keys))
         of_all = _of_all_tasks(problem.of_task(keys), False, estimator.one_backward)
         each = estimator(of_all, _expand_own(meta, len(keys)), episodes, keys, carries)
-        summed, each = each.gradient.shared, each._replace(gradient=each.gradient._replace(shared={}))
+        summed, each = (
+            each.gradient.shared,
+            each._replace(gradient=each.gradient._replace(shared={})),
+        )
     else:
         each = map_tasks(estimate, (episodes, keys), batching)
     total, finite = tree_map(lambda leaf: leaf.sum(0), each.gradient), _finite(each)
@@ -62,9 +69,15 @@ def estimate_each(
 
 
 def estimate_own(
-    estimator: MetaGradient, problem: Problem, metas: Meta, carries: PyTree, episodes: Episode, keys: Tensor
+    estimator: MetaGradient,
+    problem: Problem,
+    metas: Meta,
+    carries: PyTree,
+    episodes: Episode,
+    keys: Tensor,
 ) -> Estimate:
-    """Return every task's estimate, stacked, if each has a meta and a carry of its own: all have a leading task axis.
+    """Return every task's estimate, stacked, if each has a meta and a carry of its own: all have a
+    leading task axis.
 
     The estimator must be one that takes all tasks at once.
     """
@@ -73,35 +86,53 @@ def estimate_own(
     return each._replace(diagnostics={**each.diagnostics, "finite": _finite(each)})
 
 
-def adapted_loss(estimator: MetaGradient, problem: Problem, meta: Meta, episode: Episode, key: Tensor) -> Tensor:
+def adapted_loss(
+    estimator: MetaGradient, problem: Problem, meta: Meta, episode: Episode, key: Tensor
+) -> Tensor:
     """Return one task's query loss after adaptation."""
     adapted = estimator.adapt(problem.of_task(key), meta, episode.support, key, problem.num_steps)
     return problem.query_loss(adapted.params, adapted.shared, episode)
 
 
 def losses_each(
-    estimator: MetaGradient, problem: Problem, meta: Meta, episodes: Episode, keys: Tensor, batching: str
+    estimator: MetaGradient,
+    problem: Problem,
+    meta: Meta,
+    episodes: Episode,
+    keys: Tensor,
+    batching: str,
 ) -> Tensor:
-    """Return every task's query loss after adaptation, without a gradient; arguments are as for `estimate_each`."""
+    """Return every task's query loss after adaptation, without a gradient; arguments are as for
+    `estimate_each`.
+    """
     if at_once(estimator, problem, len(keys), batching):
         of_all = _of_all_tasks(problem.of_task(keys), False)
         return adapted_loss(estimator, of_all, _expand_own(meta, len(keys)), episodes, keys)
     return map_tasks(partial(adapted_loss, estimator, problem, meta), (episodes, keys), batching)
 
 
-def losses_own(estimator: MetaGradient, problem: Problem, metas: Meta, episodes: Episode, keys: Tensor) -> Tensor:
-    """Return every task's query loss after adaptation, if each has a meta of its own, as for `estimate_own`."""
-    return adapted_loss(estimator, _of_all_tasks(problem.of_task(keys), True), metas, episodes, keys)
+def losses_own(
+    estimator: MetaGradient, problem: Problem, metas: Meta, episodes: Episode, keys: Tensor
+) -> Tensor:
+    """Return every task's query loss after adaptation, if each has a meta of its own, as for
+    `estimate_own`.
+    """
+    return adapted_loss(
+        estimator, _of_all_tasks(problem.of_task(keys), True), metas, episodes, keys
+    )
 
 
 def sum_carried(each: Estimate, axis: int = 0) -> PyTree:
     """Return the sum of what those tasks leave in the carry that have not diverged."""
     finite = each.diagnostics["finite"]
-    return tree_map(lambda new: torch.where(over_first_axes(finite, new), new, 0).sum(axis), each.carry)
+    return tree_map(
+        lambda new: torch.where(over_first_axes(finite, new), new, 0).sum(axis), each.carry
+    )
 
 
 def mean_carried(total: PyTree, finite: Tensor, carry: PyTree) -> PyTree:
-    """Return the mean of what `sum_carried` has summed, or what was carried before if all tasks have diverged.
+    """Return the mean of what `sum_carried` has summed, or what was carried before if all tasks
+    have diverged.
 
     Args:
         total: The sum.
@@ -142,7 +173,9 @@ def adapt_each(
         return adapted.params, adapted.state
 
     if at_once(estimator, problem, len(keys), batching):
-        return adapt(_of_all_tasks(problem.of_task(keys), False), _expand_own(meta, len(keys)), support, keys)
+        return adapt(
+            _of_all_tasks(problem.of_task(keys), False), _expand_own(meta, len(keys)), support, keys
+        )
     return map_tasks(partial(adapt, problem, meta), (support, keys), batching)
 
 
@@ -150,13 +183,18 @@ def at_once(estimator: MetaGradient, problem: Problem, num_tasks: int, batching:
     """Return whether the estimator is given all tasks at once."""
     losses: tuple[Any, ...] = problem.support_loss, problem.query_loss
     wanted = estimator.leafwise and batching == "vmap" and num_tasks > 1 and not in_transform()
-    return wanted and all(loss.loss.differentiable_around_vmap for loss in losses if is_of_model(loss))
+    return wanted and all(
+        loss.loss.differentiable_around_vmap for loss in losses if is_of_model(loss)
+    )
 
 
 def _finite(each: Estimate) -> Tensor:
     """Return which tasks' losses and gradients are finite."""
-    # A sum is finite only if all terms are, and one reduction a tensor is cheaper than testing each element.
-    sums = [leaf.reshape(len(each.loss), -1).sum(1) for leaf in [*tree_leaves(each.gradient), each.loss]]
+    # A sum is finite only if all terms are, and one reduction a tensor is cheaper than testing each
+    # element.
+    sums = [
+        leaf.reshape(len(each.loss), -1).sum(1) for leaf in [*tree_leaves(each.gradient), each.loss]
+    ]
     return torch.stack(sums).sum(0).isfinite()
 
 
@@ -165,7 +203,9 @@ def _expand(tree: Any, num_tasks: int) -> Any:
 
 
 def _expand_own(meta: Meta, num_tasks: int) -> Meta:
-    """Give a task axis to what every task has of its own; a model costs less where its parameters have none."""
+    """Give a task axis to what every task has of its own; a model costs less where its parameters
+    have none.
+    """
     return Meta(_expand(meta.init, num_tasks), meta.shared, _expand(meta.rule, num_tasks))
 
 
@@ -175,7 +215,8 @@ def _of_all_tasks(problem: Problem, shared_too: bool, share_graphs: bool = False
     Args:
         problem: The problem of one task, but for its key, which is those of all.
         shared_too: Whether what is shared has one too.
-        share_graphs: Whether losses at the same parameters may have a part of their graphs in common.
+        share_graphs: Whether losses at the same parameters may have a part of their graphs in
+            common.
     """
     return problem._replace(
         support_loss=_over_tasks(problem.support_loss, shared_too, Memo(share_graphs)),
@@ -193,17 +234,23 @@ def _over_tasks(of_part: Any, shared_too: bool, memo: Memo) -> Callable[..., Ten
         if is_of_model(loss):
             batch = loss.batch(episodes, *step)
             support = episodes.support if isinstance(loss, OnQuery) else None
-            outputs = loss.loss.by_layers(params, shared, batch, support=support, of_tasks=True, memo=memo)
+            outputs = loss.loss.by_layers(
+                params, shared, batch, support=support, of_tasks=True, memo=memo
+            )
             if outputs is not None:
                 return _judged(loss.loss, outputs, batch, shared, shared_too)
         if shared_too:
             return vmap_tasks(lambda *task: loss(*task, *step), params, shared, episodes)
-        return vmap_tasks(lambda params, episode: loss(params, shared, episode, *step), params, episodes)
+        return vmap_tasks(
+            lambda params, episode: loss(params, shared, episode, *step), params, episodes
+        )
 
     return losses
 
 
-def _judged(loss: ModelLoss, outputs: Tensor, batch: Batch, shared: Params, shared_too: bool) -> Tensor:
+def _judged(
+    loss: ModelLoss, outputs: Tensor, batch: Batch, shared: Params, shared_too: bool
+) -> Tensor:
     known = known_losses(loss.criterion, outputs, batch.y)
     if known is not None:
         return known

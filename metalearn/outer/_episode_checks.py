@@ -1,4 +1,6 @@
-"""What a learner refuses of the tasks it is called on, by their shapes, before anything is computed."""
+"""What a learner refuses of the tasks it is called on, by their shapes, before anything is
+computed.
+"""
 
 import warnings
 from collections.abc import Mapping
@@ -19,7 +21,9 @@ from metalearn.types import Batch, Episode, Problem
 def check_episodes(episodes: Any) -> int:
     """Return the number of tasks; raise unless the episodes' shapes agree."""
     if not (isinstance(episodes, Episode) and all(isinstance(batch, Batch) for batch in episodes)):
-        fix = "Pass tasks.sample(25), or Episode(Batch(x, y), Batch(x, y)) with a leading task axis."
+        fix = (
+            "Pass tasks.sample(25), or Episode(Batch(x, y), Batch(x, y)) with a leading task axis."
+        )
         got = type(episodes).__name__
         if isinstance(episodes, Episode):
             got += " of " + " and ".join(type(batch).__name__ for batch in episodes)
@@ -28,7 +32,9 @@ def check_episodes(episodes: Any) -> int:
 
 
 def check_task_axis(batches: dict[str, Batch]) -> int:
-    """Return the number of tasks; raise unless all tensors agree on it and each batch on its number of examples."""
+    """Return the number of tasks; raise unless all tensors agree on it and each batch on its number
+    of examples.
+    """
     sizes = set()
     for name, batch in batches.items():
         check_batch(name, batch)
@@ -38,9 +44,13 @@ def check_task_axis(batches: dict[str, Batch]) -> int:
                 sizes.add(leaf.shape[0])
         _check_examples(name, *batch)
     if len(sizes) != 1 or 0 in sizes:
-        places = [f"{name}.{place}" for name, batch in batches.items() for place in tree_names(batch)]
+        places = [
+            f"{name}.{place}" for name, batch in batches.items() for place in tree_names(batch)
+        ]
         got = dict(zip(places, map(len, tree_leaves(tuple(batches.values()))), strict=True))
-        fix = "Every tensor begins with [num_tasks, num_examples]; for one task that is tensor[None]."
+        fix = (
+            "Every tensor begins with [num_tasks, num_examples]; for one task that is tensor[None]."
+        )
         raise ValueError(invalid("episodes", "agree on a number of tasks of at least 1", got, fix))
     return sizes.pop()
 
@@ -63,21 +73,44 @@ def _check_leaf(name: str, leaf: Any) -> None:
             fix = "Make it a dict: dict(encoding)."
         elif is_dataclass(leaf):
             fix = "Make it a dict: vars(inputs)."
-        raise TypeError(invalid("episodes", "hold tensors with a leading task axis", f"{brief(leaf)} in {name}", fix))
+        raise TypeError(
+            invalid(
+                "episodes", "hold tensors with a leading task axis", f"{brief(leaf)} in {name}", fix
+            )
+        )
     if leaf.requires_grad:
         fix = "Detach it, or learn it as a model parameter or in a support_criterion."
-        raise ValueError(invalid("episodes", "not require grad", f"{name}, whose gradient would be lost", fix))
+        raise ValueError(
+            invalid("episodes", "not require grad", f"{name}, whose gradient would be lost", fix)
+        )
 
 
 def _check_examples(name: str, x: Any, y: Any, weight: Any) -> None:
     if isinstance(weight, Tensor) and weight.is_complex():
         raise TypeError(
-            invalid(f"{name}.weight", "hold real numbers", weight.dtype, "Leave it out to weigh all alike.")
+            invalid(
+                f"{name}.weight",
+                "hold real numbers",
+                weight.dtype,
+                "Leave it out to weigh all alike.",
+            )
         )
     if isinstance(x, Tensor) and isinstance(weight, Tensor) and weight.shape != x.shape[:2]:
-        got, fix = f"{name}.weight {tuple(weight.shape)}", f"Give {name}.weight one number an example."
-        raise ValueError(invalid("weights", f"be of shape {tuple(x.shape[:2])}, [num_tasks, num_examples]", got, fix))
-    if isinstance(x, Tensor) and isinstance(y, Tensor) and min(x.dim(), y.dim()) > 1 and x.shape[:2] != y.shape[:2]:
+        got, fix = (
+            f"{name}.weight {tuple(weight.shape)}",
+            f"Give {name}.weight one number an example.",
+        )
+        raise ValueError(
+            invalid(
+                "weights", f"be of shape {tuple(x.shape[:2])}, [num_tasks, num_examples]", got, fix
+            )
+        )
+    if (
+        isinstance(x, Tensor)
+        and isinstance(y, Tensor)
+        and min(x.dim(), y.dim()) > 1
+        and x.shape[:2] != y.shape[:2]
+    ):
         got = f"{name}.x {tuple(x.shape)} and {name}.y {tuple(y.shape)}"
         fix = "Both begin with [num_tasks, num_examples]; for one task write x[None], y[None]."
         raise ValueError(invalid("inputs and targets", "agree on tasks and examples", got, fix))
@@ -90,8 +123,14 @@ def _check_examples(name: str, x: Any, y: Any, weight: Any) -> None:
 def check_judged(problem: Problem, batches: dict[str, Batch]) -> None:
     """Raise if a loss is of a set that is left out."""
     for name, batch in batches.items():
-        if isinstance(getattr(problem, f"{name}_loss"), OnSupport | OnQuery) and not tree_leaves(batch):
-            fix = "Pass data.SupportAsQuery(tasks), or Episode(support, support)." if name == "query" else ""
+        if isinstance(getattr(problem, f"{name}_loss"), OnSupport | OnQuery) and not tree_leaves(
+            batch
+        ):
+            fix = (
+                "Pass data.SupportAsQuery(tasks), or Episode(support, support)."
+                if name == "query"
+                else ""
+            )
             condition = f"have the examples that the {name} loss is measured on"
             raise ValueError(invalid(f"{name} set", condition, "none", fix))
 
@@ -115,7 +154,9 @@ def check_device(batches: Any, device: torch.device) -> None:
     for leaf in tree_leaves(batches):
         if leaf.device != device:
             fix = f"Write episodes.to({str(device)!r}), or sample(..., device={str(device)!r})."
-            raise ValueError(invalid("episodes", f"be on the learner's device {device}", leaf.device, fix))
+            raise ValueError(
+                invalid("episodes", f"be on the learner's device {device}", leaf.device, fix)
+            )
 
 
 def check_serial(estimator: MetaGradient, num_tasks: int) -> None:
@@ -129,9 +170,14 @@ def warn_of_single_examples(episodes: Episode) -> None:
     """Warn of tasks of one example without features, which are rather the examples of one task."""
     # What adaptation is given has no query set; without targets it is no regression.
     parts = [part for batch in episodes if tree_leaves(batch) for part in (batch.x, batch.y)]
-    shapes = {tuple(part.shape) if isinstance(part, Tensor) and part.is_floating_point() else () for part in parts}
+    shapes = {
+        tuple(part.shape) if isinstance(part, Tensor) and part.is_floating_point() else ()
+        for part in parts
+    }
     num_tasks = len(tree_leaves(parts)[0])
     if num_tasks > 1 and shapes == {(num_tasks, 1)}:
         got = f"{(num_tasks, 1)}, {num_tasks} tasks of one example each"
         fix = f"For one task of {num_tasks} examples write x[None], y[None]."
-        warnings.warn(invalid("x and y", "be [num_tasks, num_examples, ...]", got, fix), stacklevel=2)
+        warnings.warn(
+            invalid("x and y", "be [num_tasks, num_examples, ...]", got, fix), stacklevel=2
+        )

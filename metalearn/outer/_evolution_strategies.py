@@ -10,7 +10,14 @@ from torch.func import vmap
 
 from metalearn import inner
 from metalearn._checks import check_bool, check_count, check_positive
-from metalearn._tree import over_first_axes, tree_detach, tree_flatten, tree_map, tree_unflatten, tree_zeros_like
+from metalearn._tree import (
+    over_first_axes,
+    tree_detach,
+    tree_flatten,
+    tree_map,
+    tree_unflatten,
+    tree_zeros_like,
+)
 from metalearn.functional import derive_key, normal
 from metalearn.outer._base import MetaGradient
 from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Params, Problem, PyTree
@@ -18,16 +25,18 @@ from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Params, Pro
 
 @dataclass(frozen=True)
 class EvolutionStrategies(MetaGradient):
-    """The gradient of the query loss smoothed by Gaussian noise, from its values at antithetic pairs of points.
+    """The gradient of the query loss smoothed by Gaussian noise, from its values at antithetic
+    pairs of points.
 
-    With F the query loss after adaptation, it is the mean of (F(m + std e) - F(m - std e)) / (2 std) e over directions
-    e from N(0, I), which come from the task's key. The query loss and the inner loop need no derivative; with
-    `inner=True` the support loss needs none either: the rule gets gradients of it that are estimated likewise, in
-    training, `adapt` and `evaluate`. Both losses are vmapped over the points, so memory is that of 2 `num_pairs` tasks.
+    With F the query loss after adaptation, it is the mean of (F(m + std e) - F(m - std e)) / (2
+    std) e over directions e from N(0, I), which come from the task's key. The query loss and the
+    inner loop need no derivative; with `inner=True` the support loss needs none either: the rule
+    gets gradients of it that are estimated likewise, in training, `adapt` and `evaluate`. Both
+    losses are vmapped over the points, so memory is that of 2 `num_pairs` tasks.
 
     Args:
-        num_pairs: Number of pairs of points, at least 1. The variance falls with its inverse and grows with the number
-            of learned numbers.
+        num_pairs: Number of pairs of points, at least 1. The variance falls with its inverse and
+            grows with the number of learned numbers.
         std: Standard deviation of the noise, positive, in the units of what is learned.
         inner: Whether the support loss's gradient is estimated too, for losses that have none.
 
@@ -36,8 +45,8 @@ class EvolutionStrategies(MetaGradient):
         ValueError: If a number is out of its range.
 
     References:
-        Salimans et al., "Evolution strategies as a scalable alternative to reinforcement learning", arXiv 2017.
-        Song et al., "ES-MAML: simple Hessian-free meta learning", ICLR 2020.
+        Salimans et al., "Evolution strategies as a scalable alternative to reinforcement learning",
+        arXiv 2017. Song et al., "ES-MAML: simple Hessian-free meta learning", ICLR 2020.
     """
 
     num_pairs: int = 32
@@ -54,7 +63,9 @@ class EvolutionStrategies(MetaGradient):
         check_positive("EvolutionStrategies' std", self.std)
         check_bool("EvolutionStrategies' inner", self.inner)
 
-    def __call__(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree) -> Estimate:
+    def __call__(
+        self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree
+    ) -> Estimate:
         """Estimate one task's meta-gradient."""
         inside = self._inner_problem(problem, key)
 
@@ -63,16 +74,22 @@ class EvolutionStrategies(MetaGradient):
             return problem.query_loss(params, meta.shared, episode)
 
         constant = {name: meta.init[name] for name in problem.constant}
-        learned = meta._replace(init={name: p for name, p in meta.init.items() if name not in constant})
+        learned = meta._replace(
+            init={name: p for name, p in meta.init.items() if name not in constant}
+        )
 
         def of_learned(learned: Meta, episode: Episode) -> Tensor:
             return query_loss(learned._replace(init={**learned.init, **constant}), episode)
 
-        gradient = antithetic(of_learned, learned, episode, derive_key(key), self.num_pairs, self.std)
+        gradient = antithetic(
+            of_learned, learned, episode, derive_key(key), self.num_pairs, self.std
+        )
         gradient = gradient._replace(init={**tree_zeros_like(meta.init), **gradient.init})
         return Estimate(gradient, query_loss(meta, episode), carry, {})
 
-    def adapt(self, problem: Problem, meta: Meta, support: Batch, key: Tensor, num_steps: int) -> Adapted:
+    def adapt(
+        self, problem: Problem, meta: Meta, support: Batch, key: Tensor, num_steps: int
+    ) -> Adapted:
         """Adapt to one task's support set, by estimated gradients if `inner`."""
         return super().adapt(self._inner_problem(problem, key), meta, support, key, num_steps)
 
@@ -80,7 +97,9 @@ class EvolutionStrategies(MetaGradient):
         if not self.inner:
             return problem
         return problem._replace(
-            support_loss=Smoothed(problem.support_loss, derive_key(key, 1), self.num_pairs, self.std)
+            support_loss=Smoothed(
+                problem.support_loss, derive_key(key, 1), self.num_pairs, self.std
+            )
         )
 
 
@@ -107,15 +126,23 @@ class Smoothed:
             return self.loss(params, shared, episode, step).detach()
 
         at = tree_detach(params)
-        gradient = antithetic(loss, at, episode, derive_key(self.key, step), self.num_pairs, self.std)
+        gradient = antithetic(
+            loss, at, episode, derive_key(self.key, step), self.num_pairs, self.std
+        )
         slopes = [((param - at[name]) * gradient[name]).sum() for name, param in params.items()]
         return loss(at, episode) + torch.stack(slopes).sum()
 
 
 def antithetic(
-    function: Callable[[Any, Episode], Tensor], at: Any, episode: Episode, key: Tensor, num_pairs: int, std: float
+    function: Callable[[Any, Episode], Tensor],
+    at: Any,
+    episode: Episode,
+    key: Tensor,
+    num_pairs: int,
+    std: float,
 ) -> Any:
-    """Estimate the gradient of a function of a pytree, smoothed by noise, from its values at pairs of points.
+    """Estimate the gradient of a function of a pytree, smoothed by noise, from its values at pairs
+    of points.
 
     Args:
         function: Returns a scalar of `at` and the episode.
@@ -126,7 +153,10 @@ def antithetic(
         std: Standard deviation of the noise.
     """
     leaves, spec = tree_flatten(at)
-    noise = [normal(key, (num_pairs, *leaf.shape), stream, dtype=leaf.dtype) for stream, leaf in enumerate(leaves)]
+    noise = [
+        normal(key, (num_pairs, *leaf.shape), stream, dtype=leaf.dtype)
+        for stream, leaf in enumerate(leaves)
+    ]
     directions = tree_unflatten(noise, spec)
 
     def slope(direction: Any, episode: Episode) -> Tensor:
@@ -134,7 +164,8 @@ def antithetic(
         behind = function(tree_map(lambda leaf, move: leaf - std * move, at, direction), episode)
         return (ahead - behind) / (2 * std)
 
-    # The episode is expanded since nested vmaps of mse_loss fail on outputs with an axis that targets lack.
+    # The episode is expanded since nested vmaps of mse_loss fail on outputs with an axis that
+    # targets lack.
     episodes = tree_map(lambda leaf: leaf.expand(num_pairs, *leaf.shape), episode)
     slopes = vmap(slope, randomness="different")(directions, episodes)
     return tree_map(lambda move: (over_first_axes(slopes, move) * move).mean(0), directions)

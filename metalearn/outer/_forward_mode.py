@@ -36,10 +36,10 @@ class Progress(NamedTuple):
 class ForwardMode(MetaGradient):
     """The exact gradient by forward mode, for a few hyperparameters and any number of steps.
 
-    Every learned number is a direction in which the fast parameters' derivative is carried along, with one
-    Hessian-vector product a step, vmapped over directions. Memory is directions x (parameters + rule state +
-    activations), whatever the number of steps; time is directions x steps. For hyperparameters: rates, momentum,
-    strengths of regularisation.
+    Every learned number is a direction in which the fast parameters' derivative is carried along,
+    with one Hessian-vector product a step, vmapped over directions. Memory is directions x
+    (parameters + rule state + activations), whatever the number of steps; time is directions x
+    steps. For hyperparameters: rates, momentum, strengths of regularisation.
 
     Args:
         max_directions: Number of learned numbers above which the estimator refuses, at least 1.
@@ -49,7 +49,8 @@ class ForwardMode(MetaGradient):
         ValueError: If it is below 1.
 
     References:
-        Franceschi et al., "Forward and reverse gradient-based hyperparameter optimization", ICML 2017 (eqs. 13-15).
+        Franceschi et al., "Forward and reverse gradient-based hyperparameter optimization", ICML
+        2017 (eqs. 13-15).
     """
 
     max_directions: int = 300
@@ -62,31 +63,49 @@ class ForwardMode(MetaGradient):
     def check(self, problem: Problem, meta: Meta) -> None:
         """Raise for more learned numbers than the estimator is made for, and for complex ones."""
         if any(leaf.is_complex() for leaf in tree_leaves(meta)):
-            raise TypeError(invalid("parameters", "be real for forward mode", "complex ones", "Use outer.Stepwise()."))
+            raise TypeError(
+                invalid(
+                    "parameters",
+                    "be real for forward mode",
+                    "complex ones",
+                    "Use outer.Stepwise().",
+                )
+            )
         count = sum(leaf.numel() for leaf in tree_leaves(_learned(problem, meta)))
         if count == 0:
             fix = "Learn a rate, say: inner.LearnedRate(inner.SGD(0.1))."
-            raise ValueError(invalid("learned numbers", "be at least 1 for forward mode", "none", fix))
+            raise ValueError(
+                invalid("learned numbers", "be at least 1 for forward mode", "none", fix)
+            )
         if count > self.max_directions:
             start = "learn_init=False, " if _learned(problem, meta).init else ""
             fix = (
-                f"Each costs a Hessian-vector product a step and a copy of the fast parameters: use outer.Stepwise(), "
+                "Each costs a Hessian-vector product a step and a copy of the fast "
+                f"parameters: use outer.Stepwise(), "
                 f"{start}or max_directions={count} if you mean it."
             )
             condition = f"be at most {self.max_directions} for forward mode"
             raise ValueError(invalid("learned numbers", condition, count, fix))
 
-    def __call__(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree) -> Estimate:
+    def __call__(
+        self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree
+    ) -> Estimate:
         """Estimate one task's meta-gradient."""
         progress = _start(problem, meta, key)
         return self._advance(problem, meta, episode, progress)._replace(carry=carry)
 
-    def _advance(self, problem: Problem, meta: Meta, episode: Episode, progress: Progress) -> Estimate:
-        """Take all inner steps and return the gradient there; the carry is where the inner loop stands then."""
+    def _advance(
+        self, problem: Problem, meta: Meta, episode: Episode, progress: Progress
+    ) -> Estimate:
+        """Take all inner steps and return the gradient there; the carry is where the inner loop
+        stands then.
+        """
         directions = _directions(problem, meta)
         for step in range(problem.num_steps):
             progress = _step(problem, meta, directions, episode, progress, step)
-        at_end, loss = grad_and_value(problem.query_loss, argnums=(0, 1))(progress.params, meta.shared, episode)
+        at_end, loss = grad_and_value(problem.query_loss, argnums=(0, 1))(
+            progress.params, meta.shared, episode
+        )
         dots = (progress.params_dot, directions.shared)
         products = tree_map(lambda bar, dot: (dot * bar).reshape(len(dot), -1).sum(1), at_end, dots)
         slopes = torch.stack(tree_leaves(products)).sum(0)
@@ -96,17 +115,19 @@ class ForwardMode(MetaGradient):
 
 @dataclass(frozen=True)
 class OnlineForwardMode(ForwardMode):
-    """Forward mode that goes on where the last meta-step stopped: hyperparameters are updated during one inner run.
+    """Forward mode that goes on where the last meta-step stopped: hyperparameters are updated
+    during one inner run.
 
-    After every `num_steps` inner steps the gradient of the query loss there updates the hyperparameters, while
-    parameters, rule state and their derivatives are carried on. Every call in training mode, with gradients enabled,
-    goes on by `num_steps`; `learner.carry.value.params` are the parameters that it has come to, and
-    `learner.carry.reset()` starts anew. `adapt` starts at the initialisation. For one task, which every call is given,
-    as by `fit(learner, [episode], ...)`, and for rules that do not depend on the step's number, which starts at 0 in
-    every call.
+    After every `num_steps` inner steps the gradient of the query loss there updates the
+    hyperparameters, while parameters, rule state and their derivatives are carried on. Every call
+    in training mode, with gradients enabled, goes on by `num_steps`; `learner.carry.value.params`
+    are the parameters that it has come to, and `learner.carry.reset()` starts anew. `adapt` starts
+    at the initialisation. For one task, which every call is given, as by `fit(learner, [episode],
+    ...)`, and for rules that do not depend on the step's number, which starts at 0 in every call.
 
     References:
-        Franceschi et al., "Forward and reverse gradient-based hyperparameter optimization", ICML 2017, section 3.3.
+        Franceschi et al., "Forward and reverse gradient-based hyperparameter optimization", ICML
+        2017, section 3.3.
     """
 
     reaches = frozenset({"shared", "rule"})
@@ -116,7 +137,9 @@ class OnlineForwardMode(ForwardMode):
         """Return the start of the run."""
         return _start(problem, meta, tree_leaves(meta.init)[0].new_zeros((), dtype=torch.int64))
 
-    def __call__(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree) -> Estimate:
+    def __call__(
+        self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree
+    ) -> Estimate:
         """Go on from the carry and estimate the gradient there."""
         return self._advance(problem, meta, episode, carry)
 
@@ -127,7 +150,9 @@ def _learned(problem: Problem, meta: Meta) -> Meta:
 
 
 def _directions(problem: Problem, meta: Meta) -> Meta:
-    """Return the unit vectors of all learned numbers, stacked `[num_directions, ...]`; zeros for what is constant."""
+    """Return the unit vectors of all learned numbers, stacked `[num_directions, ...]`; zeros for
+    what is constant.
+    """
     learned = _learned(problem, meta)
     vector, unravel = tree_ravel(learned)
     units = vmap(unravel)(torch.eye(len(vector), dtype=vector.dtype, device=vector.device))
@@ -143,36 +168,53 @@ def _start(problem: Problem, meta: Meta, key: Tensor) -> Progress:
     state = start(meta.init, meta.rule)
     state_dot = state  # without leaves it is its own derivative
     if tree_leaves(state):
-        state_dot = vmap(_pushforward(start, (meta.init, meta.rule)))(directions.init, directions.rule)
+        state_dot = vmap(_pushforward(start, (meta.init, meta.rule)))(
+            directions.init, directions.rule
+        )
     return Progress(meta.init, state, directions.init, state_dot)
 
 
-def _step(problem: Problem, meta: Meta, directions: Meta, episode: Episode, progress: Progress, step: int) -> Progress:
+def _step(
+    problem: Problem, meta: Meta, directions: Meta, episode: Episode, progress: Progress, step: int
+) -> Progress:
     """Take one inner step and carry the derivatives along."""
 
     def gradient(params: Params, shared: Params) -> Any:
         return grad_and_value(problem.support_loss, argnums=(0, 1))(params, shared, episode, step)
 
-    # The Hessian of params and shared together is symmetric, so its product is a vjp: no jvp through the model.
-    ((grads, shared_grads), loss), pull = vjp(gradient, progress.params, meta.shared)  # type: ignore[misc]
+    # The Hessian of params and shared together is symmetric, so its product is a vjp: no jvp
+    # through the model.
+    (grads_of_both, loss), pull = vjp(  # type: ignore[misc]
+        gradient, progress.params, meta.shared
+    )
+    grads, shared_grads = grads_of_both
     zero = torch.zeros_like(loss)
     at = (meta.rule, grads, progress.state, progress.params, loss)
     update = partial(advance, problem.rule, step=step)
     push = _pushforward(update, at)
 
-    def derivative(rule_dot: PyTree, shared_dot: Params, params_dot: Params, state_dot: PyTree) -> Any:
+    def derivative(
+        rule_dot: PyTree, shared_dot: Params, params_dot: Params, state_dot: PyTree
+    ) -> Any:
         grads_dot = pull(((params_dot, shared_dot), zero))[0]
-        slopes = tree_map(lambda bar, dot: (bar * dot).sum(), (grads, shared_grads), (params_dot, shared_dot))
-        return push(rule_dot, grads_dot, state_dot, params_dot, torch.stack(tree_leaves(slopes)).sum())
+        slopes = tree_map(
+            lambda bar, dot: (bar * dot).sum(), (grads, shared_grads), (params_dot, shared_dot)
+        )
+        return push(
+            rule_dot, grads_dot, state_dot, params_dot, torch.stack(tree_leaves(slopes)).sum()
+        )
 
-    dots = vmap(derivative)(directions.rule, directions.shared, progress.params_dot, progress.state_dot)
+    dots = vmap(derivative)(
+        directions.rule, directions.shared, progress.params_dot, progress.state_dot
+    )
     return Progress(*update(*at), *dots)
 
 
 def _pushforward(function: Callable[..., Any], at: tuple[Any, ...]) -> Callable[..., Any]:
     """Return the map from derivatives of the arguments to that of the result, at a point.
 
-    It is the transpose of the transpose: a vjp of the vjp, which is linear. Dynamo cannot trace `jvp` under `vmap`.
+    It is the transpose of the transpose: a vjp of the vjp, which is linear. Dynamo cannot trace
+    `jvp` under `vmap`.
     """
 
     def transpose(bar: Any) -> Any:

@@ -1,4 +1,6 @@
-"""What a learner checks before it computes: shapes at every call, the problem itself at the first."""
+"""What a learner checks before it computes: shapes at every call, the problem itself at the
+first.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -65,17 +67,28 @@ class Gate:
         return self._keys(learner, count, keys)
 
     def training(self, learner: "MetaLearner", episodes: Episode, keys: Tensor) -> None:
-        """Raise for what is wrong with the first task's meta-gradient, or with the model that it is taken of."""
+        """Raise for what is wrong with the first task's meta-gradient, or with the model that it is
+        taken of.
+        """
         mode, order = _mode(learner), order_of(learner.estimator)
-        self.once("gradient", learner, lambda: _check_gradient(learner, *take((episodes, keys), 0)), mode)
+        self.once(
+            "gradient", learner, lambda: _check_gradient(learner, *take((episodes, keys), 0)), mode
+        )
         self._model(learner, episodes, order, mode)
 
     def adaptation(self, learner: "MetaLearner", support: Batch) -> None:
         """Raise for what is wrong with the model where it is only adapted."""
-        self._model(learner, Episode(support, Batch(())), min(order_of(learner.estimator), 1), _mode(learner))
+        self._model(
+            learner,
+            Episode(support, Batch(())),
+            min(order_of(learner.estimator), 1),
+            _mode(learner),
+        )
 
     def _model(self, learner: "MetaLearner", episodes: Episode, order: int, mode: Any) -> None:
-        """Raise for a model that is no function of the parameters that it is given; call copies where that mends it."""
+        """Raise for a model that is no function of the parameters that it is given; call copies
+        where that mends it.
+        """
         if learner.check_model:
             # Not of which shapes: a check takes several passes, and texts are of a hundred lengths.
             ranks = tuple((leaf.dim(), leaf.dtype) for leaf in tree_leaves(episodes))
@@ -84,7 +97,9 @@ class Gate:
         check_copied(learner, num_tasks(episodes))
 
     def data(self, learner: "MetaLearner", batches: dict[str, Batch]) -> None:
-        """Raise unless data and learner agree on device and sets, and the support set on its number of parts."""
+        """Raise unless data and learner agree on device and sets, and the support set on its number
+        of parts.
+        """
         check_judged(learner.problem, batches)
         check_device(batches, learner.device)
         check_norms(learner.model, learner.problem)
@@ -98,8 +113,12 @@ class Gate:
         check_keys(keys, count)
         return keys.to(learner.device)
 
-    def once(self, what: Any, learner: "MetaLearner", check: Callable[[], Any], mode: Any = None) -> None:
-        """Run a check that costs a pass through the model, once for every mode and choice of what is learned."""
+    def once(
+        self, what: Any, learner: "MetaLearner", check: Callable[[], Any], mode: Any = None
+    ) -> None:
+        """Run a check that costs a pass through the model, once for every mode and choice of what
+        is learned.
+        """
         passed = what, mode or _mode(learner)
         if passed not in self._passed:
             with attributes_kept(*parts_of(learner)):
@@ -110,21 +129,28 @@ class Gate:
 def kinds(*batches: Batch) -> tuple[Any, ...]:
     """Return which batches have weights, and of each tensor what is probed anew if it is new.
 
-    That is its rank, shape of one example and dtype, and the number of labels, with which that of classes may grow.
+    That is its rank, shape of one example and dtype, and the number of labels, with which that of
+    classes may grow.
     """
     weighted = tuple(bool(tree_leaves(batch.weight)) for batch in batches)
-    if torch.compiler.is_compiling():  # an outer torch.compile(learner), which has guards of its own
+    # an outer torch.compile(learner), which has guards of its own
+    if torch.compiler.is_compiling():
         return weighted
     return weighted, *(
-        (leaf.dim(), leaf.shape[2 if leaf.is_floating_point() else 1 :], leaf.dtype) for leaf in tree_leaves(batches)
+        (leaf.dim(), leaf.shape[2 if leaf.is_floating_point() else 1 :], leaf.dtype)
+        for leaf in tree_leaves(batches)
     )
 
 
 def _mode(learner: "MetaLearner") -> tuple[Any, ...]:
     """Return what requires grad and the flags of all modules, such as `training`."""
     modules = list(modules_of(learner))
-    learned = tuple(p is not None and p.requires_grad for each in modules for p in each._parameters.values())
-    return learned, tuple(value for each in modules for value in vars(each).values() if type(value) is bool)
+    learned = tuple(
+        p is not None and p.requires_grad for each in modules for p in each._parameters.values()
+    )
+    return learned, tuple(
+        value for each in modules for value in vars(each).values() if type(value) is bool
+    )
 
 
 def _check_losses(learner: "MetaLearner", episodes: Episode) -> None:
@@ -139,7 +165,9 @@ def _check_losses(learner: "MetaLearner", episodes: Episode) -> None:
 def _check_model(learner: "MetaLearner", episodes: Episode, order: int) -> None:
     problem, meta, episode = learner.problem, tree_detach(learner.meta), take(episodes, 0)
     with derivatives_explained("second" if order == 2 else "first"):
-        copies = check_unwritten(learner, lambda: needs_copies(problem, learner.model, meta, episode, order))
+        copies = check_unwritten(
+            learner, lambda: needs_copies(problem, learner.model, meta, episode, order)
+        )
     if copies:
         learner.problem = with_copies(problem)
 
@@ -149,4 +177,11 @@ def _check_gradient(learner: "MetaLearner", episode: Episode, key: Tensor) -> No
     learned = {id(leaf) for leaf in tree_leaves(learner.meta)}
     wanted = ((name, param) for name, param in learner.named_parameters() if param.requires_grad)
     constants = [name for name, param in wanted if id(param) not in learned]
-    check_gradient(learner.problem.of_task(key), learner.estimator, tree_detach(learner.meta), episode, key, constants)
+    check_gradient(
+        learner.problem.of_task(key),
+        learner.estimator,
+        tree_detach(learner.meta),
+        episode,
+        key,
+        constants,
+    )

@@ -1,4 +1,6 @@
-"""The first task's meta-gradient, computed once: what is wrong with it that losses alone cannot show."""
+"""The first task's meta-gradient, computed once: what is wrong with it that losses alone cannot
+show.
+"""
 
 import warnings
 from typing import Any
@@ -8,7 +10,14 @@ from torch import Tensor
 
 from metalearn._checks import invalid
 from metalearn._random import generator_states, random_numbers_kept
-from metalearn._tree import tree_detach, tree_flatten, tree_leaves, tree_map, tree_names, tree_unflatten
+from metalearn._tree import (
+    tree_detach,
+    tree_flatten,
+    tree_leaves,
+    tree_map,
+    tree_names,
+    tree_unflatten,
+)
 from metalearn.outer._base import MetaGradient
 from metalearn.outer._derivative_errors import derivatives_explained
 from metalearn.outer._per_task import unwrapped
@@ -18,16 +27,24 @@ from metalearn.types import Episode, Estimate, Meta, Problem, PyTree
 
 
 def check_gradient(
-    problem: Problem, estimator: MetaGradient, meta: Meta, episode: Episode, key: Tensor, unlearned: list[str]
+    problem: Problem,
+    estimator: MetaGradient,
+    meta: Meta,
+    episode: Episode,
+    key: Tensor,
+    unlearned: list[str],
 ) -> None:
     """Estimate one task's meta-gradient eagerly.
 
     Raises:
-        ValueError: If a learned parameter gets no gradient, or the model draws random numbers under an estimator that
-            computes a loss twice.
+        ValueError: If a learned parameter gets no gradient, or the model draws random numbers under
+            an estimator that computes a loss twice.
     """
     if unlearned:
-        fix = "Call .requires_grad_(True) before you build the learner, or .requires_grad_(False) now."
+        fix = (
+            "Call .requires_grad_(True) before you build the learner, or .requires_grad_(False) "
+            "now."
+        )
         raise ValueError(invalid("constants of the learner", "not require grad", unlearned, fix))
     with random_numbers_kept(key.device):
         check_rule(problem, meta, key)
@@ -40,22 +57,33 @@ def check_gradient(
     if drew and estimator.repeats_losses:
         fix = "Use estimator=outer.Unrolled(), or switch dropout off with learner.eval()."
         got = "random draws in its forward pass"
-        raise ValueError(invalid(f"model under {estimator}", "compute the same loss twice", got, fix))
+        raise ValueError(
+            invalid(f"model under {estimator}", "compute the same loss twice", got, fix)
+        )
     if nowhere := sorted(unused["support"] & unused["query"]):
-        fix = "Call .requires_grad_(False) on them before building the learner, or use them in the model."
-        raise ValueError(invalid("learned parameters", "get a gradient", f"none for {nowhere}", fix))
+        fix = (
+            "Call .requires_grad_(False) on them before building the learner, or use them in the "
+            "model."
+        )
+        raise ValueError(
+            invalid("learned parameters", "get a gradient", f"none for {nowhere}", fix)
+        )
     reverse = unwrapped(estimator)
     if isinstance(reverse, ReverseMode) and (reverse.order == 1 or reverse.truncate is not None):
         with random_numbers_kept(key.device):
             _check_limited(problem, reverse, meta, key, unused["query"])
 
 
-def _check_limited(problem: Problem, estimator: ReverseMode, meta: Meta, key: Tensor, not_in_query: set[str]) -> None:
+def _check_limited(
+    problem: Problem, estimator: ReverseMode, meta: Meta, key: Tensor, not_in_query: set[str]
+) -> None:
     """Raise if what is left of the inner loop's derivative does not reach all that is learned."""
     num_constant = estimator.num_constant(problem.num_steps)
     unreached: set[str] = set()
     if num_constant:  # What no step depends on gets no gradient from all of them either.
-        unreached = _unreached_in_rule(problem, meta, key, num_constant) - _unreached_in_rule(problem, meta, key, 0)
+        unreached = _unreached_in_rule(problem, meta, key, num_constant) - _unreached_in_rule(
+            problem, meta, key, 0
+        )
     if estimator.order == 1 or num_constant == problem.num_steps:
         unreached |= not_in_query - {f"model.{name}" for name in problem.constant}
     if unreached:
@@ -66,7 +94,10 @@ def _check_limited(problem: Problem, estimator: ReverseMode, meta: Meta, key: Te
 
 def _unreached_in_rule(problem: Problem, meta: Meta, key: Tensor, num_constant: int) -> set[str]:
     """Return the rule's meta-parameters on which no update depends after so many constant steps."""
-    leaves = {f"rule.{name}": leaf for name, leaf in zip(tree_names(meta.rule), tree_leaves(meta.rule), strict=True)}
+    leaves = {
+        f"rule.{name}": leaf
+        for name, leaf in zip(tree_names(meta.rule), tree_leaves(meta.rule), strict=True)
+    }
     if not leaves:
         return set()
     learned = {name: leaf.detach().requires_grad_() for name, leaf in leaves.items()}
@@ -84,7 +115,9 @@ def _unreached_in_rule(problem: Problem, meta: Meta, key: Tensor, num_constant: 
     return _unreached(total, learned)
 
 
-def _estimate(problem: Problem, estimator: MetaGradient, meta: Meta, episode: Episode, key: Tensor) -> Estimate:
+def _estimate(
+    problem: Problem, estimator: MetaGradient, meta: Meta, episode: Episode, key: Tensor
+) -> Estimate:
     with derivatives_explained("second"):
         carry = estimator.init_carry(problem, meta, episode)
         estimate = estimator(problem, meta, episode, key, carry)
@@ -93,17 +126,25 @@ def _estimate(problem: Problem, estimator: MetaGradient, meta: Meta, episode: Ep
 
 
 def _check_estimate(estimator: MetaGradient, meta: Meta, carry: PyTree, estimate: Any) -> None:
-    """Raise unless an estimator returned an estimate, whose gradient and carry are shaped as what they belong to."""
+    """Raise unless an estimator returned an estimate, whose gradient and carry are shaped as what
+    they belong to.
+    """
     if not (isinstance(estimate, Estimate) and isinstance(estimate.gradient, Meta)):
         fix = "Write Estimate(Meta(init, shared, rule), loss, carry, {})."
-        raise TypeError(invalid(f"{estimator}", "return an Estimate of a Meta", type(estimate).__name__, fix))
+        raise TypeError(
+            invalid(f"{estimator}", "return an Estimate of a Meta", type(estimate).__name__, fix)
+        )
     for field, gradient, learned in zip(Meta._fields, estimate.gradient, meta, strict=True):
         if (wanted := _shapes(learned)) != (got := _shapes(gradient)):
             fix = "Return torch.zeros_like of what it does not reach."
-            raise ValueError(invalid(f"gradient to {field} of {estimator}", f"be of shapes {wanted}", got, fix))
+            raise ValueError(
+                invalid(f"gradient to {field} of {estimator}", f"be of shapes {wanted}", got, fix)
+            )
     if (wanted := _shapes(carry)) != (got := _shapes(estimate.carry)):
         fix = "Define init_carry to return what the first call is given."
-        raise ValueError(invalid(f"carry of {estimator}", f"be shaped as its init_carry, {wanted}", got, fix))
+        raise ValueError(
+            invalid(f"carry of {estimator}", f"be shaped as its init_carry, {wanted}", got, fix)
+        )
     if wrong := {name: leaf for name, leaf in estimate.diagnostics.items() if _shape(leaf) != ()}:
         fix = "Write loss.new_tensor(3.0), say."
         raise TypeError(invalid(f"diagnostics of {estimator}", "be scalar tensors", wrong, fix))
@@ -121,8 +162,11 @@ def _named(meta: Meta) -> dict[str, Tensor]:
     return {**{f"model.{name}": leaf for name, leaf in meta.init.items()}, **meta.shared}
 
 
-def _unused(problem: Problem, estimator: MetaGradient, meta: Meta, episode: Episode) -> dict[str, set[str]]:
-    """Return the learned parameters that the support loss, and those that the query loss, does not depend on.
+def _unused(
+    problem: Problem, estimator: MetaGradient, meta: Meta, episode: Episode
+) -> dict[str, set[str]]:
+    """Return the learned parameters that the support loss, and those that the query loss, does not
+    depend on.
 
     Of a loss that needs no derivative nothing is known.
 
@@ -137,10 +181,16 @@ def _unused(problem: Problem, estimator: MetaGradient, meta: Meta, episode: Epis
         if "support" in estimator.differentiates:
             steps = range(problem.num_steps)  # of which each may have a loss of its own
             unused["support"] = set.intersection(
-                *(_unreached(problem.support_loss(init, shared, episode, step), leaves) for step in steps)
+                *(
+                    _unreached(problem.support_loss(init, shared, episode, step), leaves)
+                    for step in steps
+                )
             )
             if unused["support"] >= {f"model.{name}" for name in init}:
-                fix = "Use the model's output in it, or estimator=outer.EvolutionStrategies(inner=True)."
+                fix = (
+                    "Use the model's output in it, or "
+                    "estimator=outer.EvolutionStrategies(inner=True)."
+                )
                 got = "none for any parameter that adapts"
                 raise ValueError(invalid("support loss", "have a derivative", got, fix))
         if "query" in estimator.differentiates:
@@ -149,14 +199,25 @@ def _unused(problem: Problem, estimator: MetaGradient, meta: Meta, episode: Epis
 
 
 def _unreached(loss: Tensor, leaves: dict[str, Tensor]) -> set[str]:
-    """Return the names that a loss has no gradient for, of tensors that go by no other name which it has one for."""
+    """Return the names that a loss has no gradient for, of tensors that go by no other name which
+    it has one for.
+    """
     if not loss.requires_grad:
         return set(leaves)
     grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-    layouts = {name: None if grad is None else grad.layout for name, grad in zip(leaves, grads, strict=True)}
+    layouts = {
+        name: None if grad is None else grad.layout
+        for name, grad in zip(leaves, grads, strict=True)
+    }
     if sparse := [name for name, layout in layouts.items() if layout not in (None, torch.strided)]:
-        raise ValueError(invalid("model", "have dense gradients", f"sparse ones of {sparse}", "Write sparse=False."))
-    reached = {_place(leaf) for leaf, grad in zip(leaves.values(), grads, strict=True) if grad is not None}
+        raise ValueError(
+            invalid(
+                "model", "have dense gradients", f"sparse ones of {sparse}", "Write sparse=False."
+            )
+        )
+    reached = {
+        _place(leaf) for leaf, grad in zip(leaves.values(), grads, strict=True) if grad is not None
+    }
     return {name for name, leaf in leaves.items() if _place(leaf) not in reached}
 
 

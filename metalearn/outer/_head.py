@@ -13,27 +13,35 @@ NAMES = ("head", "fc", "classifier", "output")
 
 
 def head(model: nn.Module, method: str) -> list[str]:
-    """Return the names of the head's trainable parameters, without the T of a T-net, which never adapt.
+    """Return the names of the head's trainable parameters, without the T of a T-net, which never
+    adapt.
 
-    The head is the model's child of one of `NAMES`, or else the module whose parameters were registered last.
+    The head is the model's child of one of `NAMES`, or else the module whose parameters were
+    registered last.
 
     Raises:
-        ValueError: If there are several of these names, the module is the model itself or has no weight matrix, or the
-            model's parameters cannot be learned.
+        ValueError: If there are several of these names, the module is the model itself or has no
+            weight matrix, or the model's parameters cannot be learned.
     """
     check_parameters(model)
     constant = transforms(model)
     names = {name: aliases for name, aliases in trainable(model).items() if name not in constant}
     heads: dict[tuple[str, ...], str] = {}  # by their parameters: a module of two names is one
     for name in NAMES:
-        params = [first for first, aliases in names.items() if any(alias.startswith(f"{name}.") for alias in aliases)]
+        params = [
+            first
+            for first, aliases in names.items()
+            if any(alias.startswith(f"{name}.") for alias in aliases)
+        ]
         if params:
             heads.setdefault(tuple(params), name)
     named = list(heads.values())
     if len(named) > 1:
         last = heads[max(heads, key=lambda params: list(names).index(params[-1]))]
         fix = f"Name what adapts: {method}(..., fast={last!r}), say."
-        raise ValueError(invalid(f"{method}'s head", "be one module", f"{named} by their names", fix))
+        raise ValueError(
+            invalid(f"{method}'s head", "be one module", f"{named} by their names", fix)
+        )
     last = next(reversed(names), "")
     found = named[0] if named else last.rpartition(".")[0]
     if not found:
@@ -44,7 +52,10 @@ def head(model: nn.Module, method: str) -> list[str]:
         return list(names) or ["*"]
     module = model.get_submodule(found)
     if not any(is_lazy(param) or param.dim() >= 2 for param in module.parameters()):
-        fix = f"Name what adapts: {method}(..., fast=['head.*']), say, or fast=[{found!r}] if it is this alone."
+        fix = (
+            f"Name what adapts: {method}(..., fast=['head.*']), say, or fast=[{found!r}] if it is "
+            "this alone."
+        )
         got = f"{found!r}, {type(module).__name__}"
         raise ValueError(invalid(f"{method}'s head", "have a weight matrix", got, fix))
     return select("fast", found, names)

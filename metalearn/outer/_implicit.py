@@ -29,7 +29,8 @@ class Proximal:
         loss: The support loss.
         init: Where the parameters are drawn to.
         strength: How strongly.
-        alone_at: The step at which the added term is all there is, and before which it is absent; None adds it always.
+        alone_at: The step at which the added term is all there is, and before which it is absent;
+            None adds it always.
     """
 
     loss: Callable[..., Tensor]
@@ -43,30 +44,38 @@ class Proximal:
             return self.loss(params, shared, episode, step)
         squares = [(param - self.init[name]).square().sum() for name, param in params.items()]
         distance = 0.5 * self.strength * torch.stack(squares).sum()
-        return distance if self.alone_at is not None else self.loss(params, shared, episode, step) + distance
+        return (
+            distance
+            if self.alone_at is not None
+            else self.loss(params, shared, episode, step) + distance
+        )
 
 
 @dataclass(frozen=True)
 class Implicit(MetaGradient):
     """The gradient at the inner problem's solution, whatever path led there: iMAML.
 
-    The inner problem is the support loss plus (strength / 2) |params - init|^2, in training, `adapt` and `evaluate`.
-    At its solution phi the gradient to `init` is v = (I + H / strength)^-1 dquery/dphi, with H the support loss's
-    Hessian, and that to `shared` is dquery/dshared - (d^2 support / dphi dshared) v / strength; `system_strength` takes
-    the place of `strength` in both, where given. Memory does not grow with the number of steps. What a rule learns has
-    no influence on the solution, so it gets no gradient. The rule must rest where the gradient is zero: weight decay
-    belongs into the support loss, and is refused in the rule.
+    The inner problem is the support loss plus (strength / 2) |params - init|^2, in training,
+    `adapt` and `evaluate`. At its solution phi the gradient to `init` is v = (I + H / strength)^-1
+    dquery/dphi, with H the support loss's Hessian, and that to `shared` is dquery/dshared - (d^2
+    support / dphi dshared) v / strength; `system_strength` takes the place of `strength` in both,
+    where given. Memory does not grow with the number of steps. What a rule learns has no influence
+    on the solution, so it gets no gradient. The rule must rest where the gradient is zero: weight
+    decay belongs into the support loss, and is refused in the rule.
 
-    Its diagnostics say how far from exact the estimate is: "inner_gradient", the norm of the inner problem's gradient
-    at phi relative to that at the start, and "residual", what the solver leaves of dquery/dphi, relative to it. Both
-    are 0 at a solution and above 1 where things diverge. A learner warns at its first call if one is above 0.5.
+    Its diagnostics say how far from exact the estimate is: "inner_gradient", the norm of the inner
+    problem's gradient at phi relative to that at the start, and "residual", what the solver leaves
+    of dquery/dphi, relative to it. Both are 0 at a solution and above 1 where things diverge. A
+    learner warns at its first call if one is above 0.5.
 
     Args:
         strength: Weight lambda of the squared distance, positive.
         solver: `CG(num_steps)`, `Neumann(num_steps)` or `Direct()`.
-        proximal: "every_step" as in the paper, or "last_step" as in its code: all steps but the last, at least one,
-            descend the support loss, and the last one the squared distance. Its solution is not that of the paper.
-        system_strength: lambda in the linear system, positive; `strength` if None. The code adds 10.
+        proximal: "every_step" as in the paper, or "last_step" as in its code: all steps but the
+            last, at least one, descend the support loss, and the last one the squared distance. Its
+            solution is not that of the paper.
+        system_strength: lambda in the linear system, positive; `strength` if None. The code adds
+            10.
 
     Raises:
         TypeError: If `solver` is not a solver.
@@ -85,32 +94,50 @@ class Implicit(MetaGradient):
     repeats_losses = True
 
     def __post_init__(self) -> None:
-        fix = "The paper's is Implicit(2.0); beside a regulariser of your own a small one does: Implicit(1e-3, CG(20))."
+        fix = (
+            "The paper's is Implicit(2.0); beside a regulariser of your own a small one does: "
+            "Implicit(1e-3, CG(20))."
+        )
         check_positive("Implicit's strength", self.strength, fix=fix)
         if self.system_strength is not None:
-            check_positive("Implicit's system_strength", self.system_strength, fix="None takes strength.")
+            check_positive(
+                "Implicit's system_strength", self.system_strength, fix="None takes strength."
+            )
         check_choice("Implicit's proximal", self.proximal, ["every_step", "last_step"])
         check_kind("Implicit's solver", self.solver, Solver, "a solver", "outer.CG(num_steps=5)")
 
     def check(self, problem: Problem, meta: Meta) -> None:
-        """Raise if no step descends the support loss, or the rule moves on where the gradient is zero."""
+        """Raise if no step descends the support loss, or the rule moves on where the gradient is
+        zero.
+        """
         if self.proximal == "last_step" and problem.num_steps == 1:
-            fix = "The last one only returns towards the start: the paper's code takes num_steps=17."
-            raise ValueError(invalid('num_steps with proximal="last_step"', "be at least 2", 1, fix))
-        # Not at the start itself, which may be zero, where weight decay rests too, or have no values yet.
+            fix = (
+                "The last one only returns towards the start: the paper's code takes num_steps=17."
+            )
+            raise ValueError(
+                invalid('num_steps with proximal="last_step"', "be at least 2", 1, fix)
+            )
+        # Not at the start itself, which may be zero, where weight decay rests too, or have no
+        # values yet.
         ones = tree_map(lambda start: torch.ones_like(start, device="cpu"), meta.init)
         with random_numbers_kept():
             updates = check_rule(problem, meta._replace(init=ones), torch.tensor(0, device="cpu"))
         if any(update.any() for update in updates.values()):
             fix = "Put a penalty into support_loss=: see docs/how_to/hyperparameters.md."
             got = f"{problem.rule}, whose update there is not zero"
-            raise ValueError(invalid(f"rule under {self}", "rest where the gradient is zero", got, fix))
+            raise ValueError(
+                invalid(f"rule under {self}", "rest where the gradient is zero", got, fix)
+            )
 
-    def __call__(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree) -> Estimate:
+    def __call__(
+        self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree
+    ) -> Estimate:
         """Estimate one task's meta-gradient."""
         support_loss, last = _whole(problem.support_loss), problem.num_steps - 1
         params = inner.adapt(self._inner_problem(problem, meta.init), meta, episode, key).params
-        at_end, query_loss = grad_and_value(problem.query_loss, argnums=(0, 1))(params, meta.shared, episode)
+        at_end, query_loss = grad_and_value(problem.query_loss, argnums=(0, 1))(
+            params, meta.shared, episode
+        )
         target, unravel = tree_ravel(at_end[0])
 
         def gradient(params: Params, shared: Params) -> Params:
@@ -127,17 +154,28 @@ class Implicit(MetaGradient):
         if meta.shared:
             _, pull_mixed = vjp(lambda shared: gradient(params, shared), meta.shared)
             through = pull_mixed(init_bar)[0]
-            shared_bar = tree_map(lambda direct, part: direct - part / strength, shared_bar, through)
+            shared_bar = tree_map(
+                lambda direct, part: direct - part / strength, shared_bar, through
+            )
         inner_gradient = tree_map(
-            lambda slope, param, start: slope + self.strength * (param - start), grads, params, meta.init
+            lambda slope, param, start: slope + self.strength * (param - start),
+            grads,
+            params,
+            meta.init,
         )
         diagnostics = {
-            "inner_gradient": _relative(tree_ravel(inner_gradient)[0], tree_ravel(gradient(meta.init, meta.shared))[0]),
+            "inner_gradient": _relative(
+                tree_ravel(inner_gradient)[0], tree_ravel(gradient(meta.init, meta.shared))[0]
+            ),
             "residual": _relative(residual, target),
         }
-        return Estimate(Meta(init_bar, shared_bar, tree_zeros_like(meta.rule)), query_loss, carry, diagnostics)
+        return Estimate(
+            Meta(init_bar, shared_bar, tree_zeros_like(meta.rule)), query_loss, carry, diagnostics
+        )
 
-    def adapt(self, problem: Problem, meta: Meta, support: Batch, key: Tensor, num_steps: int) -> Adapted:
+    def adapt(
+        self, problem: Problem, meta: Meta, support: Batch, key: Tensor, num_steps: int
+    ) -> Adapted:
         """Adapt to one task's support set near the start."""
         problem = problem._replace(num_steps=num_steps)
         return super().adapt(self._inner_problem(problem, meta.init), meta, support, key, num_steps)
@@ -145,7 +183,10 @@ class Implicit(MetaGradient):
     def doubts(self, diagnostics: dict[str, Tensor]) -> list[str]:
         """Doubt an inner problem that is far from solved, and a linear system that is."""
         fixes = {  # where it is slow, and where it diverges
-            "inner_gradient": ("Take more inner steps, a larger rate, or a larger strength.", "Take a smaller rate."),
+            "inner_gradient": (
+                "Take more inner steps, a larger rate, or a larger strength.",
+                "Take a smaller rate.",
+            ),
             "residual": (
                 "Give the solver more steps, or take a larger strength.",
                 "Take a larger strength, CG(damping=...), or Neumann with a smaller rate.",
@@ -158,12 +199,16 @@ class Implicit(MetaGradient):
             value = diagnostics[name].item()
             if not value <= TRUSTED:  # NaN too
                 fix = slow if value <= 1 else diverging
-                doubts.append(f"{self} has {name} = {value:.2g} at its first call, where 0 is exact. {fix}")
+                doubts.append(
+                    f"{self} has {name} = {value:.2g} at its first call, where 0 is exact. {fix}"
+                )
         return doubts
 
     def _inner_problem(self, problem: Problem, init: Params) -> Problem:
         alone_at = problem.num_steps - 1 if self.proximal == "last_step" else None
-        return problem._replace(support_loss=Proximal(problem.support_loss, init, self.strength, alone_at))
+        return problem._replace(
+            support_loss=Proximal(problem.support_loss, init, self.strength, alone_at)
+        )
 
 
 def _whole(support_loss: Callable[..., Tensor]) -> Callable[..., Tensor]:

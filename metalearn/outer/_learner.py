@@ -1,4 +1,6 @@
-"""The learner: a module whose forward pass turns episodes into a loss that carries the meta-gradient."""
+"""The learner: a module whose forward pass turns episodes into a loss that carries the
+meta-gradient.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -52,18 +54,27 @@ from metalearn.outer._select import Selection, select, shown, trainable
 from metalearn.outer._unrolled import Unrolled
 from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Params, Problem, PyTree
 
-AS_BUILT = ("model", "criterion", "support_criterion", "support_loss", "query_loss", "support_batches")
+AS_BUILT = (
+    "model",
+    "criterion",
+    "support_criterion",
+    "support_loss",
+    "query_loss",
+    "support_batches",
+)
 """Attributes that the learner's losses were made of: assigning them later would change nothing."""
 
 
 class MetaLearner(nn.Module):
-    """A model that learns to learn: calling it on episodes gives their mean query loss after adaptation.
+    """A model that learns to learn: calling it on episodes gives their mean query loss after
+    adaptation.
 
-    It is an ordinary module: `loss.backward()` puts the estimator's meta-gradient into the `.grad` of everything that
-    is learned, for any optimizer to use. Its parameters are named `model.<name>`, `criterion.<name>` (so for
-    `support_criterion`, `support_loss` and `query_loss`) and `rule.<path>`. Parameters that do not require grad at
-    construction stay constants; buffers are read and never written. `diagnostics` holds those of the tasks of the last
-    call that computed a meta-gradient.
+    It is an ordinary module: `loss.backward()` puts the estimator's meta-gradient into the `.grad`
+    of everything that is learned, for any optimizer to use. Its parameters are named
+    `model.<name>`, `criterion.<name>` (so for `support_criterion`, `support_loss` and `query_loss`)
+    and `rule.<path>`. Parameters that do not require grad at construction stay constants; buffers
+    are read and never written. `diagnostics` holds those of the tasks of the last call that
+    computed a meta-gradient.
 
     Args:
         model: Any module. It is wrapped, not copied.
@@ -71,26 +82,32 @@ class MetaLearner(nn.Module):
         rule: How a task's gradient becomes a parameter update.
         num_steps: Number of inner steps, at least 1.
         estimator: How the meta-gradient is estimated.
-        fast: Which of the model's parameters adapt: a pattern such as "head.*", a module's name, a predicate on
-            names, or a list of patterns. The others are shared by all tasks.
-        learn_init: Which fast parameters have a learned start; the start of the others becomes a buffer.
+        fast: Which of the model's parameters adapt: a pattern such as "head.*", a module's name, a
+            predicate on names, or a list of patterns. The others are shared by all tasks.
+        learn_init: Which fast parameters have a learned start; the start of the others becomes a
+            buffer.
         support_criterion: The inner loss, if it differs from `criterion`.
-        support_loss: `(params, shared, episode, step) -> scalar`, in place of model and criterion in the inner loop: a
-            function, or a module whose parameters are learned too.
+        support_loss: `(params, shared, episode, step) -> scalar`, in place of model and criterion
+            in the inner loop: a function, or a module whose parameters are learned too.
         query_loss: `(params, shared, episode) -> scalar`, likewise in the outer loss.
-        support_batches: Which support examples a step sees: a number of parts that the support set is dealt into, of
-            which step t sees part `t % support_batches`, or `functional.SampledBatches(size)`. None for all.
+        support_batches: Which support examples a step sees: a number of parts that the support set
+            is dealt into, of which step t sees part `t % support_batches`, or
+            `functional.SampledBatches(size)`. None for all.
         batching: "vmap" over tasks, or "loop" for models that cannot be vmapped.
-        chunk_size: Number of tasks computed at once; gradients are added up chunk by chunk. None for all.
-        compile: Whether `torch.compile` compiles the whole meta-step; a dict is passed on as its options.
-        cuda_graph: Whether the meta-step's kernels are recorded at the first call and replayed, on a GPU.
-        check_model: Whether the model is compared, at a new kind of episodes, with a copy that holds the parameters
-            which it is called with: one step on one task, as `testing.check_model` does.
+        chunk_size: Number of tasks computed at once; gradients are added up chunk by chunk. None
+            for all.
+        compile: Whether `torch.compile` compiles the whole meta-step; a dict is passed on as its
+            options.
+        cuda_graph: Whether the meta-step's kernels are recorded at the first call and replayed, on
+            a GPU.
+        check_model: Whether the model is compared, at a new kind of episodes, with a copy that
+            holds the parameters which it is called with: one step on one task, as
+            `testing.check_model` does.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If a count is below 1, a pattern matches nothing, the model is compiled or keeps running
-            statistics, or the estimator gives no gradient to something that is learned.
+        ValueError: If a count is below 1, a pattern matches nothing, the model is compiled or keeps
+            running statistics, or the estimator gives no gradient to something that is learned.
 
     >>> import torch.nn.functional as F
     >>> from metalearn import data, inner, models
@@ -132,7 +149,8 @@ class MetaLearner(nn.Module):
         in_support = "criterion" if support_criterion is None else "support_criterion"
         self.support_loss, self.query_loss = support_loss, query_loss
         self.problem = Problem(
-            support_loss=self._given("support_loss") or OnSupport(self._model_loss(in_support), self.support_batches),
+            support_loss=self._given("support_loss")
+            or OnSupport(self._model_loss(in_support), self.support_batches),
             query_loss=self._given("query_loss") or OnQuery(self._model_loss("criterion")),
             rule=rule,
             num_steps=num_steps,
@@ -142,9 +160,15 @@ class MetaLearner(nn.Module):
         self._fast = select("fast", fast, names)
         check_fast(self._fast)
         is_none = learn_init is None or (isinstance(learn_init, Sequence) and not learn_init)
-        learned = select("learn_init", False if is_none else learn_init, {name: names[name] for name in self._fast})
+        learned = select(
+            "learn_init",
+            False if is_none else learn_init,
+            {name: names[name] for name in self._fast},
+        )
         self._shared = self._shared_names()
-        self.rule = TensorTree(rule.init_meta({name: get_tensor(model, name).detach() for name in self._fast}))
+        self.rule = TensorTree(
+            rule.init_meta({name: get_tensor(model, name).detach() for name in self._fast})
+        )
         fixed = [name for name in self._fast if name not in learned]
         self.problem = self.problem._replace(constant=frozenset(fixed))
         self.carry = Carry()
@@ -157,7 +181,9 @@ class MetaLearner(nn.Module):
 
     @property
     def estimator(self) -> MetaGradient:
-        """How the meta-gradient is estimated; another one may be assigned, and is checked like the first."""
+        """How the meta-gradient is estimated; another one may be assigned, and is checked like the
+        first.
+        """
         return self._estimator
 
     @estimator.setter
@@ -176,7 +202,9 @@ class MetaLearner(nn.Module):
     def __setattr__(self, name: str, value: Any) -> None:
         if name in AS_BUILT and "problem" in self.__dict__ and value is not getattr(self, name):
             fix = "Build a new learner: outer.MAML(model, ...)."
-            raise AttributeError(invalid(f"learner's {name}", "stay what it was built with", "another one", fix))
+            raise AttributeError(
+                invalid(f"learner's {name}", "stay what it was built with", "another one", fix)
+            )
         if name == "compile":
             fix = "Write learner.set_batching(compile=True)."
             raise AttributeError(invalid("learner's compile", "be called", brief(value), fix))
@@ -196,14 +224,16 @@ class MetaLearner(nn.Module):
         Args:
             batching: "vmap" over tasks, or "loop".
             chunk_size: Number of tasks computed at once, at least 1; None for all.
-            compile: Whether `torch.compile` compiles the whole meta-step; a dict is passed on as its options.
-            cuda_graph: Whether the meta-step's kernels, compiled or not, are recorded at the first call and replayed,
-                on a GPU. What the model does on the host, such as branches, and its modules' plain attributes are then
-                what they were at that call.
+            compile: Whether `torch.compile` compiles the whole meta-step; a dict is passed on as
+                its options.
+            cuda_graph: Whether the meta-step's kernels, compiled or not, are recorded at the first
+                call and replayed, on a GPU. What the model does on the host, such as branches, and
+                its modules' plain attributes are then what they were at that call.
 
         Raises:
             TypeError: If an argument is of the wrong kind.
-            ValueError: If `batching` is unknown, `chunk_size` below 1, or two choices exclude one another.
+            ValueError: If `batching` is unknown, `chunk_size` below 1, or two choices exclude one
+                another.
         """
         check_batching(batching, chunk_size, compile, cuda_graph)
         self.batching, self.compile_options, self.cuda_graph = batching, compile, cuda_graph
@@ -235,16 +265,18 @@ class MetaLearner(nn.Module):
     def forward(self, episodes: Episode, *, keys: Tensor | None = None) -> Tensor:
         """Return the mean query loss after adaptation, a scalar that carries the meta-gradient.
 
-        Under `torch.no_grad()` it is that of the last step alone, without `multi_step` or what an estimator carries.
+        Under `torch.no_grad()` it is that of the last step alone, without `multi_step` or what an
+        estimator carries.
 
         Args:
             episodes: Tasks, with a leading task axis.
-            keys: The tasks' random keys `[num_tasks]`, int64; drawn from PyTorch's generator if not given.
+            keys: The tasks' random keys `[num_tasks]`, int64; drawn from PyTorch's generator if not
+                given.
 
         Raises:
             TypeError: If the episodes are of the wrong kind.
-            ValueError: If their shapes disagree, they require grad, or the first of them shows that the problem is
-                ill posed.
+            ValueError: If their shapes disagree, they require grad, or the first of them shows that
+                the problem is ill posed.
         """
         meta = self.meta
         refuse_forward_mode(meta)
@@ -261,15 +293,18 @@ class MetaLearner(nn.Module):
 
     @outside_inference_mode
     def estimate(self, episodes: Episode, keys: Tensor | None = None) -> Estimate:
-        """Return the meta-gradient as data: a pure function of the learner's state, the episodes and the keys.
+        """Return the meta-gradient as data: a pure function of the learner's state, the episodes
+        and the keys.
 
         Args:
             episodes: Tasks, with a leading task axis.
-            keys: The tasks' random keys `[num_tasks]`, int64; drawn from PyTorch's generator if not given.
+            keys: The tasks' random keys `[num_tasks]`, int64; drawn from PyTorch's generator if not
+                given.
 
         Returns:
-            The gradient, a mean over tasks, and the carry, one over the tasks that are finite; loss and diagnostics of
-            every task, `[num_tasks]`. The diagnostic "finite" says which tasks' losses and gradients are.
+            The gradient, a mean over tasks, and the carry, one over the tasks that are finite; loss
+            and diagnostics of every task, `[num_tasks]`. The diagnostic "finite" says which tasks'
+            losses and gradients are.
 
         Raises:
             TypeError: If the episodes are of the wrong kind.
@@ -280,11 +315,13 @@ class MetaLearner(nn.Module):
     def check(self, episodes: Episode, keys: Tensor | None = None) -> Tensor:
         """Raise for what is wrong with the episodes or the problem, and return the keys.
 
-        The problem itself is checked on the first task at the first call, by an eager meta-gradient.
+        The problem itself is checked on the first task at the first call, by an eager
+        meta-gradient.
 
         Args:
             episodes: Tasks, with a leading task axis.
-            keys: The tasks' random keys `[num_tasks]`, int64; drawn from PyTorch's generator if not given.
+            keys: The tasks' random keys `[num_tasks]`, int64; drawn from PyTorch's generator if not
+                given.
 
         Raises:
             TypeError: If the episodes are of the wrong kind.
@@ -298,31 +335,36 @@ class MetaLearner(nn.Module):
 
     @outside_inference_mode
     def check_episodes(self, episodes: Episode, keys: Tensor | None = None) -> Tensor:
-        """Raise for what is wrong with the episodes or the first task's losses, and return the keys: a part of `check`.
+        """Raise for what is wrong with the episodes or the first task's losses, and return the
+        keys: a part of `check`.
 
         Args:
             episodes: Tasks, with a leading task axis.
-            keys: The tasks' random keys `[num_tasks]`, int64; drawn from PyTorch's generator if not given.
+            keys: The tasks' random keys `[num_tasks]`, int64; drawn from PyTorch's generator if not
+                given.
 
         Raises:
             TypeError: If the episodes are of the wrong kind.
-            ValueError: If their shapes disagree, they require grad, or the first of them shows that a loss is ill
-                posed.
+            ValueError: If their shapes disagree, they require grad, or the first of them shows that
+                a loss is ill posed.
         """
         return self._gate.episodes(self, episodes, keys)
 
     @outside_inference_mode
-    def adapt(self, support: Batch, num_steps: int | None = None, *, keys: Tensor | None = None) -> Adapted:
+    def adapt(
+        self, support: Batch, num_steps: int | None = None, *, keys: Tensor | None = None
+    ) -> Adapted:
         """Adapt to many tasks at once.
 
         Args:
             support: The tasks' support sets, with a leading task axis.
             num_steps: Number of inner steps, at least 0; as in training if not given.
-            keys: The tasks' random keys `[num_tasks]`, int64; drawn from PyTorch's generator if not given.
+            keys: The tasks' random keys `[num_tasks]`, int64; drawn from PyTorch's generator if not
+                given.
 
         Returns:
-            The adapted models, independent of the learner's further training but for running statistics of "per_step"
-            normalisation, which are the learner's own.
+            The adapted models, independent of the learner's further training but for running
+            statistics of "per_step" normalisation, which are the learner's own.
 
         Raises:
             TypeError: If the support sets are of the wrong kind.
@@ -337,10 +379,15 @@ class MetaLearner(nn.Module):
             meta = tree_map(torch.clone, tree_detach(self.meta))
 
             def adapt(support: Batch, keys: Tensor) -> Any:
-                return adapt_each(self.estimator, self.problem, meta, support, keys, num_steps, self.batching)
+                return adapt_each(
+                    self.estimator, self.problem, meta, support, keys, num_steps, self.batching
+                )
 
-            adapted = exactly(self, lambda: in_chunks(adapt, (support, keys), self.chunk_size), len(keys))
-            params, state = tree_map(Tensor.contiguous, adapted)  # after no step all tasks would share their memory
+            adapted = exactly(
+                self, lambda: in_chunks(adapt, (support, keys), self.chunk_size), len(keys)
+            )
+            # after no step all tasks would share their memory
+            params, state = tree_map(Tensor.contiguous, adapted)
         calling = (self.model, self.problem.query_loss, self.batching, self.chunk_size)
         return Adapted(params, meta.shared, state, support, *calling)
 
@@ -351,9 +398,13 @@ class MetaLearner(nn.Module):
         how = {"compile": self.compile_options, "cuda_graph": self.cuda_graph}
         batching = {"batching": self.batching, "chunk_size": self.chunk_size, **how}
         others = "".join(
-            f", {name}={value!r}" for name, value in batching.items() if value not in ("vmap", None, False)
+            f", {name}={value!r}"
+            for name, value in batching.items()
+            if value not in ("vmap", None, False)
         )
-        starts = f", {len(self.problem.constant)} starts not learned" if self.problem.constant else ""
+        starts = (
+            f", {len(self.problem.constant)} starts not learned" if self.problem.constant else ""
+        )
         return f"{method}{others}\nfast={shown(self._fast, len(self._fast) + shared)}{starts}"
 
     def _estimate(self, meta: Meta, episodes: Episode, keys: Tensor) -> Estimate:
@@ -361,9 +412,13 @@ class MetaLearner(nn.Module):
             meta = tree_detach(meta)
             carry = self.carry(self.estimator.init_carry(self.problem, meta, take(episodes, 0)))
             run = partial(self._run.for_shapes_of(episodes), self, len(keys), meta, carry)
-            each = exactly(self, lambda: over_chunks(run, (episodes, keys), self.chunk_size), len(keys))
+            each = exactly(
+                self, lambda: over_chunks(run, (episodes, keys), self.chunk_size), len(keys)
+            )
             (gradient, total), (loss, diagnostics) = each
-            return Estimate(gradient, loss, mean_carried(total, diagnostics["finite"], carry), diagnostics)
+            return Estimate(
+                gradient, loss, mean_carried(total, diagnostics["finite"], carry), diagnostics
+            )
 
     def _losses(self, episodes: Episode, keys: Tensor | None) -> Tensor:
         """Return every task's query loss after adaptation, without a gradient."""
@@ -373,18 +428,30 @@ class MetaLearner(nn.Module):
             meta = tree_detach(self.meta)
 
             def losses(episodes: Episode, keys: Tensor) -> Tensor:
-                return losses_each(self.estimator, self.problem, meta, episodes, keys, self.batching)
+                return losses_each(
+                    self.estimator, self.problem, meta, episodes, keys, self.batching
+                )
 
-            return exactly(self, lambda: in_chunks(losses, (episodes, keys), self.chunk_size), len(keys))
+            return exactly(
+                self, lambda: in_chunks(losses, (episodes, keys), self.chunk_size), len(keys)
+            )
 
     def _track(self, episodes: Episode, keys: Tensor) -> None:
         """Let the running statistics of the inner steps follow the first task."""
         with torch.no_grad(), tracking(self.model), attributes_kept(*parts_of(self)):
-            adapted_loss(self.estimator, self.problem, tree_detach(self.meta), *take((episodes, keys), 0))
+            adapted_loss(
+                self.estimator, self.problem, tree_detach(self.meta), *take((episodes, keys), 0)
+            )
 
-    def _estimate_chunk(self, num_tasks: int, meta: Meta, carry: PyTree, episodes: Episode, keys: Tensor) -> Any:
-        """Return a chunk's part of the mean gradient over all tasks and of the carry, and what is of every task."""
-        each = estimate_each(self.estimator, self.problem, meta, episodes, keys, carry, self.batching)
+    def _estimate_chunk(
+        self, num_tasks: int, meta: Meta, carry: PyTree, episodes: Episode, keys: Tensor
+    ) -> Any:
+        """Return a chunk's part of the mean gradient over all tasks and of the carry, and what is
+        of every task.
+        """
+        each = estimate_each(
+            self.estimator, self.problem, meta, episodes, keys, carry, self.batching
+        )
         gradient = tree_map(lambda total: total / num_tasks, each.gradient)
         return (gradient, sum_carried(each)), (each.loss, each.diagnostics)
 
@@ -401,19 +468,31 @@ class MetaLearner(nn.Module):
         for part in ("criterion", "support_criterion", "support_loss", "query_loss"):
             if isinstance(module := getattr(self, part), nn.Module):
                 if part.endswith("criterion"):
-                    check_owns(part, [name for name in trainable(module) if id(get_tensor(module, name)) in fast])
-                learned = [name for name in trainable(module) if id(get_tensor(module, name)) not in fast]
+                    check_owns(
+                        part,
+                        [
+                            name
+                            for name in trainable(module)
+                            if id(get_tensor(module, name)) in fast
+                        ],
+                    )
+                learned = [
+                    name for name in trainable(module) if id(get_tensor(module, name)) not in fast
+                ]
                 names += [f"{part}.{name}" for name in learned]
         return names
 
     def _apply(self, *args: Any, **kwargs: Any) -> "MetaLearner":
-        # Module._apply converts buffers one by one, which would untie tied starts that are not learned.
+        # Module._apply converts buffers one by one, which would untie tied starts that are not
+        # learned.
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
         _tie_again(self)
         return self
 
 
 def _tie_again(learner: MetaLearner, *_: Any) -> None:
-    """Make one again of tied parameters: `load_state_dict(..., assign=True)` loads each name by itself."""
+    """Make one again of tied parameters: `load_state_dict(..., assign=True)` loads each name by
+    itself.
+    """
     for names in learner._tied:
         tie(learner.model, names)

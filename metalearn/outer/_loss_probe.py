@@ -1,4 +1,6 @@
-"""Losses of the first task, computed once: what is wrong with them that shapes alone cannot show."""
+"""Losses of the first task, computed once: what is wrong with them that shapes alone cannot
+show.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,19 +19,27 @@ from metalearn._tasks import take
 from metalearn._tree import tree_detach, tree_leaves, tree_map
 from metalearn.functional import OnQuery, OnSupport
 from metalearn.outer._captured import captured
-from metalearn.outer._criterion_checks import check_label_axes, check_targets, check_weights, judges_targets
+from metalearn.outer._criterion_checks import (
+    check_label_axes,
+    check_targets,
+    check_weights,
+    judges_targets,
+)
 from metalearn.outer._unwritten import check_unwritten
 from metalearn.types import Batch, Episode, Meta, Problem
 
 
 def check_losses(problem: Problem, meta: Meta, episodes: Episode, learner: nn.Module) -> None:
-    """Compute the first task's losses at the start; without a query set, that of the support set alone.
+    """Compute the first task's losses at the start; without a query set, that of the support set
+    alone.
 
     Raises:
-        TypeError: If a loss is no tensor, or does not take the weights or the labels that are given.
-        ValueError: If a loss cannot be computed, is no scalar or depends on a parameter that it is not given, labels
-            have no axis of examples or one of any task is out of range, outputs and targets differ in shape, or the
-            model writes into a parameter, a buffer, its inputs or targets.
+        TypeError: If a loss is no tensor, or does not take the weights or the labels that are
+            given.
+        ValueError: If a loss cannot be computed, is no scalar or depends on a parameter that it is
+            not given, labels have no axis of examples or one of any task is out of range, outputs
+            and targets differ in shape, or the model writes into a parameter, a buffer, its inputs
+            or targets.
     """
     learned = {id(leaf) for leaf in tree_leaves(meta)}
     constants = {id(tensor) for tensor in (*learner.parameters(), *learner.buffers())} - learned
@@ -42,14 +52,20 @@ def check_losses(problem: Problem, meta: Meta, episodes: Episode, learner: nn.Mo
             if name == "support" or tree_leaves(batch):
                 foreign = _check_loss(name, problem, tree_detach(meta), copies, batch)
                 _check_unwritten(name, copies)
-                _check_captures(name, problem, [leaf for leaf in foreign if id(leaf) not in constants], names)
+                _check_captures(
+                    name, problem, [leaf for leaf in foreign if id(leaf) not in constants], names
+                )
 
     with torch.no_grad(), random_numbers_kept(tree_leaves(meta)[0].device):
         check_unwritten(learner, check)
 
 
-def _check_loss(name: str, problem: Problem, meta: Meta, first: Episode, batch: Batch) -> list[Tensor]:
-    """Compute the first task's loss, and return the tensors that require grad which it depends on."""
+def _check_loss(
+    name: str, problem: Problem, meta: Meta, first: Episode, batch: Batch
+) -> list[Tensor]:
+    """Compute the first task's loss, and return the tensors that require grad which it depends
+    on.
+    """
     on = getattr(problem, f"{name}_loss")
     explained = partial(_explained, name, meta, batch)
     if isinstance(on, OnSupport | OnQuery):
@@ -70,15 +86,27 @@ def _check_loss(name: str, problem: Problem, meta: Meta, first: Episode, batch: 
 def _check_unwritten(name: str, first: Episode) -> None:
     """Raise if a loss has written into the task's tensors, which the next inner step would see."""
     if any(leaf._version for leaf in tree_leaves(first)):
-        fix = "Write x = x / 255 in place of x /= 255, say, and no layer that writes in place first."
-        raise ValueError(invalid(f"{name} loss", "leave inputs and targets as they are", "a write into them", fix))
+        fix = (
+            "Write x = x / 255 in place of x /= 255, say, and no layer that writes in place first."
+        )
+        raise ValueError(
+            invalid(
+                f"{name} loss", "leave inputs and targets as they are", "a write into them", fix
+            )
+        )
 
 
-def _check_captures(name: str, problem: Problem, foreign: list[Tensor], names: dict[int, str]) -> None:
-    """Raise if a loss depends on tensors that it is not given, which require grad and would never get one."""
+def _check_captures(
+    name: str, problem: Problem, foreign: list[Tensor], names: dict[int, str]
+) -> None:
+    """Raise if a loss depends on tensors that it is not given, which require grad and would never
+    get one.
+    """
     if foreign:
         on = getattr(problem, f"{name}_loss")
-        what = f"model and {on.loss.name}" if isinstance(on, OnSupport | OnQuery) else f"{name}_loss"
+        what = (
+            f"model and {on.loss.name}" if isinstance(on, OnSupport | OnQuery) else f"{name}_loss"
+        )
         first = foreign[0]
         got = f"one of shape {tuple(first.shape)}, which nothing would learn"
         fix = "Pass an nn.Module that owns it, which is then learned, or detach it."
@@ -91,7 +119,10 @@ def _check_captures(name: str, problem: Problem, foreign: list[Tensor], names: d
 @contextmanager
 def _explained(name: str, meta: Meta, batch: Batch) -> Iterator[None]:
     """Explain what a loss raises on the first task's data."""
-    whose, beside = f"The first task's {name}", f", the model's parameters of {tree_leaves(meta.init)[0].dtype}"
+    whose, beside = (
+        f"The first task's {name}",
+        f", the model's parameters of {tree_leaves(meta.init)[0].dtype}",
+    )
     try:
         with computable(f"{name} loss", take(batch, 0), whose, beside):
             yield
@@ -99,7 +130,9 @@ def _explained(name: str, meta: Meta, batch: Batch) -> Iterator[None]:
         if not tree_leaves(batch.weight):
             raise
         fix = "Use functional.cross_entropy, or a criterion (output, target, weight) -> scalar."
-        raise TypeError(invalid(f"{name} loss", "take the weights of the examples", error, fix)) from error
+        raise TypeError(
+            invalid(f"{name} loss", "take the weights of the examples", error, fix)
+        ) from error
 
 
 def _check_scalar(name: str, loss: Any) -> None:

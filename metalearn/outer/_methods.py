@@ -29,7 +29,8 @@ def MAML(  # noqa: N802
     estimator: MetaGradient = Unrolled(),
     **options: Unpack[Options],
 ) -> MetaLearner:
-    """Return model-agnostic meta-learning: all parameters adapt, their start is learned by the exact gradient.
+    """Return model-agnostic meta-learning: all parameters adapt, their start is learned by the
+    exact gradient.
 
     Args:
         model: Any module.
@@ -46,12 +47,17 @@ def MAML(  # noqa: N802
 
 @method
 def FOMAML(  # noqa: N802
-    model: nn.Module, criterion: Callable[..., Tensor] | None, rule: UpdateRule, **options: Unpack[Options]
+    model: nn.Module,
+    criterion: Callable[..., Tensor] | None,
+    rule: UpdateRule,
+    **options: Unpack[Options],
 ) -> MetaLearner:
-    """Return first-order MAML: `MAML` with support gradients taken as constants. Arguments as there.
+    """Return first-order MAML: `MAML` with support gradients taken as constants. Arguments as
+    there.
 
     References:
-        Finn et al., "Model-agnostic meta-learning for fast adaptation of deep networks", ICML 2017, section 5.2.
+        Finn et al., "Model-agnostic meta-learning for fast adaptation of deep networks", ICML 2017,
+        section 5.2.
     """
     return MetaLearner(model, criterion, rule, estimator=Unrolled(order=1), **options)
 
@@ -67,14 +73,17 @@ def ANIL(  # noqa: N802
 ) -> MetaLearner:
     """Return almost-no-inner-loop: `MAML` in which the head alone adapts. Arguments as there.
 
-    The head is `fast=`, or else the model's only child named head, fc, classifier or output, or else the module whose
-    trainable parameters were registered last. Matrices T of `inner.t_net` do not adapt.
+    The head is `fast=`, or else the model's only child named head, fc, classifier or output, or
+    else the module whose trainable parameters were registered last. Matrices T of `inner.t_net` do
+    not adapt.
 
     Raises:
-        ValueError: If that module is the model itself, or has no weight matrix, and `fast` is not given.
+        ValueError: If that module is the model itself, or has no weight matrix, and `fast` is not
+            given.
 
     References:
-        Raghu et al., "Rapid learning or feature reuse? Towards understanding the effectiveness of MAML", ICLR 2020.
+        Raghu et al., "Rapid learning or feature reuse? Towards understanding the effectiveness of
+        MAML", ICLR 2020.
     """
     if isinstance(model, nn.Module) and "fast" not in options:
         options["fast"] = head(model, "ANIL")
@@ -90,20 +99,24 @@ def HyperRepresentation(  # noqa: N802
     estimator: MetaGradient = Unrolled(),
     **options: Unpack[Options],
 ) -> MetaLearner:
-    """Return a learned representation under a head that every task trains from zero: `ANIL` with a fixed start.
+    """Return a learned representation under a head that every task trains from zero: `ANIL` with a
+    fixed start.
 
     The head is set to zero, and its start is not learned. The paper's rule is
-    `inner.LearnedRate(inner.SGD(0.1))`. Its variants are other arguments: the approximate hypergradient, that of the
-    query loss at a trained head taken as a constant, is `estimator=Unrolled(truncate=0)`, which leaves no rate to learn
-    and takes `inner.SGD(0.1)`; training sets only, tasks from `data.SupportAsQuery`; joint training, both at once with
-    `Unrolled(truncate=0, multi_step=MultiStep())`. That is one step on the representation, by its mean gradient along
-    a task's whole run of the head, where the paper steps on both at once and draws new episodes every four steps.
+    `inner.LearnedRate(inner.SGD(0.1))`. Its variants are other arguments: the approximate
+    hypergradient, that of the query loss at a trained head taken as a constant, is
+    `estimator=Unrolled(truncate=0)`, which leaves no rate to learn and takes `inner.SGD(0.1)`;
+    training sets only, tasks from `data.SupportAsQuery`; joint training, both at once with
+    `Unrolled(truncate=0, multi_step=MultiStep())`. That is one step on the representation, by its
+    mean gradient along a task's whole run of the head, where the paper steps on both at once and
+    draws new episodes every four steps.
 
     Raises:
         ValueError: If the head, found as in `ANIL`, is the model itself or has no weight matrix.
 
     References:
-        Franceschi et al., "A bridge between hyperparameter optimization and learning-to-learn", 2017.
+        Franceschi et al., "A bridge between hyperparameter optimization and learning-to-learn",
+        2017.
     """
     if isinstance(model, nn.Module) and "fast" not in options:
         options["fast"] = head(model, "HyperRepresentation")
@@ -126,10 +139,12 @@ def IMAML(  # noqa: N802
     system_strength: float | None = None,
     **options: Unpack[Options],
 ) -> MetaLearner:
-    """Return implicit MAML: `MAML` near the start, with the gradient at the inner problem's solution.
+    """Return implicit MAML: `MAML` near the start, with the gradient at the inner problem's
+    solution.
 
-    The paper takes 16 steps of `inner.SGD(0.1)` on Omniglot. Its code is `num_steps=17, proximal="last_step",
-    system_strength=12.0, solver=CG(5, damping=1.0)`. The four arguments are those of `Implicit`, the others as there.
+    The paper takes 16 steps of `inner.SGD(0.1)` on Omniglot. Its code is `num_steps=17,
+    proximal="last_step", system_strength=12.0, solver=CG(5, damping=1.0)`. The four arguments are
+    those of `Implicit`, the others as there.
 
     References:
         Rajeswaran et al., "Meta-learning with implicit gradients", NeurIPS 2019.
@@ -149,8 +164,9 @@ def Reptile(  # noqa: N802
 ) -> MetaLearner:
     """Return Reptile: the start moves towards the adapted parameters. Arguments as in `MAML`.
 
-    `support_batches` gives every inner step a mini-batch of its own, as in the paper; `torch.optim.SGD(lr=epsilon)`
-    makes the paper's outer step. The authors' code is `rule=inner.Adam(1e-3, betas=(0.0, 0.999)), keep_state=True`.
+    `support_batches` gives every inner step a mini-batch of its own, as in the paper;
+    `torch.optim.SGD(lr=epsilon)` makes the paper's outer step. The authors' code is
+    `rule=inner.Adam(1e-3, betas=(0.0, 0.999)), keep_state=True`.
 
     References:
         Nichol et al., "On first-order meta-learning algorithms", arXiv 2018.
@@ -167,7 +183,8 @@ def TNet(  # noqa: N802
     estimator: MetaGradient = Unrolled(),
     **options: Unpack[Options],
 ) -> MetaLearner:
-    """Return a T-net: `MAML` on `inner.t_net(model)`, whose matrices T never adapt, whatever `fast` says.
+    """Return a T-net: `MAML` on `inner.t_net(model)`, whose matrices T never adapt, whatever `fast`
+    says.
 
     All other arguments as there.
 
@@ -175,13 +192,16 @@ def TNet(  # noqa: N802
         ValueError: If the model has no T.
 
     References:
-        Lee and Choi, "Gradient-based meta-learning with learned layerwise metric and subspace", ICML 2018.
+        Lee and Choi, "Gradient-based meta-learning with learned layerwise metric and subspace",
+        ICML 2018.
     """
     if isinstance(model, nn.Module):
         constant = transforms(model)
         if not constant:
             fix = "Write TNet(inner.t_net(model), ...)."
-            raise ValueError(invalid("T-net's model", "have a matrix T after its layers", "none", fix))
+            raise ValueError(
+                invalid("T-net's model", "have a matrix T after its layers", "none", fix)
+            )
         chosen = select("fast", options.get("fast", "*"), trainable(model))
         options["fast"] = [name for name in chosen if name not in constant]
     return MetaLearner(model, criterion, rule, estimator=estimator, **options)
@@ -196,13 +216,15 @@ def MTNet(  # noqa: N802
     estimator: MetaGradient = Unrolled(),
     **options: Unpack[Options],
 ) -> MetaLearner:
-    """Return an MT-net: a `TNet` whose rule is masked, at temperature 1 unless it has an `inner.Masked` in it already.
+    """Return an MT-net: a `TNet` whose rule is masked, at temperature 1 unless it has an
+    `inner.Masked` in it already.
 
     Raises:
         ValueError: If the model has no T.
 
     References:
-        Lee and Choi, "Gradient-based meta-learning with learned layerwise metric and subspace", ICML 2018.
+        Lee and Choi, "Gradient-based meta-learning with learned layerwise metric and subspace",
+        ICML 2018.
     """
     masked = rule if _has_mask(rule) else Masked(rule)
     return TNet(model, criterion, masked, estimator=estimator, **options)

@@ -1,4 +1,6 @@
-"""What becomes of a model that is no function of the parameters that it is given: called by copies, or refused."""
+"""What becomes of a model that is no function of the parameters that it is given: called by copies,
+or refused.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,9 +21,13 @@ from metalearn.outer._purity import compare, sees_own
 from metalearn.types import Episode, Meta, Problem
 
 SKIP = "check_model=False trusts the model as it is."
-OWN = "Read them as their module's own at every call, not from a list, a cache, a closure or another module."
+OWN = (
+    "Read them as their module's own at every call, not from a list, a cache, a closure or "
+    "another module."
+)
 GIVEN = (
-    "Take them from params and shared, or draw to the start by outer.Implicit(strength); a model that the backward pass"
+    "Take them from params and shared, or draw to the start by outer.Implicit(strength); "
+    "a model that the backward pass"
     " computes again is called by functional.call_copy(model, params, (x,))."
 )
 UNDEFINED = (torch.linalg.LinAlgError, ValueError)  # type: ignore[attr-defined]
@@ -38,7 +44,9 @@ def order_of(estimator: MetaGradient) -> int:
     return getattr(estimator, "order", 2)
 
 
-def needs_copies(problem: Problem, model: nn.Module, meta: Meta, episode: Episode, order: int) -> bool:
+def needs_copies(
+    problem: Problem, model: nn.Module, meta: Meta, episode: Episode, order: int
+) -> bool:
     """Return whether the losses are exact only with a copy of the model at every call.
 
     Args:
@@ -49,8 +57,9 @@ def needs_copies(problem: Problem, model: nn.Module, meta: Meta, episode: Episod
         order: How many times the losses are differentiated.
 
     Raises:
-        ValueError: If a loss depends on the model's own parameters in place of those that it is given, or differs from
-            that of a copy of the model that holds them, or derivatives do and no way of calling the model mends it.
+        ValueError: If a loss depends on the model's own parameters in place of those that it is
+            given, or differs from that of a copy of the model that holds them, or derivatives do
+            and no way of calling the model mends it.
     """
     problem = problem.of_task(tree_leaves(meta)[0].new_zeros((), dtype=torch.int64))
     if not tree_leaves(episode.query):
@@ -80,13 +89,24 @@ def needs_copies(problem: Problem, model: nn.Module, meta: Meta, episode: Episod
 
 
 def _refuse_values(problem: Problem, meta: Meta, episode: Episode) -> None:
-    """Raise with the names of what makes losses differ: parameters, or else what changes from call to call."""
+    """Raise with the names of what makes losses differ: parameters, or else what changes from call
+    to call.
+    """
     if compare(problem, meta, episode, 0, frozenset()).equal:
-        _refuse([name for name in meta.init if not compare(problem, meta, episode, 0, frozenset([name])).equal], OWN)
+        _refuse(
+            [
+                name
+                for name in meta.init
+                if not compare(problem, meta, episode, 0, frozenset([name])).equal
+            ],
+            OWN,
+        )
     changing = _changed_by_a_call(problem, meta, episode)
     got = "outputs that change from call to call" + (f", as {changing} do" if changing else "")
     fix = "Leave nothing behind for the next call, and draw from PyTorch's global generator alone."
-    raise ValueError(invalid("model", "be a function of inputs and parameters", got, f"{fix} {SKIP}"))
+    raise ValueError(
+        invalid("model", "be a function of inputs and parameters", got, f"{fix} {SKIP}")
+    )
 
 
 def _as_query_loss(support_loss: Any) -> Callable[..., Tensor]:
@@ -97,7 +117,9 @@ def _as_query_loss(support_loss: Any) -> Callable[..., Tensor]:
 
 def _refuse(names: list[str], fix: str) -> None:
     got = f"others in the place of {[f'model.{name}' for name in names]}"
-    raise ValueError(invalid("model", "compute with the parameters that it is given", got, f"{fix} {SKIP}"))
+    raise ValueError(
+        invalid("model", "compute with the parameters that it is given", got, f"{fix} {SKIP}")
+    )
 
 
 def _changed_by_a_call(problem: Problem, meta: Meta, episode: Episode) -> list[str]:
@@ -111,7 +133,9 @@ def _changed_by_a_call(problem: Problem, meta: Meta, episode: Episode) -> list[s
 
 
 def _attributes(model: nn.Module) -> dict[str, Any]:
-    """Return what tells whether an attribute is as it was: which object it is, and how much is in it."""
+    """Return what tells whether an attribute is as it was: which object it is, and how much is in
+    it.
+    """
     return {
         f"{path}.{name}": (id(value), len(value) if isinstance(value, list | dict | set) else 0)
         for path, module in model.named_modules(prefix="model")

@@ -13,12 +13,12 @@ class MultiStep:
     """How much the query loss after each inner step counts: MAML++'s annealed weights.
 
     All steps count alike in the first iteration. The weights of all but the last fall linearly, by
-    1 / (num_steps num_iterations) an iteration, down to floor / num_steps, and the last one takes what they lose.
-    A subclass with another `weights` is another schedule.
+    1 / (num_steps num_iterations) an iteration, down to floor / num_steps, and the last one takes
+    what they lose. A subclass with another `weights` is another schedule.
 
     Args:
-        num_iterations: Number of meta-iterations over which a weight would fall to zero, at least 1; None keeps all
-            weights alike.
+        num_iterations: Number of meta-iterations over which a weight would fall to zero, at least
+            1; None keeps all weights alike.
         floor: Least weight of a step, as a part of its first one, above 0 and below 1.
 
     Raises:
@@ -37,17 +37,23 @@ class MultiStep:
 
     def __post_init__(self) -> None:
         if self.num_iterations is not None:
-            check_count("MultiStep's num_iterations", self.num_iterations, fix="None keeps all weights alike.")
+            check_count(
+                "MultiStep's num_iterations",
+                self.num_iterations,
+                fix="None keeps all weights alike.",
+            )
         check_between("MultiStep's floor", self.floor, 0, 1)
 
     def weights(self, iteration: Tensor, num_steps: int) -> Tensor:
         """Return the weight of the loss after every step, `[num_steps, ...]`.
 
         Args:
-            iteration: Number of meta-iterations so far, `[...]`: a floating scalar, so that nothing recompiles as it
-                grows, or the same for every task.
+            iteration: Number of meta-iterations so far, `[...]`: a floating scalar, so that nothing
+                recompiles as it grows, or the same for every task.
             num_steps: Number of inner steps, at least 1.
         """
-        passed = iteration / self.num_iterations if self.num_iterations else torch.zeros_like(iteration)
+        passed = (
+            iteration / self.num_iterations if self.num_iterations else torch.zeros_like(iteration)
+        )
         earlier = (1 - passed).clamp(min=self.floor) / num_steps
         return torch.stack([earlier] * (num_steps - 1) + [1 - (num_steps - 1) * earlier])

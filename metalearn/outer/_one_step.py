@@ -1,4 +1,6 @@
-"""One inner step on one task, as learners compute it and by hand in plain autograd: losses and their derivatives."""
+"""One inner step on one task, as learners compute it and by hand in plain autograd: losses and
+their derivatives.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias
@@ -27,7 +29,8 @@ class Probe(NamedTuple):
         episode: One task.
         order: As for `compare`.
         rate: That of the step.
-        aliases: Names of shared parameters that are one tensor with another, by which its gradient then goes.
+        aliases: Names of shared parameters that are one tensor with another, by which its gradient
+            then goes.
     """
 
     meta: Meta
@@ -39,28 +42,36 @@ class Probe(NamedTuple):
 
 
 def kept(results: Callable[[Problem, Probe], Results], problem: Problem, probe: Probe) -> Results:
-    """Return results without a trace in global generators and modules, so that both ways start from the same state."""
+    """Return results without a trace in global generators and modules, so that both ways start from
+    the same state.
+    """
     device = tree_leaves(probe.meta)[0].device
     with random_numbers_kept(device), attributes_kept(problem.support_loss, problem.query_loss):
         return tree_map(Tensor.detach, results(problem, probe))
 
 
 def by_hand(problem: Problem, probe: Probe) -> Results:
-    """Return losses and gradients before and after one step of gradient descent, in plain autograd."""
+    """Return losses and gradients before and after one step of gradient descent, in plain
+    autograd.
+    """
     meta = tree_map(lambda leaf: leaf.detach().requires_grad_(probe.order > 0), probe.meta)
     with torch.enable_grad():
         loss = problem.support_loss(meta.init, meta.shared, probe.episode, 0)
         results: Results = {"support loss": {"": loss}}
         params = probe.moved_on
         if probe.order:
-            results["support gradient"] = grads = _gradient(loss, meta.init, create_graph=probe.order == 2)
+            results["support gradient"] = grads = _gradient(
+                loss, meta.init, create_graph=probe.order == 2
+            )
             params = {name: param - probe.rate * grads[name] for name, param in meta.init.items()}
         if not tree_leaves(probe.episode.query):
             return results
         loss = problem.query_loss(params, meta.shared, probe.episode)
         results["query loss"] = {"": loss}
         if probe.order:
-            results["meta-gradient"] = _joined(_gradient(loss, _named(meta), create_graph=False), probe.aliases)
+            results["meta-gradient"] = _joined(
+                _gradient(loss, _named(meta), create_graph=False), probe.aliases
+            )
     return results
 
 
@@ -69,20 +80,28 @@ def by_library(problem: Problem, probe: Probe) -> Results:
     (init, shared, _), episode = probe.meta, probe.episode
     if not probe.order:
         loss = problem.support_loss(init, shared, episode, 0)
-        return {"support loss": {"": loss}, "query loss": {"": problem.query_loss(probe.moved_on, shared, episode)}}
+        return {
+            "support loss": {"": loss},
+            "query loss": {"": problem.query_loss(probe.moved_on, shared, episode)},
+        }
     with random_numbers_kept(tree_leaves(init)[0].device):
         grads, loss = grad_and_value(problem.support_loss)(init, shared, episode, 0)
     problem = problem._replace(rule=inner.SGD(probe.rate), num_steps=1)
     estimate = Unrolled(probe.order)(problem, Meta(init, shared, {}), episode, torch.tensor(0), ())
     losses: Results = {"support loss": {"": loss}, "query loss": {"": estimate.loss}}
-    return losses | {"support gradient": grads, "meta-gradient": _joined(_named(estimate.gradient), probe.aliases)}
+    return losses | {
+        "support gradient": grads,
+        "meta-gradient": _joined(_named(estimate.gradient), probe.aliases),
+    }
 
 
 def _gradient(loss: Tensor, inputs: Params, create_graph: bool) -> Params:
     if not loss.requires_grad:
         return tree_map(torch.zeros_like, inputs)
     of = list(inputs.values())
-    grads = torch.autograd.grad(loss, of, retain_graph=True, create_graph=create_graph, materialize_grads=True)
+    grads = torch.autograd.grad(
+        loss, of, retain_graph=True, create_graph=create_graph, materialize_grads=True
+    )
     return dict(zip(inputs, grads, strict=True))
 
 

@@ -1,4 +1,6 @@
-"""What all methods leave to their users, and errors that say what to write for an argument that they do not take."""
+"""What all methods leave to their users, and errors that say what to write for an argument that
+they do not take.
+"""
 
 import functools
 import inspect
@@ -14,7 +16,9 @@ from metalearn.outer._select import Selection
 from metalearn.outer._siblings import where_it_is
 
 RATE = "The rate is the rule's: write inner.SGD(lr=0.01)."
-ORDER = "Write outer.FOMAML(model, criterion, rule, num_steps=5), or estimator=outer.Unrolled(order=1)."
+ORDER = (
+    "Write outer.FOMAML(model, criterion, rule, num_steps=5), or estimator=outer.Unrolled(order=1)."
+)
 STEPS = "Write num_steps=5."
 ELSEWHERE = {
     **dict.fromkeys(("inner_lr", "fast_lr", "alpha", "step_size"), RATE),
@@ -48,7 +52,9 @@ class Options(TypedDict, total=False):
 
 
 def method(build: Callable[P, T]) -> Callable[P, T]:
-    """Make a method, or `MetaLearner.__init__`, say what to write for arguments that it does not take, or misses."""
+    """Make a method, or `MetaLearner.__init__`, say what to write for arguments that it does not
+    take, or misses.
+    """
     parameters = inspect.signature(build).parameters.values()
     options = list(Options.__annotations__)
     named = [options if each.kind is each.VAR_KEYWORD else [each.name] for each in parameters]
@@ -60,12 +66,16 @@ def method(build: Callable[P, T]) -> Callable[P, T]:
     def checked(*args: P.args, **kwargs: P.kwargs) -> T:
         for argument, value in kwargs.items():
             if argument not in taken:
-                fix = ELSEWHERE.get(argument) or where_it_is(argument, value, name, [*args, *kwargs.values()])
+                fix = ELSEWHERE.get(argument) or where_it_is(
+                    argument, value, name, [*args, *kwargs.values()]
+                )
                 fix = fix or did_you_mean(argument, taken)
                 what, condition = f"arguments of {name}", f"be among {', '.join(taken)}"
                 raise TypeError(invalid(what, condition, brief(argument), fix))
         if "num_steps" not in kwargs:
-            raise TypeError(invalid("num_steps", "be given", "none", f"Write {name}(..., num_steps=5)."))
+            raise TypeError(
+                invalid("num_steps", "be given", "none", f"Write {name}(..., num_steps=5).")
+            )
         return build(*args, **kwargs)
 
     return checked

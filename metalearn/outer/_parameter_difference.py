@@ -16,13 +16,13 @@ from metalearn.types import Episode, Estimate, Meta, Problem, PyTree
 class ParameterDifference(MetaGradient):
     """Reptile: the gradient to `init` is init minus adapted parameters; nothing else gets one.
 
-    With `torch.optim.SGD(lr=epsilon)` the outer step is Reptile's init + epsilon (adapted - init). The query set
-    serves for the reported loss alone.
+    With `torch.optim.SGD(lr=epsilon)` the outer step is Reptile's init + epsilon (adapted - init).
+    The query set serves for the reported loss alone.
 
     Args:
-        keep_state: Whether a task starts with the rule's last state, such as Adam's means, instead of a fresh one, as
-            in the authors' code. Tasks of one meta-batch start alike; the mean of what they leave is kept.
-            `adapt` always starts with a fresh state.
+        keep_state: Whether a task starts with the rule's last state, such as Adam's means, instead
+            of a fresh one, as in the authors' code. Tasks of one meta-batch start alike; the mean
+            of what they leave is kept. `adapt` always starts with a fresh state.
 
     Raises:
         TypeError: If `keep_state` is no bool.
@@ -48,7 +48,9 @@ class ParameterDifference(MetaGradient):
         """Yes, but nothing is known of subclasses."""
         return type(self) is ParameterDifference
 
-    def __call__(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree) -> Estimate:
+    def __call__(
+        self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree
+    ) -> Estimate:
         """Estimate one task's meta-gradient."""
         adapted = inner.adapt(problem, meta, episode, key, state=carry if self.keep_state else None)
         gradient = Meta(
@@ -57,4 +59,6 @@ class ParameterDifference(MetaGradient):
             rule=tree_zeros_like(meta.rule),
         )
         kept = adapted.state if self.keep_state else carry
-        return Estimate(gradient, problem.query_loss(adapted.params, meta.shared, episode), kept, {})
+        return Estimate(
+            gradient, problem.query_loss(adapted.params, meta.shared, episode), kept, {}
+        )

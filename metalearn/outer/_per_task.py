@@ -1,4 +1,6 @@
-"""What every change of another estimator's gradients shares: all but the gradients stays as it is."""
+"""What every change of another estimator's gradients shares: all but the gradients stays as it
+is.
+"""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -12,7 +14,8 @@ from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Problem, Py
 
 @dataclass(frozen=True)
 class PerTask(MetaGradient):
-    """An estimator whose estimates are changed task by task, before the mean over tasks. Subclasses say how.
+    """An estimator whose estimates are changed task by task, before the mean over tasks. Subclasses
+    say how.
 
     Args:
         estimator: The estimator whose estimates are changed.
@@ -73,11 +76,15 @@ class PerTask(MetaGradient):
         """Return the wrapped estimator's carry."""
         return self.estimator.init_carry(problem, meta, episode)
 
-    def __call__(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree) -> Estimate:
+    def __call__(
+        self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree
+    ) -> Estimate:
         """Estimate one task's meta-gradient and change it."""
         return self.change(self.estimator(problem, meta, episode, key, carry))
 
-    def adapt(self, problem: Problem, meta: Meta, support: Batch, key: Tensor, num_steps: int) -> Adapted:
+    def adapt(
+        self, problem: Problem, meta: Meta, support: Batch, key: Tensor, num_steps: int
+    ) -> Adapted:
         """Adapt as the wrapped estimator does."""
         return self.estimator.adapt(problem, meta, support, key, num_steps)
 

@@ -1,7 +1,9 @@
-"""Whether a model is a function of the parameters that it is given: its losses beside those of copies that hold them.
+"""Whether a model is a function of the parameters that it is given: its losses beside those of
+copies that hold them.
 
-A meta-learner calls a model with other parameters than its own. A model that keeps a weight in a list, a cache or a
-closure would see its own ones, and so would one that computes a part again in the backward pass.
+A meta-learner calls a model with other parameters than its own. A model that keeps a weight in a
+list, a cache or a closure would see its own ones, and so would one that computes a part again in
+the backward pass.
 """
 
 import math
@@ -23,9 +25,11 @@ from metalearn.types import Batch, Episode, Meta, Params, Problem
 NOISE = 0.05
 """How far parameters are moved from the model's own, relative to them."""
 SEEN = 100
-"""How many times the tolerance the results must have moved with the parameters, or else float64 decides."""
+"""How many times the tolerance the results must have moved with the parameters, or else float64
+decides."""
 SMALL = 0.01
-"""What a loss, and the share of a whole gradient's norm that one tensor's part of it, is compared with at least."""
+"""What a loss, and the share of a whole gradient's norm that one tensor's part of it, is compared
+with at least."""
 
 Fast: TypeAlias = frozenset[str] | None
 
@@ -34,8 +38,10 @@ class Comparison(NamedTuple):
     """How far the results of the library's way are from those of copies.
 
     Attributes:
-        error: Largest relative distance of a loss or of a parameter's gradient; infinite where only ours is not finite.
-        moved: That between results at the model's own parameters and at those where the two ways are compared.
+        error: Largest relative distance of a loss or of a parameter's gradient; infinite where only
+            ours is not finite.
+        moved: That between results at the model's own parameters and at those where the two ways
+            are compared.
         tolerance: What rounding may make of `error`, by the dtype.
     """
 
@@ -54,11 +60,14 @@ class Comparison(NamedTuple):
         return self.moved > SEEN * self.tolerance
 
 
-def compare(problem: Problem, meta: Meta, episode: Episode, order: int, fast: Fast = None) -> Comparison:
-    """Compare a model's losses and their derivatives, one inner step apart, with those of copies in plain autograd.
+def compare(
+    problem: Problem, meta: Meta, episode: Episode, order: int, fast: Fast = None
+) -> Comparison:
+    """Compare a model's losses and their derivatives, one inner step apart, with those of copies in
+    plain autograd.
 
-    In the parameters' dtype; in float64, if there is a difference or there could have been none, and the model takes
-    it.
+    In the parameters' dtype; in float64, if there is a difference or there could have been none,
+    and the model takes it.
 
     Args:
         problem: Whose losses are compared, those of a model.
@@ -77,12 +86,17 @@ def compare(problem: Problem, meta: Meta, episode: Episode, order: int, fast: Fa
             support_loss, query_loss = copied((problem.support_loss, problem.query_loss), _double)
             precise = problem._replace(support_loss=support_loss, query_loss=query_loss)
             return _compare(precise, _double(meta), _double(episode), order, fast, aliases)
-    except (RuntimeError, TypeError, ValueError):  # of a model, or a device, that knows float32 alone
+    except (RuntimeError, TypeError, ValueError):
+        # of a model, or a device, that knows float32 alone
         return found
 
 
-def sees_own(problem: Problem, model: nn.Module, meta: Meta, episode: Episode, order: int) -> list[str]:
-    """Return the names of fast parameters whose values in the model a loss depends on, though it is given others."""
+def sees_own(
+    problem: Problem, model: nn.Module, meta: Meta, episode: Episode, order: int
+) -> list[str]:
+    """Return the names of fast parameters whose values in the model a loss depends on, though it is
+    given others.
+    """
     moved, moved_on = (_moved(meta.init, None, key) for key in (0, 1))
     probe = Probe(meta._replace(init=moved), moved_on, episode, order, NOISE)
     expected = kept(by_library, problem, probe)
@@ -99,7 +113,9 @@ def sees_own(problem: Problem, model: nn.Module, meta: Meta, episode: Episode, o
 
 @contextmanager
 def _values(module: nn.Module, values: Params) -> Iterator[None]:
-    """Let parameters have other values, which autograd does not notice, and put back the old ones."""
+    """Let parameters have other values, which autograd does not notice, and put back the old
+    ones.
+    """
     own = {name: get_tensor(module, name).data for name in values}
     old = tree_map(torch.clone, own)
     try:
@@ -110,20 +126,33 @@ def _values(module: nn.Module, values: Params) -> Iterator[None]:
 
 
 def _compare(
-    problem: Problem, meta: Meta, episode: Episode, order: int, fast: Fast, aliases: Mapping[str, str]
+    problem: Problem,
+    meta: Meta,
+    episode: Episode,
+    order: int,
+    fast: Fast,
+    aliases: Mapping[str, str],
 ) -> Comparison:
     copies = with_copies(problem)
-    own = kept(by_hand, copies, Probe(meta, meta.init, episode._replace(query=Batch(())), min(order, 1)))
+    own = kept(
+        by_hand, copies, Probe(meta, meta.init, episode._replace(query=Batch(())), min(order, 1))
+    )
     moved, moved_on = (_moved(meta.init, fast, key) for key in (0, 1))
-    probe = Probe(meta._replace(init=moved), moved_on, episode, order, _rate(own, meta.init), aliases)
+    probe = Probe(
+        meta._replace(init=moved), moved_on, episode, order, _rate(own, meta.init), aliases
+    )
     expected, ours = kept(by_hand, copies, probe), kept(by_library, problem, probe)
     return Comparison(_distance(ours, expected), _distance(own, expected), _tolerance(meta))
 
 
 def _aliases(shared: Params) -> dict[str, str]:
-    """Return the first name of each tensor, by all of its names; a criterion may hold a part of the model."""
+    """Return the first name of each tensor, by all of its names; a criterion may hold a part of the
+    model.
+    """
     first: dict[Any, str] = {}
-    return {name: first.setdefault((leaf.data_ptr(), leaf.shape), name) for name, leaf in shared.items()}
+    return {
+        name: first.setdefault((leaf.data_ptr(), leaf.shape), name) for name, leaf in shared.items()
+    }
 
 
 def _tolerance(meta: Meta) -> float:
@@ -143,7 +172,13 @@ def _distance(left: Results, right: Results) -> float:
         for name, part in right[what].items():
             scale = max(part.norm().item(), least) or 1.0
             distance = (left[what][name] - part).norm().item() / scale
-            distances.append(0.0 if not math.isfinite(whole) else distance if math.isfinite(distance) else math.inf)
+            distances.append(
+                0.0
+                if not math.isfinite(whole)
+                else distance
+                if math.isfinite(distance)
+                else math.inf
+            )
     return max(distances)
 
 
@@ -155,7 +190,8 @@ def _moved(init: Params, fast: Fast, key: int) -> Params:
     moved = {}
     for name, leaf in init.items():
         noise = torch.randn(leaf.shape, generator=generator, device=device, dtype=torch.float32)
-        # By elements, so that what must be positive mostly stays so; a tensor of zeros as far as the others.
+        # By elements, so that what must be positive mostly stays so; a tensor of zeros as far as
+        # the others.
         scale = leaf.detach() if _size(leaf) else torch.full_like(leaf, whole)
         change = scale * (NOISE * noise).to(leaf.dtype)
         moved[name] = leaf.detach() + change if fast is None or name in fast else leaf.detach()
@@ -164,13 +200,19 @@ def _moved(init: Params, fast: Fast, key: int) -> Params:
 
 def _size(tensor: Tensor) -> float:
     """Return the root mean square of a tensor's elements."""
-    return (tensor.detach().abs().square().mean().sqrt() if tensor.numel() else tensor.new_zeros(())).item()
+    return (
+        tensor.detach().abs().square().mean().sqrt() if tensor.numel() else tensor.new_zeros(())
+    ).item()
 
 
 def _rate(own: Results, init: Params) -> float:
     """Return a rate at which one step moves the parameters as far as the noise does."""
     lengths = [_length(tree) for tree in (init, own.get("support gradient", {}))]
-    return NOISE * lengths[0] / lengths[1] if all(0 < length < math.inf for length in lengths) else NOISE
+    return (
+        NOISE * lengths[0] / lengths[1]
+        if all(0 < length < math.inf for length in lengths)
+        else NOISE
+    )
 
 
 def _length(params: Params) -> float:

@@ -1,4 +1,6 @@
-"""Models that the backward pass computes again: noticed where they ask autograd for it, and called by copies."""
+"""Models that the backward pass computes again: noticed where they ask autograd for it, and called
+by copies.
+"""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -17,14 +19,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 AGAIN = "a part of the model is computed again in the backward pass"
 SIGNS = (AGAIN, "_NoopSaveInputs")
-"""What errors say of it; PyTorch 2.11 says the second of a checkpoint under `vmap`, before it asks for hooks."""
+"""What errors say of it; PyTorch 2.11 says the second of a checkpoint under `vmap`, before it asks
+for hooks."""
 
 
 def exactly(learner: "MetaLearner", compute: Callable[[], T], num_tasks: int = 1) -> T:
-    """Compute with the learner's problem, or by copies of the model if the backward pass would compute it again.
+    """Compute with the learner's problem, or by copies of the model if the backward pass would
+    compute it again.
 
-    Activation checkpoints put hooks on saved tensors. While hooks are forbidden, no backward pass can come back to a
-    model whose parameters have been put back.
+    Activation checkpoints put hooks on saved tensors. While hooks are forbidden, no backward pass
+    can come back to a model whose parameters have been put back.
 
     Args:
         learner: The learner, whose problem is replaced if need be.

@@ -1,4 +1,6 @@
-"""Independent learners side by side in one vectorised step: a table's 30 seeds for little more than the time of one."""
+"""Independent learners side by side in one vectorised step: a table's 30 seeds for little more than
+the time of one.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -21,7 +23,14 @@ from metalearn.models._batch_norm import Norms
 from metalearn.outer._attach import attach, refuse_forward_mode
 from metalearn.outer._carry import Carry
 from metalearn.outer._compile import WholeStep
-from metalearn.outer._each_task import adapted_loss, at_once, estimate_own, losses_own, mean_carried, sum_carried
+from metalearn.outer._each_task import (
+    adapted_loss,
+    at_once,
+    estimate_own,
+    losses_own,
+    mean_carried,
+    sum_carried,
+)
 from metalearn.outer._episode_checks import check_episodes, check_keys, check_serial
 from metalearn.outer._gate import kinds
 from metalearn.outer._learner import MetaLearner
@@ -30,23 +39,27 @@ from metalearn.types import Episode, Estimate, Meta, PyTree
 
 
 class Replicas(nn.Module):
-    """R learners that differ in their tensors alone, trained in one step without influence on one another.
+    """R learners that differ in their tensors alone, trained in one step without influence on one
+    another.
 
-    Its parameters are theirs, stacked `[R, ...]` under their own names in `learner`, so that an elementwise optimizer
-    such as SGD or Adam does to each what it would do to it alone. `fit` trains replicas as it trains a learner, each
-    on `meta_batch_size` tasks of its own; `replicas[i]` is an ordinary learner. What an estimator carries from step to
-    step starts anew.
+    Its parameters are theirs, stacked `[R, ...]` under their own names in `learner`, so that an
+    elementwise optimizer such as SGD or Adam does to each what it would do to it alone. `fit`
+    trains replicas as it trains a learner, each on `meta_batch_size` tasks of its own;
+    `replicas[i]` is an ordinary learner. What an estimator carries from step to step starts anew.
 
     Args:
         learners: At least one learner, built by the same call; they are copied.
 
     Raises:
         TypeError: If they are no learners.
-        ValueError: If there are none, they differ in more than what is learned, or they are not vmapped whole.
+        ValueError: If there are none, they differ in more than what is learned, or they are not
+            vmapped whole.
 
     >>> import torch.nn.functional as F
     >>> from metalearn import data, inner, models, outer
-    >>> seeds = [outer.MAML(models.mlp(1, [8], 1), F.mse_loss, inner.SGD(0.01), num_steps=1) for _ in range(3)]
+    >>> def seed():
+    ...     return outer.MAML(models.mlp(1, [8], 1), F.mse_loss, inner.SGD(0.01), num_steps=1)
+    >>> seeds = [seed() for _ in range(3)]
     >>> replicas = Replicas(seeds)
     >>> losses = replicas(data.Sinusoid(k_shot=5, num_query=5).sample(3 * 4))
     >>> losses.sum().backward()
@@ -84,8 +97,11 @@ class Replicas(nn.Module):
         """Return how many there are, for `print`."""
         return f"{len(self)} replicas"
 
-    def set_batching(self, compile: bool | Mapping[str, Any] = False, cuda_graph: bool = False) -> None:
-        """Choose how the step of all replicas is run, as `MetaLearner.set_batching` does for a learner's.
+    def set_batching(
+        self, compile: bool | Mapping[str, Any] = False, cuda_graph: bool = False
+    ) -> None:
+        """Choose how the step of all replicas is run, as `MetaLearner.set_batching` does for a
+        learner's.
 
         Args:
             compile: Whether `torch.compile` compiles it; a dict is passed on as its options.
@@ -110,11 +126,14 @@ class Replicas(nn.Module):
 
     @outside_inference_mode
     def forward(self, episodes: Episode, *, keys: Tensor | None = None) -> Tensor:
-        """Return every replica's mean query loss after adaptation, `[R]`; their sum carries every meta-gradient.
+        """Return every replica's mean query loss after adaptation, `[R]`; their sum carries every
+        meta-gradient.
 
         Args:
-            episodes: Tasks, with a leading task axis; the first of R equal parts is for the first replica, and so on.
-            keys: The tasks' random keys `[num_tasks]`, int64; drawn from PyTorch's generator if not given.
+            episodes: Tasks, with a leading task axis; the first of R equal parts is for the first
+                replica, and so on.
+            keys: The tasks' random keys `[num_tasks]`, int64; drawn from PyTorch's generator if not
+                given.
 
         Raises:
             TypeError: If the episodes are of the wrong kind.
@@ -132,11 +151,13 @@ class Replicas(nn.Module):
 
     @outside_inference_mode
     def estimate(self, episodes: Episode, keys: Tensor | None = None) -> Estimate:
-        """Return every replica's meta-gradient as data, its learner's `estimate` with a leading axis of R.
+        """Return every replica's meta-gradient as data, its learner's `estimate` with a leading
+        axis of R.
 
         Args:
             episodes: Tasks, with a leading task axis, as for `forward`.
-            keys: The tasks' random keys `[num_tasks]`, int64; drawn from PyTorch's generator if not given.
+            keys: The tasks' random keys `[num_tasks]`, int64; drawn from PyTorch's generator if not
+                given.
 
         Raises:
             TypeError: As `forward`.
@@ -151,11 +172,15 @@ class Replicas(nn.Module):
             init_carry = partial(self.learner.estimator.init_carry, self.learner.problem)
             start = init_carry(*take((meta, first_tasks), 0))
             # Nearly all estimators carry nothing, and vmap is slow.
-            carry = self.learner.carry(_vmap(init_carry)(meta, first_tasks) if tree_leaves(start) else start)
+            carry = self.learner.carry(
+                _vmap(init_carry)(meta, first_tasks) if tree_leaves(start) else start
+            )
             return self._run.for_shapes_of(episodes)(self.learner, meta, carry, *dealt)
 
     def clip_grad_norm_(self, max_norm: float) -> Tensor:
-        """Scale down every replica's gradient whose norm is larger than `max_norm`, and return the norms, `[R]`."""
+        """Scale down every replica's gradient whose norm is larger than `max_norm`, and return the
+        norms, `[R]`.
+        """
         check_positive("max_norm", max_norm)
         grads = [param.grad for param in self.parameters() if param.grad is not None]
         if not grads:
@@ -173,18 +198,26 @@ class Replicas(nn.Module):
         self.learner._gate.data(self.learner, episodes._asdict())
         if num_tasks % len(self):
             fix = f"Write tasks.sample({len(self)} * meta_batch_size)."
-            raise ValueError(invalid("tasks", f"be a multiple of the {len(self)} replicas", num_tasks, fix))
+            raise ValueError(
+                invalid("tasks", f"be a multiple of the {len(self)} replicas", num_tasks, fix)
+            )
         keys = draw_keys(num_tasks, device=self.device) if keys is None else keys
         check_keys(keys, num_tasks)
-        dealt = tree_map(lambda leaf: leaf.reshape(len(self), -1, *leaf.shape[1:]), (episodes, keys.to(self.device)))
-        # The first replica checks, as a learner, what costs a pass through the model, and the labels of all tasks.
+        dealt = tree_map(
+            lambda leaf: leaf.reshape(len(self), -1, *leaf.shape[1:]),
+            (episodes, keys.to(self.device)),
+        )
+        # The first replica checks, as a learner, what costs a pass through the model, and the
+        # labels of all tasks.
         once = partial(self.learner._gate.once, learner=self.learner)
         once(("losses", kinds(*episodes)), check=lambda: self[0].check_episodes(episodes, keys))
         once("gradient", check=lambda: self[0].check(*take(dealt, 0)))
         return dealt
 
 
-def adapted_losses(replicas: Replicas, episodes: Episode, keys: Tensor | None, num_steps: int | None = None) -> Tensor:
+def adapted_losses(
+    replicas: Replicas, episodes: Episode, keys: Tensor | None, num_steps: int | None = None
+) -> Tensor:
     """Return every task's query loss after adaptation, `[R, tasks]`, without a gradient.
 
     Args:
@@ -199,15 +232,21 @@ def adapted_losses(replicas: Replicas, episodes: Episode, keys: Tensor | None, n
     with torch.no_grad(), attributes_kept(*parts_of(learner)):
         if at_once(learner.estimator, problem, keys.numel(), learner.batching):
             metas, row, row_keys = _in_one_row(meta, episodes, keys)
-            return losses_own(learner.estimator, problem, metas, row, row_keys).unflatten(0, keys.shape)
+            return losses_own(learner.estimator, problem, metas, row, row_keys).unflatten(
+                0, keys.shape
+            )
 
         def losses(meta: Meta, episodes: Episode, keys: Tensor) -> Tensor:
-            return map_tasks(partial(adapted_loss, learner.estimator, problem, meta), (episodes, keys))
+            return map_tasks(
+                partial(adapted_loss, learner.estimator, problem, meta), (episodes, keys)
+            )
 
         return _vmap(losses)(meta, episodes, keys)
 
 
-def _estimate_replicas(learner: MetaLearner, meta: Meta, carry: PyTree, episodes: Episode, keys: Tensor) -> Estimate:
+def _estimate_replicas(
+    learner: MetaLearner, meta: Meta, carry: PyTree, episodes: Episode, keys: Tensor
+) -> Estimate:
     if at_once(learner.estimator, learner.problem, keys.numel(), learner.batching):
         (metas, carries), row, row_keys = _in_one_row((meta, carry), episodes, keys)
         each = estimate_own(learner.estimator, learner.problem, metas, carries, row, row_keys)
@@ -222,9 +261,15 @@ def _estimate_replicas(learner: MetaLearner, meta: Meta, carry: PyTree, episodes
 
 
 def _in_one_row(tree: Any, episodes: Episode, keys: Tensor) -> tuple[Any, Episode, Tensor]:
-    """Return what the replicas have, for each of their tasks, and all tasks, with one leading axis of R times tasks."""
-    spread = tree_map(lambda leaf: leaf[:, None].expand(*keys.shape, *(-1 for _ in leaf.shape[1:])), tree)
-    row: tuple[Any, Episode, Tensor] = tree_map(lambda leaf: leaf.flatten(0, 1), (spread, episodes, keys))
+    """Return what the replicas have, for each of their tasks, and all tasks, with one leading axis
+    of R times tasks.
+    """
+    spread = tree_map(
+        lambda leaf: leaf[:, None].expand(*keys.shape, *(-1 for _ in leaf.shape[1:])), tree
+    )
+    row: tuple[Any, Episode, Tensor] = tree_map(
+        lambda leaf: leaf.flatten(0, 1), (spread, episodes, keys)
+    )
     return row
 
 
@@ -248,9 +293,14 @@ def _set_alike(learner: MetaLearner, name: str, tensor: Tensor) -> None:
 
 def _checked(learners: Any) -> list[MetaLearner]:
     """Return learners as a list; raise unless they are ones that can be trained together."""
-    fix = "Write Replicas([build(seed) for seed in range(30)]), with criterion and rule defined outside of build."
+    fix = (
+        "Write Replicas([build(seed) for seed in range(30)]), with criterion and rule defined "
+        "outside of build."
+    )
     if isinstance(learners, nn.Module):
-        raise TypeError(invalid("Replicas", "be given a list of learners", type(learners).__name__, fix))
+        raise TypeError(
+            invalid("Replicas", "be given a list of learners", type(learners).__name__, fix)
+        )
     learners = as_list("Replicas", learners, "be given a list of learners", fix=fix)
     if not learners:
         raise ValueError(invalid("Replicas", "be given at least one learner", "none", fix))
@@ -266,10 +316,16 @@ def _check_same(learners: list[MetaLearner], fix: str) -> None:
     first = learners[0]
     if first.batching != "vmap" or first.chunk_size is not None:
         got = f"batching={first.batching!r}, chunk_size={first.chunk_size}"
-        raise ValueError(invalid("replicas' tasks", "be vmapped whole", got, "Leave both arguments out."))
+        raise ValueError(
+            invalid("replicas' tasks", "be vmapped whole", got, "Leave both arguments out.")
+        )
     if Norms.of(first.model).by_step:
         got = "batch_statistics='per_step', whose running statistics are one learner's"
-        raise ValueError(invalid("replicas' models", "keep no statistics", got, "Use 'support', or train one by one."))
+        raise ValueError(
+            invalid(
+                "replicas' models", "keep no statistics", got, "Use 'support', or train one by one."
+            )
+        )
     for index, learner in enumerate(learners[1:], 1):
         ours, theirs = _settings(first), _settings(learner)
         if different := [what for what in ours | theirs if ours.get(what) != theirs.get(what)]:
@@ -285,27 +341,44 @@ def _check_same(learners: list[MetaLearner], fix: str) -> None:
 def _settings(learner: MetaLearner) -> dict[str, Any]:
     return {
         "num_steps": learner.num_steps,
-        "losses": [_kind(loss) for loss in (learner.problem.support_loss, learner.problem.query_loss)],
+        "losses": [
+            _kind(loss) for loss in (learner.problem.support_loss, learner.problem.query_loss)
+        ],
         "rule": learner.problem.rule,
         "estimator": learner.estimator,
-        "criteria": [_kind(criterion) for criterion in (learner.criterion, learner.support_criterion)],
+        "criteria": [
+            _kind(criterion) for criterion in (learner.criterion, learner.support_criterion)
+        ],
         "support_batches": learner.support_batches,
-        "batching": (learner.batching, learner.chunk_size, learner.compile_options, learner.cuda_graph),
+        "batching": (
+            learner.batching,
+            learner.chunk_size,
+            learner.compile_options,
+            learner.cuda_graph,
+        ),
         "fast parameters": list(learner.meta.init),
         **{f"tensor {name}": _layout(tensor) for name, tensor in _tensors(learner)},
-        **{f"module {name}": _hyperparameters(module) for name, module in learner.named_modules() if _counts(name)},
+        **{
+            f"module {name}": _hyperparameters(module)
+            for name, module in learner.named_modules()
+            if _counts(name)
+        },
     }
 
 
 def _tensors(learner: MetaLearner) -> list[tuple[str, Tensor]]:
-    """Return parameters and buffers by name, under every name of those that are tied, but for what is carried."""
+    """Return parameters and buffers by name, under every name of those that are tied, but for what
+    is carried.
+    """
     parameters = learner.named_parameters(remove_duplicate=False)
     tensors = [*parameters, *learner.named_buffers(remove_duplicate=False)]
     return [(name, tensor) for name, tensor in tensors if _counts(name)]
 
 
 def _counts(name: str) -> bool:
-    """Return whether replicas must have a module or tensor of that name in common: not what starts anew."""
+    """Return whether replicas must have a module or tensor of that name in common: not what starts
+    anew.
+    """
     return name.partition(".")[0] not in ("", "carry")
 
 
@@ -314,15 +387,23 @@ def _layout(tensor: Tensor) -> tuple[Any, ...]:
 
 
 def _kind(function: Any) -> Any:
-    """Return what tells one function from another: its type, if its own comparison would tell copies apart."""
+    """Return what tells one function from another: its type, if its own comparison would tell
+    copies apart.
+    """
     if isinstance(function, partial):
         return function.func, function.args, function.keywords
-    return type(function) if isinstance(function, nn.Module | ModuleLoss | OnSupport | OnQuery) else function
+    return (
+        type(function)
+        if isinstance(function, nn.Module | ModuleLoss | OnSupport | OnQuery)
+        else function
+    )
 
 
 def _hyperparameters(module: nn.Module) -> dict[str, Any]:
     """Return a module's type and its numbers and names, such as the probability of dropout."""
-    plain = {name: value for name, value in vars(module).items() if isinstance(value, int | float | str)}
+    plain = {
+        name: value for name, value in vars(module).items() if isinstance(value, int | float | str)
+    }
     return {"type": type(module).__name__, **plain}
 
 

@@ -1,4 +1,6 @@
-"""What the two forms of reverse mode share: which derivatives are taken, of which losses, through how many steps."""
+"""What the two forms of reverse mode share: which derivatives are taken, of which losses, through
+how many steps.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,12 +21,14 @@ class ReverseMode(MetaGradient):
     """Reverse mode through the last steps of the inner loop.
 
     Args:
-        order: 2 is exact. 1 takes support gradients and losses as constants, the papers' first-order assumption.
-        truncate: Number of last steps to differentiate; the gradient at the step before them is passed to `init`
-            unchanged. None, or as many as there are, for all; 0 gives first-order MAML's gradient to `init`, and none
-            to the rule.
-        multi_step: Weights of the query losses after each step, whose weighted sum takes the place of the last one's;
-            None for the last one alone. The number of iterations that they depend on is carried.
+        order: 2 is exact. 1 takes support gradients and losses as constants, the papers'
+            first-order assumption.
+        truncate: Number of last steps to differentiate; the gradient at the step before them is
+            passed to `init` unchanged. None, or as many as there are, for all; 0 gives first-order
+            MAML's gradient to `init`, and none to the rule.
+        multi_step: Weights of the query losses after each step, whose weighted sum takes the place
+            of the last one's; None for the last one alone. The number of iterations that they
+            depend on is carried.
 
     Raises:
         TypeError: If `truncate` is no int, or `multi_step` no MultiStep.
@@ -41,7 +45,9 @@ class ReverseMode(MetaGradient):
 
     def __post_init__(self) -> None:
         if type(self.order) is not int or self.order not in (1, 2):
-            raise ValueError(invalid("order", "be 1 or 2", brief(self.order), "2 is exact, 1 drops the Hessian."))
+            raise ValueError(
+                invalid("order", "be 1 or 2", brief(self.order), "2 is exact, 1 drops the Hessian.")
+            )
         if self.truncate is not None:
             check_count("truncate", self.truncate, minimum=0, fix="None differentiates all steps.")
         if self.multi_step is not None:
@@ -54,20 +60,32 @@ class ReverseMode(MetaGradient):
         return frozenset({"init", "shared"} if self.truncate == 0 else Meta._fields)
 
     def init_carry(self, problem: Problem, meta: Meta, episode: Episode) -> PyTree:
-        """Return the number of meta-iterations so far, if the weights of a multi-step loss may depend on it."""
+        """Return the number of meta-iterations so far, if the weights of a multi-step loss may
+        depend on it.
+        """
         like = tree_leaves(meta.init)[0]
         # At least in float32: counted in bfloat16, 256 + 1 is 256.
-        return like.new_zeros((), dtype=torch.promote_types(like.dtype, torch.float32)) if self.multi_step else ()
+        return (
+            like.new_zeros((), dtype=torch.promote_types(like.dtype, torch.float32))
+            if self.multi_step
+            else ()
+        )
 
     def num_constant(self, num_steps: int) -> int:
         """Return the number of first steps that are not differentiated."""
         return 0 if self.truncate is None else max(num_steps - self.truncate, 0)
 
-    def weights(self, carry: PyTree, num_steps: int) -> tuple[Sequence[Tensor | float | None], PyTree]:
-        """Return the weight of the query loss after each step, None where it is not needed, and the next carry."""
+    def weights(
+        self, carry: PyTree, num_steps: int
+    ) -> tuple[Sequence[Tensor | float | None], PyTree]:
+        """Return the weight of the query loss after each step, None where it is not needed, and the
+        next carry.
+        """
         if self.multi_step is None:
             return [None] * (num_steps - 1) + [1.0], carry
         weights = self.multi_step.weights(carry, num_steps)
         if len(weights) != num_steps:
-            raise ValueError(invalid("multi-step weights", f"be {num_steps}, one for every step", len(weights)))
+            raise ValueError(
+                invalid("multi-step weights", f"be {num_steps}, one for every step", len(weights))
+            )
         return weights.unbind(), carry + 1

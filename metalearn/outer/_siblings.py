@@ -1,4 +1,6 @@
-"""Where an argument exists that a method does not take: in another of our methods, classes or functions."""
+"""Where an argument exists that a method does not take: in another of our methods, classes or
+functions.
+"""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -20,8 +22,8 @@ def where_it_is(argument: str, value: Any, caller: str, given: Iterable[Any]) ->
         argument: Its name.
         value: What it was to be.
         caller: The method that does not take it.
-        given: The caller's other arguments, whose kinds are proposed first: `inner.Adam` rather than
-            `inner.Momentum` if the rule is one.
+        given: The caller's other arguments, whose kinds are proposed first: `inner.Adam` rather
+            than `inner.Momentum` if the rule is one.
     """
     kinds = [type(each) for each in given]
     for place, owners in _owners(caller):
@@ -35,7 +37,9 @@ def where_it_is(argument: str, value: Any, caller: str, given: Iterable[Any]) ->
 
 
 def _owners(caller: str) -> list[tuple[str, Owners]]:
-    """Return all that takes arguments, the nearest first, beside the text that a call of it is put into."""
+    """Return all that takes arguments, the nearest first, beside the text that a call of it is put
+    into.
+    """
     import metalearn
     from metalearn.outer._options import METHODS
 
@@ -75,9 +79,12 @@ def _parameters(owner: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 def _call(name: str, owner: Callable[..., Any], argument: str, value: Any) -> str:
     """Return a call that gives the argument, and names what must be given beside it."""
     parameters = _parameters(owner)
-    needed = [each for each in parameters.values() if each.default is each.empty and each.name != argument]
+    needed = [
+        each for each in parameters.values() if each.default is each.empty and each.name != argument
+    ]
     beside = [each.name + "=..." * (each.kind is each.KEYWORD_ONLY) for each in needed]
-    if len(parameters) < len(inspect.signature(owner).parameters):  # a method, which takes `Options`
+    # a method, which takes `Options`
+    if len(parameters) < len(inspect.signature(owner).parameters):
         beside.append("num_steps=...")
     text = repr(value) if isinstance(value, bool | int | float | str | tuple | None) else "..."
     shown = text if len(text) <= LONGEST else "..."

@@ -13,10 +13,11 @@ from metalearn.types import Estimate
 
 @dataclass(frozen=True)
 class SkipDiverged(PerTask):
-    """An estimator that leaves out tasks whose loss or gradient is not finite: their gradients are zero.
+    """An estimator that leaves out tasks whose loss or gradient is not finite: their gradients are
+    zero.
 
-    The mean is still over all tasks. Nothing is hidden: such a task's loss is NaN, `diagnostics["finite"]` tells it
-    from the others, and `History.num_diverged` counts it.
+    The mean is still over all tasks. Nothing is hidden: such a task's loss is NaN,
+    `diagnostics["finite"]` tells it from the others, and `History.num_diverged` counts it.
 
     Args:
         estimator: The estimator of the gradients.

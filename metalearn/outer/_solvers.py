@@ -34,8 +34,8 @@ class CG(Solver):
     """Conjugate gradients from zero, for a positive definite matrix.
 
     Args:
-        num_steps: Number of steps, at least 1, with one product each. As many as there are distinct eigenvalues are
-            exact.
+        num_steps: Number of steps, at least 1, with one product each. As many as there are distinct
+            eigenvalues are exact.
         damping: Added to the diagonal, at least 0; the residual is that of the damped system.
 
     Raises:
@@ -81,7 +81,8 @@ class Neumann(Solver):
         ValueError: If a number is out of its range.
 
     References:
-        Lorraine et al., "Optimizing millions of hyperparameters by implicit differentiation", AISTATS 2020.
+        Lorraine et al., "Optimizing millions of hyperparameters by implicit differentiation",
+        AISTATS 2020.
     """
 
     num_steps: int = 5
@@ -102,7 +103,9 @@ class Neumann(Solver):
 
 @dataclass(frozen=True)
 class Direct(Solver):
-    """The exact solution, by factorising the matrix: as many products and numbers squared as there are parameters."""
+    """The exact solution, by factorising the matrix: as many products and numbers squared as there
+    are parameters.
+    """
 
     def __call__(self, product: Product, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return the solution and what rounding leaves."""

@@ -24,7 +24,8 @@ class _Record(NamedTuple):
         step: Its number.
         params: Parameters before it.
         state: The rule's state before it.
-        constants: Gradient and loss, where they are constants; else the Hessian-vector product computes them anyway.
+        constants: Gradient and loss, where they are constants; else the Hessian-vector product
+            computes them anyway.
     """
 
     step: int
@@ -35,28 +36,32 @@ class _Record(NamedTuple):
 
 @dataclass(frozen=True)
 class Stepwise(ReverseMode):
-    """The exact gradient, computed one inner step at a time. Memory grows with steps times parameters only.
+    """The exact gradient, computed one inner step at a time. Memory grows with steps times
+    parameters only.
 
-    The forward pass keeps every step's parameters and rule state, at order 1 its gradient and loss too. At order 2 the
-    backward pass computes the gradient again, pulls the cotangent back through `rule.update`, without the model in it,
-    and then through the map from parameters to gradient with one Hessian-vector product.
+    The forward pass keeps every step's parameters and rule state, at order 1 its gradient and loss
+    too. At order 2 the backward pass computes the gradient again, pulls the cotangent back through
+    `rule.update`, without the model in it, and then through the map from parameters to gradient
+    with one Hessian-vector product.
 
     Args:
         order: 2 is exact; 1 takes support gradients and losses as constants.
-        truncate: Number of last steps to differentiate, at least 0; the gradient before them is passed to `init`
-            unchanged. None, or as many as there are, for all.
-        multi_step: Weights of the query losses after each step, `MultiStep()`; None for the last one alone.
-        segment: Number of steps, at least 1, of which only the start is kept until the backward pass computes them
-            again: memory grows with num_steps / segment + segment copies of the parameters, in place of num_steps.
-            None keeps all.
+        truncate: Number of last steps to differentiate, at least 0; the gradient before them is
+            passed to `init` unchanged. None, or as many as there are, for all.
+        multi_step: Weights of the query losses after each step, `MultiStep()`; None for the last
+            one alone.
+        segment: Number of steps, at least 1, of which only the start is kept until the backward
+            pass computes them again: memory grows with num_steps / segment + segment copies of the
+            parameters, in place of num_steps. None keeps all.
 
     Raises:
         TypeError: If `segment` is no int, and as `Unrolled`.
         ValueError: If `segment` is below 1, and as `Unrolled`.
 
     References:
-        Franceschi et al., "Forward and reverse gradient-based hyperparameter optimization", ICML 2017 (eqs. 6-7).
-        Chen et al., "Training deep nets with sublinear memory cost", arXiv 2016 (segments).
+        Franceschi et al., "Forward and reverse gradient-based hyperparameter optimization", ICML
+        2017 (eqs. 6-7). Chen et al., "Training deep nets with sublinear memory cost", arXiv 2016
+        (segments).
     """
 
     segment: int | None = None
@@ -73,10 +78,13 @@ class Stepwise(ReverseMode):
         """Yes, but nothing is known of subclasses."""
         return type(self) is Stepwise
 
-    def __call__(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree) -> Estimate:
+    def __call__(
+        self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree
+    ) -> Estimate:
         """Estimate one task's meta-gradient."""
 
-        def start(rule: PyTree, init: Params) -> Any:  # torch.compile cannot evaluate a tuple[...] here
+        # torch.compile cannot evaluate a tuple[...] here
+        def start(rule: PyTree, init: Params) -> Any:
             return problem.rule.init_state(rule, init, key), init
 
         (state, params), pull_start = vjp(start, meta.rule, meta.init)
@@ -98,16 +106,23 @@ class Stepwise(ReverseMode):
             records.clear()  # before the next are made
             records, params, state = run(params, state, steps)
 
-        params_bar, state_bar, rule_bar = (tree_zeros_like(tree) for tree in (params, state, meta.rule))
+        params_bar, state_bar, rule_bar = (
+            tree_zeros_like(tree) for tree in (params, state, meta.rule)
+        )
         while kept:
             at = kept.pop()
             records = records or run(*at)[0]
             while records:
                 record = records.pop()
-                params_bar, shared_bar = judge(weights[record.step], params, (params_bar, shared_bar), losses)
+                params_bar, shared_bar = judge(
+                    weights[record.step], params, (params_bar, shared_bar), losses
+                )
                 pulled = _pull_back(problem, meta, episode, record, params_bar, state_bar)
                 params, (params_bar, state_bar, more_shared, more_rule) = record.params, pulled
-                shared_bar, rule_bar = tree_add(shared_bar, more_shared), tree_add(rule_bar, more_rule)
+                shared_bar, rule_bar = (
+                    tree_add(shared_bar, more_shared),
+                    tree_add(rule_bar, more_rule),
+                )
         if cut:
             state_bar = tree_zeros_like(state_bar)
         start_rule_bar, init_bar = pull_start((state_bar, tree_add(params_bar, passed_bar)))
@@ -116,7 +131,13 @@ class Stepwise(ReverseMode):
 
 
 def _run(
-    problem: Problem, meta: Meta, episode: Episode, order: int, params: Params, state: PyTree, steps: Iterable[int]
+    problem: Problem,
+    meta: Meta,
+    episode: Episode,
+    order: int,
+    params: Params,
+    state: PyTree,
+    steps: Iterable[int],
 ) -> tuple[list[_Record], Params, PyTree]:
     """Take inner steps, and return their records beside the parameters and the state after them."""
     records = []
@@ -136,7 +157,9 @@ def _judge(
     bars: tuple[Params, Params],
     losses: list[Tensor],
 ) -> tuple[Params, Params]:
-    """Return gradients to params and shared with those of the weighted query loss added, and append its value."""
+    """Return gradients to params and shared with those of the weighted query loss added, and append
+    its value.
+    """
     if weight is None:
         return bars
 

@@ -16,13 +16,15 @@ from metalearn.types import Episode, Estimate, Meta, Problem, PyTree
 class Unrolled(ReverseMode):
     """The exact gradient by reverse mode through the whole inner loop. Fastest for few steps.
 
-    Memory grows with the number of steps times the model's activations; `Stepwise` gives the same with less.
+    Memory grows with the number of steps times the model's activations; `Stepwise` gives the same
+    with less.
 
     Args:
         order: 2 is exact; 1 takes support gradients and losses as constants.
-        truncate: Number of last steps to differentiate, at least 0; the gradient before them is passed to `init`
-            unchanged. None, or as many as there are, for all.
-        multi_step: Weights of the query losses after each step, `MultiStep()`; None for the last one alone.
+        truncate: Number of last steps to differentiate, at least 0; the gradient before them is
+            passed to `init` unchanged. None, or as many as there are, for all.
+        multi_step: Weights of the query losses after each step, `MultiStep()`; None for the last
+            one alone.
 
     References:
         Finn et al., "Model-agnostic meta-learning for fast adaptation of deep networks", ICML 2017.
@@ -35,7 +37,9 @@ class Unrolled(ReverseMode):
         """Yes, but nothing is known of subclasses."""
         return type(self) is Unrolled
 
-    def __call__(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree) -> Estimate:
+    def __call__(
+        self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree
+    ) -> Estimate:
         """Estimate one task's meta-gradient."""
         cut = self.num_constant(problem.num_steps)
         weights, next_carry = self.weights(carry, problem.num_steps)
@@ -44,7 +48,9 @@ class Unrolled(ReverseMode):
             params, state = meta.init, problem.rule.init_state(meta.rule, meta.init, key)
             losses = []
             for step, weight in enumerate(weights):
-                params, state, *_ = inner.step(problem, meta, params, state, episode, step, order=self.order)
+                params, state, *_ = inner.step(
+                    problem, meta, params, state, episode, step, order=self.order
+                )
                 if step < cut:
                     params, state = _pass_to_init(params, meta.init), tree_detach(state)
                 if weight is not None:

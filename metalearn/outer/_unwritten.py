@@ -12,11 +12,16 @@ from metalearn._checks import invalid
 
 T = TypeVar("T")
 NEW = "Compute with a new tensor: weight.clamp(-1, 1) in place of weight.clamp_(-1, 1)."
-MAX_NORM = "Leave max_norm out and scale what is looked up: h * (bound / h.norm(dim=-1, keepdim=True)).clamp(max=1)."
+MAX_NORM = (
+    "Leave max_norm out and scale what is looked up: h * (bound / h.norm(dim=-1, "
+    "keepdim=True)).clamp(max=1)."
+)
 
 
 def check_unwritten(learner: nn.Module, compute: Callable[[], T]) -> T:
-    """Compute, and raise if a parameter or buffer is written to or replaced, after all are put back."""
+    """Compute, and raise if a parameter or buffer is written to or replaced, after all are put
+    back.
+    """
     with _put_back(learner) as written:
         computed = compute()
     if not written:
@@ -24,22 +29,36 @@ def check_unwritten(learner: nn.Module, compute: Callable[[], T]) -> T:
     if set(written) & {name for name, _ in learner.named_parameters(remove_duplicate=False)}:
         bounded = any(getattr(module, "max_norm", None) is not None for module in learner.modules())
         fix = (
-            MAX_NORM if bounded else "Compute with a new tensor: weight.clamp(-1, 1) in place of weight.clamp_(-1, 1)."
+            MAX_NORM
+            if bounded
+            else "Compute with a new tensor: weight.clamp(-1, 1) in place of weight.clamp_(-1, 1)."
         )
-        raise ValueError(invalid("model", "leave its parameters as they are", f"writes into {written}", fix))
+        raise ValueError(
+            invalid("model", "leave its parameters as they are", f"writes into {written}", fix)
+        )
     owners = [learner.get_submodule(name.rpartition(".")[0]) for name in written]
-    fix = "Write models.use_batch_statistics(model, 'support'), or keep what it writes in an estimator's carry."
+    fix = (
+        "Write models.use_batch_statistics(model, 'support'), or keep what it writes in an "
+        "estimator's carry."
+    )
     if _is_written_once(learner, compute):
         fix = "Call model(x) before you build the learner, on the largest input that will come."
     elif _evaluation_helps(owners, learner, compute):
-        fix = "Call learner.eval(), or .eval() of the modules that hold them, once model(x) has set them."
+        fix = (
+            "Call learner.eval(), or .eval() of the modules that hold them, once model(x) has set "
+            "them."
+        )
     elif _evaluation_helps(list(learner.modules()), learner, compute):
         fix = "Call learner.eval(), once model(x) has set them."
-    raise ValueError(invalid("model", "leave its buffers as they are", f"writes into {written}", fix))
+    raise ValueError(
+        invalid("model", "leave its buffers as they are", f"writes into {written}", fix)
+    )
 
 
 def _is_written_once(learner: nn.Module, compute: Callable[[], Any]) -> bool:
-    """Return whether nothing more is written the second time, as of tables that a first call makes."""
+    """Return whether nothing more is written the second time, as of tables that a first call
+    makes.
+    """
     with _put_back(learner):
         compute()
         with _put_back(learner) as written:
@@ -47,7 +66,9 @@ def _is_written_once(learner: nn.Module, compute: Callable[[], Any]) -> bool:
     return not written
 
 
-def _evaluation_helps(modules: list[nn.Module], learner: nn.Module, compute: Callable[[], Any]) -> bool:
+def _evaluation_helps(
+    modules: list[nn.Module], learner: nn.Module, compute: Callable[[], Any]
+) -> bool:
     """Return whether nothing is written if these modules are in evaluation mode."""
     modes = [(module, module.training) for module in modules]
     for module in modules:
@@ -65,7 +86,9 @@ def _evaluation_helps(modules: list[nn.Module], learner: nn.Module, compute: Cal
 
 @contextmanager
 def _put_back(learner: nn.Module) -> Iterator[list[str]]:
-    """Put back the tensors that are written to or replaced, and list their names; constants are only listed."""
+    """Put back the tensors that are written to or replaced, and list their names; constants are
+    only listed.
+    """
     places = [
         (f"{path}.{name}".lstrip("."), own, name, tensor, tensor._version, _copy(tensor))
         for path, module in learner.named_modules()
@@ -79,19 +102,28 @@ def _put_back(learner: nn.Module) -> Iterator[list[str]]:
     finally:
         with torch.no_grad():
             for path, own, name, tensor, version, value in places:
-                if name not in own or own[name] is not tensor or tensor._version != version or not _same(tensor, value):
+                if (
+                    name not in own
+                    or own[name] is not tensor
+                    or tensor._version != version
+                    or not _same(tensor, value)
+                ):
                     written.append(path)
                     own[name] = tensor if value is None else tensor.copy_(value)
 
 
 def _copy(tensor: Tensor) -> Tensor | None:
-    """Return a copy of what can be learned or is a buffer; a frozen parameter may be most of the memory."""
+    """Return a copy of what can be learned or is a buffer; a frozen parameter may be most of the
+    memory.
+    """
     frozen = isinstance(tensor, nn.Parameter) and not tensor.requires_grad
     return None if frozen else tensor.detach().clone()
 
 
 def _same(tensor: Tensor, value: Tensor | None) -> bool:
-    """Return whether a tensor has its values, NaN among them; a write through `.data` counts up no version."""
+    """Return whether a tensor has its values, NaN among them; a write through `.data` counts up no
+    version.
+    """
     if value is None or tensor.layout != torch.strided or tensor.is_nested:
         return True
     return torch.equal(tensor, value) or bool(((tensor == value) | (tensor != tensor)).all())

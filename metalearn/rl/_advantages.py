@@ -1,4 +1,6 @@
-"""How much better an action was than expected: a fitted baseline, and generalised advantage estimation."""
+"""How much better an action was than expected: a fitted baseline, and generalised advantage
+estimation.
+"""
 
 import torch
 from torch import Tensor
@@ -8,7 +10,8 @@ from metalearn._checks import check_fraction, check_one_device, invalid
 
 
 def fitted_values(observations: Tensor, rewards: Tensor, discount: float = 0.99) -> Tensor:
-    """Return values of a linear baseline, fitted by ridge regression to the returns of these very trajectories.
+    """Return values of a linear baseline, fitted by ridge regression to the returns of these very
+    trajectories.
 
     Its features are the observation, its square, the time t, its square and cube, and 1.
 
@@ -32,12 +35,21 @@ def fitted_values(observations: Tensor, rewards: Tensor, discount: float = 0.99)
     check_one_device("observations and rewards", (observations, rewards))
     if observations.shape[:2] != rewards.shape:
         got = f"{tuple(observations.shape)} and {tuple(rewards.shape)}"
-        raise ValueError(invalid("observations and rewards", "be of the same steps", got, "Pass those of one Rollout."))
+        raise ValueError(
+            invalid(
+                "observations and rewards",
+                "be of the same steps",
+                got,
+                "Pass those of one Rollout.",
+            )
+        )
     check_fraction("discount", discount, fix="Pass discount=0.99.")
     seen = observations.detach().double()
     time = torch.arange(len(rewards), dtype=seen.dtype, device=seen.device)[:, None, None] / 100
     time = time.expand(*rewards.shape, 1)
-    features = torch.cat([seen, seen.square(), time, time.square(), time**3, torch.ones_like(time)], -1).flatten(0, 1)
+    features = torch.cat(
+        [seen, seen.square(), time, time.square(), time**3, torch.ones_like(time)], -1
+    ).flatten(0, 1)
     returns = _sums_ahead(rewards.detach().double(), discount).flatten()
     # In float64 and of one scale, since observations may be next to constant.
     features = features / features.abs().amax(0).clamp(min=1)
@@ -46,14 +58,17 @@ def fitted_values(observations: Tensor, rewards: Tensor, discount: float = 0.99)
     return (features @ weights).reshape(rewards.shape).to(rewards.dtype)
 
 
-def advantages(rewards: Tensor, values: Tensor | None = None, discount: float = 0.99, decay: float = 1.0) -> Tensor:
+def advantages(
+    rewards: Tensor, values: Tensor | None = None, discount: float = 0.99, decay: float = 1.0
+) -> Tensor:
     """Return generalised advantage estimates; without values sums of the rewards to come.
 
     These are discounted by `discount * decay`.
 
     Args:
         rewards: Rewards `[horizon, num_trajectories]`.
-        values: A baseline's values of the same shape; that after the last step is 0. None for no baseline.
+        values: A baseline's values of the same shape; that after the last step is 0. None for no
+            baseline.
         discount: Discount factor, from 0 to 1.
         decay: lambda, from 0 to 1: 1 trusts the rewards, 0 the values.
 
@@ -65,7 +80,8 @@ def advantages(rewards: Tensor, values: Tensor | None = None, discount: float = 
         ValueError: If shapes or devices disagree, or a factor is not from 0 to 1.
 
     References:
-        Schulman et al., "High-dimensional continuous control using generalized advantage estimation", ICLR 2016.
+        Schulman et al., "High-dimensional continuous control using generalized advantage
+        estimation", ICLR 2016.
 
     >>> advantages(torch.tensor([[1.0], [2.0], [4.0]]), discount=0.5).flatten()
     tensor([3., 4., 4.])
@@ -79,23 +95,36 @@ def advantages(rewards: Tensor, values: Tensor | None = None, discount: float = 
     check_one_device("values and rewards", (values, rewards))
     if values.shape != rewards.shape:
         got = f"{tuple(values.shape)} and {tuple(rewards.shape)}"
-        raise ValueError(invalid("values and rewards", "be of the same steps", got, "Pass those of one Rollout."))
+        raise ValueError(
+            invalid("values and rewards", "be of the same steps", got, "Pass those of one Rollout.")
+        )
     values = values.detach()
     after = torch.cat([values[1:], torch.zeros_like(values[:1])])
     return _sums_ahead(rewards.detach() + discount * after - values, discount * decay)
 
 
 def _sums_ahead(x: Tensor, factor: float) -> Tensor:
-    """Return at each step the sum of what comes from there on, discounted: one product with a triangular matrix."""
+    """Return at each step the sum of what comes from there on, discounted: one product with a
+    triangular matrix.
+    """
     steps = torch.arange(len(x), device=x.device)
     ahead = steps - steps[:, None]
-    weights = torch.where(ahead >= 0, factor ** ahead.clamp(min=0).double(), 0.0)  # 0.999 is 1 in bfloat16
+    # 0.999 is 1 in bfloat16
+    weights = torch.where(ahead >= 0, factor ** ahead.clamp(min=0).double(), 0.0)
     return (weights @ x.double()).to(x.dtype)
 
 
 def _check_steps(what: str, value: object, dim: int) -> None:
-    sizes = "[horizon, num_trajectories, observation_size]" if dim == 3 else "[horizon, num_trajectories]"
+    sizes = (
+        "[horizon, num_trajectories, observation_size]"
+        if dim == 3
+        else "[horizon, num_trajectories]"
+    )
     if not isinstance(value, Tensor) or not value.is_floating_point():
-        raise TypeError(invalid(what, f"be a floating tensor {sizes}", brief(value), "Pass those of a Rollout."))
+        raise TypeError(
+            invalid(what, f"be a floating tensor {sizes}", brief(value), "Pass those of a Rollout.")
+        )
     if value.dim() != dim or 0 in value.shape[:2]:
-        raise ValueError(invalid(what, f"be of shape {sizes}", tuple(value.shape), "Pass those of a Rollout."))
+        raise ValueError(
+            invalid(what, f"be of shape {sizes}", tuple(value.shape), "Pass those of a Rollout.")
+        )

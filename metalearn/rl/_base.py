@@ -15,10 +15,11 @@ from metalearn.types import PyTree
 class Environment(ABC):
     """An environment of episodes of one length, as pure functions of tensors; a frozen dataclass.
 
-    What is random is a function of `noise`, uniform numbers that the caller draws, and what differs between tasks a
-    function of `task`. So a rollout runs under `vmap` over tasks and `torch.compile`, and the same key gives the same
-    trajectories. All tensors but the task's have a leading axis of `num_trajectories`; an episode that shall end early
-    has a state that is left no more and pays nothing. `check_environment` checks one of your own.
+    What is random is a function of `noise`, uniform numbers that the caller draws, and what differs
+    between tasks a function of `task`. So a rollout runs under `vmap` over tasks and
+    `torch.compile`, and the same key gives the same trajectories. All tensors but the task's have a
+    leading axis of `num_trajectories`; an episode that shall end early has a state that is left no
+    more and pays nothing. `check_environment` checks one of your own.
 
     Attributes:
         horizon: Number of steps, at least 1.
@@ -54,7 +55,8 @@ class Environment(ABC):
             noise: Uniform numbers in (0, 1), `[num_trajectories, noise_size]`.
 
         Returns:
-            Any pytree of tensors `[num_trajectories, ...]`. What `step` needs of the task belongs to it.
+            Any pytree of tensors `[num_trajectories, ...]`. What `step` needs of the task belongs
+            to it.
         """
 
     @abstractmethod
@@ -67,7 +69,8 @@ class Environment(ABC):
 
         Args:
             state: States, as `reset` returns them.
-            action: Actions `[num_trajectories, action_size]`, or indices `[num_trajectories]` of discrete ones.
+            action: Actions `[num_trajectories, action_size]`, or indices `[num_trajectories]` of
+                discrete ones.
             noise: Uniform numbers in (0, 1), `[num_trajectories, noise_size]`.
 
         Returns:
@@ -83,21 +86,30 @@ def check_environment(environment: Environment, task: PyTree, action: Tensor) ->
     Args:
         environment: The environment.
         task: One task.
-        action: Actions `[num_trajectories, action_size]`, or indices `[num_trajectories]` of discrete ones, for at
-            least one trajectory.
+        action: Actions `[num_trajectories, action_size]`, or indices `[num_trajectories]` of
+            discrete ones, for at least one trajectory.
 
     Raises:
         TypeError: If an argument or what is returned is of the wrong kind.
-        ValueError: If a shape is wrong, two calls with the same arguments differ, or a call changes its arguments.
+        ValueError: If a shape is wrong, two calls with the same arguments differ, or a call changes
+            its arguments.
     """
     check_kind("environment", environment, Environment, "an Environment", "one: rl.Navigation2D()")
     check_sizes(environment)
     if not isinstance(action, Tensor) or action.dim() not in (1, 2) or not len(action):
         fix = "Write torch.zeros(num_trajectories, environment.action_size)."
-        raise TypeError(invalid("action", "be a tensor of actions for at least one trajectory", brief(action), fix))
+        raise TypeError(
+            invalid(
+                "action", "be a tensor of actions for at least one trajectory", brief(action), fix
+            )
+        )
     if action.shape[1:] not in ((), (environment.action_size,)):
-        condition = f"be [num_trajectories, {environment.action_size}], or indices [num_trajectories]"
-        raise ValueError(invalid("action", condition, tuple(action.shape), "Write policy.sample(output, noise)."))
+        condition = (
+            f"be [num_trajectories, {environment.action_size}], or indices [num_trajectories]"
+        )
+        raise ValueError(
+            invalid("action", condition, tuple(action.shape), "Write policy.sample(output, noise).")
+        )
     count, name = len(action), type(environment).__name__
     dtype = action.dtype if action.is_floating_point() else None
     noise = torch.full((count, environment.noise_size), 0.25, dtype=dtype, device=action.device)
@@ -109,15 +121,24 @@ def check_environment(environment: Environment, task: PyTree, action: Tensor) ->
     returned = _pure(f"{name}.step", environment.step, state, action, noise)
     if not (isinstance(returned, tuple) and len(returned) == 2):
         fix = "Write `return state, reward`."
-        raise TypeError(invalid(f"{name}.step", "return the next state and the reward", type(returned).__name__, fix))
+        raise TypeError(
+            invalid(
+                f"{name}.step", "return the next state and the reward", type(returned).__name__, fix
+            )
+        )
     following, reward = returned
-    _check_tensor(f"{name}.step's reward", reward, (count,), "Sum over what is not trajectories: .sum(-1).")
+    _check_tensor(
+        f"{name}.step's reward", reward, (count,), "Sum over what is not trajectories: .sum(-1)."
+    )
     if not reward.is_floating_point():
         fix = "Write .to(noise.dtype)."
         raise TypeError(invalid(f"{name}.step's reward", "be a floating tensor", reward.dtype, fix))
     _check_state(f"{name}.step", following, count)
     if _form(following) != _form(state):
-        what, fix = f"return states shaped as they come, {_shapes(state)}", "Return `{**state, ...}`."
+        what, fix = (
+            f"return states shaped as they come, {_shapes(state)}",
+            "Return `{**state, ...}`.",
+        )
         raise ValueError(invalid(f"{name}.step", what, _shapes(following), fix))
 
 
@@ -125,7 +146,12 @@ def check_sizes(environment: Environment) -> None:
     """Raise unless an environment has a horizon and its sizes."""
     for size in ("horizon", "observation_size", "action_size", "noise_size"):
         fix = f"Write `{size} = 2` in the class, say."
-        check_count(f"{type(environment).__name__}.{size}", getattr(environment, size, None), minimum=0, fix=fix)
+        check_count(
+            f"{type(environment).__name__}.{size}",
+            getattr(environment, size, None),
+            minimum=0,
+            fix=fix,
+        )
     check_count(f"{type(environment).__name__}.horizon", environment.horizon)
 
 
@@ -133,12 +159,19 @@ def check_task(environment: Environment, task: Any, shape: tuple[int, ...]) -> N
     """Raise unless a task is a tensor of a shape."""
     if not isinstance(task, Tensor) or tuple(task.shape) != shape:
         got = tuple(task.shape) if isinstance(task, Tensor) else brief(task)
-        fix = f"Draw tasks of that shape, such as rl.FiniteTasks(torch.rand(10, {', '.join(map(str, shape))}))."
-        raise ValueError(invalid(f"task of {type(environment).__name__}", f"be a tensor {list(shape)}", got, fix))
+        fix = (
+            "Draw tasks of that shape, such as rl.FiniteTasks(torch.rand(10, "
+            f"{', '.join(map(str, shape))}))."
+        )
+        raise ValueError(
+            invalid(f"task of {type(environment).__name__}", f"be a tensor {list(shape)}", got, fix)
+        )
 
 
 def _pure(what: str, function: Any, *args: Any) -> Any:
-    """Return what a function of the environment returns; raise unless another call returns it too."""
+    """Return what a function of the environment returns; raise unless another call returns it
+    too.
+    """
     before = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, args)
     first = function(*args)
     if not _same(before, args):
@@ -146,16 +179,22 @@ def _pure(what: str, function: Any, *args: Any) -> Any:
         raise ValueError(invalid(what, "leave its arguments as they are", "a change in place", fix))
     if not _same(first, function(*args)):
         fix = "Draw from `noise`, with noise_size > 0, and keep all else in the state."
-        raise ValueError(invalid(what, "be a pure function", "two results from the same arguments", fix))
+        raise ValueError(
+            invalid(what, "be a pure function", "two results from the same arguments", fix)
+        )
     return first
 
 
 def _check_state(what: str, state: Any, count: int) -> None:
     leaves = tree_leaves(state)
-    if not leaves or not all(isinstance(leaf, Tensor) and leaf.shape[:1] == (count,) for leaf in leaves):
+    if not leaves or not all(
+        isinstance(leaf, Tensor) and leaf.shape[:1] == (count,) for leaf in leaves
+    ):
         fix = "Expand what all share: task.expand(len(noise), ...)."
         got = _shapes(state)
-        raise ValueError(invalid(what, f"return states of tensors [num_trajectories = {count}, ...]", got, fix))
+        raise ValueError(
+            invalid(what, f"return states of tensors [num_trajectories = {count}, ...]", got, fix)
+        )
 
 
 def _check_tensor(what: str, value: Any, shape: tuple[int, ...], fix: str) -> None:

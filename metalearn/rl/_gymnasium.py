@@ -20,17 +20,19 @@ ADAPTERS: WeakValueDictionary[int, "Gymnasium"] = WeakValueDictionary()
 class Gymnasium(Environment):
     """Vector environments of Gymnasium, for learners with `batching="loop"`.
 
-    A simulator keeps its state to itself, so a state here is what leads to it: task, seed and the actions so far. A
-    step from where the simulator is goes on from there; one from elsewhere resets it and takes these actions again. So
-    all functions are pure wherever the simulator is a function of its seed. Every step leaves PyTorch for the CPU,
-    which neither `vmap` nor `torch.compile` can. An episode that has ended stays where it is and is paid nothing.
+    A simulator keeps its state to itself, so a state here is what leads to it: task, seed and the
+    actions so far. A step from where the simulator is goes on from there; one from elsewhere resets
+    it and takes these actions again. So all functions are pure wherever the simulator is a function
+    of its seed. Every step leaves PyTorch for the CPU, which neither `vmap` nor `torch.compile`
+    can. An episode that has ended stays where it is and is paid nothing.
 
     Args:
-        make: Function of n that returns a vector environment of n. Its observations are vectors; its actions are
-            vectors, which are clipped to their bounds, or discrete.
+        make: Function of n that returns a vector environment of n. Its observations are vectors;
+            its actions are vectors, which are clipped to their bounds, or discrete.
         horizon: Number of steps, at least 1.
-        set_task: Function of the vector environment and of the task, an array, called before a reset such as
-            `lambda environment, task: environment.set_attr("goal", task)`; None where tasks do not differ.
+        set_task: Function of the vector environment and of the task, an array, called before a
+            reset such as `lambda environment, task: environment.set_attr("goal", task)`; None where
+            tasks do not differ.
 
     Raises:
         ImportError: If the package gymnasium is missing.
@@ -46,29 +48,49 @@ class Gymnasium(Environment):
     noise_size = 1
 
     def __init__(
-        self, make: Callable[[int], Any], horizon: int, set_task: Callable[[Any, Any], object] | None = None
+        self,
+        make: Callable[[int], Any],
+        horizon: int,
+        set_task: Callable[[Any, Any], object] | None = None,
     ) -> None:
         from gymnasium.spaces import Box, Discrete  # which the rest of the package does not need
         from gymnasium.vector import VectorEnv
 
-        fix = 'Write rl.Gymnasium(lambda n: gymnasium.make_vec("Pendulum-v1", n), horizon=200), say.'
-        check_function("Gymnasium's make", make, "be a function of the number of environments", fix=fix)
+        fix = (
+            'Write rl.Gymnasium(lambda n: gymnasium.make_vec("Pendulum-v1", n), horizon=200), say.'
+        )
+        check_function(
+            "Gymnasium's make", make, "be a function of the number of environments", fix=fix
+        )
         check_count("Gymnasium's horizon", horizon, fix=fix)
         if set_task is not None:
             how = 'Write lambda environment, task: environment.set_attr("goal", task), say.'
-            check_function("Gymnasium's set_task", set_task, "be a function of environment and task", fix=how)
+            check_function(
+                "Gymnasium's set_task", set_task, "be a function of environment and task", fix=how
+            )
         self.make, self.horizon, self.set_task = make, horizon, set_task
         self.simulators: dict[int, _Simulator] = {}
         environment: Any = self.simulator(1).environment
         if not isinstance(environment, VectorEnv):
-            raise TypeError(invalid("what Gymnasium's make returns", "be a vector environment", environment, fix))
+            raise TypeError(
+                invalid(
+                    "what Gymnasium's make returns", "be a vector environment", environment, fix
+                )
+            )
         seen: Any = environment.single_observation_space
         done: Any = environment.single_action_space
         is_discrete = isinstance(done, Discrete) and done.start == 0
-        if not (len(seen.shape or ()) == 1 and (is_discrete or (isinstance(done, Box) and len(done.shape) == 1))):
-            condition = "have observations that are vectors, and actions that are vectors or discrete"
+        if not (
+            len(seen.shape or ()) == 1
+            and (is_discrete or (isinstance(done, Box) and len(done.shape) == 1))
+        ):
+            condition = (
+                "have observations that are vectors, and actions that are vectors or discrete"
+            )
             fix = "Wrap it, in gymnasium.wrappers.vector.FlattenObservation, say."
-            raise ValueError(invalid("Gymnasium's environment", condition, f"{seen} and {done}", fix))
+            raise ValueError(
+                invalid("Gymnasium's environment", condition, f"{seen} and {done}", fix)
+            )
         self.observation_size = seen.shape[0]
         self.action_size = done.shape[0] if done.shape else int(done.n)
         self._action_shape = tuple(done.shape)
@@ -82,7 +104,9 @@ class Gymnasium(Environment):
         """Return states at a reset, its seeds drawn by the noise; the task is one tensor."""
         if not isinstance(task, Tensor):
             fix = "Concatenate what it holds."
-            raise TypeError(invalid("task of a Gymnasium environment", "be a tensor", brief(task), fix))
+            raise TypeError(
+                invalid("task of a Gymnasium environment", "be a tensor", brief(task), fix)
+            )
         count = len(noise)
         state = {
             "task": task.expand(count, *task.shape),
@@ -124,7 +148,9 @@ class _Simulator:
         self._past: tuple[Any, ...] | None = None
 
     def after(self, task: Any, seed: Any, actions: Any) -> tuple[Any, Any]:
-        """Return observations and last rewards after actions `[n, num_steps, ...]`, from a reset."""
+        """Return observations and last rewards after actions `[n, num_steps, ...]`, from a
+        reset.
+        """
         before, past = (task, seed, actions[:, :-1]), self._past
         self._past = None  # until it is where the arguments lead to, which an error may prevent
         if not (actions.shape[1] and past and all(map(np.array_equal, past, before))):
@@ -139,22 +165,29 @@ class _Simulator:
     def _reset(self, task: Any, seed: Any) -> None:
         if self._set_task is not None:
             self._set_task(self.environment, task)
-        self._observation, _ = self.environment.reset(seed=int(seed[0]))  # from which each has its own
+        # from which each has its own
+        self._observation, _ = self.environment.reset(seed=int(seed[0]))
         self._has_ended = np.zeros(len(seed), dtype=bool)
         self._reward = np.zeros(len(seed))
 
     def _step(self, action: Any) -> None:
         space = self.environment.single_action_space
         action = action.clip(space.low, space.high) if space.shape else action
-        observation, reward, terminated, truncated, _ = self.environment.step(action.astype(space.dtype))
+        observation, reward, terminated, truncated, _ = self.environment.step(
+            action.astype(space.dtype)
+        )
         self._observation = np.where(self._has_ended[:, None], self._observation, observation)
         self._reward = np.where(self._has_ended, 0.0, reward)
         self._has_ended = self._has_ended | terminated | truncated
 
 
 @torch.library.custom_op("metalearn::simulate", mutates_args=())
-def simulate(adapter: int, task: Tensor, seed: Tensor, actions: Tensor, num_steps: Tensor) -> tuple[Tensor, Tensor]:
-    """Return observations and last rewards of an adapter's environments; within it tensors are plain ones."""
+def simulate(
+    adapter: int, task: Tensor, seed: Tensor, actions: Tensor, num_steps: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return observations and last rewards of an adapter's environments; within it tensors are
+    plain ones.
+    """
     simulator = ADAPTERS[adapter].simulator(len(seed))
     taken = actions[:, : int(num_steps[0])]
     given = (each.detach().cpu().numpy() for each in (task[0], seed, taken))
@@ -165,4 +198,6 @@ def simulate(adapter: int, task: Tensor, seed: Tensor, actions: Tensor, num_step
 @simulate.register_vmap
 def _simulate_tasks(*_: Any) -> NoReturn:
     fix = 'Pass batching="loop" to the learner, and an estimator other than EvolutionStrategies.'
-    raise ValueError(invalid("learner's batching", 'be "loop" for Gymnasium environments', "vmap", fix))
+    raise ValueError(
+        invalid("learner's batching", 'be "loop" for Gymnasium environments', "vmap", fix)
+    )

@@ -1,4 +1,6 @@
-"""Policy-gradient losses in the form that a learner takes: they roll out an environment with given parameters."""
+"""Policy-gradient losses in the form that a learner takes: they roll out an environment with given
+parameters.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,7 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
-from metalearn._checks import check_bool, check_count, check_fraction, check_function, check_kind, invalid
+from metalearn._checks import (
+    check_bool,
+    check_count,
+    check_fraction,
+    check_function,
+    check_kind,
+    invalid,
+)
 from metalearn._modules import below
 from metalearn._tree import tree_map
 from metalearn.functional import derive_key
@@ -20,9 +29,11 @@ from metalearn.types import Batch, Episode, Params
 
 @dataclass(frozen=True, eq=False)
 class PolicyLoss:
-    """Minus the mean return of a policy, with the derivatives of a surrogate: a function of parameters, task and key.
+    """Minus the mean return of a policy, with the derivatives of a surrogate: a function of
+    parameters, task and key.
 
-    Its value is minus the return itself, so that `fit`, `evaluate` and estimators without derivatives see it.
+    Its value is minus the return itself, so that `fit`, `evaluate` and estimators without
+    derivatives see it.
 
     Attributes:
         policy: The policy; `params` replaces its parameters of the same names.
@@ -30,7 +41,8 @@ class PolicyLoss:
         num_trajectories: Number of trajectories, at least 1.
         surrogate: What is differentiated, `reinforce`, `dice`, `clipped` or a function like these.
         baseline: Whether a linear baseline is subtracted, `fitted_values` of the same trajectories.
-        discount: Discount factor, from 0 to 1. It shapes the derivatives; the value is not discounted.
+        discount: Discount factor, from 0 to 1. It shapes the derivatives; the value is not
+            discounted.
         decay: lambda of generalised advantage estimation, from 0 to 1.
         normalise: Whether advantages are brought to mean 0 and standard deviation 1.
     """
@@ -45,8 +57,12 @@ class PolicyLoss:
     normalise: bool = True
 
     def __post_init__(self) -> None:
-        check_kind("policy", self.policy, Policy, "a Policy", "one: rl.GaussianPolicy(2, [100, 100], 2)")
-        check_kind("environment", self.environment, Environment, "an Environment", "one: rl.Navigation2D()")
+        check_kind(
+            "policy", self.policy, Policy, "a Policy", "one: rl.GaussianPolicy(2, [100, 100], 2)"
+        )
+        check_kind(
+            "environment", self.environment, Environment, "an Environment", "one: rl.Navigation2D()"
+        )
         check_sizes(self.environment)
         check_action_size(self.environment, self.policy)
         check_count("num_trajectories", self.num_trajectories, fix="Pass num_trajectories=20.")
@@ -57,9 +73,13 @@ class PolicyLoss:
             check_fraction(what, getattr(self, what), fix=f"Pass {what}=0.99.")
 
     def __call__(self, params: Params, shared: Params, batch: Batch, step: int = 0) -> Tensor:
-        """Return the loss at `params` and `shared`, a scalar; every step has trajectories of its own."""
+        """Return the loss at `params` and `shared`, a scalar; every step has trajectories of its
+        own.
+        """
         new, old_log_probs = self._trajectories({**params, **below("model", shared)}, batch, step)
-        values = fitted_values(new.observations, new.rewards, self.discount) if self.baseline else None
+        values = (
+            fitted_values(new.observations, new.rewards, self.discount) if self.baseline else None
+        )
         gains = advantages(new.rewards, values, self.discount, self.decay)
         if self.normalise:
             gains = (gains - gains.mean()) / (gains.std(correction=0) + 1e-8)
@@ -73,13 +93,17 @@ class PolicyLoss:
         return rollout(self.environment, self.policy, params, x["task"], key, self.num_trajectories)
 
     def _trajectories(self, params: Params, batch: Batch, step: int) -> tuple[Rollout, Tensor]:
-        """Return new trajectories, or those that `record` has kept, and the log-probabilities that drew them."""
+        """Return new trajectories, or those that `record` has kept, and the log-probabilities that
+        drew them.
+        """
         if "recorded" not in _task_and_key(batch):
             new = self.rollout(params, {}, batch, step)
             return new, new.log_probs.detach()
         if step >= (most := len(batch.x["recorded"].rewards)):
             fix = f"Pass num_steps={most}, or the episodes that were given to rl.record."
-            raise ValueError(invalid("inner steps on kept trajectories", f"be at most {most}", step + 1, fix))
+            raise ValueError(
+                invalid("inner steps on kept trajectories", f"be at most {most}", step + 1, fix)
+            )
         kept: Rollout = tree_map(lambda leaf: leaf[step], batch.x["recorded"])
         now = log_probs(self.policy, params, kept.observations, kept.actions)
         return kept._replace(log_probs=now), kept.log_probs
@@ -87,13 +111,19 @@ class PolicyLoss:
 
 @dataclass(frozen=True, eq=False)
 class SupportRollouts:
-    """A loss as a learner's `support_loss`: trajectories of the policy as it is at each inner step."""
+    """A loss as a learner's `support_loss`: trajectories of the policy as it is at each inner
+    step.
+    """
 
     loss: PolicyLoss
 
     def __post_init__(self) -> None:
         check_kind(
-            "SupportRollouts's loss", self.loss, PolicyLoss, "a PolicyLoss", "rl.PolicyLoss(policy, environment)"
+            "SupportRollouts's loss",
+            self.loss,
+            PolicyLoss,
+            "a PolicyLoss",
+            "rl.PolicyLoss(policy, environment)",
         )
 
     def __call__(self, params: Params, shared: Params, episode: Episode, step: int) -> Tensor:
@@ -108,7 +138,13 @@ class QueryRollouts:
     loss: PolicyLoss
 
     def __post_init__(self) -> None:
-        check_kind("QueryRollouts's loss", self.loss, PolicyLoss, "a PolicyLoss", "PolicyLoss(policy, environment)")
+        check_kind(
+            "QueryRollouts's loss",
+            self.loss,
+            PolicyLoss,
+            "a PolicyLoss",
+            "PolicyLoss(policy, environment)",
+        )
 
     def __call__(self, params: Params, shared: Params, episode: Episode) -> Tensor:
         """Return the loss by the query set's key."""
@@ -128,15 +164,16 @@ def policy_gradient(
     decay: float = 1.0,
     normalise: bool = True,
 ) -> dict[str, Any]:
-    """Return the two losses of policy-gradient meta-learning, as arguments of a learner or of a method.
+    """Return the two losses of policy-gradient meta-learning, as arguments of a learner or of a
+    method.
 
     Args:
         policy: The policy, which is the learner's model too.
         environment: The environment.
         num_support: Number of trajectories of each inner step, at least 1.
         num_query: Number of trajectories of the adapted policy, at least 1.
-        surrogate: The inner loss's; `dice` makes the derivative through it unbiased, with `baseline=False,
-            normalise=False, discount=1.0`.
+        surrogate: The inner loss's; `dice` makes the derivative through it unbiased, with
+            `baseline=False, normalise=False, discount=1.0`.
         query_surrogate: The outer loss's.
         baseline: Of both losses: whether a linear baseline is subtracted.
         discount: Likewise, the discount factor, from 0 to 1.
@@ -156,7 +193,12 @@ def policy_gradient(
     >>> learner = outer.MAML(policy, None, inner.SGD(lr=0.01), num_steps=1, **losses)
     >>> learner(tasks.sample(2)).backward()
     """
-    options: dict[str, Any] = {"baseline": baseline, "discount": discount, "decay": decay, "normalise": normalise}
+    options: dict[str, Any] = {
+        "baseline": baseline,
+        "discount": discount,
+        "decay": decay,
+        "normalise": normalise,
+    }
     support = PolicyLoss(policy, environment, num_support, surrogate, **options)
     query = PolicyLoss(policy, environment, num_query, query_surrogate, **options)
     return {"support_loss": SupportRollouts(support), "query_loss": QueryRollouts(query)}
@@ -165,5 +207,7 @@ def policy_gradient(
 def _task_and_key(batch: Batch) -> dict[str, Any]:
     if not (isinstance(batch.x, dict) and "task" in batch.x and "key" in batch.x):
         fix = "Sample tasks from rl.UniformTasks or rl.FiniteTasks."
-        raise TypeError(invalid("batch", "hold a dict of 'task' and 'key'", type(batch.x).__name__, fix))
+        raise TypeError(
+            invalid("batch", "hold a dict of 'task' and 'key'", type(batch.x).__name__, fix)
+        )
     return batch.x

@@ -12,23 +12,25 @@ from metalearn.types import PyTree
 
 @dataclass(frozen=True)
 class Navigation2D(Environment):
-    """A point in the plane that starts at the origin and is paid for being near a goal that it does not see.
+    """A point in the plane that starts at the origin and is paid for being near a goal that it does
+    not see.
 
-    A task is a goal `[2]`; the paper's are those of `UniformTasks((-0.5, -0.5), (0.5, 0.5))`. An action moves the
-    point, at most by `max_step` along either axis. Observed is where the point is.
+    A task is a goal `[2]`; the paper's are those of `UniformTasks((-0.5, -0.5), (0.5, 0.5))`. An
+    action moves the point, at most by `max_step` along either axis. Observed is where the point is.
 
     Args:
         horizon: Number of steps, at least 1.
         max_step: Largest move along an axis.
-        reward: "distance" for minus the distance to the goal, as in the authors' code, or "squared" for minus its
-            square, as in the paper.
+        reward: "distance" for minus the distance to the goal, as in the authors' code, or "squared"
+            for minus its square, as in the paper.
 
     Raises:
         TypeError: If `horizon` is no int, or `max_step` no number.
         ValueError: If `horizon` is below 1, `max_step` not positive, or `reward` unknown.
 
     References:
-        Finn et al., "Model-agnostic meta-learning for fast adaptation of deep networks", ICML 2017, section 5.3.
+        Finn et al., "Model-agnostic meta-learning for fast adaptation of deep networks", ICML 2017,
+        section 5.3.
     """
 
     horizon: int = 100

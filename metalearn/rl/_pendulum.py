@@ -13,11 +13,13 @@ from metalearn.types import PyTree
 
 @dataclass(frozen=True)
 class Pendulum(Environment):
-    """A pendulum that hangs, roughly, and is paid for standing upright; its motor is too weak to lift it at once.
+    """A pendulum that hangs, roughly, and is paid for standing upright; its motor is too weak to
+    lift it at once.
 
-    A task is `[2]`, mass and length of the pendulum, such as those of `UniformTasks((0.8, 0.8), (1.2, 1.2))`. Observed
-    are cosine and sine of the angle, 0 upright, and an eighth of the angular velocity. An action is the torque in units
-    of `max_torque`, clipped to [-1, 1]; cost and dynamics are those of Gymnasium's Pendulum-v1.
+    A task is `[2]`, mass and length of the pendulum, such as those of `UniformTasks((0.8, 0.8),
+    (1.2, 1.2))`. Observed are cosine and sine of the angle, 0 upright, and an eighth of the angular
+    velocity. An action is the torque in units of `max_torque`, clipped to [-1, 1]; cost and
+    dynamics are those of Gymnasium's Pendulum-v1.
 
     Args:
         horizon: Number of steps of 0.05 seconds, at least 1.
@@ -41,7 +43,11 @@ class Pendulum(Environment):
         """Return pendulums at most half a radian from hanging, and nearly at rest."""
         check_task(self, task, (2,))
         angle, velocity = (noise - 0.5).unbind(-1)
-        return {"angle": math.pi + angle, "velocity": velocity, "pendulum": task.expand(len(noise), 2)}
+        return {
+            "angle": math.pi + angle,
+            "velocity": velocity,
+            "pendulum": task.expand(len(noise), 2),
+        }
 
     def observe(self, state: PyTree) -> Tensor:
         """Return direction and velocity."""

@@ -17,7 +17,8 @@ from metalearn.rl._tabular import choose
 
 
 class Policy(nn.Module, ABC):
-    """A module that maps observations `[..., observation_size]` to tensors that describe a distribution over actions.
+    """A module that maps observations `[..., observation_size]` to tensors that describe a
+    distribution over actions.
 
     `sample` and `log_prob` are pure functions of these tensors, and use no parameter of the module.
 
@@ -42,7 +43,8 @@ class Policy(nn.Module, ABC):
 
 
 class GaussianPolicy(Policy):
-    """A normal distribution over actions, whose mean is a network's and whose standard deviation is learned.
+    """A normal distribution over actions, whose mean is a network's and whose standard deviation is
+    learned.
 
     Args:
         observation_size: Size of an observation, at least 1.
@@ -60,9 +62,15 @@ class GaussianPolicy(Policy):
     """
 
     def __init__(
-        self, observation_size: int, hidden: Sequence[int], action_size: int, *, init_std: float = 1.0
+        self,
+        observation_size: int,
+        hidden: Sequence[int],
+        action_size: int,
+        *,
+        init_std: float = 1.0,
     ) -> None:
-        check_between("init_std", init_std, 1e-6, 1e6, fix="Pass init_std=1.0.")  # float32 knows its square
+        # float32 knows its square
+        check_between("init_std", init_std, 1e-6, 1e6, fix="Pass init_std=1.0.")
         super().__init__()
         self.network = models.mlp(observation_size, hidden, action_size)
         self.action_size = action_size
@@ -84,7 +92,11 @@ class GaussianPolicy(Policy):
 
     def log_prob(self, output: Any, action: Tensor) -> Tensor:
         """Return the logarithm of the density, `[...]`."""
-        return Normal(output["mean"], output["log_std"].exp(), validate_args=False).log_prob(action).sum(-1)
+        return (
+            Normal(output["mean"], output["log_std"].exp(), validate_args=False)
+            .log_prob(action)
+            .sum(-1)
+        )
 
 
 class CategoricalPolicy(Policy):
@@ -92,7 +104,8 @@ class CategoricalPolicy(Policy):
 
     Args:
         observation_size: Size of an observation, at least 1.
-        hidden: Widths of the network's hidden layers; [] gives a table of logits for one-hot observations.
+        hidden: Widths of the network's hidden layers; [] gives a table of logits for one-hot
+            observations.
         num_actions: Number of actions, at least 1.
 
     Raises:
@@ -127,5 +140,8 @@ def check_action_size(environment: Environment, policy: Policy) -> None:
     """Raise unless a policy's actions are those of the environment."""
     size, wanted = getattr(policy, "action_size", None), environment.action_size
     if size != wanted:
-        condition, fix = f"be {wanted}, as {type(environment).__name__}'s", f"Give the policy {wanted} outputs."
+        condition, fix = (
+            f"be {wanted}, as {type(environment).__name__}'s",
+            f"Give the policy {wanted} outputs.",
+        )
         raise ValueError(invalid("policy's action_size", condition, size, fix))

@@ -20,15 +20,16 @@ from metalearn.types import Batch, Episode, Params
 def record(learner: MetaLearner, episodes: Episode, *, keys: Tensor | None = None) -> Episode:
     """Return episodes that hold the trajectories of all inner steps and of the adapted policy.
 
-    The learner's losses then use these instead of new ones, and `clipped` in the outer loss allows several outer steps
-    on them: `kept = rl.record(learner, episodes, keys=keys)`, then as often as wanted
-    `learner(kept, keys=keys).backward()`. The keys matter to rules that draw random numbers. The loss's value stays
-    what the kept trajectories were paid.
+    The learner's losses then use these instead of new ones, and `clipped` in the outer loss allows
+    several outer steps on them: `kept = rl.record(learner, episodes, keys=keys)`, then as often as
+    wanted `learner(kept, keys=keys).backward()`. The keys matter to rules that draw random numbers.
+    The loss's value stays what the kept trajectories were paid.
 
     Args:
         learner: A learner with the losses of `policy_gradient`.
         episodes: Tasks, with a leading task axis.
-        keys: The tasks' random keys `[num_tasks]`, int64; drawn from PyTorch's generator if not given.
+        keys: The tasks' random keys `[num_tasks]`, int64; drawn from PyTorch's generator if not
+            given.
 
     Raises:
         TypeError: If the learner has other losses, or the episodes are of the wrong kind.
@@ -37,14 +38,22 @@ def record(learner: MetaLearner, episodes: Episode, *, keys: Tensor | None = Non
     References:
         Rothfuss et al., "ProMP: proximal meta-policy search", ICLR 2019.
     """
-    check_kind("learner", learner, MetaLearner, "a MetaLearner", "one: outer.MAML(policy, None, rule, ...)")
+    check_kind(
+        "learner", learner, MetaLearner, "a MetaLearner", "one: outer.MAML(policy, None, rule, ...)"
+    )
     support, query = learner.problem.support_loss, learner.problem.query_loss
     if not (isinstance(support, SupportRollouts) and isinstance(query, QueryRollouts)):
-        fix = "Write outer.MAML(policy, None, rule, num_steps=1, **rl.policy_gradient(policy, environment))."
+        fix = (
+            "Write outer.MAML(policy, None, rule, num_steps=1, **rl.policy_gradient(policy, "
+            "environment))."
+        )
         raise TypeError(invalid("learner's losses", "be those of rl.policy_gradient", support, fix))
     estimator = learner.estimator
     if "query" not in estimator.differentiates or getattr(unwrapped(estimator), "multi_step", None):
-        condition, fix = "differentiate the query loss after the last step alone", "Use outer.Unrolled()."
+        condition, fix = (
+            "differentiate the query loss after the last step alone",
+            "Use outer.Unrolled().",
+        )
         raise ValueError(invalid("estimator on kept trajectories", condition, estimator, fix))
     check_episodes(episodes)
     episodes = Episode(*(_unrecorded(batch) for batch in episodes))
@@ -55,7 +64,9 @@ def record(learner: MetaLearner, episodes: Episode, *, keys: Tensor | None = Non
         for index, num_steps in enumerate(after):
             adapted = learner.adapt(episodes.support, num_steps, keys=keys)
 
-            def trajectories(params: Params, batch: Batch, index: int = index, shared: Params = adapted.shared) -> Any:
+            def trajectories(
+                params: Params, batch: Batch, index: int = index, shared: Params = adapted.shared
+            ) -> Any:
                 return loss.rollout(params, shared, batch, index)
 
             def of_all(*part: Any, one: Any = trajectories) -> Any:
@@ -71,7 +82,9 @@ def record(learner: MetaLearner, episodes: Episode, *, keys: Tensor | None = Non
 
 
 def _unrecorded(batch: Batch) -> Batch:
-    """Return a batch without the trajectories that an earlier call has kept, which adaptation would use."""
+    """Return a batch without the trajectories that an earlier call has kept, which adaptation would
+    use.
+    """
     if not isinstance(batch.x, dict):
         return batch  # which the learner refuses
     return batch._replace(x={name: leaf for name, leaf in batch.x.items() if name != "recorded"})

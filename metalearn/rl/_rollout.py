@@ -20,8 +20,10 @@ class Rollout(NamedTuple):
 
     Attributes:
         observations: What the policy saw, `[horizon, num_trajectories, observation_size]`.
-        actions: What it did, `[horizon, num_trajectories, action_size]`, or `[horizon, num_trajectories]` if discrete.
-        log_probs: Log-probabilities of these actions, `[horizon, num_trajectories]`; they depend on the parameters.
+        actions: What it did, `[horizon, num_trajectories, action_size]`, or `[horizon,
+            num_trajectories]` if discrete.
+        log_probs: Log-probabilities of these actions, `[horizon, num_trajectories]`; they depend on
+            the parameters.
         rewards: Rewards of these actions, `[horizon, num_trajectories]`.
     """
 
@@ -32,17 +34,24 @@ class Rollout(NamedTuple):
 
 
 def rollout(
-    environment: Environment, policy: Policy, params: Params, task: PyTree, key: Tensor, num_trajectories: int
+    environment: Environment,
+    policy: Policy,
+    params: Params,
+    task: PyTree,
+    key: Tensor,
+    num_trajectories: int,
 ) -> Rollout:
     """Return trajectories of one task.
 
-    Nothing is differentiated but the log-probabilities, which are computed afterwards, for all steps at once.
+    Nothing is differentiated but the log-probabilities, which are computed afterwards, for all
+    steps at once.
 
     Args:
         environment: The environment.
         policy: The policy.
         params: What replaces the policy's parameters of these names.
-        task: The task, tensors without a leading axis. Floating ones are converted to the parameters' dtype.
+        task: The task, tensors without a leading axis. Floating ones are converted to the
+            parameters' dtype.
         key: What all random numbers are a function of: int64 in [0, 2**62), a scalar.
         num_trajectories: Number of trajectories, at least 1.
 
@@ -53,7 +62,8 @@ def rollout(
     >>> from metalearn import rl
     >>> environment, policy = rl.Navigation2D(), rl.GaussianPolicy(2, [8], 2)
     >>> goal = torch.tensor([0.5, 0.5])
-    >>> rollout(environment, policy, dict(policy.named_parameters()), goal, torch.tensor(7), 20).rewards.shape
+    >>> params = dict(policy.named_parameters())
+    >>> rollout(environment, policy, params, goal, torch.tensor(7), 20).rewards.shape
     torch.Size([100, 20])
     """
     check_kind("environment", environment, Environment, "an Environment", "one: rl.Navigation2D()")
@@ -79,10 +89,14 @@ def rollout(
             check_environment(environment, task, action)
         state, reward = environment.step(state, action, of_steps[step])
         steps.append((observation, action, reward))
-    observations, actions, rewards = (tree_detach(torch.stack(part)) for part in zip(*steps, strict=True))
+    observations, actions, rewards = (
+        tree_detach(torch.stack(part)) for part in zip(*steps, strict=True)
+    )
     return Rollout(observations, actions, log_probs(policy, params, observations, actions), rewards)
 
 
 def log_probs(policy: Policy, params: Params, observations: Tensor, actions: Tensor) -> Tensor:
-    """Return the log-probabilities of actions `[horizon, num_trajectories]` under a policy's parameters."""
+    """Return the log-probabilities of actions `[horizon, num_trajectories]` under a policy's
+    parameters.
+    """
     return policy.log_prob(call_model(policy, params, observations), actions)

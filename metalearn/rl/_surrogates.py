@@ -1,4 +1,6 @@
-"""Objectives whose derivatives with respect to log-probabilities are those of the expected return."""
+"""Objectives whose derivatives with respect to log-probabilities are those of the expected
+return.
+"""
 
 from typing import Any
 
@@ -10,10 +12,11 @@ from metalearn._checks import check_between, check_one_device, invalid
 
 
 def reinforce(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor) -> Tensor:
-    """Return REINFORCE's objective: its first derivative is that of the return, further ones are not.
+    """Return REINFORCE's objective: its first derivative is that of the return, further ones are
+    not.
 
-    It is what MAML was published with. Its derivative through an inner step lacks that of the distribution which the
-    trajectories come from.
+    It is what MAML was published with. Its derivative through an inner step lacks that of the
+    distribution which the trajectories come from.
 
     Args:
         log_probs: Log-probabilities of the actions, `[horizon, num_trajectories]`.
@@ -28,35 +31,41 @@ def reinforce(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor) -> T
         ValueError: If shapes or devices disagree.
 
     References:
-        Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement learning", Machine
-        Learning 1992.
+        Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement
+        learning", Machine Learning 1992.
     """
     _check(log_probs, old_log_probs, advantages)
     return log_probs * advantages
 
 
 def dice(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor) -> Tensor:
-    """Return the objective of DiCE, all of whose derivatives are those of the return. Arguments as for `reinforce`.
+    """Return the objective of DiCE, all of whose derivatives are those of the return. Arguments as
+    for `reinforce`.
 
-    With box(x) = exp(x - constant(x)) and W_t the sum of log-probabilities up to t, it is
-    (box(W_t) - box(W_t-1)) A_t. Unbiased are the derivatives if the advantages are: with a discount of 1 and without
-    a baseline fitted to the same trajectories, or normalisation by them.
+    With box(x) = exp(x - constant(x)) and W_t the sum of log-probabilities up to t, it is (box(W_t)
+    - box(W_t-1)) A_t. Unbiased are the derivatives if the advantages are: with a discount of 1 and
+    without a baseline fitted to the same trajectories, or normalisation by them.
 
     References:
         Foerster et al., "DiCE: the infinitely differentiable Monte Carlo estimator", ICML 2018.
-        Farquhar, Whiteson and Foerster, "Loaded DiCE: trading off bias and variance in any-order score function
-        gradient estimators for reinforcement learning", NeurIPS 2019 (eq. 11, at lambda 1).
+        Farquhar, Whiteson and Foerster, "Loaded DiCE: trading off bias and variance in any-order
+        score function gradient estimators for reinforcement learning", NeurIPS 2019 (eq. 11, at
+        lambda 1).
     """
     _check(log_probs, old_log_probs, advantages)
     upto = log_probs.cumsum(0)
     return (_box(upto) - _box(upto - log_probs)) * advantages
 
 
-def clipped(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, *, clip: float = 0.2) -> Tensor:
-    """Return PPO's clipped objective. Arguments as for `reinforce`; `functools.partial` sets `clip`.
+def clipped(
+    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, *, clip: float = 0.2
+) -> Tensor:
+    """Return PPO's clipped objective. Arguments as for `reinforce`; `functools.partial` sets
+    `clip`.
 
-    On new trajectories it is REINFORCE. It is made for several steps on those that `record` has kept: where the policy
-    has moved away from the one that drew them by more than `clip`, an action's derivative is zero.
+    On new trajectories it is REINFORCE. It is made for several steps on those that `record` has
+    kept: where the policy has moved away from the one that drew them by more than `clip`, an
+    action's derivative is zero.
 
     Args:
         log_probs: As there.
@@ -84,9 +93,15 @@ def _box(x: Tensor) -> Tensor:
 def _check(*given: Any) -> None:
     for what, value in zip(("log_probs", "old_log_probs", "advantages"), given, strict=True):
         if not isinstance(value, Tensor) or not value.is_floating_point():
-            raise TypeError(invalid(what, "be a floating tensor", brief(value), "Pass those of a Rollout."))
+            raise TypeError(
+                invalid(what, "be a floating tensor", brief(value), "Pass those of a Rollout.")
+            )
     check_one_device("log-probabilities and advantages", given)
     shapes = [tuple(value.shape) for value in given]
     if len(shapes[0]) != 2 or len(set(shapes)) > 1:
         condition = "be of one shape [horizon, num_trajectories]"
-        raise ValueError(invalid("log-probabilities and advantages", condition, shapes, "Pass those of one Rollout."))
+        raise ValueError(
+            invalid(
+                "log-probabilities and advantages", condition, shapes, "Pass those of one Rollout."
+            )
+        )

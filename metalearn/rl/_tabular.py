@@ -17,8 +17,8 @@ from metalearn.types import PyTree
 class Tabular(Environment):
     """A Markov decision process with finitely many states and actions.
 
-    A task is a table of rewards `[num_states, num_actions]`. Trajectories start in state 0; observed is the state,
-    one-hot.
+    A task is a table of rewards `[num_states, num_actions]`. Trajectories start in state 0;
+    observed is the state, one-hot.
 
     Args:
         transitions: Probabilities of the next state, `transitions[state][action][next_state]`.
@@ -26,8 +26,8 @@ class Tabular(Environment):
 
     Raises:
         TypeError: If `transitions` are no nested tuples of numbers, or `horizon` is no int.
-        ValueError: If they are not of shape `[num_states, num_actions, num_states]`, no distributions, or `horizon` is
-            below 1.
+        ValueError: If they are not of shape `[num_states, num_actions, num_states]`, no
+            distributions, or `horizon` is below 1.
 
     >>> stays_or_leaves = Tabular((((1.0, 0.0), (0.0, 1.0)), ((1.0, 0.0), (0.5, 0.5))), horizon=3)
     >>> stays_or_leaves.observation_size, stays_or_leaves.action_size
@@ -53,7 +53,9 @@ class Tabular(Environment):
             condition = "be of shape [num_states, num_actions, num_states]"
             raise ValueError(invalid(what, condition, tuple(table.shape), fix))
         if not ((table >= 0).all() and torch.allclose(table.sum(-1), table.new_ones(()))):
-            raise ValueError(invalid(what, "be probabilities that sum to 1 for every state and action", got, fix))
+            raise ValueError(
+                invalid(what, "be probabilities that sum to 1 for every state and action", got, fix)
+            )
 
     @property
     def observation_size(self) -> int:  # type: ignore[override]

@@ -18,21 +18,31 @@ from metalearn.types import Batch, Episode, PyTree
 
 
 class Tasks(TaskDistribution):
-    """Episodes of a task and a key each: `Batch({"task": ..., "key": ...})`, for support and query set.
+    """Episodes of a task and a key each: `Batch({"task": ..., "key": ...})`, for support and query
+    set.
 
-    The task is the same in both, the keys differ. A distribution of your own implements `draw_tasks`.
+    The task is the same in both, the keys differ. A distribution of your own implements
+    `draw_tasks`.
     """
 
     @abstractmethod
-    def draw_tasks(self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None) -> PyTree:
-        """Draw what `Environment.reset` takes, with a leading axis of `num_tasks`; arguments as for `draw`."""
+    def draw_tasks(
+        self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None
+    ) -> PyTree:
+        """Draw what `Environment.reset` takes, with a leading axis of `num_tasks`; arguments as for
+        `draw`.
+        """
 
     @final
-    def draw(self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None) -> Episode:
+    def draw(
+        self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None
+    ) -> Episode:
         """Draw tasks, and two keys for each."""
         task = self.draw_tasks(num_tasks, generator, device)
         place = tree_leaves(task)[0].device
-        keys = (draw_keys(num_tasks, generator=generator, device=device).to(place) for _ in range(2))
+        keys = (
+            draw_keys(num_tasks, generator=generator, device=device).to(place) for _ in range(2)
+        )
         return Episode(*(Batch({"task": task, "key": key}) for key in keys))
 
 
@@ -60,17 +70,25 @@ class UniformTasks(Tasks):
         for what in ("low", "high"):
             if not isinstance(getattr(self, what), tuple):
                 got = brief(getattr(self, what))
-                raise TypeError(invalid(f"UniformTasks's {what}", "be a tuple of numbers", got, fix))
+                raise TypeError(
+                    invalid(f"UniformTasks's {what}", "be a tuple of numbers", got, fix)
+                )
         if len(self.low) != len(self.high) or not self.low:
             got = f"{self.low} and {self.high}"
-            raise ValueError(invalid("UniformTasks's low and high", "be as long, and not empty", got, fix))
+            raise ValueError(
+                invalid("UniformTasks's low and high", "be as long, and not empty", got, fix)
+            )
         for bounds in zip(self.low, self.high, strict=True):
             check_range("UniformTasks's low and high", bounds, fix=fix)
 
-    def draw_tasks(self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None) -> Tensor:
+    def draw_tasks(
+        self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None
+    ) -> Tensor:
         """Draw points `[num_tasks, len(low)]`."""
         bounds = zip(self.low, self.high, strict=True)
-        return torch.stack([uniform(bound, (num_tasks,), generator, device) for bound in bounds], -1)
+        return torch.stack(
+            [uniform(bound, (num_tasks,), generator, device) for bound in bounds], -1
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,22 +109,33 @@ class FiniteTasks(Tasks):
     tasks: Any
 
     def __post_init__(self) -> None:
-        leaves, fix = tree_leaves(self.tasks), "Write FiniteTasks(torch.tensor([[0.5, 0.0], [0.0, 0.5]]))."
+        leaves, fix = (
+            tree_leaves(self.tasks),
+            "Write FiniteTasks(torch.tensor([[0.5, 0.0], [0.0, 0.5]])).",
+        )
         if not all(isinstance(leaf, Tensor) and leaf.dim() for leaf in leaves):
             got = brief(self.tasks)
-            raise TypeError(invalid("FiniteTasks's tasks", "be tensors with a leading axis of tasks", got, fix))
+            raise TypeError(
+                invalid("FiniteTasks's tasks", "be tensors with a leading axis of tasks", got, fix)
+            )
         counts = {len(leaf) for leaf in leaves}
         if len(counts) != 1 or 0 in counts:
             shapes = [tuple(leaf.shape) for leaf in leaves]
-            raise ValueError(invalid("FiniteTasks's tasks", "be the same number of at least 1", shapes, fix))
+            raise ValueError(
+                invalid("FiniteTasks's tasks", "be the same number of at least 1", shapes, fix)
+            )
 
     @property
     def source_device(self) -> torch.device | None:
         """Where the list lies."""
         return tree_leaves(self.tasks)[0].device
 
-    def draw_tasks(self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None) -> PyTree:
+    def draw_tasks(
+        self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None
+    ) -> PyTree:
         """Draw entries of the list."""
         source = self.source_device if generator is None else generator.device
-        chosen = torch.randint(count_tasks(self.tasks), (num_tasks,), generator=generator, device=source)
+        chosen = torch.randint(
+            count_tasks(self.tasks), (num_tasks,), generator=generator, device=source
+        )
         return tree_map(lambda leaf: leaf[chosen.to(leaf.device)], self.tasks)

@@ -22,16 +22,19 @@ def build(
     batch_statistics: str = "transductive",
     num_steps: int | None = None,
 ) -> nn.Sequential:
-    """Return the module of a network, which runs under vmap and is differentiated twice like `models.conv4`.
+    """Return the module of a network, which runs under vmap and is differentiated twice like
+    `models.conv4`.
 
-    A 3x3 convolution of stride 2 comes first, a ReLU and a spatial mean last. A cell brings both of its inputs to the
-    network's number of filters by 1x1 convolutions. Separable convolutions are applied once, where PNAS does so twice.
+    A 3x3 convolution of stride 2 comes first, a ReLU and a spatial mean last. A cell brings both of
+    its inputs to the network's number of filters by 1x1 convolutions. Separable convolutions are
+    applied once, where PNAS does so twice.
 
     Args:
         network: The network.
         in_channels: Channels of an image, at least 1.
         num_classes: Number of outputs, at least 1.
-        image_size: Height and width of an image in pixels, at least 2 to the power of the number of cells.
+        image_size: Height and width of an image in pixels, at least 2 to the power of the number of
+            cells.
         batch_statistics: What normalises a query example, as in `models.use_batch_statistics`.
         num_steps: Number of inner steps, needed for "per_step" alone.
 
@@ -41,8 +44,8 @@ def build(
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If a count is out of range, a choice is unknown, an operator changes the channels or the size, or
-            the image is too small for the cells.
+        ValueError: If a count is out of range, a choice is unknown, an operator changes the
+            channels or the size, or the image is too small for the cells.
 
     References:
         Liu et al., "Progressive neural architecture search", ECCV 2018.
@@ -54,17 +57,26 @@ def build(
     torch.Size([10, 5])
     """
     check_kind("build's network", network, Network, "a Network", "Network(cell)")
-    for name, count in {"in_channels": in_channels, "num_classes": num_classes, "image_size": image_size}.items():
+    for name, count in {
+        "in_channels": in_channels,
+        "num_classes": num_classes,
+        "image_size": image_size,
+    }.items():
         check_count(f"build's {name}", count)
     check_choice("build's batch_statistics", batch_statistics, BATCH_STATISTICS)
-    # As many halvings by convolution and pooling; compared as bits, so that a huge number is no huge power.
+    # As many halvings by convolution and pooling; compared as bits, so that a huge number is no
+    # huge power.
     if image_size.bit_length() <= network.num_cells:
         fix = f"Use larger images, or num_cells={image_size.bit_length() - 1}."
-        raise ValueError(invalid("build's image_size", f"be at least 2 ** {network.num_cells}", image_size, fix))
+        raise ValueError(
+            invalid("build's image_size", f"be at least 2 ** {network.num_cells}", image_size, fix)
+        )
 
     features = Cells(network, in_channels)
     module = nn.Sequential()
-    module.add_module("features", nn.Sequential(features, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    module.add_module(
+        "features", nn.Sequential(features, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    )
     module.add_module("head", nn.Linear(features.out_channels, num_classes))
     use_batch_statistics(module, batch_statistics, num_steps=num_steps)
     return module
@@ -86,7 +98,10 @@ class Cells(nn.Module):
         used = reached(network)
         # A cell that nothing uses, where cells skip the one before them, has no parameters.
         self.cells = nn.ModuleDict(
-            {str(index): OneCell(network.cell, widths[index], widths[index + 1], filters) for index in sorted(used)}
+            {
+                str(index): OneCell(network.cell, widths[index], widths[index + 1], filters)
+                for index in sorted(used)
+            }
         )
         self.num_cells, self.out_channels = network.num_cells, inner
         self.pool = nn.MaxPool2d(2, ceil_mode=True)
@@ -97,7 +112,10 @@ class Cells(nn.Module):
         for index in range(self.num_cells):
             if index:
                 before, last = self.pool(before), self.pool(last)
-            before, last = last, self.cells[str(index)](before, last) if str(index) in self.cells else last
+            before, last = (
+                last,
+                self.cells[str(index)](before, last) if str(index) in self.cells else last,
+            )
         return last
 
 
@@ -113,7 +131,9 @@ def reached(network: Network) -> set[int]:
 
 
 class OneCell(nn.Module):
-    """One cell: those of its inputs that it uses, brought to a number of channels, and its blocks."""
+    """One cell: those of its inputs that it uses, brought to a number of channels, and its
+    blocks.
+    """
 
     def __init__(self, cell: Cell, before: int, last: int, channels: int) -> None:
         super().__init__()
@@ -122,13 +142,17 @@ class OneCell(nn.Module):
         used = {name for names in self.inputs for name in names}
         self.squeeze = nn.ModuleDict(
             {
-                str(name): nn.Sequential(nn.ReLU(), nn.Conv2d(width, channels, 1, bias=False), nn.BatchNorm2d(channels))
+                str(name): nn.Sequential(
+                    nn.ReLU(), nn.Conv2d(width, channels, 1, bias=False), nn.BatchNorm2d(channels)
+                )
                 for name, width in ((-2, before), (-1, last))
                 if name in used
             }
         )
         self.operators = nn.ModuleList(
-            nn.ModuleList(operator(name, channels) for name in (block.left_operator, block.right_operator))
+            nn.ModuleList(
+                operator(name, channels) for name in (block.left_operator, block.right_operator)
+            )
             for block in cell.blocks
         )
 
@@ -145,13 +169,21 @@ class OneCell(nn.Module):
 def operator(name: str, channels: int) -> nn.Module:
     """Build an operator, and raise unless it keeps the shape of an image."""
     module = OPERATORS[name](channels)
-    check_kind(f"operator {name!r}", module, nn.Module, "a function from channels to a module", "nn.Identity()")
+    check_kind(
+        f"operator {name!r}",
+        module,
+        nn.Module,
+        "a function from channels to a module",
+        "nn.Identity()",
+    )
     x = torch.zeros(2, channels, 4, 4)
     with torch.no_grad():
         shape = module.eval()(x).shape
     if shape != x.shape:
         fix = "Pad its convolutions by half of their kernels, with stride 1."
-        raise ValueError(invalid(f"operator {name!r}", f"keep the shape {tuple(x.shape)}", tuple(shape), fix))
+        raise ValueError(
+            invalid(f"operator {name!r}", f"keep the shape {tuple(x.shape)}", tuple(shape), fix)
+        )
     return module.train()
 
 
@@ -161,7 +193,8 @@ class Cost:
 
     Attributes:
         parameters: Number of parameters.
-        multiply_adds: Multiplications with an addition in one image's forward pass, of convolutions and the head.
+        multiply_adds: Multiplications with an addition in one image's forward pass, of convolutions
+            and the head.
     """
 
     parameters: int
@@ -174,19 +207,22 @@ def cost(network: Network, in_channels: int, num_classes: int, *, image_size: in
     Arguments and errors as of `build`.
 
     >>> from metalearn.search import Block, Cell
-    >>> cost(Network(Cell([Block("conv_3x3", -1, "identity", -2)]), num_cells=1, num_filters=2), 1, 5)
+    >>> cell = Cell([Block("conv_3x3", -1, "identity", -2)])
+    >>> cost(Network(cell, num_cells=1, num_filters=2), 1, 5)
     Cost(parameters=93, multiply_adds=12162)
     """
     multiply_adds = 0
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal multiply_adds
-        if isinstance(module, nn.Conv2d | nn.Linear):  # a weight takes part once in every pixel of its output
+        # a weight takes part once in every pixel of its output
+        if isinstance(module, nn.Conv2d | nn.Linear):
             multiply_adds += module.weight.numel() * output[0].numel() // output.shape[1]
 
     with random_numbers_kept(), torch.no_grad():  # the start is of no interest
         model = build(network, in_channels, num_classes, image_size=image_size)
         for module in model.modules():
             module.register_forward_hook(count)
-        model(torch.zeros(2, in_channels, image_size, image_size))  # one alone has no batch statistics
+        # one alone has no batch statistics
+        model(torch.zeros(2, in_channels, image_size, image_size))
     return Cost(sum(param.numel() for param in model.parameters()), multiply_adds)

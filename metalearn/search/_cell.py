@@ -18,8 +18,8 @@ class Block:
 
     Args:
         left_operator: A name in `search.OPERATORS`.
-        left: What it is applied to: -2, the output of the cell before the previous one; -1, that of the previous cell;
-            b of at least 0, that of block b of this cell.
+        left: What it is applied to: -2, the output of the cell before the previous one; -1, that of
+            the previous cell; b of at least 0, that of block b of this cell.
         right_operator: The second operator.
         right: Its input.
 
@@ -51,7 +51,9 @@ class Block:
         return self.left, self.right
 
     def renamed(self, names: Mapping[int, int]) -> "Block":
-        """Return the block with other names of its inputs, and the lesser of its two sides on the left."""
+        """Return the block with other names of its inputs, and the lesser of its two sides on the
+        left.
+        """
         left = self.left_operator, names.get(self.left, self.left)
         right = self.right_operator, names.get(self.right, self.right)
         return Block(*min(left, right), *max(left, right))
@@ -59,7 +61,8 @@ class Block:
 
 @dataclass(frozen=True)
 class Cell:
-    """Blocks that build on each other. The output is that of all blocks that no other uses, their channels in a row.
+    """Blocks that build on each other. The output is that of all blocks that no other uses, their
+    channels in a row.
 
     Args:
         blocks: At least one; block b may refer to the cell's inputs and to blocks 0 to b - 1.
@@ -68,7 +71,8 @@ class Cell:
         TypeError: If they are no blocks.
         ValueError: If there are none, or one refers to a block that does not exist before it.
 
-    >>> cell = Cell([Block("conv_3x3", -1, "identity", -2), Block("max_pool_3x3", 0, "identity", -1)])
+    >>> first = Block("conv_3x3", -1, "identity", -2)
+    >>> cell = Cell([first, Block("max_pool_3x3", 0, "identity", -1)])
     >>> print(cell)
     0: conv_3x3(-1) + identity(-2); 1: max_pool_3x3(0) + identity(-1)
     >>> cell.outputs, Cell.from_json(cell.to_json()) == cell
@@ -79,13 +83,19 @@ class Cell:
 
     def __init__(self, blocks: Iterable[Block]) -> None:
         fix = "Write Cell([Block('conv_3x3', -1, 'identity', -2)])."
-        object.__setattr__(self, "blocks", tuple(as_list("Cell's blocks", blocks, "be a list of blocks", fix=fix)))
+        object.__setattr__(
+            self, "blocks", tuple(as_list("Cell's blocks", blocks, "be a list of blocks", fix=fix))
+        )
         if not self.blocks:
             raise ValueError(invalid("Cell's blocks", "be at least one", "none", fix))
         for index, block in enumerate(self.blocks):
-            check_kind(f"block {index}", block, Block, "a Block", "Block('conv_3x3', -1, 'identity', -2)")
+            check_kind(
+                f"block {index}", block, Block, "a Block", "Block('conv_3x3', -1, 'identity', -2)"
+            )
             if max(block.inputs) >= index:
-                fix = "-2 and -1 are the cell's inputs" + (f", 0 to {index - 1} the blocks before." if index else ".")
+                fix = "-2 and -1 are the cell's inputs" + (
+                    f", 0 to {index - 1} the blocks before." if index else "."
+                )
                 condition = f"refer to inputs from -2 to {index - 1}"
                 raise ValueError(invalid(f"block {index}", condition, str(block), fix))
 
@@ -101,14 +111,17 @@ class Cell:
     def canonical(self) -> "Cell":
         """Return the cell with its blocks in one order of several that mean the same.
 
-        >>> first, second = Block("identity", -1, "identity", -2), Block("conv_3x3", -1, "conv_3x3", -1)
+        >>> first = Block("identity", -1, "identity", -2)
+        >>> second = Block("conv_3x3", -1, "conv_3x3", -1)
         >>> Cell([first, second]).canonical() == Cell([second, first]).canonical()
         True
         """
         return Cell(self._from({}))
 
     def _from(self, names: dict[int, int]) -> list[Block]:
-        """Return the least list of the blocks that have no new name yet, each after what it refers to."""
+        """Return the least list of the blocks that have no new name yet, each after what it refers
+        to.
+        """
         ready = {
             index: block.renamed(names)
             for index, block in enumerate(self.blocks)
@@ -116,8 +129,14 @@ class Cell:
         }
         if not ready:
             return []
-        least = min(ready.values())  # several blocks may be alike, and differ in what refers to them
-        return [least, *min(self._from({**names, i: len(names)}) for i, block in ready.items() if block == least)]
+        # several blocks may be alike, and differ in what refers to them
+        least = min(ready.values())
+        return [
+            least,
+            *min(
+                self._from({**names, i: len(names)}) for i, block in ready.items() if block == least
+            ),
+        ]
 
     def to_json(self) -> str:
         """Return the cell as JSON."""
@@ -125,13 +144,16 @@ class Cell:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Return the cell that `to_json` wrote; raises as the class does, and `ValueError` for what is none."""
+        """Return the cell that `to_json` wrote; raises as the class does, and `ValueError` for what
+        is none.
+        """
         return cls(**_blocks(_read(cls, text)))
 
 
 @dataclass(frozen=True)
 class Network:
-    """A convolution, and cells of one kind one after the other, each followed by 2x2 max-pooling but the last.
+    """A convolution, and cells of one kind one after the other, each followed by 2x2 max-pooling
+    but the last.
 
     Args:
         cell: What all cells are.
@@ -151,7 +173,13 @@ class Network:
     num_filters: int = 32
 
     def __post_init__(self) -> None:
-        check_kind("Network's cell", self.cell, Cell, "a Cell", "Cell([Block('conv_3x3', -1, 'identity', -2)])")
+        check_kind(
+            "Network's cell",
+            self.cell,
+            Cell,
+            "a Cell",
+            "Cell([Block('conv_3x3', -1, 'identity', -2)])",
+        )
         check_count("Network's num_cells", self.num_cells)
         check_count("Network's num_filters", self.num_filters)
 
@@ -164,7 +192,9 @@ class Network:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Return the network that `to_json` wrote; raises as the classes do, and `ValueError` for what is none."""
+        """Return the network that `to_json` wrote; raises as the classes do, and `ValueError` for
+        what is none.
+        """
         values = _read(cls, text)
         return cls(**{**values, "cell": Cell(**_blocks(_checked(Cell, values["cell"])))})
 
@@ -175,7 +205,9 @@ def _read(kind: type, text: Any) -> dict[str, Any]:
         values = json.loads(text)
     except (TypeError, ValueError, RecursionError) as error:
         fix = f"Pass what {kind.__name__}.to_json() returned."
-        raise ValueError(invalid(f"{kind.__name__} in JSON", "be readable", repr(text), fix)) from error
+        raise ValueError(
+            invalid(f"{kind.__name__} in JSON", "be readable", repr(text), fix)
+        ) from error
     return _checked(kind, values)
 
 
@@ -184,7 +216,9 @@ def _checked(kind: Any, values: Any) -> dict[str, Any]:
     names = [field.name for field in fields(kind)]
     if not isinstance(values, dict) or sorted(values) != sorted(names):
         fix = f"Pass what {kind.__name__}.to_json() returned."
-        raise ValueError(invalid(f"{kind.__name__} in JSON", f"have the fields {names}", repr(values), fix))
+        raise ValueError(
+            invalid(f"{kind.__name__} in JSON", f"have the fields {names}", repr(values), fix)
+        )
     return values
 
 

@@ -21,6 +21,8 @@ def smallest(operators: Sequence[str]) -> list[Cell]:
 def expanded(cells: Iterable[Cell], operators: Sequence[str]) -> list[Cell]:
     """Return all cells that have one block more than one of these, each once."""
     found = {
-        Cell([*cell.blocks, block]).canonical(): None for cell in cells for block in blocks(operators, len(cell.blocks))
+        Cell([*cell.blocks, block]).canonical(): None
+        for cell in cells
+        for block in blocks(operators, len(cell.blocks))
     }
     return list(found)

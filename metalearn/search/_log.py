@@ -63,7 +63,10 @@ class Log:
         self.trials: dict[Cell, Trial] = {}
         if path is not None:
             check_path("log", path)
-        self._path, self._head = path and Path(path), json.dumps({"format": FORMAT, "score": name_of(score)})
+        self._path, self._head = (
+            path and Path(path),
+            json.dumps({"format": FORMAT, "score": name_of(score)}),
+        )
         if self._path and self._path.exists() and self._path.stat().st_size:
             self._read(self._path)
         elif self._path:
@@ -78,10 +81,13 @@ class Log:
     def _append(self, line: str) -> None:
         if self._path:
             with self._path.open("a", encoding="utf-8") as stream:
-                stream.write(f"{line}\n")  # closed, and with that flushed, before the search goes on
+                # closed, and with that flushed, before the search goes on
+                stream.write(f"{line}\n")
 
     def _read(self, path: Path) -> None:
-        """Take the trials of a file, and cut off a line that was being written when its run was killed."""
+        """Take the trials of a file, and cut off a line that was being written when its run was
+        killed.
+        """
         head, *lines = path.read_bytes().splitlines(keepends=True)
         if head != f"{self._head}\n".encode():
             got = repr(head.decode(errors="replace"))
@@ -93,7 +99,9 @@ class Log:
             except (ValueError, TypeError, KeyError, RecursionError) as error:
                 if number == len(lines):
                     break
-                raise ValueError(invalid(f"line {number + 1} of {path}", "be a trial", repr(line), ANEW)) from error
+                raise ValueError(
+                    invalid(f"line {number + 1} of {path}", "be a trial", repr(line), ANEW)
+                ) from error
             if line.endswith(b"\n"):
                 self.trials[trial.cell] = trial
                 whole += len(line)
@@ -101,7 +109,9 @@ class Log:
 
 
 def name_of(score: Any) -> str:
-    """Return what a function is named, or the class of an object, with the settings of a dataclass or a partial."""
+    """Return what a function is named, or the class of an object, with the settings of a dataclass
+    or a partial.
+    """
     inside = score.func if isinstance(score, partial) else score
     kind = inside if hasattr(inside, "__qualname__") else type(inside)
     return f"{kind.__module__}.{described(score)}"

@@ -18,10 +18,11 @@ from metalearn.search._surrogate import Predict, Surrogate, sides
 
 @dataclass(frozen=True)
 class LSTMRanker(Surrogate):
-    """LSTMs that read a cell operator by operator and learn the order of scores, each from its own start.
+    """LSTMs that read a cell operator by operator and learn the order of scores, each from its own
+    start.
 
-    They are trained on all pairs of cells at once, by how sure they are which one is better. What they return ranks
-    cells, and has no unit. Seconds, where `RidgeEnsemble` takes milliseconds.
+    They are trained on all pairs of cells at once, by how sure they are which one is better. What
+    they return ranks cells, and has no unit. Seconds, where `RidgeEnsemble` takes milliseconds.
 
     Args:
         num_members: Number of LSTMs, whose predictions are averaged, at least 1.
@@ -34,7 +35,8 @@ class LSTMRanker(Surrogate):
         ValueError: If one is out of range.
 
     References:
-        Liu et al., "Progressive neural architecture search", ECCV 2018, section 4.3 (regression in place of ranking).
+        Liu et al., "Progressive neural architecture search", ECCV 2018, section 4.3 (regression in
+        place of ranking).
     """
 
     num_members: int = 5
@@ -57,7 +59,9 @@ class LSTMRanker(Surrogate):
             members = []
             for seed in seeds:
                 torch.default_generator.manual_seed(seed)
-                members.append(self._trained(Reader(len(names), farthest + 1, self.hidden_size), read, scores))
+                members.append(
+                    self._trained(Reader(len(names), farthest + 1, self.hidden_size), read, scores)
+                )
 
         def predict(others: Sequence[Cell]) -> Tensor:
             read = sentences(others, names)
@@ -80,11 +84,14 @@ class LSTMRanker(Surrogate):
 
 
 Sentences = tuple[list[int], Tensor]
-"""Places of cells of one length among all, and their tokens `[cells, length, 2]`: operator and input."""
+"""Places of cells of one length among all, and their tokens `[cells, length, 2]`: operator and
+input."""
 
 
 def sentences(cells: Sequence[Cell], names: list[str]) -> list[Sentences]:
-    """Return cells by length. Inputs are 0 and 1 for other cells, 2 for the block before, 3 for that before it, ..."""
+    """Return cells by length. Inputs are 0 and 1 for other cells, 2 for the block before, 3 for
+    that before it, ...
+    """
     order = sorted(range(len(cells)), key=lambda place: len(cells[place].blocks))
     found = []
     for _, group in groupby(order, key=lambda place: len(cells[place].blocks)):
@@ -102,11 +109,16 @@ def sentences(cells: Sequence[Cell], names: list[str]) -> list[Sentences]:
 
 
 class Reader(nn.Module):
-    """An LSTM from sentences to a number each; what is farther than it has seen is to it as far as that."""
+    """An LSTM from sentences to a number each; what is farther than it has seen is to it as far as
+    that.
+    """
 
     def __init__(self, num_operators: int, num_inputs: int, size: int) -> None:
         super().__init__()
-        self.operators, self.inputs = nn.Embedding(num_operators, size), nn.Embedding(num_inputs, size)
+        self.operators, self.inputs = (
+            nn.Embedding(num_operators, size),
+            nn.Embedding(num_inputs, size),
+        )
         self.lstm, self.head = nn.LSTM(size, size, batch_first=True), nn.Linear(size, 1)
 
     def forward(self, read: list[Sentences], count: int) -> Tensor:
@@ -114,6 +126,10 @@ class Reader(nn.Module):
         result = torch.zeros(count)
         for places, tokens in read:
             operators, inputs = tokens.unbind(-1)
-            x = self.operators(operators) + self.inputs(inputs.clamp(max=self.inputs.num_embeddings - 1))
-            result = result.index_put((torch.tensor(places),), self.head(self.lstm(x)[0][:, -1]).squeeze(1))
+            x = self.operators(operators) + self.inputs(
+                inputs.clamp(max=self.inputs.num_embeddings - 1)
+            )
+            result = result.index_put(
+                (torch.tensor(places),), self.head(self.lstm(x)[0][:, -1]).squeeze(1)
+            )
         return result

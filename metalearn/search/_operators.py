@@ -1,4 +1,6 @@
-"""The operators of a block, by name: modules that keep the number of channels and the size of an image."""
+"""The operators of a block, by name: modules that keep the number of channels and the size of an
+image.
+"""
 
 from collections.abc import Callable
 
@@ -15,17 +17,23 @@ def convolution(kernel: tuple[int, int], dilation: int = 1) -> Callable[[int], n
 
 
 def separable(size: int) -> Callable[[int], nn.Module]:
-    """Return a builder of ReLU, a convolution of each channel by itself, one of each pixel, and batch normalisation."""
+    """Return a builder of ReLU, a convolution of each channel by itself, one of each pixel, and
+    batch normalisation.
+    """
 
     def build(channels: int) -> nn.Module:
         depthwise = _same(channels, (size, size), groups=channels)
-        return nn.Sequential(nn.ReLU(), depthwise, _same(channels, (1, 1)), nn.BatchNorm2d(channels))
+        return nn.Sequential(
+            nn.ReLU(), depthwise, _same(channels, (1, 1)), nn.BatchNorm2d(channels)
+        )
 
     return build
 
 
 def factorised(size: int) -> Callable[[int], nn.Module]:
-    """Return a builder of ReLU, a convolution along rows, one along columns, and batch normalisation."""
+    """Return a builder of ReLU, a convolution along rows, one along columns, and batch
+    normalisation.
+    """
 
     def build(channels: int) -> nn.Module:
         along = _same(channels, (1, size)), _same(channels, (size, 1))
@@ -37,7 +45,9 @@ def factorised(size: int) -> Callable[[int], nn.Module]:
 def _same(channels: int, kernel: tuple[int, int], dilation: int = 1, groups: int = 1) -> nn.Conv2d:
     # Without a bias, which the batch normalisation after it would take away again.
     padding = (dilation * (kernel[0] // 2), dilation * (kernel[1] // 2))
-    return nn.Conv2d(channels, channels, kernel, padding=padding, dilation=dilation, groups=groups, bias=False)
+    return nn.Conv2d(
+        channels, channels, kernel, padding=padding, dilation=dilation, groups=groups, bias=False
+    )
 
 
 OPERATORS: dict[str, Callable[[int], nn.Module]] = {
@@ -51,4 +61,5 @@ OPERATORS: dict[str, Callable[[int], nn.Module]] = {
     "max_pool_3x3": lambda channels: nn.MaxPool2d(3, stride=1, padding=1),
     "conv_3x3": convolution((3, 3)),
 }
-"""Operators by name: functions of the number of channels. The first eight are those of PNAS; add your own by a name."""
+"""Operators by name: functions of the number of channels. The first eight are those of PNAS; add
+your own by a name."""

@@ -1,4 +1,6 @@
-"""Progressive search: cells grow block by block, and a surrogate says which of them are worth a trial."""
+"""Progressive search: cells grow block by block, and a surrogate says which of them are worth a
+trial.
+"""
 
 import math
 from collections.abc import Callable, Iterable
@@ -10,7 +12,14 @@ from time import perf_counter
 import torch
 
 from metalearn._brief import brief
-from metalearn._checks import as_list, check_choice, check_count, check_function, check_kind, invalid
+from metalearn._checks import (
+    as_list,
+    check_choice,
+    check_count,
+    check_function,
+    check_kind,
+    invalid,
+)
 from metalearn.search._cell import Cell
 from metalearn.search._expand import expanded, smallest
 from metalearn.search._log import Log, Trial
@@ -26,9 +35,9 @@ class SearchResult:
 
     Attributes:
         trials: All trials in the order in which the search chose them.
-        rank_correlations: Of every round that the surrogate chose: Spearman's correlation of predictions and scores
-            over the cells that were tried, NaN for fewer than two. It is below that over all cells, since a choice of
-            the best leaves little to rank.
+        rank_correlations: Of every round that the surrogate chose: Spearman's correlation of
+            predictions and scores over the cells that were tried, NaN for fewer than two. It is
+            below that over all cells, since a choice of the best leaves little to rank.
     """
 
     trials: tuple[Trial, ...]
@@ -37,31 +46,41 @@ class SearchResult:
     def __repr__(self) -> str:
         scores = [trial.score for trial in self.trials if trial.score is not None]
         best = f", best score {max(scores):.4g}" if scores else ""
-        return f"SearchResult({len(self.trials)} trials, {len(self.trials) - len(scores)} failed{best})"
+        return (
+            f"SearchResult({len(self.trials)} trials, {len(self.trials) - len(scores)} "
+            f"failed{best})"
+        )
 
     @property
     def best(self) -> Trial:
         """The trial of the highest score."""
-        return max((trial for trial in self.trials if trial.score is not None), key=lambda trial: trial.score or 0.0)
+        return max(
+            (trial for trial in self.trials if trial.score is not None),
+            key=lambda trial: trial.score or 0.0,
+        )
 
 
 @dataclass(frozen=True)
 class ProgressiveSearch:
     """Grow cells block by block, and try those that a surrogate expects most of.
 
-    All cells of one block are tried first, or some of them. Then all cells that have been tried are expanded by a block
-    in every way, the surrogate learns from all scores so far, and the top K expansions are tried, and so on.
+    All cells of one block are tried first, or some of them. Then all cells that have been tried are
+    expanded by a block in every way, the surrogate learns from all scores so far, and the top K
+    expansions are tried, and so on.
 
     Args:
         num_blocks: Blocks of the largest cells, at least 1.
         num_candidates: The top K, cells that are tried in a round, at least 1.
-        num_rounds: Rounds of cells of the same size, each with a surrogate that has seen the last, at least 1.
-        num_first: Number of cells of one block that are tried, drawn at random, at least 1; None for all.
+        num_rounds: Rounds of cells of the same size, each with a surrogate that has seen the last,
+            at least 1.
+        num_first: Number of cells of one block that are tried, drawn at random, at least 1; None
+            for all.
         operators: Names in `search.OPERATORS`.
         surrogate: What predicts scores.
-        allowed: Function of a cell that says whether it may be tried, such as one that bounds `cost(...).parameters`;
-            None allows all.
-        seed: Of what is drawn at random. The same seed finds the same cells, with any number of workers.
+        allowed: Function of a cell that says whether it may be tried, such as one that bounds
+            `cost(...).parameters`; None allows all.
+        seed: Of what is drawn at random. The same seed finds the same cells, with any number of
+            workers.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -71,7 +90,8 @@ class ProgressiveSearch:
         Liu et al., "Progressive neural architecture search", ECCV 2018.
         Kim et al., "Auto-Meta: Automated gradient based meta learner search", 2018.
 
-    >>> search = ProgressiveSearch(num_blocks=2, num_candidates=5, operators=("identity", "conv_3x3"))
+    >>> operators = ("identity", "conv_3x3")
+    >>> search = ProgressiveSearch(num_blocks=2, num_candidates=5, operators=operators)
     >>> result = search.run(lambda cell: str(cell).count("conv"))
     >>> result.best.score, len(result.trials)
     (4.0, 15)
@@ -94,37 +114,55 @@ class ProgressiveSearch:
         fix = "Write operators=('identity', 'conv_3x3'), say."
         if isinstance(self.operators, str) or not isinstance(self.operators, Iterable):
             condition = "be a list of names"
-            raise TypeError(invalid("ProgressiveSearch's operators", condition, brief(self.operators), fix))
+            raise TypeError(
+                invalid("ProgressiveSearch's operators", condition, brief(self.operators), fix)
+            )
         operators = as_list("ProgressiveSearch's operators", self.operators)
         if not operators:
-            raise ValueError(invalid("ProgressiveSearch's operators", "be at least one", "none", fix))
+            raise ValueError(
+                invalid("ProgressiveSearch's operators", "be at least one", "none", fix)
+            )
         for name in operators:
             check_choice("ProgressiveSearch's operators", name, OPERATORS)
         object.__setattr__(self, "operators", tuple(dict.fromkeys(operators)))
-        check_kind("ProgressiveSearch's surrogate", self.surrogate, Surrogate, "a Surrogate", "search.RidgeEnsemble()")
+        check_kind(
+            "ProgressiveSearch's surrogate",
+            self.surrogate,
+            Surrogate,
+            "a Surrogate",
+            "search.RidgeEnsemble()",
+        )
         if self.allowed is not None:
             check_function("ProgressiveSearch's allowed", self.allowed, "be a function of a cell")
         check_count("ProgressiveSearch's seed", self.seed, minimum=0)
 
-    def run(self, score: Score, *, executor: Executor | None = None, log: str | Path | None = None) -> SearchResult:
+    def run(
+        self, score: Score, *, executor: Executor | None = None, log: str | Path | None = None
+    ) -> SearchResult:
         """Search.
 
         Args:
-            score: Function of a cell that returns its score, higher is better, such as `search.ReptileScore(tasks)`.
-                What it raises is recorded, running out of memory too, and the search goes on.
+            score: Function of a cell that returns its score, higher is better, such as
+                `search.ReptileScore(tasks)`. What it raises is recorded, running out of memory too,
+                and the search goes on.
             executor: Where scores are computed; one at a time in this process if not given.
-            log: File to which every trial is appended as a line of JSON. A search that was killed goes on from it: what
-                it has tried is not tried again.
+            log: File to which every trial is appended as a line of JSON. A search that was killed
+                goes on from it: what it has tried is not tried again.
 
         Returns:
             All trials, the best among them.
 
         Raises:
-            TypeError: If an argument is of the wrong kind, or the executor cannot send the score to its workers.
-            ValueError: If the log is damaged before its last line or of another score, or no cell is allowed.
-            RuntimeError: If every cell fails, or the executor breaks, such as when the system ends a worker.
+            TypeError: If an argument is of the wrong kind, or the executor cannot send the score to
+                its workers.
+            ValueError: If the log is damaged before its last line or of another score, or no cell
+                is allowed.
+            RuntimeError: If every cell fails, or the executor breaks, such as when the system ends
+                a worker.
         """
-        check_function("score", score, "be a function of a cell", fix="Write lambda cell: ..., say.")
+        check_function(
+            "score", score, "be a function of a cell", fix="Write lambda cell: ..., say."
+        )
         if executor is None:
             with ThreadPoolExecutor(1) as own:
                 return self.run(score, executor=own, log=log)
@@ -142,7 +180,8 @@ class _Run:
         score: What judges.
         executor: Where.
         log: What has been tried, by this run or one before it.
-        tried: What this run has chosen, in order: it does not depend on who was faster, or on where a run was killed.
+        tried: What this run has chosen, in order: it does not depend on who was faster, or on where
+            a run was killed.
         correlations: One of every round.
     """
 
@@ -158,14 +197,20 @@ class _Run:
         search, generator = self.search, torch.Generator().manual_seed(self.search.seed)
         level = smallest(search.operators)
         if search.num_first is not None:
-            level = [level[index] for index in torch.randperm(len(level), generator=generator).tolist()]
+            level = [
+                level[index] for index in torch.randperm(len(level), generator=generator).tolist()
+            ]
         level = self._top(level, search.num_first or len(level))
         if not level:
             fix = "Allow more: more operators, or fewer filters."
-            raise ValueError(invalid("cells of one block", "be allowed in part", "none that is", fix))
+            raise ValueError(
+                invalid("cells of one block", "be allowed in part", "none that is", fix)
+            )
         self._try(level)
         for _ in range(1, search.num_blocks):
-            candidates = expanded([cell for cell in level if self.tried[cell].score is not None], search.operators)
+            candidates = expanded(
+                [cell for cell in level if self.tried[cell].score is not None], search.operators
+            )
             level = []
             for _ in range(search.num_rounds):
                 level += self._round(candidates, generator)
@@ -173,7 +218,9 @@ class _Run:
 
     def _round(self, candidates: list[Cell], generator: torch.Generator) -> list[Cell]:
         """Try the top K of what has not been tried."""
-        known = [(trial.cell, trial.score) for trial in self.tried.values() if trial.score is not None]
+        known = [
+            (trial.cell, trial.score) for trial in self.tried.values() if trial.score is not None
+        ]
         scores = torch.tensor([score for _, score in known], dtype=torch.float64)
         predict = self.search.surrogate.fit([cell for cell, _ in known], scores, generator)
         candidates = [cell for cell in candidates if cell not in self.tried]
@@ -181,14 +228,24 @@ class _Run:
             return []
         predicted = predict(candidates)
         if not isinstance(predicted, torch.Tensor) or predicted.shape != (len(candidates),):
-            got = f"shape {tuple(predicted.shape)}" if isinstance(predicted, torch.Tensor) else brief(predicted)
+            got = (
+                f"shape {tuple(predicted.shape)}"
+                if isinstance(predicted, torch.Tensor)
+                else brief(predicted)
+            )
             fix = "Return one score of each cell from what fit returns."
-            raise ValueError(invalid("surrogate's predictions", f"be a tensor [{len(candidates)}]", got, fix))
+            raise ValueError(
+                invalid("surrogate's predictions", f"be a tensor [{len(candidates)}]", got, fix)
+            )
         order = predicted.argsort(descending=True, stable=True).tolist()
         chosen = self._top([candidates[index] for index in order], self.search.num_candidates)
         self._try(chosen)
         expected = dict(zip(candidates, predicted.tolist(), strict=True))
-        pairs = [(expected[cell], score) for cell in chosen if (score := self.tried[cell].score) is not None]
+        pairs = [
+            (expected[cell], score)
+            for cell in chosen
+            if (score := self.tried[cell].score) is not None
+        ]
         each = torch.tensor(pairs, dtype=torch.float64).reshape(-1, 2)
         self.correlations.append(rank_correlation(each[:, 0], each[:, 1]))
         return chosen
@@ -214,7 +271,9 @@ class _Run:
             for future in as_completed(futures):
                 self.log.add(future.result())
         except BrokenExecutor as error:
-            fix = "Run it again with a new executor and the same log; fewer workers need less memory."
+            fix = (
+                "Run it again with a new executor and the same log; fewer workers need less memory."
+            )
             raise RuntimeError(
                 invalid("executor", "keep its workers", f"{type(error).__name__}: {error}", fix)
             ) from error
@@ -225,7 +284,9 @@ class _Run:
         if all(trial.score is None for trial in self.tried.values()):
             first = next(iter(self.tried.values()))
             fix = f"Try score(Cell.from_json({first.cell.to_json()!r}))."
-            raise RuntimeError(invalid("score", "work for some cell", f"{first.error} for the first of them", fix))
+            raise RuntimeError(
+                invalid("score", "work for some cell", f"{first.error} for the first of them", fix)
+            )
 
 
 def judge(score: Score, cell: Cell) -> Trial:
@@ -250,9 +311,14 @@ def _check_sends(executor: Executor, score: Score, operators: tuple[str, ...]) -
     try:
         unknown = executor.submit(_arrived, score, operators).result()
     except Exception as error:
-        fix = "Define the score at the top level of a module that workers can import, or pass ThreadPoolExecutor(2)."
+        fix = (
+            "Define the score at the top level of a module that workers can import, or pass "
+            "ThreadPoolExecutor(2)."
+        )
         raise TypeError(
-            invalid("executor", "send the score to its workers", f"{type(error).__name__}: {error}", fix)
+            invalid(
+                "executor", "send the score to its workers", f"{type(error).__name__}: {error}", fix
+            )
         ) from error
     if unknown:
         fix = "Add them to search.OPERATORS in the module of the score, which workers import."

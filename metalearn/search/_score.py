@@ -18,12 +18,14 @@ from metalearn.training import fit
 
 @dataclass(frozen=True)
 class ReptileScore:
-    """A score: train a cell's network briefly by Reptile, and return its accuracy on validation tasks.
+    """A score: train a cell's network briefly by Reptile, and return its accuracy on validation
+    tasks.
 
     Every cell starts from the same seed and sees the same tasks. It pickles if its tasks do.
 
     Args:
-        train: Classification tasks to train on, whose support set has a multiple of `num_steps` examples.
+        train: Classification tasks to train on, whose support set has a multiple of `num_steps`
+            examples.
         validation: Tasks to judge by, of as many classes.
         num_cells: Cells of the network, at least 1.
         num_filters: Its filters, at least 1.
@@ -64,9 +66,20 @@ class ReptileScore:
         for name in ("train", "validation"):
             tasks = getattr(self, name)
             check_kind(
-                f"ReptileScore's {name}", tasks, TaskDistribution, "tasks", "data.EpisodeSampler(classes, 5, 1, 5)"
+                f"ReptileScore's {name}",
+                tasks,
+                TaskDistribution,
+                "tasks",
+                "data.EpisodeSampler(classes, 5, 1, 5)",
             )
-        counts = ("num_cells", "num_filters", "num_iterations", "meta_batch_size", "num_steps", "num_steps_judged")
+        counts = (
+            "num_cells",
+            "num_filters",
+            "num_iterations",
+            "meta_batch_size",
+            "num_steps",
+            "num_steps_judged",
+        )
         for name in (*counts, "num_tasks"):
             check_count(f"ReptileScore's {name}", getattr(self, name))
         for name in ("inner_lr", "outer_lr"):
@@ -99,7 +112,9 @@ class ReptileScore:
             keep_state=True,
         )
         optimizer = torch.optim.SGD(learner.parameters(), lr=self.outer_lr)
-        scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=self.num_iterations)
+        scheduler = torch.optim.lr_scheduler.LinearLR(
+            optimizer, 1.0, 0.0, total_iters=self.num_iterations
+        )
         fit(
             learner,
             self.train,
@@ -110,8 +125,11 @@ class ReptileScore:
             generator=generator,
             progress=False,
         )
-        # Without the carried state of Adam, and on whole support sets, which may be smaller than in training.
-        judged = outer.Reptile(learner.model, F.cross_entropy, rule, num_steps=self.num_steps_judged).eval()
+        # Without the carried state of Adam, and on whole support sets, which may be smaller than in
+        # training.
+        judged = outer.Reptile(
+            learner.model, F.cross_entropy, rule, num_steps=self.num_steps_judged
+        ).eval()
         evaluation = evaluate(
             judged,
             self.validation,

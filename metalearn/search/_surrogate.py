@@ -33,23 +33,26 @@ class Surrogate(ABC):
 
 @dataclass(frozen=True)
 class RidgeEnsemble(Surrogate):
-    """Ridge regressions on what a cell is made of, each from a sample of the scores with replacement.
+    """Ridge regressions on what a cell is made of, each from a sample of the scores with
+    replacement.
 
-    What they see are counts: of the blocks, of every operator, with its input or not, of pairs of operators in a block,
-    and of pairs of which one works on the other's output. Solved exactly, in milliseconds.
+    What they see are counts: of the blocks, of every operator, with its input or not, of pairs of
+    operators in a block, and of pairs of which one works on the other's output. Solved exactly, in
+    milliseconds.
 
     Args:
         num_members: Number of regressions, at least 1; one takes all scores as they are.
         penalty: Of squared coefficients, positive.
-        optimism: How many standard deviations of the members are added to their mean; above 0 it prefers cells that
-            they disagree on.
+        optimism: How many standard deviations of the members are added to their mean; above 0 it
+            prefers cells that they disagree on.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
         ValueError: If one is out of range.
 
     References:
-        Liu et al., "Progressive neural architecture search", ECCV 2018 (an ensemble of multi-layer perceptrons).
+        Liu et al., "Progressive neural architecture search", ECCV 2018 (an ensemble of multi-layer
+        perceptrons).
     """
 
     num_members: int = 5
@@ -64,13 +67,20 @@ class RidgeEnsemble(Surrogate):
     def fit(self, cells: Sequence[Cell], scores: Tensor, generator: torch.Generator) -> Predict:
         """Solve all regressions."""
         seen = [features(cell) for cell in cells]
-        columns = {name: index for index, name in enumerate(dict.fromkeys(name for counts in seen for name in counts))}
+        columns = {
+            name: index
+            for index, name in enumerate(dict.fromkeys(name for counts in seen for name in counts))
+        }
         x, size, members = matrix(seen, columns), len(cells), []
         centre = x.mean(0)
         x = x - centre
         mean, scale = scores.mean(), scores.std(correction=0).clamp(min=1e-12)
         for _ in range(self.num_members):
-            rows = torch.randint(size, (size,), generator=generator) if self.num_members > 1 else torch.arange(size)
+            rows = (
+                torch.randint(size, (size,), generator=generator)
+                if self.num_members > 1
+                else torch.arange(size)
+            )
             # In the form whose system has one row a score, of which there are fewer than columns.
             gram = x[rows] @ x[rows].T + self.penalty * torch.eye(size, dtype=x.dtype)
             members.append(x[rows].T @ torch.linalg.solve(gram, (scores[rows] - mean) / scale))
@@ -115,7 +125,10 @@ def rank_correlation(predicted: Tensor, actual: Tensor) -> float:
     >>> rank_correlation(torch.tensor([1.0, 2.0, 9.0]), torch.tensor([0.1, 0.2, 0.3]))
     1.0
     """
-    ranks = [(x[:, None] > x).double().sum(1) + 0.5 * (x[:, None] == x).double().sum(1) for x in (predicted, actual)]
+    ranks = [
+        (x[:, None] > x).double().sum(1) + 0.5 * (x[:, None] == x).double().sum(1)
+        for x in (predicted, actual)
+    ]
     left, right = (rank - rank.mean() for rank in ranks)
     norm = left.norm() * right.norm()
     return round(float(left @ right / norm), 12) if norm > 0 else float("nan")

@@ -20,8 +20,9 @@ from metalearn.types import Episode
 class Batches:
     """An iterator over a task distribution, or over an iterable that is started anew when it ends.
 
-    Its state is where the iterable stands: the states of the random number generators when it was started, and how
-    many batches have been taken since. A distribution has none but the generators'.
+    Its state is where the iterable stands: the states of the random number generators when it was
+    started, and how many batches have been taken since. A distribution has none but the
+    generators'.
     """
 
     def __init__(
@@ -33,7 +34,9 @@ class Batches:
         processes: Processes,
     ) -> None:
         if isinstance(batches, TaskDistribution):
-            tasks = Shard(batches, processes.count, processes.rank) if processes.count > 1 else batches
+            tasks = (
+                Shard(batches, processes.count, processes.rank) if processes.count > 1 else batches
+            )
             batches = _Drawn(tasks, _per_process(meta_batch_size, processes), generator, device)
         self._batches = as_iterable("batches", batches)
         self._size = None if isinstance(batches, _Drawn) else meta_batch_size
@@ -50,23 +53,35 @@ class Batches:
             batch = next(self._pass, None)
         if batch is None:
             fix = "Pass a list or a DataLoader, which can be started anew, or lower num_iterations."
-            raise ValueError(invalid("batches", "last for all iterations", "an iterator at its end", fix))
+            raise ValueError(
+                invalid("batches", "last for all iterations", "an iterator at its end", fix)
+            )
         self._taken += 1
         count = check_episodes(batch)
         if self._size not in (None, count):
             fix = "Leave it out for an iterable, whose batches have their size."
-            raise ValueError(invalid("meta_batch_size", f"be the {count} tasks of a batch", self._size, fix))
+            raise ValueError(
+                invalid("meta_batch_size", f"be the {count} tasks of a batch", self._size, fix)
+            )
         return batch.to(self._device)
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the iterable stands."""
-        return {} if isinstance(self._batches, _Drawn) else {"started": self._started, "taken": self._taken}
+        return (
+            {}
+            if isinstance(self._batches, _Drawn)
+            else {"started": self._started, "taken": self._taken}
+        )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back there, by taking the same batches again; whoever calls restores the generators afterwards."""
+        """Go back there, by taking the same batches again; whoever calls restores the generators
+        afterwards.
+        """
         if state.get("taken"):
             load_random_state(state["started"], self._generator)
-            for generator, drawn in zip(_generators(self._batches), state["started"]["own"], strict=True):
+            for generator, drawn in zip(
+                _generators(self._batches), state["started"]["own"], strict=True
+            ):
                 generator.set_state(drawn)
             self._start(state["started"])
             self._taken = sum(1 for _ in itertools.islice(self._pass, state["taken"]))
@@ -80,7 +95,11 @@ class _Drawn:
     """Batches that are drawn when they are asked for, and depend on the generator alone."""
 
     def __init__(
-        self, tasks: TaskDistribution, size: int, generator: torch.Generator | None, device: torch.device
+        self,
+        tasks: TaskDistribution,
+        size: int,
+        generator: torch.Generator | None,
+        device: torch.device,
     ) -> None:
         self._arguments = (tasks, size, generator, device)
 
@@ -91,11 +110,20 @@ class _Drawn:
 
 
 def _generators(batches: Any) -> list[torch.Generator]:
-    """Return the generators that an iterable has of its own, as a `DataLoader` and its samplers may."""
+    """Return the generators that an iterable has of its own, as a `DataLoader` and its samplers
+    may.
+    """
     of_batches = getattr(batches, "batch_sampler", None)
-    owners = batches, getattr(batches, "sampler", None), of_batches, getattr(of_batches, "sampler", None)
+    owners = (
+        batches,
+        getattr(batches, "sampler", None),
+        of_batches,
+        getattr(of_batches, "sampler", None),
+    )
     owned = [getattr(owner, "generator", None) for owner in owners]
-    return list(dict.fromkeys(generator for generator in owned if isinstance(generator, torch.Generator)))
+    return list(
+        dict.fromkeys(generator for generator in owned if isinstance(generator, torch.Generator))
+    )
 
 
 def _per_process(meta_batch_size: int | None, processes: Processes) -> int:

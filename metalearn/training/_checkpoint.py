@@ -35,10 +35,12 @@ class Run:
         generator: Source of the tasks' randomness; the global one if None.
         processes: Those that train the learner together.
         history: What has happened.
-        num_validation_steps: Number of adaptation steps in a validation; None for as many as in training.
+        num_validation_steps: Number of adaptation steps in a validation; None for as many as in
+            training.
         iteration: Number of meta-steps taken.
         is_over: Whether a callback has ended it.
-        kind: What another run must have in common with it to go on where it was, as it is when it starts.
+        kind: What another run must have in common with it to go on where it was, as it is when it
+            starts.
     """
 
     learner: MetaLearner | Replicas
@@ -62,7 +64,9 @@ class Run:
         return self.learner.learner if isinstance(self.learner, Replicas) else self.learner
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all of it as tensors and plain values. Every process calls this, and gets the same."""
+        """Return all of it as tensors and plain values. Every process calls this, and gets the
+        same.
+        """
         self.history.read(self.processes)
         return {
             "format": FORMAT,
@@ -78,7 +82,9 @@ class Run:
         }
 
     def check(self, state: dict[str, Any], file: Path, num_iterations: int) -> None:
-        """Raise if the state is that of another kind of run, of another number of processes, or further than asked."""
+        """Raise if the state is that of another kind of run, of another number of processes, or
+        further than asked.
+        """
         ours, theirs = self.kind, state["of"]
         if different := [what for what in ours | theirs if ours.get(what) != theirs.get(what)]:
             what = different[0]
@@ -86,7 +92,11 @@ class Run:
             raise ValueError(invalid(f"{what} in {file}", "be this run's", got, ANEW))
         if state["iteration"] > num_iterations:
             fix = f"Write num_iterations={state['iteration']}, or more. {ANEW}"
-            raise ValueError(invalid("num_iterations", "be at least what the checkpoint has", num_iterations, fix))
+            raise ValueError(
+                invalid(
+                    "num_iterations", "be at least what the checkpoint has", num_iterations, fix
+                )
+            )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to where a run of the same kind was."""
@@ -107,7 +117,12 @@ class Run:
             if "carry." not in name  # which comes into being with the first step
         }
         learner = self.one_learner
-        losses = learner.criterion, learner.support_criterion, learner.support_loss, learner.query_loss
+        losses = (
+            learner.criterion,
+            learner.support_criterion,
+            learner.support_loss,
+            learner.query_loss,
+        )
         return {
             **tensors,
             "update rule": described(learner.problem.rule),
@@ -115,10 +130,13 @@ class Run:
             # Without what wraps it: divergence may be skipped from now on.
             "estimator": described(unwrapped(learner.estimator)),
             "number of inner steps": learner.num_steps,
-            "number of steps in a validation": self.num_validation_steps,  # or its scores were not comparable
+            # or its scores were not comparable
+            "number of steps in a validation": self.num_validation_steps,
             "fast parameters": list(learner.meta.init),
             "optimizer": type(self.optimizer).__name__,
-            "sizes of parameter groups": [len(group["params"]) for group in self.optimizer.param_groups],
+            "sizes of parameter groups": [
+                len(group["params"]) for group in self.optimizer.param_groups
+            ],
             "scheduler": type(self.scheduler).__name__,
             "generator": "none" if self.generator is None else str(self.generator.device),
             "number of processes": self.processes.count,
@@ -148,14 +166,19 @@ class Checkpoints:
         """Bring a run to where its file is, if there is one.
 
         Raises:
-            ValueError: If the file is damaged, another run's, further than `num_iterations`, or not everybody's, or
-                none can be written there.
+            ValueError: If the file is damaged, another run's, further than `num_iterations`, or not
+                everybody's, or none can be written there.
         """
         found = run.processes.all(self.file is not None and self.file.exists())
         if len(set(found)) > 1:  # raised in all of them, so that none waits for another
-            missing = f"none for processes {[rank for rank, is_there in enumerate(found) if not is_there]}"
+            missing = (
+                "none for processes "
+                f"{[rank for rank, is_there in enumerate(found) if not is_there]}"
+            )
             fix = "Pass a folder that all processes share."
-            raise ValueError(invalid(f"checkpoint {self.file}", "be there for all processes", missing, fix))
+            raise ValueError(
+                invalid(f"checkpoint {self.file}", "be there for all processes", missing, fix)
+            )
         if self.file is None:
             return
         if found[0]:
@@ -172,7 +195,8 @@ class Checkpoints:
         if run.processes.rank == 0:
             with whole_file(self.file) as stream:
                 torch.save(state, stream)
-            if not self._is_proven:  # Find out now, not after the week, that an optimizer's state cannot be read.
+            # Find out now, not after the week, that an optimizer's state cannot be read.
+            if not self._is_proven:
                 read(self.file)
         self._is_proven = True
 
@@ -185,14 +209,21 @@ def read(file: Path) -> dict[str, Any]:
     """
     try:
         with zipfile.ZipFile(file) as archive:
-            damaged = archive.testzip()  # by the CRC-32 of every record, which torch.load does not look at
+            # by the CRC-32 of every record, which torch.load does not look at
+            damaged = archive.testzip()
         state = None if damaged else torch.load(file, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # what is wrong with a file shows in errors of many types
-        raise ValueError(invalid(f"checkpoint {file}", "be whole", f"{type(error).__name__}: {error}", ANEW)) from error
+        raise ValueError(
+            invalid(f"checkpoint {file}", "be whole", f"{type(error).__name__}: {error}", ANEW)
+        ) from error
     if damaged:
-        raise ValueError(invalid(f"checkpoint {file}", "be whole", f"one whose record {damaged} is damaged", ANEW))
+        raise ValueError(
+            invalid(
+                f"checkpoint {file}", "be whole", f"one whose record {damaged} is damaged", ANEW
+            )
+        )
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ValueError(invalid(f"file {file}", "be a checkpoint of fit", "another file", ANEW))
     return state

@@ -29,10 +29,16 @@ def check_optimizer(learner: MetaLearner | Replicas, optimizer: Any) -> None:
     learned = [name for name, param in learner.named_parameters() if param.requires_grad]
     if not learned:
         fix = "There is nothing to fit: evaluate(learner, tasks, num_tasks=600)."
-        raise ValueError(invalid("learner", "have something to learn", "no parameter that requires grad", fix))
+        raise ValueError(
+            invalid("learner", "have something to learn", "no parameter that requires grad", fix)
+        )
     if left_out := [name for name in learned if id(learner.get_parameter(name)) not in held]:
         fix += " Call .requires_grad_(False) on what shall not be learned."
-        raise ValueError(invalid("optimizer", "hold all of the learner's parameters", f"one without {left_out}", fix))
+        raise ValueError(
+            invalid(
+                "optimizer", "hold all of the learner's parameters", f"one without {left_out}", fix
+            )
+        )
 
 
 def warn_of_evaluation_mode(learner: MetaLearner | Replicas) -> None:
@@ -44,19 +50,33 @@ def warn_of_evaluation_mode(learner: MetaLearner | Replicas) -> None:
 
 
 def check_validation(validate: Any, num_steps: Any) -> None:
-    """Raise unless this is a task distribution, a function or None, and a number of steps goes with the first."""
+    """Raise unless this is a task distribution, a function or None, and a number of steps goes with
+    the first.
+    """
     if not (validate is None or isinstance(validate, TaskDistribution)):
-        fix = "Pass validate=tasks, or a function: lambda learner: evaluate(learner, ...)['loss'].mean."
-        check_function("validate", validate, "be a task distribution or a function of the learner", fix=fix)
+        fix = (
+            "Pass validate=tasks, or a function: lambda learner: evaluate(learner, "
+            "...)['loss'].mean."
+        )
+        check_function(
+            "validate", validate, "be a task distribution or a function of the learner", fix=fix
+        )
     if num_steps is None:
         return
-    check_count("num_validation_steps", num_steps, minimum=0, fix="Leave it out for as many as in training.")
+    check_count(
+        "num_validation_steps", num_steps, minimum=0, fix="Leave it out for as many as in training."
+    )
     if not isinstance(validate, TaskDistribution):
         fix = "Pass validate=tasks."
         if validate is not None:
-            fix = f"Write evaluate(learner, tasks, num_tasks=600, num_steps={num_steps}) in the function."
+            fix = (
+                f"Write evaluate(learner, tasks, num_tasks=600, num_steps={num_steps}) in the "
+                "function."
+            )
         got = f"validate={validate!r}"
-        raise ValueError(invalid("num_validation_steps", "go with a task distribution to validate on", got, fix))
+        raise ValueError(
+            invalid("num_validation_steps", "go with a task distribution to validate on", got, fix)
+        )
 
 
 def check_keep_best(keep_best: Any, learner: MetaLearner | Replicas) -> None:
@@ -71,13 +91,22 @@ def check_scheduler(scheduler: Any, optimizer: Any, validate: Any) -> None:
     """Raise unless this is a scheduler of the optimizer that gets what it asks for, or None."""
     if not (scheduler is None or isinstance(scheduler, LRScheduler | ReduceLROnPlateau)):
         fix = "Pass torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_iterations), say."
-        raise TypeError(invalid("scheduler", "be one of torch.optim.lr_scheduler", brief(scheduler), fix))
+        raise TypeError(
+            invalid("scheduler", "be one of torch.optim.lr_scheduler", brief(scheduler), fix)
+        )
     if scheduler is not None and scheduler.optimizer is not optimizer:
-        fix = "Make it of the optimizer that fit is given: CosineAnnealingLR(optimizer, num_iterations), say."
-        raise ValueError(invalid("scheduler", "be the optimizer's", "one of another optimizer", fix))
+        fix = (
+            "Make it of the optimizer that fit is given: CosineAnnealingLR(optimizer, "
+            "num_iterations), say."
+        )
+        raise ValueError(
+            invalid("scheduler", "be the optimizer's", "one of another optimizer", fix)
+        )
     if isinstance(scheduler, ReduceLROnPlateau) and validate is None:
         fix = "Pass validate=tasks too."
-        raise ValueError(invalid("ReduceLROnPlateau", "have a validation score", "validate=None", fix))
+        raise ValueError(
+            invalid("ReduceLROnPlateau", "have a validation score", "validate=None", fix)
+        )
 
 
 def check_callbacks(callbacks: Any) -> None:
@@ -93,9 +122,12 @@ def check_callbacks(callbacks: Any) -> None:
 def warn_of_divergence(loss: Tensor, first: int) -> None:
     """Warn if losses are not finite, of which `first` was computed before this call of `fit`."""
     if bad := (~loss.isfinite()).reshape(len(loss), -1).any(1)[first:].nonzero().flatten().tolist():
-        message = f"{len(bad)} of {len(loss) - first} meta-losses were not finite, the first at iteration"
+        message = (
+            f"{len(bad)} of {len(loss) - first} meta-losses were not finite, the first at iteration"
+        )
         fix = (
-            "History.num_diverged counts such tasks; lower the rates, clip with outer.ClipPerTask, or leave them out "
+            "History.num_diverged counts such tasks; lower the rates, "
+            "clip with outer.ClipPerTask, or leave them out "
             "with outer.SkipDiverged."
         )
         warnings.warn(f"{message} {first + bad[0] + 1}. {fix}", RuntimeWarning, stacklevel=3)

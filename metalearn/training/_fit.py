@@ -60,36 +60,45 @@ def fit(
     generator: torch.Generator | None = None,
     progress: bool = True,
 ) -> History:
-    """Train a learner. It is left at its last iteration; `load_state_dict(history.best_state)` goes back to the best.
+    """Train a learner. It is left at its last iteration; `load_state_dict(history.best_state)` goes
+    back to the best.
 
-    In `DistributedDataParallel` every process computes its equal share of a distribution's meta-batch, whatever the
-    number of processes; an iterable gives each process its own batches.
+    In `DistributedDataParallel` every process computes its equal share of a distribution's
+    meta-batch, whatever the number of processes; an iterable gives each process its own batches.
 
-    With a checkpoint folder, the same call in a new process goes on where a killed one was, to the very same numbers:
-    parameters, optimizer, scheduler, history, the position in an iterable and all random numbers come from the file,
-    which is replaced as a whole. Ctrl-C then waits for the end of the iteration and writes it too.
+    With a checkpoint folder, the same call in a new process goes on where a killed one was, to the
+    very same numbers: parameters, optimizer, scheduler, history, the position in an iterable and
+    all random numbers come from the file, which is replaced as a whole. Ctrl-C then waits for the
+    end of the iteration and writes it too.
 
     Args:
-        learner: The learner, bare or in `DistributedDataParallel` or `torch.compile`, or `outer.Replicas` of it.
-        batches: A task distribution, or an iterable of batches of episodes, started anew when it ends.
+        learner: The learner, bare or in `DistributedDataParallel` or `torch.compile`, or
+            `outer.Replicas` of it.
+        batches: A task distribution, or an iterable of batches of episodes, started anew when it
+            ends.
         optimizer: Any optimizer of the learner's parameters.
         num_iterations: Number of meta-steps, at least 1, those before a checkpoint included.
-        meta_batch_size: Number of tasks in a meta-step, of each replica, at least 1; an iterable has its own.
-        scheduler: Stepped after every iteration; `ReduceLROnPlateau` after every validation, with its score.
+        meta_batch_size: Number of tasks in a meta-step, of each replica, at least 1; an iterable
+            has its own.
+        scheduler: Stepped after every iteration; `ReduceLROnPlateau` after every validation, with
+            its score.
         max_grad_norm: Bound on the norm of the whole meta-gradient, of each replica, positive.
-        validate: Distribution of tasks, the same ones each time, whose mean query loss is the score; or a function of
-            the learner that returns the score. Lower is better.
-        validate_every: Number of iterations between validations, at least 1; the last iteration is always validated.
+        validate: Distribution of tasks, the same ones each time, whose mean query loss is the
+            score; or a function of the learner that returns the score. Lower is better.
+        validate_every: Number of iterations between validations, at least 1; the last iteration is
+            always validated.
         num_validation_tasks: Number of tasks in a validation, at least 1.
-        num_validation_steps: Number of adaptation steps in a validation, at least 0; as in training if not given. A
-            function that validates says it itself.
-        keep_best: Number of states to keep, those of the lowest scores, at least 1; of replicas, 1. `evaluate` takes
-            the learners that load them as an ensemble.
+        num_validation_steps: Number of adaptation steps in a validation, at least 0; as in training
+            if not given. A function that validates says it itself.
+        keep_best: Number of states to keep, those of the lowest scores, at least 1; of replicas, 1.
+            `evaluate` takes the learners that load them as an ensemble.
         checkpoint_dir: Folder of the run's `checkpoint.pt`; None writes none.
-        checkpoint_every: Number of iterations between checkpoints, at least 1; the last iteration has one too.
-        callbacks: Functions called with a `training.Progress` after every iteration, such as `training.CSVLog(path)`.
-            One that returns True ends the run, such as `training.EarlyStopping(patience=10)`: the iteration is then the
-            last one, validated and written like it. The same call again asks them before it trains on.
+        checkpoint_every: Number of iterations between checkpoints, at least 1; the last iteration
+            has one too.
+        callbacks: Functions called with a `training.Progress` after every iteration, such as
+            `training.CSVLog(path)`. One that returns True ends the run, such as
+            `training.EarlyStopping(patience=10)`: the iteration is then the last one, validated and
+            written like it. The same call again asks them before it trains on.
         generator: Source of the tasks' randomness and keys; PyTorch's if not given.
         progress: Whether to show a progress bar with loss and speed on standard error.
 
@@ -98,9 +107,9 @@ def fit(
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If a count is below 1, nothing is learned, the optimizer does not hold all that is, or it would mix
-            replicas; if the first tasks of a validation are ill posed; if the checkpoint is damaged or another run's;
-            if processes cannot share the tasks equally.
+        ValueError: If a count is below 1, nothing is learned, the optimizer does not hold all that
+            is, or it would mix replicas; if the first tasks of a validation are ill posed; if the
+            checkpoint is damaged or another run's; if processes cannot share the tasks equally.
 
     Warns:
         UserWarning: If the learner is in evaluation mode.
@@ -136,14 +145,22 @@ def fit(
     generator = processes.generator(generator)
     source = Batches(batches, meta_batch_size, generator, inside.device, processes)
     history = History(keep_best=keep_best)
-    run = Run(inside, optimizer, scheduler, source, generator, processes, history, num_validation_steps)
+    run = Run(
+        inside, optimizer, scheduler, source, generator, processes, history, num_validation_steps
+    )
     check_can_validate(run, validate, num_validation_tasks)
     checkpoints.resume(run, num_iterations)
-    is_watched = processes.any(bool(callbacks), inside.device)  # for then all of them ask at every iteration
+    # for then all of them ask at every iteration
+    is_watched = processes.any(bool(callbacks), inside.device)
     # What has ended the run may be gone, or more patient now.
-    run.is_over = run.is_over and is_over(callbacks, Progress(run.iteration, history, inside, processes))
+    run.is_over = run.is_over and is_over(
+        callbacks, Progress(run.iteration, history, inside, processes)
+    )
     done, start = run.iteration, time.perf_counter() - history.seconds
-    shows, may_wait = progress and processes.rank == 0, checkpoints.file is not None and processes.count == 1
+    shows, may_wait = (
+        progress and processes.rank == 0,
+        checkpoints.file is not None and processes.count == 1,
+    )
     with (
         _bar(num_iterations, done, shows) as bar,
         Interrupt(may_wait) as interrupt,
@@ -156,7 +173,9 @@ def fit(
                 score(run, validate, num_validation_tasks)
             if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step()
-            run.is_over = is_watched and is_over(callbacks, Progress(run.iteration, history, inside, processes))
+            run.is_over = is_watched and is_over(
+                callbacks, Progress(run.iteration, history, inside, processes)
+            )
             is_last = is_last or run.is_over
             if is_last and validate is not None and run.iteration not in history.scores:
                 score(run, validate, num_validation_tasks)
@@ -179,8 +198,12 @@ def _bar(num_iterations: int, done: int, shows: bool) -> Any:
     return tqdm(total=num_iterations, initial=done, disable=not shows, mininterval=REFRESH_SECONDS)
 
 
-def _meta_step(run: Run, learner: Any, episodes: Episode, max_grad_norm: float | None) -> tuple[Tensor, Tensor]:
-    """Take one step of the optimizer, and return the loss before it and the number of diverged tasks, not yet read."""
+def _meta_step(
+    run: Run, learner: Any, episodes: Episode, max_grad_norm: float | None
+) -> tuple[Tensor, Tensor]:
+    """Take one step of the optimizer, and return the loss before it and the number of diverged
+    tasks, not yet read.
+    """
     count, inside = num_tasks(episodes), run.learner
     keys = draw_keys(count * run.processes.count, generator=run.generator, device=inside.device)
     keys = keys[run.processes.share()]
@@ -203,7 +226,9 @@ def _meta_step(run: Run, learner: Any, episodes: Episode, max_grad_norm: float |
 
 
 def _carry_alike(run: Run) -> None:
-    """Let all processes carry the mean over the tasks of all that have not diverged, as one process would."""
+    """Let all processes carry the mean over the tasks of all that have not diverged, as one process
+    would.
+    """
     leaves = list(run.one_learner.carry.buffers())
     if not leaves:
         return

@@ -17,11 +17,13 @@ class History:
     """What happened in training. For R replicas every number and every score below is R of them.
 
     Attributes:
-        loss: Meta-loss of every iteration `[num_iterations]`, on the CPU; NaN where a task diverged.
-        num_diverged: Number of tasks of every iteration whose loss or gradient was not finite, `[num_iterations]`.
+        loss: Meta-loss of every iteration `[num_iterations]`, on the CPU; NaN where a task
+            diverged.
+        num_diverged: Number of tasks of every iteration whose loss or gradient was not finite,
+            `[num_iterations]`.
         scores: Validation scores, by the number of iterations before them.
-        best_states: The learner's `state_dict` at its `keep_best` lowest scores, the best first; fewer, if fewer scores
-            were finite.
+        best_states: The learner's `state_dict` at its `keep_best` lowest scores, the best first;
+            fewer, if fewer scores were finite.
         seconds: Wall time.
         keep_best: Number of states that are kept.
     """
@@ -37,15 +39,21 @@ class History:
     def __repr__(self) -> str:
         """Return the run in a line; this waits for a GPU while it is trained."""
         parts = [f"{len(self.loss) + len(self._unread)} iterations"]
-        parts += [f"recent loss {self.recent_loss(100):.4g}"] if len(self.loss) or self._unread else []
+        parts += (
+            [f"recent loss {self.recent_loss(100):.4g}"] if len(self.loss) or self._unread else []
+        )
         parts += [self._best()] if self.scores else []
-        num_diverged = int(self.num_diverged.sum()) + sum(int(diverged.sum()) for _, diverged in self._unread)
+        num_diverged = int(self.num_diverged.sum()) + sum(
+            int(diverged.sum()) for _, diverged in self._unread
+        )
         parts += [f"{num_diverged} diverged tasks"] if num_diverged else []
         return f"History({', '.join(parts)}, {self.seconds:.1f} s)"
 
     @property
     def best_state(self) -> dict[str, Tensor] | None:
-        """The `state_dict` at the lowest score, each replica's at its own; None without a finite score."""
+        """The `state_dict` at the lowest score, each replica's at its own; None without a finite
+        score.
+        """
         return self.best_states[0] if self.best_states else None
 
     @property
@@ -64,7 +72,9 @@ class History:
         self._unread.append((loss, num_diverged))
 
     def read(self, processes: Processes) -> None:
-        """Move what was added to the CPU, the loss as the mean over processes and the tasks as the sum."""
+        """Move what was added to the CPU, the loss as the mean over processes and the tasks as the
+        sum.
+        """
         if self._unread:
             loss, num_diverged = (torch.stack(values) for values in zip(*self._unread, strict=True))
             self.loss = _joined(self.loss, processes.sum(loss) / processes.count)
@@ -72,7 +82,9 @@ class History:
             self._unread = []
 
     def record(self, iteration: int, scores: Tensor, learner: MetaLearner | Replicas) -> None:
-        """Add the scores after an iteration, a scalar or `[R]`, and keep the state of those that are the lowest."""
+        """Add the scores after an iteration, a scalar or `[R]`, and keep the state of those that
+        are the lowest.
+        """
         rank = (self._scores() <= scores).sum(0) if self.scores else torch.zeros_like(scores)
         is_kept = (rank < self.keep_best) & (scores < math.inf)
         self.scores[iteration] = scores.tolist()
@@ -80,20 +92,26 @@ class History:
             return
         state = {name: tensor.detach().clone() for name, tensor in learner.state_dict().items()}
         if isinstance(learner, Replicas):
-            self.best_states = [_replaced(self.best_state or state, state, is_kept, learner.constants)]
+            self.best_states = [
+                _replaced(self.best_state or state, state, is_kept, learner.constants)
+            ]
         else:
             self.best_states.insert(int(rank), state)
             del self.best_states[self.keep_best :]
 
     def recent_loss(self, count: int) -> float:
-        """Return the mean of the last `count` losses that are finite, NaN without one; this waits for a GPU."""
+        """Return the mean of the last `count` losses that are finite, NaN without one; this waits
+        for a GPU.
+        """
         unread = [loss.cpu() for loss, _ in self._unread[-count:]]
         recent = self.loss[-count:]
         recent = (_joined(recent, torch.stack(unread)) if unread else recent)[-count:]
         return recent[recent.isfinite()].mean().item()
 
     def shown(self) -> dict[str, str]:
-        """Return the progress bar's numbers: the mean of the last 100 losses, and the last score."""
+        """Return the progress bar's numbers: the mean of the last 100 losses, and the last
+        score.
+        """
         shown = {"loss": f"{self.recent_loss(100):.4g}"}
         if self.scores:
             shown["score"] = f"{self._scores()[-1].mean().item():.4g}"
@@ -101,12 +119,22 @@ class History:
 
     def _best(self) -> str:
         lowest = self._scores().amin(0)
-        at = f" at iteration {self.best_iteration}" if lowest.dim() == 0 else f" in the mean of {len(lowest)} replicas"
-        return f"best score {lowest.mean().item():.4g}{at}" if lowest.isfinite().any() else "no finite score"
+        at = (
+            f" at iteration {self.best_iteration}"
+            if lowest.dim() == 0
+            else f" in the mean of {len(lowest)} replicas"
+        )
+        return (
+            f"best score {lowest.mean().item():.4g}{at}"
+            if lowest.isfinite().any()
+            else "no finite score"
+        )
 
     def _scores(self) -> Tensor:
         """Return all scores, `[validations]` or `[validations, R]`, infinite where they are NaN."""
-        return torch.tensor(list(self.scores.values()), dtype=torch.float64).nan_to_num(math.inf, math.inf)
+        return torch.tensor(list(self.scores.values()), dtype=torch.float64).nan_to_num(
+            math.inf, math.inf
+        )
 
 
 def _joined(old: Tensor, new: Tensor) -> Tensor:
@@ -120,6 +148,8 @@ def _replaced(
     return {
         name: tensor
         if name in constants
-        else torch.where(over_first_axes(which.to(tensor.device), tensor), tensor, old[name].to(tensor.device))
+        else torch.where(
+            over_first_axes(which.to(tensor.device), tensor), tensor, old[name].to(tensor.device)
+        )
         for name, tensor in new.items()
     }

@@ -7,10 +7,12 @@ from typing import Any
 
 
 class Interrupt:
-    """Within its block the first Ctrl-C is noted in `came`, so that no optimizer step is torn; a second one ends it.
+    """Within its block the first Ctrl-C is noted in `came`, so that no optimizer step is torn; a
+    second one ends it.
 
     Args:
-        waits: Whether it does anything. Outside of the main thread, where Python handles no signals, it never does.
+        waits: Whether it does anything. Outside of the main thread, where Python handles no
+            signals, it never does.
     """
 
     def __init__(self, waits: bool) -> None:

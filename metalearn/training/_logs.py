@@ -22,8 +22,8 @@ class Progress:
     Attributes:
         iteration: Number of iterations so far, from 1.
         history: What has happened; its `recent_loss(100)` reads losses, which waits for a GPU.
-        learner: The learner, whose `diagnostics` are those of this iteration's tasks; empty where a run that had ended
-            is called again.
+        learner: The learner, whose `diagnostics` are those of this iteration's tasks; empty where a
+            run that had ended is called again.
         processes: Those that train it; files should be written by `processes.rank == 0` only.
     """
 
@@ -33,10 +33,11 @@ class Progress:
     processes: Processes
 
     def row(self, every: int) -> dict[str, Any] | None:
-        """Return the numbers to log if `every` iterations are over or there is a new score, else None.
+        """Return the numbers to log if `every` iterations are over or there is a new score, else
+        None.
 
-        The loss is the mean of the last `every` finite ones, and diverged tasks are counted over as many iterations, in
-        all processes.
+        The loss is the mean of the last `every` finite ones, and diverged tasks are counted over as
+        many iterations, in all processes.
         """
         score = self.history.scores.get(self.iteration)
         if self.iteration % every and score is None:
@@ -48,10 +49,12 @@ class Progress:
 
 
 class CSVLog:
-    """A callback of `fit` that writes a table: iteration, loss, number of diverged tasks, validation score.
+    """A callback of `fit` that writes a table: iteration, loss, number of diverged tasks,
+    validation score.
 
-    The loss is the mean of the finite ones of the last `every` iterations, in which diverged tasks are counted. A run
-    that goes on from a checkpoint continues the table from there; a new run replaces it.
+    The loss is the mean of the finite ones of the last `every` iterations, in which diverged tasks
+    are counted. A run that goes on from a checkpoint continues the table from there; a new run
+    replaces it.
 
     Args:
         path: The file; its folder is made if need be.
@@ -80,15 +83,22 @@ class CSVLog:
             self._history = progress.history
         if row is not None:
             with self._path.open("a", newline="") as stream:
-                csv.DictWriter(stream, self.COLUMNS).writerow({"iteration": progress.iteration, **row})
+                csv.DictWriter(stream, self.COLUMNS).writerow(
+                    {"iteration": progress.iteration, **row}
+                )
 
     def _start(self, iteration: int) -> None:
         """Keep of an older table what was before this iteration."""
         text = self._path.read_text() if self._path.exists() else ""
-        old = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))  # without what a killed run has written half
+        # without what a killed run has written half
+        old = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
         if text and old.fieldnames != list(self.COLUMNS):
             got = f"columns {old.fieldnames} in {self._path}"
-            raise ValueError(invalid("CSVLog's file", f"have columns {list(self.COLUMNS)}", got, "Pass another path."))
+            raise ValueError(
+                invalid(
+                    "CSVLog's file", f"have columns {list(self.COLUMNS)}", got, "Pass another path."
+                )
+            )
         kept = [row for row in old if int(row["iteration"]) < iteration]
         table = io.StringIO(newline="")
         writer = csv.DictWriter(table, self.COLUMNS)
@@ -99,7 +109,8 @@ class CSVLog:
 
 
 class TensorBoardLog:
-    """A callback of `fit` that writes loss, number of diverged tasks and validation score for TensorBoard.
+    """A callback of `fit` that writes loss, number of diverged tasks and validation score for
+    TensorBoard.
 
     Args:
         folder: Where the logs go.

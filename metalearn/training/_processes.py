@@ -28,7 +28,8 @@ class Processes:
 
     @staticmethod
     def of(learner: Any) -> "Processes":
-        """Return the processes that a wrapped learner is trained by; of any other learner this one alone.
+        """Return the processes that a wrapped learner is trained by; of any other learner this one
+        alone.
 
         Raises:
             TypeError: If the learner is sharded.
@@ -72,11 +73,15 @@ class Processes:
         return tensor
 
     def any(self, value: bool, device: torch.device) -> bool:
-        """Return whether any process's value is true, by a sum on `device`, which is faster than `all`."""
+        """Return whether any process's value is true, by a sum on `device`, which is faster than
+        `all`.
+        """
         return value if self.count == 1 else bool(self.sum(torch.tensor(int(value), device=device)))
 
     def generator(self, generator: torch.Generator | None) -> torch.Generator | None:
-        """Return a generator of the same numbers in every process: those that the first one would draw."""
+        """Return a generator of the same numbers in every process: those that the first one would
+        draw.
+        """
         if self.count == 1:
             return generator
         if generator is None:

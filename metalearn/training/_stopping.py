@@ -15,12 +15,15 @@ from metalearn.training._logs import Progress
 class EarlyStopping:
     """A callback of `fit` that ends the run when the validation score has not improved for a while.
 
-    The score is `fit`'s, lower is better; of replicas, the mean of those that are no NaN. All that it knows is
-    `history.scores`, so a run that goes on from a checkpoint stops where an unbroken one does.
+    The score is `fit`'s, lower is better; of replicas, the mean of those that are no NaN. All that
+    it knows is `history.scores`, so a run that goes on from a checkpoint stops where an unbroken
+    one does.
 
     Args:
-        patience: Number of validations in a row without an improvement after which the run ends, at least 1.
-        min_improvement: What a score must be below the best one by, to count as an improvement, at least 0.
+        patience: Number of validations in a row without an improvement after which the run ends, at
+            least 1.
+        min_improvement: What a score must be below the best one by, to count as an improvement, at
+            least 0.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -34,7 +37,9 @@ class EarlyStopping:
         self._patience, self._min_improvement = patience, min_improvement
 
     def __call__(self, progress: Progress) -> bool:
-        """Return whether this iteration's score ends the run; False after an iteration without one."""
+        """Return whether this iteration's score ends the run; False after an iteration without
+        one.
+        """
         return progress.iteration in progress.history.scores and self._is_over(progress.history)
 
     def _is_over(self, history: History) -> bool:
@@ -56,10 +61,19 @@ def check_has_score(callbacks: Sequence[Any], validate: Any) -> None:
     """Raise if a run that is never scored is to end by its score."""
     if validate is None and any(isinstance(callback, EarlyStopping) for callback in callbacks):
         raise ValueError(
-            invalid("EarlyStopping", "have a validation score", "validate=None", "Pass validate=tasks too.")
+            invalid(
+                "EarlyStopping",
+                "have a validation score",
+                "validate=None",
+                "Pass validate=tasks too.",
+            )
         )
 
 
 def _is_true(value: Any) -> bool:
-    """Return whether this is True, or what a comparison of scalar tensors gives for it; a loss, say, is not."""
-    return value is True or (isinstance(value, Tensor) and value.dtype == torch.bool and bool(value.all()))
+    """Return whether this is True, or what a comparison of scalar tensors gives for it; a loss,
+    say, is not.
+    """
+    return value is True or (
+        isinstance(value, Tensor) and value.dtype == torch.bool and bool(value.all())
+    )

@@ -18,12 +18,16 @@ from metalearn.training._checkpoint import Run
 
 
 def check_can_validate(run: Run, validate: Any, num_tasks: int) -> None:
-    """Raise for what a validation would raise of its first tasks, before the run is trained towards it."""
+    """Raise for what a validation would raise of its first tasks, before the run is trained towards
+    it.
+    """
     if not isinstance(validate, TaskDistribution):
         return
     learner = run.learner[0] if isinstance(run.learner, Replicas) else run.learner
     with random_numbers_kept(learner.device), _in_evaluation_mode(learner):
-        learner.check_episodes(*next(keyed_batches(validate, num_tasks, _same_tasks(), learner.device)))
+        learner.check_episodes(
+            *next(keyed_batches(validate, num_tasks, _same_tasks(), learner.device))
+        )
 
 
 def score(run: Run, validate: Any, num_tasks: int) -> None:
@@ -47,7 +51,9 @@ def _in_evaluation_mode(learner: MetaLearner | Replicas) -> Iterator[None]:
             module.training = was_training
 
 
-def _scores(learner: MetaLearner | Replicas, validate: Any, num_tasks: int, num_steps: int | None) -> Tensor:
+def _scores(
+    learner: MetaLearner | Replicas, validate: Any, num_tasks: int, num_steps: int | None
+) -> Tensor:
     """Return the learner's score, a scalar, or every replica's, `[R]`."""
     if not isinstance(learner, Replicas):
         return torch.tensor(_score(learner, validate, num_tasks, num_steps), dtype=torch.float64)

@@ -20,4 +20,8 @@ def learner():
 
 def options(num_tasks=6):
     generator = torch.Generator().manual_seed(1)
-    return {"num_tasks": num_tasks, "metrics": {"accuracy": functional.accuracy}, "generator": generator}
+    return {
+        "num_tasks": num_tasks,
+        "metrics": {"accuracy": functional.accuracy},
+        "generator": generator,
+    }

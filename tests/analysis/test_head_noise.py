@@ -37,7 +37,8 @@ def test_noise_has_its_size_and_its_seed():
     one, again, other = losses([0.1]), losses([0.1]), losses([0.1], seed=1)
     assert torch.equal(one[0], again[0])
     assert not torch.equal(one[0], other[0])
-    # Scores are linear in the head, so that their deviation from those of no noise doubles with it, for small noise.
+    # Scores are linear in the head, so that their deviation from those of no noise doubles with it,
+    # for small noise.
     start, small, double = losses([0, 1e-3, 2e-3])
     torch.testing.assert_close(double - start, 2 * (small - start), rtol=0.1, atol=2e-6)
 
@@ -51,7 +52,9 @@ def test_parameters_have_noise_of_their_own():
 
 def test_frozen_parameters_do_not_adapt():
     free, held, start = (
-        head_noise(learner(), tasks(), "head", [1.0], **options(), **more).evaluations[1.0]["loss"].values
+        head_noise(learner(), tasks(), "head", [1.0], **options(), **more)
+        .evaluations[1.0]["loss"]
+        .values
         for more in ({}, {"frozen": "*"}, {"num_steps": 0})
     )
     assert not torch.equal(free, held)
@@ -69,7 +72,11 @@ def test_plots():
 BAD = [
     ({"names": "haed"}, ValueError, "names must match a trainable parameter"),
     ({"frozen": "feature"}, ValueError, "frozen must match a trainable parameter"),
-    ({"stds": [-1.0]}, ValueError, "stds must be at least 0; got -1.0. Write stds=[0, 0.01, 0.1, 1], say."),
+    (
+        {"stds": [-1.0]},
+        ValueError,
+        "stds must be at least 0; got -1.0. Write stds=[0, 0.01, 0.1, 1], say.",
+    ),
     ({"stds": []}, ValueError, "stds must be at least one number"),
     ({"stds": ["1"]}, TypeError, "stds must be a number"),
     ({"seed": -1}, ValueError, "seed must be at least 0"),

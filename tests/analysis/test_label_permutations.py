@@ -25,7 +25,9 @@ def test_all_permutations_are_those_of_hand_made_tasks():
     episodes = tasks().sample(4, generator=options()["generator"])
     for column, order in enumerate(itertools.permutations(range(3))):
         support, query = (part._replace(y=torch.tensor(order)[part.y]) for part in episodes)
-        expected = evaluate(learner(), [episodes._replace(support=support, query=query)], num_tasks=4)
+        expected = evaluate(
+            learner(), [episodes._replace(support=support, query=query)], num_tasks=4
+        )
         torch.testing.assert_close(scores[:, column], expected["loss"].values)
 
 
@@ -35,7 +37,10 @@ def test_the_first_is_the_tasks_as_they_are():
 
 
 def test_drawn_permutations_differ_by_task_and_are_some_of_all():
-    every, drawn = permutations(metric=error).scores, permutations(metric=error, num_permutations=9).scores
+    every, drawn = (
+        permutations(metric=error).scores,
+        permutations(metric=error, num_permutations=9).scores,
+    )
     assert drawn.shape == (4, 9)
     near = (drawn.unsqueeze(2) - every.unsqueeze(1)).abs()
     assert near.amin(2).max() < 1e-5
@@ -68,10 +73,16 @@ def test_plots():
 def test_bad_input():
     with pytest.raises(ValueError, match="num_permutations must be at least 1"):
         permutations(num_permutations=0)
-    with pytest.raises(TypeError, match="episodes must have labels, int64 .num_tasks, num_examples.; got torch.fl"):
+    with pytest.raises(
+        TypeError, match="episodes must have labels, int64 .num_tasks, num_examples.; got torch.fl"
+    ):
         analysis.label_permutations(sine_learner(), sine_episodes(), num_tasks=3, metric=error)
-    many = data.EpisodeSampler(data.ClassImages(torch.zeros(7, 2, 8, 8, dtype=torch.uint8)), 7, 1, 1)
-    with pytest.raises(ValueError, match="num_permutations must be given for more than 6 classes; got 7 classes"):
+    many = data.EpisodeSampler(
+        data.ClassImages(torch.zeros(7, 2, 8, 8, dtype=torch.uint8)), 7, 1, 1
+    )
+    with pytest.raises(
+        ValueError, match="num_permutations must be given for more than 6 classes; got 7 classes"
+    ):
         analysis.label_permutations(learner(), many, num_tasks=1, metric=functional.accuracy)
     negative = tasks().sample(2)
     negative.query.y[0, 0] = -1

@@ -13,10 +13,23 @@ BLOCKS = {"C1": ["features.0", "features.1"], "C2": ["features.3", "features.4"]
 def test_is_evaluation_with_layers_frozen():
     whole, ablation = learner(), layer_ablation(learner(), tasks(), BLOCKS, **options())
     assert list(ablation.frozen) == list(ablation.alone) == ["C1", "C2", "FC"]
-    assert torch.equal(ablation.whole["loss"].values, evaluate(whole, tasks(), **options())["loss"].values)
-    losses = [e["loss"].values for e in (ablation.whole, *ablation.frozen.values(), *ablation.alone.values())]
+    assert torch.equal(
+        ablation.whole["loss"].values, evaluate(whole, tasks(), **options())["loss"].values
+    )
+    losses = [
+        e["loss"].values
+        for e in (ablation.whole, *ablation.frozen.values(), *ablation.alone.values())
+    ]
     assert all(not torch.equal(a, b) for i, a in enumerate(losses) for b in losses[:i])
-    assert len({e.fingerprint for e in (ablation.whole, *ablation.frozen.values(), *ablation.alone.values())}) == 1
+    assert (
+        len(
+            {
+                e.fingerprint
+                for e in (ablation.whole, *ablation.frozen.values(), *ablation.alone.values())
+            }
+        )
+        == 1
+    )
     assert "accuracy" in ablation.whole
     assert repr(ablation).count("\n") == 6
 
@@ -25,7 +38,11 @@ def test_a_layer_alone_is_a_learner_whose_others_are_shared():
     given = learner()
     only = copy.deepcopy(given)
     alone = outer.MetaLearner(
-        only.model, only.criterion, only.problem.rule, num_steps=2, fast=["features.3", "features.4"]
+        only.model,
+        only.criterion,
+        only.problem.rule,
+        num_steps=2,
+        fast=["features.3", "features.4"],
     )
     ablation = layer_ablation(given, tasks(), BLOCKS, **options())
     expected = evaluate(alone, tasks(), **options())["loss"].values
@@ -47,7 +64,9 @@ def test_every_module_by_default():
 
 
 def test_names_of_lists():
-    ablation = layer_ablation(learner(), tasks(), ["features", ["features.0", "head"]], **options(2))
+    ablation = layer_ablation(
+        learner(), tasks(), ["features", ["features.0", "head"]], **options(2)
+    )
     assert list(ablation.alone) == ["features", "features.0, head"]
 
 
@@ -59,7 +78,9 @@ def test_plots():
     assert ax.patches[1].get_height() == pytest.approx(ablation.frozen["C2"]["accuracy"].mean)
     assert ax.patches[1].get_x() + ax.patches[1].get_width() == pytest.approx(1)
     assert ablation.plot(ax) is ax
-    with pytest.raises(ValueError, match="score must be one of .'loss', 'accuracy'.; got 'acuracy'. Did you mean"):
+    with pytest.raises(
+        ValueError, match="score must be one of .'loss', 'accuracy'.; got 'acuracy'. Did you mean"
+    ):
         ablation.plot(score="acuracy")
 
 

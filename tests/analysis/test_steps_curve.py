@@ -26,13 +26,19 @@ def test_same_tasks_of_what_is_gone_after_one_pass():
 def test_best_by_each_score():
     def evaluation(loss, accuracy):
         values = {"loss": loss, "accuracy": accuracy}
-        return Evaluation({name: Summary(torch.tensor([value])) for name, value in values.items()}, 1, 5, "none")
+        return Evaluation(
+            {name: Summary(torch.tensor([value])) for name, value in values.items()}, 1, 5, "none"
+        )
 
-    curve = StepsCurve({0: evaluation(3.0, 0.1), 5: evaluation(1.0, 0.4), 10: evaluation(math.nan, 0.5)})
+    curve = StepsCurve(
+        {0: evaluation(3.0, 0.1), 5: evaluation(1.0, 0.4), 10: evaluation(math.nan, 0.5)}
+    )
     assert curve.best() == 5
     assert curve.best("loss", mode="max") == 0
     assert curve.best("accuracy", mode="max") == 10
-    with pytest.raises(ValueError, match="mode must be given for a metric; got None. Write curve.best.'accuracy', "):
+    with pytest.raises(
+        ValueError, match="mode must be given for a metric; got None. Write curve.best.'accuracy', "
+    ):
         curve.best("accuracy")
     with pytest.raises(ValueError, match="mode must be one of"):
         curve.best("accuracy", mode="most")
@@ -43,7 +49,9 @@ def test_best_by_each_score():
 def test_steps_after_which_tasks_diverged_are_never_best():
     means = {0: math.nan, 1: 2.0, 2: 1.0, 3: math.nan}
     summaries = {steps: {"loss": Summary(torch.tensor([mean]))} for steps, mean in means.items()}
-    curve = StepsCurve({steps: Evaluation(scores, 1, steps, "none") for steps, scores in summaries.items()})
+    curve = StepsCurve(
+        {steps: Evaluation(scores, 1, steps, "none") for steps, scores in summaries.items()}
+    )
     assert curve.best() == 2
     assert curve.best(mode="max") == 1
 

@@ -13,7 +13,9 @@ IMAGES = data.ClassImages(torch.randint(256, (6, 12, 8, 8), generator=torch.manu
 
 def easy_classes(count=8):
     """Classes that a linear model can tell apart: each has a bright row or column of its own."""
-    pixels = torch.randint(60, (count, 20, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    pixels = torch.randint(
+        60, (count, 20, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+    )
     for label in range(count):
         pixels[label, :, label] += 120
     return data.ClassImages(pixels)
@@ -23,13 +25,20 @@ def accuracy(learner, classes, **options):
     tasks = data.EpisodeSampler(classes, n_way=3, k_shot=4, num_query=5)
     metrics = {"accuracy": functional.accuracy}
     generator = torch.Generator().manual_seed(1)
-    return evaluate(learner, tasks, num_tasks=8, metrics=metrics, generator=generator, **options)["accuracy"].mean
+    return evaluate(learner, tasks, num_tasks=8, metrics=metrics, generator=generator, **options)[
+        "accuracy"
+    ].mean
 
 
 def test_training_from_scratch_learns_a_task_and_has_nothing_else_to_learn():
     learner = baselines.TrainFromScratch(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)))
     assert list(learner.parameters()) == []
-    assert accuracy(learner, easy_classes(), num_steps=0) < 0.6 < 0.9 < accuracy(learner, easy_classes())
+    assert (
+        accuracy(learner, easy_classes(), num_steps=0)
+        < 0.6
+        < 0.9
+        < accuracy(learner, easy_classes())
+    )
 
 
 @pytest.mark.parametrize("centroids", [False, True])
@@ -40,7 +49,14 @@ def test_a_pretrained_body_is_frozen_and_its_head_anew(centroids):
     head = baselines.CosineHead(16, 8) if centroids else nn.Linear(16, 8)
     pretraining = baselines.Pretraining(nn.Sequential(body, head))
     optimizer = torch.optim.Adam(pretraining.parameters(), lr=1e-2)
-    history = fit(pretraining, data.MiniBatches(classes, 16), optimizer, 100, meta_batch_size=1, progress=False)
+    history = fit(
+        pretraining,
+        data.MiniBatches(classes, 16),
+        optimizer,
+        100,
+        meta_batch_size=1,
+        progress=False,
+    )
     assert history.loss[-10:].mean() < 0.7 * history.loss[:10].mean()
     before = copy.deepcopy(body.state_dict())
     rule = inner.Adam(0.03)
@@ -48,7 +64,10 @@ def test_a_pretrained_body_is_frozen_and_its_head_anew(centroids):
         baselines.CentroidFinetuning(body, 16, 3, rule=rule),
         baselines.Finetuning(body, nn.Linear(16, 3), rule=rule),
     )
-    learner, names = finetuning[not centroids], (["head.weight", "head.bias"], ["head.centroids"])[centroids]
+    learner, names = (
+        finetuning[not centroids],
+        (["head.weight", "head.bias"], ["head.centroids"])[centroids],
+    )
     assert list(learner.meta.init) == names
     assert not any(param.requires_grad for param in learner.parameters())
     assert accuracy(learner, classes) > 0.9
@@ -80,7 +99,8 @@ def pretraining(num_outputs=8):
 
 TASKS = data.EpisodeSampler(easy_classes(), n_way=3, k_shot=4, num_query=5)
 ANEW = (
-    r"labels under Transfer.* must number the 8 classes of the model's outputs, the same ones in every task; "
+    r"labels under Transfer.* must number the 8 classes of the model's outputs, "
+    r"the same ones in every task; "
     r"got tasks of 3 classes that each numbers anew. .*Finetuning\(body, nn.Linear\(width, 3\)\)"
 )
 
@@ -104,7 +124,9 @@ def test_a_head_of_all_classes_is_not_judged_on_tasks_that_number_theirs_anew(us
 
     def trained(batches, **options):
         optimizer = torch.optim.SGD(learner.parameters(), lr=1.0)
-        return fit(learner, batches, optimizer, 3, **{"meta_batch_size": 2, "progress": False} | options)
+        return fit(
+            learner, batches, optimizer, 3, **{"meta_batch_size": 2, "progress": False} | options
+        )
 
     with pytest.raises(ValueError, match=ANEW):
         use(learner, trained)
@@ -129,7 +151,9 @@ def test_the_advice_works_and_mini_batches_are_taken():
 
     options = {"meta_batch_size": 1, "progress": False}
     assert fit(learner, batches, optimizer, 2, validate=validate, **options).best_iteration == 2
-    history = fit(learner, batches, optimizer, 2, validate=batches, num_validation_steps=0, **options)
+    history = fit(
+        learner, batches, optimizer, 2, validate=batches, num_validation_steps=0, **options
+    )
     assert history.best_iteration == 2
     for small in (1, 2):  # of any classes, so of the first ones alone too
         for _ in range(40):

@@ -39,7 +39,9 @@ def test_loss_and_gradient_are_those_of_the_paper():
         losses.append(F.cross_entropy(-distances, episodes.query.y[task]))
     expected = torch.stack(losses).mean()
     torch.testing.assert_close(loss.detach(), expected.detach())
-    for grad, theirs in zip(ours, torch.autograd.grad(expected, list(learner.model.body.parameters())), strict=True):
+    for grad, theirs in zip(
+        ours, torch.autograd.grad(expected, list(learner.model.body.parameters())), strict=True
+    ):
         torch.testing.assert_close(grad, theirs)
 
 

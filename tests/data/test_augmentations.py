@@ -50,14 +50,20 @@ def test_a_generator_decides_and_the_global_one_rests():
 
 def test_normalize_by_channel():
     x = images()
-    expected = torch.stack([(x[:, :, c] - m) / s for c, (m, s) in enumerate([(0.1, 1.0), (0.2, 2.0), (0.3, 3.0)])], 2)
+    expected = torch.stack(
+        [(x[:, :, c] - m) / s for c, (m, s) in enumerate([(0.1, 1.0), (0.2, 2.0), (0.3, 3.0)])], 2
+    )
     torch.testing.assert_close(data.Normalize((0.1, 0.2, 0.3), (1.0, 2.0, 3.0))(x), expected)
     torch.testing.assert_close(data.Normalize(0.5, 2)(x), (x - 0.5) / 2)
 
 
 def test_the_sampler_gives_its_generator():
-    classes = data.ClassImages(torch.randint(256, (5, 9, 8, 8, 3), dtype=torch.uint8, generator=generator()))
-    sampler = data.EpisodeSampler(classes, 3, 1, 2, transform=data.Compose(data.RandomCrop(2), data.RandomFlip()))
+    classes = data.ClassImages(
+        torch.randint(256, (5, 9, 8, 8, 3), dtype=torch.uint8, generator=generator())
+    )
+    sampler = data.EpisodeSampler(
+        classes, 3, 1, 2, transform=data.Compose(data.RandomCrop(2), data.RandomFlip())
+    )
     first, again = (sampler.sample(4, generator=generator(7)) for _ in range(2))
     assert torch.equal(first.query.x, again.query.x)
     plain = data.EpisodeSampler(classes, 3, 1, 2).sample(4, generator=generator(7))
@@ -85,11 +91,14 @@ def test_numbers_and_images_that_do_not_fit():
         data.Normalize((), ())
     three = data.Normalize((0.1, 0.2, 0.3), (1, 1, 1))
     with pytest.raises(
-        ValueError, match=r"have 3 channels; got 1 in images of shape \(2, 5, 1, 8, 8\)\. Write Normalize\(0"
+        ValueError,
+        match=r"have 3 channels; got 1 in images of shape \(2, 5, 1, 8, 8\)\. Write Normalize\(0",
     ):
         three(torch.zeros(2, 5, 1, 8, 8))
     with pytest.raises(TypeError, match="be a floating tensor .*; got torch.uint8"):
         three(torch.zeros(2, 5, 3, 8, 8, dtype=torch.uint8))
     for augment in (data.RandomFlip(), data.RandomCrop(1)):
-        with pytest.raises(ValueError, match=r"images must be \[tasks, n, C, H, W\]; got shape \(3, 8, 8\)"):
+        with pytest.raises(
+            ValueError, match=r"images must be \[tasks, n, C, H, W\]; got shape \(3, 8, 8\)"
+        ):
             augment(torch.zeros(3, 8, 8))

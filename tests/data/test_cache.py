@@ -199,7 +199,9 @@ def write(folder, cache):
 def test_what_a_killed_writer_leaves_is_not_accepted(folder, cache, decoded):
     ClassImages.from_folder(folder, 6, cache=cache)
     Image.new("RGB", (4, 4)).save(folder / "cat" / "1.png")
-    process = multiprocessing.get_context("fork").Process(target=write_and_die, args=(folder, cache))
+    process = multiprocessing.get_context("fork").Process(
+        target=write_and_die, args=(folder, cache)
+    )
     process.start()
     process.join()
     assert process.exitcode == 9
@@ -210,7 +212,9 @@ def test_what_a_killed_writer_leaves_is_not_accepted(folder, cache, decoded):
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
 def test_what_a_killed_writer_leaves_is_removed_once_it_is_old(folder, cache):
-    process = multiprocessing.get_context("fork").Process(target=write_and_die, args=(folder, cache))
+    process = multiprocessing.get_context("fork").Process(
+        target=write_and_die, args=(folder, cache)
+    )
     process.start()
     process.join()
     ClassImages.from_folder(folder, 6, cache=cache)
@@ -224,7 +228,10 @@ def test_what_a_killed_writer_leaves_is_removed_once_it_is_old(folder, cache):
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
 def test_writers_at_the_same_time(folder, cache):
-    processes = [multiprocessing.get_context("fork").Process(target=write, args=(folder, cache)) for _ in range(3)]
+    processes = [
+        multiprocessing.get_context("fork").Process(target=write, args=(folder, cache))
+        for _ in range(3)
+    ]
     for process in processes:
         process.start()
     for process in processes:
@@ -254,7 +261,9 @@ def test_a_full_disk_is_an_error(folder, cache, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(_cache, "_write_pixels", full)
-    with pytest.raises(OSError, match=r"cache .*\.npy must be written; got .*No space left.*Make room, or choose"):
+    with pytest.raises(
+        OSError, match=r"cache .*\.npy must be written; got .*No space left.*Make room, or choose"
+    ):
         ClassImages.from_folder(folder, 6, cache=cache)
     assert list(cache.iterdir()) == []
 
@@ -271,8 +280,12 @@ def test_a_cache_that_cannot_be_written_is_only_read(folder, tmp_path, monkeypat
     expected = read_files(files, Decoding(6), tmp_path / "kept", "cats")
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     decoded.clear()
-    assert np.array_equal(read_files(files, Decoding(6), tmp_path / "kept", "cats").pixels, expected.pixels)
+    assert np.array_equal(
+        read_files(files, Decoding(6), tmp_path / "kept", "cats").pixels, expected.pixels
+    )
     assert decoded == []
-    assert np.array_equal(read_files(files, Decoding(6), tmp_path / "absent", "cats").pixels, expected.pixels)
+    assert np.array_equal(
+        read_files(files, Decoding(6), tmp_path / "absent", "cats").pixels, expected.pixels
+    )
     assert len(decoded) == 3
     assert not (tmp_path / "absent").exists()

@@ -9,7 +9,8 @@ NAMES = sorted(name for split in SPLITS for name in class_names_of("fc100", spli
 
 
 class CIFAR100:
-    """A small CIFAR-100: two training images and one test image of each class, of the colour of its label."""
+    """A small CIFAR-100: two training images and one test image of each class, of the colour of its
+    label."""
 
     calls = []  # noqa: RUF012
     classes = NAMES
@@ -46,22 +47,37 @@ def test_training_and_test_set_are_joined():
 
 def test_missing_files(monkeypatch, tmp_path):
     monkeypatch.undo()
-    message = r"root must hold cifar-100-python; got .*Pass download=True, or unpack https://.*\.tar\.gz there\."
+    message = (
+        r"root must hold cifar-100-python; got .*Pass download=True, or unpack "
+        r"https://.*\.tar\.gz there\."
+    )
     with pytest.raises(FileNotFoundError, match=message):
         fc100(tmp_path, "val")
 
 
 def test_classes_that_the_data_lack(monkeypatch):
-    monkeypatch.setattr(CIFAR100, "classes", [name for name in NAMES if name not in ("fox", "whale")])
-    with pytest.raises(ValueError, match=r"class names must be some of the 98 class_names; got 'fox', 'whale'\. "):
+    monkeypatch.setattr(
+        CIFAR100, "classes", [name for name in NAMES if name not in ("fox", "whale")]
+    )
+    with pytest.raises(
+        ValueError, match=r"class names must be some of the 98 class_names; got 'fox', 'whale'\. "
+    ):
         fc100("root", "test")
 
 
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"split": "validation"}, ValueError, r"split must be one of \['train', 'val', 'test'\]; got 'validation'"),
-        ({"split": "val", "download": "yes"}, TypeError, "download must be True or False; got 'yes'"),
+        (
+            {"split": "validation"},
+            ValueError,
+            r"split must be one of \['train', 'val', 'test'\]; got 'validation'",
+        ),
+        (
+            {"split": "val", "download": "yes"},
+            TypeError,
+            "download must be True or False; got 'yes'",
+        ),
     ],
 )
 def test_arguments_that_are_refused(arguments, error, message):

@@ -9,7 +9,9 @@ from metalearn.data import ClassImages
 
 def images(*num_images, shape=(3, 6, 6)):
     generator = torch.Generator().manual_seed(0)
-    return [torch.randint(256, (n, *shape), dtype=torch.uint8, generator=generator) for n in num_images]
+    return [
+        torch.randint(256, (n, *shape), dtype=torch.uint8, generator=generator) for n in num_images
+    ]
 
 
 ONE, OBLONG = images(1), images(1, shape=(6, 5))
@@ -56,7 +58,14 @@ def test_select_takes_classes_in_the_order_given(ragged):
 
 def test_rotated_turns_counterclockwise(ragged):
     rotated = ragged.rotated((0, 90, -90))
-    assert rotated.class_names[3:] == ("a/rot90", "b/rot90", "c/rot90", "a/rot270", "b/rot270", "c/rot270")
+    assert rotated.class_names[3:] == (
+        "a/rot90",
+        "b/rot90",
+        "c/rot90",
+        "a/rot270",
+        "b/rot270",
+        "c/rot270",
+    )
     assert rotated.num_images == ragged.num_images * 3
     for name in ragged.class_names:
         original = ragged.of_class(name)
@@ -113,10 +122,26 @@ def test_it_copies_and_pickles(ragged):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: ClassImages(ONE * 2, ["a"]), ValueError, "have one name for each of 2 classes; got 1"),
-        (lambda: ClassImages(ONE * 2, ["a", "a"]), ValueError, "class_names must be distinct; got 'a' twice"),
-        (lambda: ClassImages(ONE * 2, "ab"), TypeError, "class_names must be a sequence of strings"),
-        (lambda: ClassImages(ONE * 2, [0, 1]), TypeError, "class_names must be a sequence of strings"),
+        (
+            lambda: ClassImages(ONE * 2, ["a"]),
+            ValueError,
+            "have one name for each of 2 classes; got 1",
+        ),
+        (
+            lambda: ClassImages(ONE * 2, ["a", "a"]),
+            ValueError,
+            "class_names must be distinct; got 'a' twice",
+        ),
+        (
+            lambda: ClassImages(ONE * 2, "ab"),
+            TypeError,
+            "class_names must be a sequence of strings",
+        ),
+        (
+            lambda: ClassImages(ONE * 2, [0, 1]),
+            TypeError,
+            "class_names must be a sequence of strings",
+        ),
         (
             lambda: ClassImages(ONE).select(3),
             TypeError,
@@ -135,36 +160,76 @@ def test_it_copies_and_pickles(ragged):
         ),
         (lambda: ClassImages(ONE).select([]), ValueError, "names must hold at least one name"),
         (lambda: ClassImages(ONE).select(["0", "0"]), ValueError, "class_names must be distinct"),
-        (lambda: ClassImages(ONE, ["Greek"]).select(["greek"]), ValueError, r"Did you mean 'Greek'\?"),
-        (lambda: ClassImages(ONE, ["Greek"]).of_class("xyz"), ValueError, "got 'xyz'. See class_names"),
+        (
+            lambda: ClassImages(ONE, ["Greek"]).select(["greek"]),
+            ValueError,
+            r"Did you mean 'Greek'\?",
+        ),
+        (
+            lambda: ClassImages(ONE, ["Greek"]).of_class("xyz"),
+            ValueError,
+            "got 'xyz'. See class_names",
+        ),
         (
             lambda: ClassImages(ONE).rotated([45]),
             ValueError,
             r"multiples of 90; got \(45,\)\. Pass rotated\(",
         ),
-        (lambda: ClassImages(ONE).rotated([90, -270]), ValueError, "angles must be distinct multiples of 90"),
-        (lambda: ClassImages(ONE).rotated([]), ValueError, "angles must be distinct multiples of 90"),
+        (
+            lambda: ClassImages(ONE).rotated([90, -270]),
+            ValueError,
+            "angles must be distinct multiples of 90",
+        ),
+        (
+            lambda: ClassImages(ONE).rotated([]),
+            ValueError,
+            "angles must be distinct multiples of 90",
+        ),
         (
             lambda: ClassImages(ONE).rotated(90),
             TypeError,
             r"angles must be a sequence of ints; got 90\. Pass rot",
         ),
-        (lambda: ClassImages(ONE).rotated("90"), TypeError, "angles must be a sequence of ints; got '90'"),
+        (
+            lambda: ClassImages(ONE).rotated("90"),
+            TypeError,
+            "angles must be a sequence of ints; got '90'",
+        ),
         (
             lambda: ClassImages(ONE).rotated([90.0]),
             TypeError,
             r"angles must be a sequence of ints; got \[90\.0",
         ),
-        (lambda: ClassImages(ONE).rotated([False]), TypeError, "angles must be a sequence of ints; got"),
-        (lambda: ClassImages(OBLONG).rotated(), ValueError, r"square.*Pass rotated\(angles=\(0, 180\)\)"),
-        (lambda: ClassImages.from_folder(".", size=0), ValueError, "size must be at least 1; got 0"),
-        (lambda: ClassImages.from_folder(".", size=8.0), TypeError, "size must be an int or a pair"),
+        (
+            lambda: ClassImages(ONE).rotated([False]),
+            TypeError,
+            "angles must be a sequence of ints; got",
+        ),
+        (
+            lambda: ClassImages(OBLONG).rotated(),
+            ValueError,
+            r"square.*Pass rotated\(angles=\(0, 180\)\)",
+        ),
+        (
+            lambda: ClassImages.from_folder(".", size=0),
+            ValueError,
+            "size must be at least 1; got 0",
+        ),
+        (
+            lambda: ClassImages.from_folder(".", size=8.0),
+            TypeError,
+            "size must be an int or a pair",
+        ),
         (
             lambda: ClassImages.from_folder(".", size=True),
             TypeError,
             "size must be an int; got True. Pass size=",
         ),
-        (lambda: ClassImages.from_folder(".", (8, 8.0)), TypeError, r"size must be an int; got 8\.0"),
+        (
+            lambda: ClassImages.from_folder(".", (8, 8.0)),
+            TypeError,
+            r"size must be an int; got 8\.0",
+        ),
         (
             lambda: ClassImages.from_folder(".", 8, mode=3),
             TypeError,

@@ -92,9 +92,14 @@ def test_weights_that_are_there_are_kept():
 
 def test_trees_arrays_and_labels_of_any_kind():
     def task(size):
-        x = {"tokens": torch.arange(3, 3 + 2 * size).view(size, 2), "mask": np.ones((size, 2), bool)}
+        x = {
+            "tokens": torch.arange(3, 3 + 2 * size).view(size, 2),
+            "mask": np.ones((size, 2), bool),
+        }
         x = x if size > 1 else dict(reversed(x.items()))
-        return Episode(Batch(x, (torch.full((size, 2, 2), 1), torch.rand(size))), Batch(torch.zeros(2)))
+        return Episode(
+            Batch(x, (torch.full((size, 2, 2), 1), torch.rand(size))), Batch(torch.zeros(2))
+        )
 
     support, query = collate([task(1), task(3)])
     assert support.x["tokens"].tolist()[0] == [[3, 4]] * 3
@@ -112,7 +117,9 @@ def test_a_query_set_may_be_absent():
 
 def regression_learner(criterion, **options):
     torch.manual_seed(0)
-    return outer.MAML(models.mlp(1, [6], 1).double(), criterion, inner.SGD(0.1), num_steps=3, **options)
+    return outer.MAML(
+        models.mlp(1, [6], 1).double(), criterion, inner.SGD(0.1), num_steps=3, **options
+    )
 
 
 OPTIONS = [{}, {"batching": "loop"}, {"chunk_size": 2}, {"estimator": outer.Stepwise()}]
@@ -148,7 +155,9 @@ def test_loss_and_gradient_of_ragged_ways_and_shots(options, source):
     ours = classifier(4, source=source, **options).estimate(collate(tasks), keys(3))
     total = tree_map(torch.zeros_like, ours.gradient.init)
     for index, (way, task) in enumerate(zip(ways, tasks, strict=True)):
-        one = classifier(way, source=source, criterion=F.cross_entropy).estimate(alone(task), keys(1))
+        one = classifier(way, source=source, criterion=F.cross_entropy).estimate(
+            alone(task), keys(1)
+        )
         torch.testing.assert_close(ours.loss[index], one.loss[0])
         for name, grad in one.gradient.init.items():
             total[name][: len(grad)] += grad / 3
@@ -237,8 +246,16 @@ LONGER = Episode(Batch(torch.zeros(3, 1), torch.zeros(3, 1)), Batch(X, X))
     [
         (GOOD, TypeError, "episodes to collate must be a list of tasks; got Episode"),
         ([], ValueError, "episodes to collate must be at least 1 task; got none"),
-        ([(X, X)], TypeError, r"must be an Episode of two Batches; got tuple\. Return Episode\(Batch"),
-        ([Episode((X, X), (X, X))], TypeError, "a task to collate must be an Episode of two Batches"),
+        (
+            [(X, X)],
+            TypeError,
+            r"must be an Episode of two Batches; got tuple\. Return Episode\(Batch",
+        ),
+        (
+            [Episode((X, X), (X, X))],
+            TypeError,
+            "a task to collate must be an Episode of two Batches",
+        ),
         ([Episode(Batch(None), Batch(X))], TypeError, "a task's data must be tensors; got None"),
         ([Episode(Batch("x"), Batch(X))], TypeError, "a task's data must be tensors; got 'x'"),
         (
@@ -249,7 +266,10 @@ LONGER = Episode(Batch(torch.zeros(3, 1), torch.zeros(3, 1)), Batch(X, X))
         (
             [Episode(Batch({"a": X}, X), Batch(X, X)), Episode(Batch({"b": X}, X), Batch(X, X))],
             ValueError,
-            r"support sets must be trees of one structure; got \['x\.a', 'y'\] in task 0 and \['x\.b', 'y'\] in task 1",
+            (
+                r"support sets must be trees of one structure; got \['x\.a', 'y'\] in task 0 and "
+                r"\['x\.b', 'y'\] in task 1"
+            ),
         ),
         (
             [GOOD, GOOD, GOOD._replace(query=Batch(X))],
@@ -259,12 +279,18 @@ LONGER = Episode(Batch(torch.zeros(3, 1), torch.zeros(3, 1)), Batch(X, X))
         (
             [GOOD, GOOD._replace(query=Batch(X, X.double()))],
             ValueError,
-            r"query\.y of all tasks must have one dtype; got torch\.float32 in task 0 and torch\.float64 in task 1",
+            (
+                r"query\.y of all tasks must have one dtype; got torch\.float32 in task 0 and "
+                r"torch\.float64 in task 1"
+            ),
         ),
         (
             [GOOD, GOOD._replace(support=Batch(torch.zeros(2, 3), X))],
             ValueError,
-            r"support\.x of all tasks must have one shape .*; got \(2, 1\) in task 0 and \(2, 3\) in task 1",
+            (
+                r"support\.x of all tasks must have one shape .*; got \(2, 1\) in task 0 and \(2, "
+                r"3\) in task 1"
+            ),
         ),
         (
             [GOOD, GOOD._replace(support=Batch(X.to("meta"), X))],
@@ -274,9 +300,16 @@ LONGER = Episode(Batch(torch.zeros(3, 1), torch.zeros(3, 1)), Batch(X, X))
         (
             [LONGER, Episode(Batch(X, torch.zeros(3, 1)), Batch(X, X))],
             ValueError,
-            r"support tensors of task 1 must agree on a number .*; got \{'x': \(2, 1\), 'y': \(3, 1\)\}",
+            (
+                r"support tensors of task 1 must agree on a number .*; got "
+                r"\{'x': \(2, 1\), 'y': \(3, 1\)\}"
+            ),
         ),
-        ([LONGER, Episode(Batch(X[:0], X[:0]), Batch(X, X))], ValueError, "of at least 1, to be padded"),
+        (
+            [LONGER, Episode(Batch(X[:0], X[:0]), Batch(X, X))],
+            ValueError,
+            "of at least 1, to be padded",
+        ),
         (
             [GOOD, GOOD._replace(support=Batch(X, X, torch.ones(2, 1)))],
             ValueError,

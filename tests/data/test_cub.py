@@ -34,7 +34,9 @@ def test_classes_of_each_split(root):
 
 
 def test_places_that_are_refused(root, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no folder .*images\. Unpack CUB_200_2011\.tgz of https"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no folder .*images\. Unpack CUB_200_2011\.tgz of https"
+    ):
         cub(tmp_path / "absent", "val")
     with pytest.raises(ValueError, match="split must be one of"):
         cub(root, "dev")
@@ -42,5 +44,8 @@ def test_places_that_are_refused(root, tmp_path):
     with pytest.raises(ValueError, match=r"007\.Bird must hold images"):
         cub(root, "val")
     (root / "CUB_200_2011" / "images" / "007.Bird").rmdir()
-    with pytest.raises(ValueError, match=r"CUB_200_2011 must hold 20 classes with 20 images; got 19 with 19\. Unpack"):
+    with pytest.raises(
+        ValueError,
+        match=r"CUB_200_2011 must hold 20 classes with 20 images; got 19 with 19\. Unpack",
+    ):
         cub(root, "val")

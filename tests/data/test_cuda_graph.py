@@ -29,18 +29,24 @@ def test_images_on_a_cpu_are_refused():
 
 
 def test_tasks_for_a_cpu_are_refused():
-    with pytest.raises(ValueError, match=r"must go to a GPU; got cpu. Pass sample\(4, device='cuda'\)"):
+    with pytest.raises(
+        ValueError, match=r"must go to a GPU; got cpu. Pass sample\(4, device='cuda'\)"
+    ):
         data.CudaGraph(SINUSOID).sample(4, device="cpu")
 
 
 def test_workers_are_refused():
-    with pytest.raises(ValueError, match="worker processes must draw on the CPU; got tasks on cuda for 1 workers"):
+    with pytest.raises(
+        ValueError, match="worker processes must draw on the CPU; got tasks on cuda for 1 workers"
+    ):
         data.CudaGraph(SINUSOID).batches(4, num_workers=1)
 
 
 def test_a_generator_of_ones_own_draws_as_without():
     tasks = data.CudaGraph(SINUSOID)
-    ours, theirs = (each.sample(3, generator=torch.Generator().manual_seed(1)) for each in (tasks, SINUSOID))
+    ours, theirs = (
+        each.sample(3, generator=torch.Generator().manual_seed(1)) for each in (tasks, SINUSOID)
+    )
     torch.testing.assert_close(ours, theirs)
 
 
@@ -71,7 +77,10 @@ class TestReplays:
                 return SINUSOID.draw(num_tasks, torch.Generator(), None)
 
         data.CudaGraph(Own()).draw(4, None, torch.device("cuda:0"))
-        with pytest.raises(ValueError, match="draw of Own must draw all random numbers on the GPU; got .* on the host"):
+        with pytest.raises(
+            ValueError,
+            match="draw of Own must draw all random numbers on the GPU; got .* on the host",
+        ):
             self.made[0]()
 
     def test_what_is_drawn_elsewhere_is_refused(self):
@@ -83,7 +92,9 @@ class TestReplays:
         with pytest.raises(ValueError, match="draw of Own must return tensors on the GPU; got cpu"):
             self.made[0]()
 
-    @pytest.mark.parametrize("again", [copy.deepcopy, lambda tasks: pickle.loads(pickle.dumps(tasks))])
+    @pytest.mark.parametrize(
+        "again", [copy.deepcopy, lambda tasks: pickle.loads(pickle.dumps(tasks))]
+    )
     def test_a_copy_records_for_itself(self, again):
         tasks = data.CudaGraph(SINUSOID)
         tasks.draw(4, None, torch.device("cuda:0"))

@@ -20,7 +20,9 @@ def test_pixels_are_channels_first(file):
 def test_bytes_are_decoded_under_their_name(file):
     decoding = Decoding((3, 2))
     assert np.array_equal(decoding.decode("x", file.read_bytes()), decoding.decode(file))
-    with pytest.raises(ValueError, match=r"^image 7 of x\.pkl must be a readable image; got Unidentified"):
+    with pytest.raises(
+        ValueError, match=r"^image 7 of x\.pkl must be a readable image; got Unidentified"
+    ):
         decoding.decode("image 7 of x.pkl", b"damaged")
 
 

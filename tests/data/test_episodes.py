@@ -21,7 +21,9 @@ DISTRIBUTIONS = [
     Sinusoid(3, 4, noise_std=0.1),
     Polynomial(3, 4, order=2, noise_std=0.1),
     LinearClassification(3, 4, dim=5),
-    EpisodeSampler(ClassImages([torch.randint(256, (n, 6, 6), dtype=torch.uint8) for n in (7, 9, 8)]), 2, 3, 4),
+    EpisodeSampler(
+        ClassImages([torch.randint(256, (n, 6, 6), dtype=torch.uint8) for n in (7, 9, 8)]), 2, 3, 4
+    ),
 ]
 
 
@@ -79,7 +81,10 @@ def test_without_a_generator_the_global_seed_decides(tasks):
 
 @pytest.mark.parametrize("device", ["cpu", torch.device("cpu")])
 def test_the_device_does_not_change_the_tasks(tasks, device):
-    assert equal(tasks.sample(2, generator=seeded(), device=device), tasks.sample(2, generator=seeded(), device="cpu"))
+    assert equal(
+        tasks.sample(2, generator=seeded(), device=device),
+        tasks.sample(2, generator=seeded(), device="cpu"),
+    )
 
 
 def test_a_cpu_generator_serves_another_device(tasks):
@@ -117,13 +122,33 @@ def test_batches_never_end_by_default(tasks):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda tasks: tasks.sample(0), ValueError, r"num_tasks must be at least 1; got 0\. Pass sample"),
+        (
+            lambda tasks: tasks.sample(0),
+            ValueError,
+            r"num_tasks must be at least 1; got 0\. Pass sample",
+        ),
         (lambda tasks: tasks.sample(2.0), TypeError, r"num_tasks must be an int; got 2\.0"),
-        (lambda tasks: tasks.sample(1, generator=7), TypeError, r"generator must be a torch\.Generator"),
+        (
+            lambda tasks: tasks.sample(1, generator=7),
+            TypeError,
+            r"generator must be a torch\.Generator",
+        ),
         (lambda tasks: tasks.batches(0), ValueError, r"meta_batch_size must be at least 1; got 0"),
-        (lambda tasks: tasks.batches(1, num_batches=-1), ValueError, r"num_batches must be at least 0"),
-        (lambda tasks: tasks.batches(1, num_batches="all"), TypeError, r"num_batches must be an int"),
-        (lambda tasks: tasks.batches(1, generator=7), TypeError, r"generator must be a torch\.Generator"),
+        (
+            lambda tasks: tasks.batches(1, num_batches=-1),
+            ValueError,
+            r"num_batches must be at least 0",
+        ),
+        (
+            lambda tasks: tasks.batches(1, num_batches="all"),
+            TypeError,
+            r"num_batches must be an int",
+        ),
+        (
+            lambda tasks: tasks.batches(1, generator=7),
+            TypeError,
+            r"generator must be a torch\.Generator",
+        ),
     ],
 )
 def test_errors_are_raised_at_the_call(tasks, call, error, message):
@@ -157,11 +182,16 @@ def test_a_draw_returns_as_many_tasks_as_asked_for(num_tasks):
 @pytest.mark.parametrize("device", [None, "cpu"])
 @pytest.mark.parametrize(
     ("drawn", "got"),
-    [((PAIR, PAIR), "tuple"), (Episode(PAIR, Batch(*PAIR)), "an Episode of tuple and Batch"), (None, "NoneType")],
+    [
+        ((PAIR, PAIR), "tuple"),
+        (Episode(PAIR, Batch(*PAIR)), "an Episode of tuple and Batch"),
+        (None, "NoneType"),
+    ],
 )
 def test_a_draw_returns_episodes(drawn, got, device):
     message = (
-        f"draw of Wrong must return an Episode of two Batches; got {got}. Write Episode(Batch(x, y), Batch(x, y))."
+        f"draw of Wrong must return an Episode of two Batches; got {got}. Write Episode(Batch(x, "
+        "y), Batch(x, y))."
     )
     with pytest.raises(TypeError, match=re.escape(message)):
         Wrong(drawn).sample(1, device=device)

@@ -60,7 +60,11 @@ def test_arrays_share_memory_if_they_can():
             TypeError,
             r"got torch\.float32\. Pass .* write a data\.TaskDistribution\.$",
         ),
-        ([np.zeros((2, 6, 5))], TypeError, r"images\[0\] must be a tensor or array of uint8; got float64"),
+        (
+            [np.zeros((2, 6, 5))],
+            TypeError,
+            r"images\[0\] must be a tensor or array of uint8; got float64",
+        ),
         ([[1, 2]], TypeError, r"images\[0\] must be a tensor or array of uint8; got list"),
         ("images", TypeError, "images must be a tensor, an array or a list of them"),
         ([], ValueError, "images must hold at least one class; got an empty list"),
@@ -70,16 +74,32 @@ def test_arrays_share_memory_if_they_can():
             r"images must be \[classes, per_class, H, W\].*; got shape \(3, 6, 5\)",
         ),
         ([pixels(6, 5)], ValueError, r"images\[0\] must be \[n, H, W\].*; got shape \(6, 5\)"),
-        ([pixels(2, 6, 5), pixels(2, 6, 6)], ValueError, r"images\[1\] must hold images of shape \(6, 5\)"),
-        ([pixels(2, 6, 5), pixels(0, 6, 5)], ValueError, "at least one image for .*; got 1 empty of 2"),
+        (
+            [pixels(2, 6, 5), pixels(2, 6, 6)],
+            ValueError,
+            r"images\[1\] must hold images of shape \(6, 5\)",
+        ),
+        (
+            [pixels(2, 6, 5), pixels(0, 6, 5)],
+            ValueError,
+            "at least one image for .*; got 1 empty of 2",
+        ),
         (pixels(0, 3, 6, 5), ValueError, "at least one image for each class; got 0 empty of 0"),
         (
             pixels(2, 3, 5, 6, 7),
             ValueError,
             r"have 1, 3 or 4 channels, .*; got shape \(5, 6, 7\)\. Pass",
         ),
-        (pixels(2, 3, 3, 6, 3), ValueError, r"either first or last.*layout='CHW'\) or layout='HWC'"),
-        (pixels(9, 6, 5, 3), ValueError, r"got shape \(5, 3\), which looks like .* without an axis for the"),
+        (
+            pixels(2, 3, 3, 6, 3),
+            ValueError,
+            r"either first or last.*layout='CHW'\) or layout='HWC'",
+        ),
+        (
+            pixels(9, 6, 5, 3),
+            ValueError,
+            r"got shape \(5, 3\), which looks like .* without an axis for the",
+        ),
     ],
 )
 def test_images_that_are_refused(images, error, message):
@@ -90,7 +110,11 @@ def test_images_that_are_refused(images, error, message):
 @pytest.mark.parametrize(
     ("shape", "layout", "message"),
     [
-        ((2, 6, 5), "HWC", r"each image must have the axes HWC; got shape \(6, 5\)\. Leave layout out"),
+        (
+            (2, 6, 5),
+            "HWC",
+            r"each image must have the axes HWC; got shape \(6, 5\)\. Leave layout out",
+        ),
         (
             (2, 3, 6, 5),
             "HWC",

@@ -20,7 +20,9 @@ def test_labels_are_balanced_targets_of_cross_entropy():
     y = LinearClassification(500, 500).sample(10, generator=generator()).query.y
     assert set(y.unique().tolist()) == {0.0, 1.0}
     assert abs(y.mean() - 0.5) < 0.05
-    torch.testing.assert_close(F.binary_cross_entropy_with_logits(torch.zeros_like(y), y), torch.tensor(2.0).log())
+    torch.testing.assert_close(
+        F.binary_cross_entropy_with_logits(torch.zeros_like(y), y), torch.tensor(2.0).log()
+    )
 
 
 def test_a_hyperplane_through_the_origin_separates_support_and_query():
@@ -46,7 +48,11 @@ def test_inputs_are_standard_normal():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"k_shot": 0}, ValueError, r"k_shot must be at least 1; got 0\. Pass LinearClassification\(k_shot"),
+        (
+            {"k_shot": 0},
+            ValueError,
+            r"k_shot must be at least 1; got 0\. Pass LinearClassification\(k_shot",
+        ),
         ({"num_query": 0}, ValueError, "num_query must be at least 1; got 0"),
         ({"dim": 0}, ValueError, "dim must be at least 1; got 0"),
         ({"dim": 2.0}, TypeError, r"dim must be an int; got 2\.0"),

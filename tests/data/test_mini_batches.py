@@ -19,7 +19,10 @@ from metalearn.data import (
 from metalearn.types import Batch, Episode
 
 IMAGES = ClassImages(
-    [torch.full((count, 4, 4), 10 * label, dtype=torch.uint8) for label, count in enumerate([3, 1, 6])]
+    [
+        torch.full((count, 4, 4), 10 * label, dtype=torch.uint8)
+        for label, count in enumerate([3, 1, 6])
+    ]
 )
 
 
@@ -35,7 +38,9 @@ def test_labels_are_those_of_the_images_and_all_images_are_drawn():
 
 def test_a_generator_decides():
     batches = MiniBatches(IMAGES, 5, transform=RandomFlip())
-    first, second = (batches.sample(2, generator=torch.Generator().manual_seed(3)).query for _ in range(2))
+    first, second = (
+        batches.sample(2, generator=torch.Generator().manual_seed(3)).query for _ in range(2)
+    )
     assert torch.equal(first.x, second.x)
     assert torch.equal(first.y, second.y)
 
@@ -52,7 +57,9 @@ class Numbered(TaskDistribution):
 
     def draw(self, num_tasks, generator, device):
         def batch(places):
-            task = torch.randint(10**6, (num_tasks, 1), generator=number.clone_state()).expand(-1, len(places))
+            task = torch.randint(10**6, (num_tasks, 1), generator=number.clone_state()).expand(
+                -1, len(places)
+            )
             place = places.expand(num_tasks, -1)
             weight = (place % 2 == 0).float() if self.padded else ()
             return Batch({"task": task, "place": place}, task + place, weight)
@@ -90,12 +97,15 @@ def test_a_generator_decides_the_examples_of_a_distribution():
     assert torch.equal(first.y, second.y)
     assert not torch.equal(first.x, other.x)
     assert torch.equal(torch.get_rng_state(), before)
-    one, none = (next(batches.batches(2, generator=seeded(), num_workers=workers)) for workers in (1, 0))
+    one, none = (
+        next(batches.batches(2, generator=seeded(), num_workers=workers)) for workers in (1, 0)
+    )
     assert torch.equal(one.query.y, none.query.y)
 
 
 def test_pretraining_on_sines_fits_their_mean_and_finetuning_starts_from_it():
-    """The joint data of sine waves of all phases have the mean amplitude times the mean sine: here 2.5 sin(x) / pi."""
+    """The joint data of sine waves of all phases have the mean amplitude times the mean sine: here
+    2.5 sin(x) / pi."""
     tasks = Sinusoid(5, 50, phase=(-torch.pi / 2, torch.pi / 2), amplitude=(2.5, 2.5))
     torch.manual_seed(0)
     model = models.mlp(1, [40, 40], 1)
@@ -123,17 +133,37 @@ class Unlike(TaskDistribution):
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: MiniBatches(torch.zeros(3), 4), TypeError, "source must be a ClassImages or a task distribution"),
+        (
+            lambda: MiniBatches(torch.zeros(3), 4),
+            TypeError,
+            "source must be a ClassImages or a task distribution",
+        ),
         (lambda: MiniBatches(Sinusoid, 4), TypeError, r"Write Sinusoid\(\.\.\.\)"),
         (
             lambda: MiniBatches(SAMPLER, 4),
             ValueError,
             r"got N-way tasks\. Pass its images: MiniBatches\(sampler\.classes",
         ),
-        (lambda: MiniBatches(SupportAsQuery(Shard(SAMPLER, 2, 0)), 4), ValueError, "got N-way tasks"),
-        (lambda: MiniBatches(Sinusoid(2, 2), 4, RandomFlip()), ValueError, "transform must be left out"),
-        (lambda: MiniBatches(Sinusoid(2, 2), 0), ValueError, "batch_size must be at least 1; got 0"),
-        (lambda: MiniBatches(Unlike(), 4).sample(1), ValueError, "tasks of MiniBatches must have support and query"),
+        (
+            lambda: MiniBatches(SupportAsQuery(Shard(SAMPLER, 2, 0)), 4),
+            ValueError,
+            "got N-way tasks",
+        ),
+        (
+            lambda: MiniBatches(Sinusoid(2, 2), 4, RandomFlip()),
+            ValueError,
+            "transform must be left out",
+        ),
+        (
+            lambda: MiniBatches(Sinusoid(2, 2), 0),
+            ValueError,
+            "batch_size must be at least 1; got 0",
+        ),
+        (
+            lambda: MiniBatches(Unlike(), 4).sample(1),
+            ValueError,
+            "tasks of MiniBatches must have support and query",
+        ),
     ],
 )
 def test_sources_that_are_refused(make, error, message):

@@ -32,12 +32,17 @@ def listed(root, in_classes):
 
 
 def pickled(root, **changes):
-    content = {"image_data": PIXELS, "class_dict": {name: [k, k + 3, k + 6] for k, name in enumerate(NAMES)}}
+    content = {
+        "image_data": PIXELS,
+        "class_dict": {name: [k, k + 3, k + 6] for k, name in enumerate(NAMES)},
+    }
     content = {key: value for key, value in (content | changes).items() if value is not None}
     (root / "mini-imagenet-cache-train.pkl").write_bytes(pickle.dumps(content, protocol=2))
 
 
-@pytest.mark.parametrize("write", [lambda root: listed(root, False), lambda root: listed(root, True), pickled])
+@pytest.mark.parametrize(
+    "write", [lambda root: listed(root, False), lambda root: listed(root, True), pickled]
+)
 def test_every_form_gives_the_same_images(tmp_path, write):
     write(tmp_path)
     images = mini_imagenet(str(tmp_path), "train")
@@ -58,7 +63,10 @@ def test_listed_images_are_resized_and_cached(tmp_path, monkeypatch):
 def test_an_image_that_is_missing_is_named(tmp_path):
     listed(tmp_path, False)
     (tmp_path / "images" / "image4.png").unlink()
-    message = r"images must hold every image of train\.csv; got no file image4\.png\. Put it there, or into .*n01\."
+    message = (
+        r"images must hold every image of train\.csv; got no file image4\.png\. Put it there, or "
+        r"into .*n01\."
+    )
     with pytest.raises(FileNotFoundError, match=message):
         mini_imagenet(tmp_path, "train")
 
@@ -66,17 +74,28 @@ def test_an_image_that_is_missing_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda table: table[: table.rindex("image8")], r"have 3 images of class 'n03'; got 2\. Download"),
+        (
+            lambda table: table[: table.rindex("image8")],
+            r"have 3 images of class 'n03'; got 2\. Download",
+        ),
         (lambda table: table.replace("n03", "n02"), "have 3 classes for split 'train'; got 2"),
-        (lambda table: table.replace("label", "class"), r"the columns filename and label; got the columns \['file"),
+        (
+            lambda table: table.replace("label", "class"),
+            r"the columns filename and label; got the columns \['file",
+        ),
         (lambda table: "", r"the columns filename and label; got the columns \[\]"),
-        (lambda table: table.replace("image3.png,n02", "image3.png"), "a filename and a label in each row; got {'file"),
+        (
+            lambda table: table.replace("image3.png,n02", "image3.png"),
+            "a filename and a label in each row; got {'file",
+        ),
     ],
 )
 def test_csv_files_that_are_refused(tmp_path, change, message):
     listed(tmp_path, False)
     (tmp_path / "train.csv").write_text(change((tmp_path / "train.csv").read_text()))
-    with pytest.raises(ValueError, match=rf"train\.csv must {message}|train\.csv must have {message}"):
+    with pytest.raises(
+        ValueError, match=rf"train\.csv must {message}|train\.csv must have {message}"
+    ):
         mini_imagenet(tmp_path, "train")
 
 
@@ -127,7 +146,11 @@ def test_code_in_a_pickle_does_not_run(tmp_path):
     ("arguments", "error", "message"),
     [
         ({"split": "dev"}, ValueError, r"split must be one of \['train', 'val', 'test'\]"),
-        ({"split": "val"}, FileNotFoundError, r"root must hold val\.csv and a folder images, or mini-.*-val\.pkl; got"),
+        (
+            {"split": "val"},
+            FileNotFoundError,
+            r"root must hold val\.csv and a folder images, or mini-.*-val\.pkl; got",
+        ),
         ({"split": "train", "size": "84"}, TypeError, "size must be an int or a pair"),
         (
             {"split": "train", "size": 32},

@@ -6,7 +6,9 @@ from metalearn.data._names import as_names, as_strings, label_of
 NAMES = ("beta", "alpha")
 
 
-@pytest.mark.parametrize("given", [NAMES, list(NAMES), np.array(NAMES), dict.fromkeys(NAMES), iter(NAMES)])
+@pytest.mark.parametrize(
+    "given", [NAMES, list(NAMES), np.array(NAMES), dict.fromkeys(NAMES), iter(NAMES)]
+)
 def test_names_can_come_from_any_ordered_iterable(given):
     names = as_names(given, 2)
     assert names == NAMES
@@ -29,9 +31,21 @@ def test_the_label_is_the_position():
             TypeError,
             r"class_names must be a sequence of strings; got 5\. Give each class one name",
         ),
-        (lambda: as_names("ab", 2), TypeError, "class_names must be a sequence of strings; got 'ab'"),
-        (lambda: as_names({"a"}, 1), TypeError, "class_names must be a sequence of strings; got {'a'}"),
-        (lambda: as_names([0, 1], 2), TypeError, "class_names must be a sequence of strings; got 0 in it"),
+        (
+            lambda: as_names("ab", 2),
+            TypeError,
+            "class_names must be a sequence of strings; got 'ab'",
+        ),
+        (
+            lambda: as_names({"a"}, 1),
+            TypeError,
+            "class_names must be a sequence of strings; got {'a'}",
+        ),
+        (
+            lambda: as_names([0, 1], 2),
+            TypeError,
+            "class_names must be a sequence of strings; got 0 in it",
+        ),
         (
             lambda: as_names(["a"], 2),
             ValueError,
@@ -47,8 +61,16 @@ def test_the_label_is_the_position():
             TypeError,
             r"names must be .* strings; got None\. Pass x",
         ),
-        (lambda: label_of(0, NAMES), TypeError, "class name must be a string; got 0. See class_names"),
-        (lambda: label_of("alpa", NAMES), ValueError, r"one of the 2 class_names; got 'alpa'\. .* 'alpha'\?"),
+        (
+            lambda: label_of(0, NAMES),
+            TypeError,
+            "class name must be a string; got 0. See class_names",
+        ),
+        (
+            lambda: label_of("alpa", NAMES),
+            ValueError,
+            r"one of the 2 class_names; got 'alpa'\. .* 'alpha'\?",
+        ),
         (
             lambda: label_of("x", NAMES),
             ValueError,

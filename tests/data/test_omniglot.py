@@ -16,7 +16,12 @@ CHARACTERS = {
     "images_evaluation": ["Avesta/character01", "Gurmukhi/character41", "Gurmukhi/character42"],
 }
 SPLITS = {
-    "train": ("Greek/character01", "Greek/character02", "Avesta/character01", "Gurmukhi/character41"),
+    "train": (
+        "Greek/character01",
+        "Greek/character02",
+        "Avesta/character01",
+        "Gurmukhi/character41",
+    ),
     "val": ("Armenian/character01",),
     "test": ("Gurmukhi/character42",),
 }
@@ -24,7 +29,8 @@ SPLITS = {
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """A small Omniglot: six characters, drawn twice, as black strokes on white with one bit a pixel."""
+    """A small Omniglot: six characters, drawn twice, as black strokes on white with one bit a
+    pixel."""
     for subset, names in CHARACTERS.items():
         for name in names:
             folder = tmp_path / "omniglot-py" / subset / name
@@ -34,7 +40,9 @@ def root(tmp_path, monkeypatch):
                 paper[:, 10 : 30 + 10 * drawing] = False
                 Image.fromarray(paper).save(folder / f"{drawing}.png")
     monkeypatch.setattr(_omniglot, "NUM_DRAWINGS", 2)
-    monkeypatch.setattr(_omniglot, "NUM_CHARACTERS", {split: len(names) for split, names in SPLITS.items()})
+    monkeypatch.setattr(
+        _omniglot, "NUM_CHARACTERS", {split: len(names) for split, names in SPLITS.items()}
+    )
     return tmp_path
 
 
@@ -70,13 +78,17 @@ def test_lanczos_gives_shades_of_grey(root):
 
 
 def test_a_root_without_omniglot(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no folder .*omniglot-py.images_background\. Pass download=True"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no folder .*omniglot-py.images_background\. Pass download=True"
+    ):
         omniglot(tmp_path, "train")
 
 
 def test_an_incomplete_omniglot_is_refused(root):
     (root / "omniglot-py/images_background/Greek/character02/1.png").unlink()
-    with pytest.raises(ValueError, match=r"hold 8 drawings for split 'train'; got 7\. Delete its folder"):
+    with pytest.raises(
+        ValueError, match=r"hold 8 drawings for split 'train'; got 7\. Delete its folder"
+    ):
         omniglot(root, "train")
 
 
@@ -106,7 +118,10 @@ def test_a_root_that_cannot_be_written_is_read_without_a_cache(root, monkeypatch
             {"split": "tests"},
             r"split must be one of \['train', 'val', 'test'\]; got 'tests'\. Did you mean 'test'",
         ),
-        ({"split": "test", "resample": "bilinear"}, r"resample must be one of \['nearest', 'lanczos'\]"),
+        (
+            {"split": "test", "resample": "bilinear"},
+            r"resample must be one of \['nearest', 'lanczos'\]",
+        ),
         ({"split": "test", "angles": (45,)}, "angles must be distinct multiples of 90"),
     ],
 )
@@ -117,17 +132,25 @@ def test_arguments_that_are_refused(root, arguments, message):
 
 def test_download_goes_through_torchvision(root, monkeypatch):
     calls = []
-    monkeypatch.setattr("torchvision.datasets.Omniglot", lambda *args, **options: calls.append((args, options)))
+    monkeypatch.setattr(
+        "torchvision.datasets.Omniglot", lambda *args, **options: calls.append((args, options))
+    )
     omniglot(root, "val", download=True)
-    assert calls == [((root,), {"background": subset, "download": True}) for subset in (True, False)]
+    assert calls == [
+        ((root,), {"background": subset, "download": True}) for subset in (True, False)
+    ]
 
 
-@pytest.mark.skipif("METALEARN_DATA" not in os.environ, reason="needs METALEARN_DATA, a folder of archives")
+@pytest.mark.skipif(
+    "METALEARN_DATA" not in os.environ, reason="needs METALEARN_DATA, a folder of archives"
+)
 def test_the_split_is_that_of_vinyals():
     path = Path(os.environ["METALEARN_DATA"]) / "omniglot.npz"
     if not path.exists():
         pytest.skip("no omniglot.npz")
     with np.load(path) as archive:
-        names, splits, background = (archive[key].tolist() for key in ("class_names", "split", "background"))
+        names, splits, background = (
+            archive[key].tolist() for key in ("class_names", "split", "background")
+        )
     assert [split_of(*character) for character in zip(names, background, strict=True)] == splits
     assert Counter(splits) == _omniglot.NUM_CHARACTERS

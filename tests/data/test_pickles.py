@@ -36,7 +36,9 @@ class Call:
 @pytest.fixture
 def write(tmp_path):
     def write(value, protocol=pickle.DEFAULT_PROTOCOL):
-        (tmp_path / "x.pkl").write_bytes(value if isinstance(value, bytes) else pickle.dumps(value, protocol))
+        (tmp_path / "x.pkl").write_bytes(
+            value if isinstance(value, bytes) else pickle.dumps(value, protocol)
+        )
         return tmp_path / "x.pkl"
 
     return write
@@ -56,13 +58,18 @@ def test_pickles_of_python_2(write):
         b"(K\x01K\x02\x85cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
         b"\x89U\x02\xff\x07tbs."
     )
-    np.testing.assert_equal(read_pickle(write(written), "be a pickle"), {"a": np.array([255, 7], np.uint8)})
+    np.testing.assert_equal(
+        read_pickle(write(written), "be a pickle"), {"a": np.array([255, 7], np.uint8)}
+    )
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_code_does_not_run(write, tmp_path, protocol):
     payload = {"class_dict": {}, "image_data": Call(os.system, f"touch {tmp_path / 'ran'}")}
-    with pytest.raises(ValueError, match=r"plain values and arrays only; got the global (posix|nt)\.system\. Nothing"):
+    with pytest.raises(
+        ValueError,
+        match=r"plain values and arrays only; got the global (posix|nt)\.system\. Nothing",
+    ):
         read_pickle(write(payload, protocol), "be a pickle")
     assert not (tmp_path / "ran").exists()
 
@@ -85,7 +92,9 @@ def test_code_does_not_run(write, tmp_path, protocol):
     ],
 )
 def test_what_is_refused_is_named(write, value, refused):
-    with pytest.raises(ValueError, match=rf"x\.pkl must hold plain values and arrays only; got {refused}"):
+    with pytest.raises(
+        ValueError, match=rf"x\.pkl must hold plain values and arrays only; got {refused}"
+    ):
         read_pickle(write(value), "be a pickle")
 
 
@@ -97,12 +106,15 @@ def test_what_is_refused_is_named(write, value, refused):
         pickle.dumps(PLAIN)[:-50],
         pickle.dumps(Call(np.ndarray, (2,), "O")),
         b"\x80\x02cnumpy\nndarray\n)\x81.",  # numpy.ndarray.__new__
-        b"\x80\x02]r\xff\xff\xff\x03.",  # an empty list, as part 67,108,863, which Python makes a table for
+        # an empty list, as part 67,108,863, which Python makes a table for
+        b"\x80\x02]r\xff\xff\xff\x03.",
     ],
     ids=["empty", "text", "cut", "constructor", "new", "sparse"],
 )
 def test_damaged_pickles_are_named(write, value):
-    with pytest.raises(ValueError, match=r"x\.pkl must be a pickle; got .*: .*\. Download it again\."):
+    with pytest.raises(
+        ValueError, match=r"x\.pkl must be a pickle; got .*: .*\. Download it again\."
+    ):
         read_pickle(write(value), "be a pickle")
 
 
@@ -124,7 +136,8 @@ class WithState:
 @pytest.mark.parametrize(
     "state",
     [
-        (3, "|", None, ("a",), {"a": (np.dtype("u1"), 4096)}, 1, 1, 0),  # an element outside of the array's memory
+        # an element outside of the array's memory
+        (3, "|", None, ("a",), {"a": (np.dtype("u1"), 4096)}, 1, 1, 0),
         (3, "|", (np.dtype("u1"), (9,)), None, None, -1, -1, 0),
         (3, "O", None, None, None, -1, -1, 0x3F),
     ],
@@ -136,7 +149,9 @@ def test_types_take_no_state_but_their_byte_order(tmp_path, state):
         read_pickle(path, "be a pickle")
 
 
-@pytest.mark.parametrize("name", ["multiarray\nscalar", "multiarray\n_reconstruct", "numeric\n_frombuffer"])
+@pytest.mark.parametrize(
+    "name", ["multiarray\nscalar", "multiarray\n_reconstruct", "numeric\n_frombuffer"]
+)
 def test_functions_take_no_state(tmp_path, name):
     path = tmp_path / "x.pkl"
     path.write_bytes(f"cnumpy.core.{name}\n}}b.".encode())

@@ -45,13 +45,17 @@ def test_npz_with_a_split_reads_its_classes(tmp_path):
 
 
 def test_npz_that_is_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"\.npz file of images.*no file .*a\.npz.*savez_compressed\("):
+    with pytest.raises(
+        FileNotFoundError, match=r"\.npz file of images.*no file .*a\.npz.*savez_compressed\("
+    ):
         ClassImages.from_npz(tmp_path / "a.npz")
 
 
 def test_npz_with_an_unknown_split(tmp_path):
     write_npz(tmp_path / "a.npz")
-    with pytest.raises(ValueError, match=r"a\.npz must be one of \['test', 'train', 'val'\].*mean 'train'"):
+    with pytest.raises(
+        ValueError, match=r"a\.npz must be one of \['test', 'train', 'val'\].*mean 'train'"
+    ):
         ClassImages.from_npz(tmp_path / "a.npz", split="trian")
 
 
@@ -61,9 +65,15 @@ def test_npz_with_an_unknown_split(tmp_path):
         ({"images": None}, "images is not a file in the archive"),
         ({"class_names": None}, "class_names is not a file in the archive"),
         ({"split": None}, "split is not a file in the archive"),
-        ({"images": np.zeros((4, 2, 6, 5))}, "images must be a tensor or array of uint8; got float64"),
+        (
+            {"images": np.zeros((4, 2, 6, 5))},
+            "images must be a tensor or array of uint8; got float64",
+        ),
         ({"images": np.zeros((4, 6, 5), np.uint8)}, r"images must be \[classes, per_class"),
-        ({"class_names": np.array(["a", "b"])}, r"have one entry a class; got \(4,\), \(2,\), \(4,\)"),
+        (
+            {"class_names": np.array(["a", "b"])},
+            r"have one entry a class; got \(4,\), \(2,\), \(4,\)",
+        ),
         ({"split": np.array(["train"])}, r"have one entry a class; got \(4,\), \(4,\), \(1,\)"),
         ({"class_names": np.array(["a", "a", "a", "a"])}, "class_names must be distinct"),
         ({"class_names": np.array([{}] * 4)}, "allow_pickle=False"),
@@ -80,7 +90,12 @@ def test_npz_that_is_damaged_is_named(tmp_path):
     path = tmp_path / "a.npz"
     write_npz(path)
     whole = path.read_bytes()
-    for damaged in (b"", b"no archive", whole[:100], whole[: len(whole) // 2] + whole[len(whole) // 2 + 9 :]):
+    for damaged in (
+        b"",
+        b"no archive",
+        whole[:100],
+        whole[: len(whole) // 2] + whole[len(whole) // 2 + 9 :],
+    ):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"a\.npz must be an \.npz file of images"):
             ClassImages.from_npz(path)
@@ -105,10 +120,15 @@ def test_an_array_is_no_archive(tmp_path):
         ClassImages.from_npz(tmp_path / "a.npz")
 
 
-@pytest.mark.skipif("METALEARN_DATA" not in os.environ, reason="needs METALEARN_DATA, a folder of archives")
+@pytest.mark.skipif(
+    "METALEARN_DATA" not in os.environ, reason="needs METALEARN_DATA, a folder of archives"
+)
 @pytest.mark.parametrize(
     ("file", "split", "num_classes", "shape"),
-    [("omniglot.npz", "test", 423, (1, 28, 28)), ("cifar_fs_train_val.npz", "val", 16, (3, 32, 32))],
+    [
+        ("omniglot.npz", "test", 423, (1, 28, 28)),
+        ("cifar_fs_train_val.npz", "val", 16, (3, 32, 32)),
+    ],
 )
 def test_real_archives(file, split, num_classes, shape):
     path = Path(os.environ["METALEARN_DATA"]) / file
@@ -158,24 +178,32 @@ def test_folder_takes_extensions_in_capitals(folder):
     assert ClassImages.from_folder(folder, 4).num_images == (3, 3)
 
 
-@pytest.mark.parametrize("damage", [lambda whole: b"", lambda whole: b"no image", lambda whole: whole[:200]])
+@pytest.mark.parametrize(
+    "damage", [lambda whole: b"", lambda whole: b"no image", lambda whole: whole[:200]]
+)
 @pytest.mark.parametrize("extension", ["png", "jpg", "gif"])
 def test_a_damaged_image_is_named(folder, damage, extension):
     file = folder / "dog" / f"5.{extension}"
     Image.fromarray(random_image(30, 30, 3)).save(file)
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(ValueError, match=rf"dog.5\.{extension} must be a readable image; got .*Replace"):
+    with pytest.raises(
+        ValueError, match=rf"dog.5\.{extension} must be a readable image; got .*Replace"
+    ):
         ClassImages.from_folder(folder, 4)
 
 
 def test_images_of_16_bits_are_refused_rather_than_clipped(folder):
     Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(folder / "dog" / "1.png")
-    with pytest.raises(ValueError, match=r"dog.1\.png must have 8 bits a channel; got mode 'I(;16)?'"):
+    with pytest.raises(
+        ValueError, match=r"dog.1\.png must have 8 bits a channel; got mode 'I(;16)?'"
+    ):
         ClassImages.from_folder(folder, 4)
 
 
 def test_folders_that_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no folder .*absent\. Arrange the images as path/class/"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no folder .*absent\. Arrange the images as path/class/"
+    ):
         ClassImages.from_folder(tmp_path / "absent", 4)
     with pytest.raises(ValueError, match="be a folder with one sub-folder a class; got none"):
         ClassImages.from_folder(tmp_path, 4)

@@ -14,7 +14,8 @@ def generator(seed=0):
 
 
 def numbered(num_images):
-    """Images that say who they are: row 0 holds the class, row 1 the number of the image within it."""
+    """Images that say who they are: row 0 holds the class, row 1 the number of the image within
+    it."""
     images = [torch.zeros(n, 2, 5, dtype=torch.uint8) for n in num_images]
     for label, image in enumerate(images):
         image[:, 0], image[:, 1] = label, torch.arange(len(image), dtype=torch.uint8).unsqueeze(-1)
@@ -30,7 +31,9 @@ def identities(x):
 
 def test_shapes_and_dtypes():
     classes = ClassImages(torch.zeros(6, 9, 8, 7, 3, dtype=torch.uint8))
-    support, query = EpisodeSampler(classes, n_way=4, k_shot=2, num_query=3).sample(5, generator=generator())
+    support, query = EpisodeSampler(classes, n_way=4, k_shot=2, num_query=3).sample(
+        5, generator=generator()
+    )
     assert support.x.shape == (5, 8, 3, 8, 7)
     assert query.x.shape == (5, 12, 3, 8, 7)
     assert support.x.dtype == torch.float32
@@ -47,7 +50,9 @@ def test_bytes_become_numbers_between_0_and_1():
 
 
 def test_examples_are_class_after_class():
-    support, query = EpisodeSampler(numbered([9] * 6), 3, k_shot=2, num_query=4).sample(7, generator=generator())
+    support, query = EpisodeSampler(numbered([9] * 6), 3, k_shot=2, num_query=4).sample(
+        7, generator=generator()
+    )
     assert support.y.tolist() == [[0, 0, 1, 1, 2, 2]] * 7
     assert query.y.tolist() == [[0] * 4 + [1] * 4 + [2] * 4] * 7
     of_support, _ = identities(support.x)
@@ -68,7 +73,9 @@ def test_nothing_is_drawn_twice_and_no_padding_ever(data, num_images, seed):
     assert (numbers < torch.tensor(num_images)[classes]).all()
     for task_classes, task_numbers in zip(classes.tolist(), numbers.tolist(), strict=True):
         assert len(set(task_classes)) == n_way
-        assert len(set(zip(task_classes, task_numbers, strict=True))) == n_way * (k_shot + num_query)
+        assert len(set(zip(task_classes, task_numbers, strict=True))) == n_way * (
+            k_shot + num_query
+        )
 
 
 def assert_uniform(values, num_values):
@@ -145,8 +152,16 @@ def test_transform_gets_all_images_of_the_tasks():
 @pytest.mark.parametrize(
     ("transform", "error", "message"),
     [
-        (lambda images: images.numpy(), TypeError, "transform must return a tensor; got <class 'numpy"),
-        (lambda images: images.flatten(0, 1), ValueError, r"transform must keep the first two axes \(5, 4\)"),
+        (
+            lambda images: images.numpy(),
+            TypeError,
+            "transform must return a tensor; got <class 'numpy",
+        ),
+        (
+            lambda images: images.flatten(0, 1),
+            ValueError,
+            r"transform must keep the first two axes \(5, 4\)",
+        ),
     ],
 )
 def test_transforms_that_are_refused(transform, error, message):
@@ -157,7 +172,11 @@ def test_transforms_that_are_refused(transform, error, message):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"classes": torch.zeros(3)}, TypeError, r"classes must be a ClassImages; .*ClassImages\(images\)"),
+        (
+            {"classes": torch.zeros(3)},
+            TypeError,
+            r"classes must be a ClassImages; .*ClassImages\(images\)",
+        ),
         (
             {"n_way": 0},
             ValueError,
@@ -178,22 +197,30 @@ def test_transforms_that_are_refused(transform, error, message):
         (
             {"k_shot": 5, "num_query": 4},
             ValueError,
-            r"k_shot \+ num_query must be at most 6, the number of images of class '1'; got 5 \+ 4 = 9\. "
+            r"k_shot \+ num_query must be at most 6, the number of images of class '1'; "
+            r"got 5 \+ 4 = 9\. "
             r"Pass EpisodeSampler\(classes, n_way=2, k_shot=3, num_query=1\)\.",
         ),
         (
             {"classes": numbered([3, 1])},
             ValueError,
-            r"at most 1, the number of images of class '1'; got 1 \+ 2 = 3\. Pass classes\.select\(names\)",
+            (
+                r"at most 1, the number of images of class '1'; got 1 \+ 2 = 3\. Pass "
+                r"classes\.select\(names\)"
+            ),
         ),
     ],
 )
 def test_errors_are_raised_at_construction(arguments, error, message):
     with pytest.raises(error, match=message):
-        EpisodeSampler(**{"classes": numbered([9, 6, 4]), "n_way": 2, "k_shot": 1, "num_query": 2} | arguments)
+        EpisodeSampler(
+            **{"classes": numbered([9, 6, 4]), "n_way": 2, "k_shot": 1, "num_query": 2} | arguments
+        )
 
 
-@pytest.mark.skipif("METALEARN_DATA" not in os.environ, reason="needs METALEARN_DATA, a folder of archives")
+@pytest.mark.skipif(
+    "METALEARN_DATA" not in os.environ, reason="needs METALEARN_DATA, a folder of archives"
+)
 def test_real_episodes_can_be_told_apart():
     path = Path(os.environ["METALEARN_DATA"]) / "omniglot.npz"
     if not path.exists():
@@ -218,12 +245,17 @@ class TestRanges:
         assert set(ways.tolist()) == {2, 3, 4, 5}
         assert set(shots.max(1).values.tolist()) == {1, 2, 3}
         for task in range(200):
-            assert (shots[task, : ways[task]] == shots[task].max()).all()  # the first classes, all with as many shots
+            # the first classes, all with as many shots
+            assert (shots[task, : ways[task]] == shots[task].max()).all()
             assert not shots[task, ways[task] :].any()
-        assert torch.equal(query.weight.unflatten(1, (5, 4)), (shots > 0)[:, :, None].expand(-1, -1, 4).float())
+        assert torch.equal(
+            query.weight.unflatten(1, (5, 4)), (shots > 0)[:, :, None].expand(-1, -1, 4).float()
+        )
 
     def test_numbers_in_place_of_ranges_change_nothing(self):
-        fixed = EpisodeSampler(numbered([9] * 8), n_way=5, k_shot=3, num_query=4).sample(3, generator=generator())
+        fixed = EpisodeSampler(numbered([9] * 8), n_way=5, k_shot=3, num_query=4).sample(
+            3, generator=generator()
+        )
         ranged = self.sampler.sample(3, generator=generator())
         assert torch.equal(fixed.support.x, ranged.support.x)
         assert fixed.support.weight == ()

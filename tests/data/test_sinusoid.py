@@ -14,7 +14,9 @@ def generator():
 
 def test_shapes():
     episodes = Sinusoid(k_shot=5, num_query=7).sample(3, generator=generator())
-    assert [tuple(leaf.shape) for leaf in tree_leaves(episodes)] == [(3, 5, 1)] * 2 + [(3, 7, 1)] * 2
+    assert [tuple(leaf.shape) for leaf in tree_leaves(episodes)] == [(3, 5, 1)] * 2 + [
+        (3, 7, 1)
+    ] * 2
 
 
 def test_targets_are_the_sine_wave():
@@ -61,7 +63,11 @@ def test_it_is_a_value():
         ({"k_shot": 0}, ValueError, r"k_shot must be at least 1; got 0\. Pass Sinusoid\(k_shot=10"),
         ({"k_shot": 1.0}, TypeError, r"k_shot must be an int; got 1\.0"),
         ({"num_query": 0}, ValueError, "num_query must be at least 1; got 0"),
-        ({"amplitude": 2}, TypeError, r"amplitude must be a pair of numbers \(low, high\); got 2\. Pass amplitude="),
+        (
+            {"amplitude": 2},
+            TypeError,
+            r"amplitude must be a pair of numbers \(low, high\); got 2\. Pass amplitude=",
+        ),
         ({"phase": (1, 0)}, ValueError, r"phase must be finite with low <= high.*; got \(1, 0\)"),
         ({"phase": (-1e308, 1e308)}, ValueError, r"high - low finite; got \(-1e\+308, 1e\+308\)"),
         ({"frequency": (1, math.inf)}, ValueError, "frequency must be finite"),

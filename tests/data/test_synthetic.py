@@ -40,7 +40,9 @@ def test_split_keeps_pairs_together():
     assert torch.equal(episode.query.y, 2 * x[:, 2:])
 
 
-@pytest.mark.parametrize("tasks", [Sinusoid(3, 3, noise_std=0.5), Polynomial(3, 3, 2, noise_std=0.5)])
+@pytest.mark.parametrize(
+    "tasks", [Sinusoid(3, 3, noise_std=0.5), Polynomial(3, 3, 2, noise_std=0.5)]
+)
 def test_noise_too_comes_from_the_generator(tasks):
     state = torch.get_rng_state()
     first, again = (tasks.sample(2, generator=torch.Generator().manual_seed(3)) for _ in range(2))

@@ -22,7 +22,11 @@ def png(pixels):
 
 def pickled(root, images=None, **changes):
     images = [png(pixels)[:, None] for pixels in PIXELS] if images is None else images
-    labels = {"label_specific": LABELS, "label_specific_str": NAMES, "label_general": LABELS // 2} | changes
+    labels = {
+        "label_specific": LABELS,
+        "label_specific_str": NAMES,
+        "label_general": LABELS // 2,
+    } | changes
     (root / "val_images_png.pkl").write_bytes(pickle.dumps(images, protocol=2))
     (root / "val_labels.pkl").write_bytes(pickle.dumps(labels, protocol=2))
 
@@ -69,11 +73,26 @@ def test_changed_pickles_are_read_again(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"images": {}}, r"val_images_png\.pkl must be a pickle of a list of PNG files, .*got <class 'dict'>"),
-        ({"images": ["x"] * 6}, r"val_images_png\.pkl must be a pickle of a list of PNG files, each a uint8 array"),
-        ({"images": [png(PIXELS[0])]}, r"val_images_png\.pkl must hold 6 images as val_labels\.pkl says; got 1"),
-        ({"images": [np.zeros(9, np.uint8)] * 6}, r"image 1 of .*val_images_png\.pkl must be a readable image"),
-        ({"label_specific": LABELS + 1}, r"val_labels\.pkl must be .*got labels of int32 and shape \(6,\) for 3 names"),
+        (
+            {"images": {}},
+            r"val_images_png\.pkl must be a pickle of a list of PNG files, .*got <class 'dict'>",
+        ),
+        (
+            {"images": ["x"] * 6},
+            r"val_images_png\.pkl must be a pickle of a list of PNG files, each a uint8 array",
+        ),
+        (
+            {"images": [png(PIXELS[0])]},
+            r"val_images_png\.pkl must hold 6 images as val_labels\.pkl says; got 1",
+        ),
+        (
+            {"images": [np.zeros(9, np.uint8)] * 6},
+            r"image 1 of .*val_images_png\.pkl must be a readable image",
+        ),
+        (
+            {"label_specific": LABELS + 1},
+            r"val_labels\.pkl must be .*got labels of int32 and shape \(6,\) for 3 names",
+        ),
         ({"label_specific": None}, r"val_labels\.pkl must be .*got labels of object"),
         (
             {"label_specific": LABELS % 2},
@@ -110,12 +129,16 @@ def test_places_that_are_refused(tmp_path):
     with pytest.raises(ValueError, match="split must be one of"):
         tiered_imagenet(tmp_path, "dev")
     with pytest.raises(
-        FileNotFoundError, match=r"hold a folder test, or test_images_png\.pkl and test_labels\.pkl; got"
+        FileNotFoundError,
+        match=r"hold a folder test, or test_images_png\.pkl and test_labels\.pkl; got",
     ):
         tiered_imagenet(tmp_path, "test")
     (tmp_path / "train" / "n01").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"n01 must hold images .*got none"):
         tiered_imagenet(tmp_path, "train")
     Image.new("RGB", (3, 3)).save(tmp_path / "train" / "n01" / "a.png")
-    with pytest.raises(ValueError, match=r"train must hold 2 classes; got 1\. Read other classes with .*from_folder\("):
+    with pytest.raises(
+        ValueError,
+        match=r"train must hold 2 classes; got 1\. Read other classes with .*from_folder\(",
+    ):
         tiered_imagenet(tmp_path, "train")

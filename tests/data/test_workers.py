@@ -11,7 +11,15 @@ import torch
 from PIL import Image
 
 from metalearn._tree import tree_leaves
-from metalearn.data import ClassImages, EpisodeSampler, MiniBatches, Shard, Sinusoid, SupportAsQuery, TaskDistribution
+from metalearn.data import (
+    ClassImages,
+    EpisodeSampler,
+    MiniBatches,
+    Shard,
+    Sinusoid,
+    SupportAsQuery,
+    TaskDistribution,
+)
 from metalearn.data._workers import _Batches
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
@@ -63,14 +71,18 @@ def test_a_batch_is_an_episode_like_any_other(tasks):
     expected = tasks.sample(2)
     assert type(batch) is type(expected)
     assert batch.support.weight == ()
-    assert [leaf.shape for leaf in tree_leaves(batch)] == [leaf.shape for leaf in tree_leaves(expected)]
+    assert [leaf.shape for leaf in tree_leaves(batch)] == [
+        leaf.shape for leaf in tree_leaves(expected)
+    ]
 
 
 def test_the_generator_is_advanced_alike():
     after = []
     for workers in (0, 1, 2):
         generator = seeded()
-        list(itertools.islice(Sinusoid(3, 4).batches(2, generator=generator, num_workers=workers), 3))
+        list(
+            itertools.islice(Sinusoid(3, 4).batches(2, generator=generator, num_workers=workers), 3)
+        )
         after.append(generator.get_state())
     assert torch.equal(after[0], after[1])
     assert torch.equal(after[0], after[2])
@@ -126,7 +138,10 @@ def test_a_worker_that_is_not_forked_gets_the_tasks(tasks):
 
 
 def test_numbers_that_are_refused():
-    for value, error, message in ((-1, ValueError, "at least 0; got -1"), (True, TypeError, "an int; got True")):
+    for value, error, message in (
+        (-1, ValueError, "at least 0; got -1"),
+        (True, TypeError, "an int; got True"),
+    ):
         with pytest.raises(error, match=rf"num_workers must be {message}\. Pass num_workers=2\."):
             Sinusoid(3, 4).batches(2, num_workers=value)
 
@@ -143,6 +158,9 @@ def test_numbers_that_are_refused():
 def test_images_on_another_device_than_the_workers(tasks_of):
     images = ClassImages(torch.zeros(3, 4, 8, 8, dtype=torch.uint8))
     assert tasks_of(images).source_device == torch.device("cpu")
-    with pytest.raises(ValueError, match=r"draw on the CPU; got tasks on meta for 2 workers\. Keep images on the CPU"):
+    with pytest.raises(
+        ValueError,
+        match=r"draw on the CPU; got tasks on meta for 2 workers\. Keep images on the CPU",
+    ):
         tasks_of(images.to("meta")).batches(4, num_workers=2)
     assert Sinusoid(2, 2).source_device is None

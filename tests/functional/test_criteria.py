@@ -17,14 +17,21 @@ def padded():
     """Four examples of three classes, then one of a fourth class that is padding."""
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(5, 4, generator=generator, dtype=torch.float64)
-    return logits, torch.tensor([2, 0, 1, 0, 3]), torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0], dtype=torch.float64)
+    return (
+        logits,
+        torch.tensor([2, 0, 1, 0, 3]),
+        torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0], dtype=torch.float64),
+    )
 
 
 def test_padding_changes_neither_loss_nor_gradient():
     logits, target, weight = padded()
     logits[:, 3] = 9.0  # what a class that is absent says does not count
     of_all, of_real = logits.clone().requires_grad_(), logits[:4, :3].clone().requires_grad_()
-    ours, theirs = functional.cross_entropy(of_all, target, weight), F.cross_entropy(of_real, target[:4])
+    ours, theirs = (
+        functional.cross_entropy(of_all, target, weight),
+        F.cross_entropy(of_real, target[:4]),
+    )
     torch.testing.assert_close(ours, theirs)
     ours.backward()
     theirs.backward()
@@ -32,14 +39,20 @@ def test_padding_changes_neither_loss_nor_gradient():
     assert not of_all.grad[4].any()
     assert not of_all.grad[:, 3].any()
     expected = functional.accuracy(logits[:4, :3], target[:4])
-    assert functional.accuracy(logits, target, weight) == expected != functional.accuracy(logits[:4], target[:4])
+    assert (
+        functional.accuracy(logits, target, weight)
+        == expected
+        != functional.accuracy(logits[:4], target[:4])
+    )
 
 
 def test_weights_weigh():
     logits, target, _ = padded()
     weight = torch.tensor([3.0, 1.0, 2.0, 0.5, 1.0], dtype=torch.float64)
     each = F.cross_entropy(logits, target, reduction="none")
-    torch.testing.assert_close(functional.cross_entropy(logits, target, weight), (weight * each).sum() / weight.sum())
+    torch.testing.assert_close(
+        functional.cross_entropy(logits, target, weight), (weight * each).sum() / weight.sum()
+    )
 
 
 @pytest.mark.parametrize("function", [functional.cross_entropy, functional.accuracy])
@@ -49,10 +62,22 @@ def test_weights_weigh():
         ((torch.zeros(5), torch.zeros(5).long()), ValueError, "what is judged must be output"),
         ((torch.zeros(5, 3), torch.zeros(4).long()), ValueError, r"got .*\(5, 3\).*\(4,\)"),
         ((torch.zeros(5, 3), [0] * 5), TypeError, "target must be a tensor"),
-        ((torch.zeros(5, 3), torch.zeros(5).long(), torch.ones(2)), ValueError, r"'weight': \(2,\)"),
+        (
+            (torch.zeros(5, 3), torch.zeros(5).long(), torch.ones(2)),
+            ValueError,
+            r"'weight': \(2,\)",
+        ),
         ((torch.zeros(5, 3, 2), torch.zeros(5).long()), ValueError, r"got .*\(5, 3, 2\).*\(5,\)"),
-        ((torch.zeros(5, 7, 3), torch.zeros(5, 7).long()), ValueError, r"classes on axis 1: output.movedim\(-1, 1\)"),
-        ((torch.zeros(5, 3, 2), torch.zeros(5, 2).long(), torch.ones(5, 2)), ValueError, r"'weight': \(5, 2\)"),
+        (
+            (torch.zeros(5, 7, 3), torch.zeros(5, 7).long()),
+            ValueError,
+            r"classes on axis 1: output.movedim\(-1, 1\)",
+        ),
+        (
+            (torch.zeros(5, 3, 2), torch.zeros(5, 2).long(), torch.ones(5, 2)),
+            ValueError,
+            r"'weight': \(5, 2\)",
+        ),
     ],
 )
 def test_bad_input(function, arguments, error, message):
@@ -61,14 +86,18 @@ def test_bad_input(function, arguments, error, message):
 
 
 def test_labels_are_integers():
-    with pytest.raises(TypeError, match=r"target must be of int64; got torch.float32. Write target.long\(\)"):
+    with pytest.raises(
+        TypeError, match=r"target must be of int64; got torch.float32. Write target.long\(\)"
+    ):
         functional.cross_entropy(torch.zeros(5, 3), torch.zeros(5))
 
 
 @pytest.mark.parametrize("value", ["void", 2.5, True, None])
 @pytest.mark.parametrize("function", [functional.cross_entropy, functional.accuracy])
 def test_a_label_to_ignore_is_an_int(function, value):
-    with pytest.raises(TypeError, match=r"ignore_index must be an int; got .*\. Write ignore_index=255"):
+    with pytest.raises(
+        TypeError, match=r"ignore_index must be an int; got .*\. Write ignore_index=255"
+    ):
         function(torch.zeros(5, 3), torch.zeros(5).long(), ignore_index=value)
 
 
@@ -144,12 +173,19 @@ def test_nothing_to_judge_is_not_a_number():
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("places", PLACES)
 def test_second_derivatives_under_vmap(places, weighted):
-    """Of the squared norm of the gradient to a factor of the logits, against double backward of one task at a time."""
+    """Of the squared norm of the gradient to a factor of the logits, against double backward of one
+    task at a time."""
     logits, labels = dense(places, 255, num_examples=12)
     logits, labels = logits.unflatten(0, (2, 6)), labels.unflatten(0, (2, 6))
     labels[:, :3].view(2, -1)[:, :3] = torch.arange(3)
-    weight = torch.tensor([[1.0, 2.0, 1.0, 0.0, 1.0, 0.5], [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
-    factor = torch.tensor([0.7, 1.1, -0.4], dtype=torch.float64).view(3, *(1 for _ in places)).repeat(1, *places)
+    weight = torch.tensor(
+        [[1.0, 2.0, 1.0, 0.0, 1.0, 0.5], [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]], dtype=torch.float64
+    )
+    factor = (
+        torch.tensor([0.7, 1.1, -0.4], dtype=torch.float64)
+        .view(3, *(1 for _ in places))
+        .repeat(1, *places)
+    )
 
     def loss(factor, logits, labels, weight):
         weights = (weight,) if weighted else ()
@@ -163,7 +199,9 @@ def test_second_derivatives_under_vmap(places, weighted):
         x, y, w = logits[task], labels[task], weight[task]
         leaf = factor.clone().requires_grad_()
         w = (w if weighted else torch.ones_like(w)).view(6, *(1 for _ in places)) * (y != 255)
-        plain = (w * F.cross_entropy(leaf * x, y, reduction="none", ignore_index=255)).sum() / w.sum()
+        plain = (
+            w * F.cross_entropy(leaf * x, y, reduction="none", ignore_index=255)
+        ).sum() / w.sum()
         (first,) = torch.autograd.grad(plain, leaf, create_graph=True)
         (second,) = torch.autograd.grad(first.square().sum(), leaf)
         torch.testing.assert_close(ours[task], second)
@@ -225,5 +263,7 @@ def test_an_evaluation_of_segmentation(weighted):
 
 def test_labels_of_a_learner_that_are_neither_classes_nor_ignored():
     episodes = segmentation(False)
-    with pytest.raises(ValueError, match="support labels must be below the model's 3 outputs.*to 255"):
+    with pytest.raises(
+        ValueError, match="support labels must be below the model's 3 outputs.*to 255"
+    ):
         segmenter(functional.cross_entropy)(episodes)

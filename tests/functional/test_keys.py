@@ -95,14 +95,18 @@ class TestUniform:
     def test_known_values(self):
         """A change of these numbers changes the results of everybody's seeds."""
         numbers = functional.uniform(torch.tensor(7), (3,), dtype=torch.float64)
-        torch.testing.assert_close(numbers, torch.tensor(KNOWN, dtype=torch.float64), rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            numbers, torch.tensor(KNOWN, dtype=torch.float64), rtol=0, atol=1e-12
+        )
 
 
 KNOWN = [0.192584245814942, 0.221484675887041, 0.424863339285366]
 
 
 def test_keys_come_from_the_generator():
-    one, two = (functional.draw_keys(5, generator=torch.Generator().manual_seed(3)) for _ in range(2))
+    one, two = (
+        functional.draw_keys(5, generator=torch.Generator().manual_seed(3)) for _ in range(2)
+    )
     assert torch.equal(one, two)
     assert one.dtype == torch.int64
     assert len(set(one.tolist())) == 5
@@ -122,7 +126,9 @@ class TestNormal:
     def test_is_standard(self):
         x = functional.normal(torch.tensor(3), (100_000,), dtype=torch.float64)
         moments = [x.mean(), x.square().mean(), x.pow(3).mean(), x.pow(4).mean()]
-        torch.testing.assert_close(torch.stack(moments), torch.tensor([0, 1, 0, 3]).double(), rtol=0.03, atol=0.03)
+        torch.testing.assert_close(
+            torch.stack(moments), torch.tensor([0, 1, 0, 3]).double(), rtol=0.03, atol=0.03
+        )
 
     def test_is_finite_and_keyed_in_every_precision(self):
         for dtype in (torch.float32, torch.bfloat16):

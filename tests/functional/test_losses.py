@@ -35,7 +35,9 @@ def test_an_empty_list_of_weights_is_none():
 
 
 def test_on_parts_of_the_support_set():
-    loss = functional.OnSupport(functional.ModelLoss(nn.Identity(), torch.sum), functional.DealtBatches(2))
+    loss = functional.OnSupport(
+        functional.ModelLoss(nn.Identity(), torch.sum), functional.DealtBatches(2)
+    )
     episode = Episode(Batch(torch.tensor([1.0, 10.0, 2.0, 20.0])), Batch(()))
     assert [loss({}, {}, episode, step).item() for step in range(3)] == [3, 30, 3]
     assert loss.whole()({}, {}, episode, 0) == 33

@@ -19,12 +19,15 @@ SAMPLED = [SampledBatches(2), SampledBatches(2, replacement=True)]
 
 def chosen(batches, key, step, num_examples=5):
     """Return which examples a step of the task with this key sees."""
-    loss = functional.OnSupport(functional.ModelLoss(nn.Identity(), torch.sum), batches).of_task(key)
+    loss = functional.OnSupport(functional.ModelLoss(nn.Identity(), torch.sum), batches).of_task(
+        key
+    )
     return loss.batch(Episode(Batch(torch.arange(num_examples)), Batch(())), step).x
 
 
 def by_hand(episodes, batches, *, num_steps=3, rate=0.01):
-    """Return the second-order gradient of the mean query loss by a loop in plain autograd, and the adapted models."""
+    """Return the second-order gradient of the mean query loss by a loop in plain autograd, and the
+    adapted models."""
     model = sine_learner().model
     start, total, adapted = dict(model.named_parameters()), 0.0, []
     for index, key in enumerate(keys()):
@@ -34,8 +37,12 @@ def by_hand(episodes, batches, *, num_steps=3, rate=0.01):
             part = chosen(batches, key, step, len(x))
             loss = F.mse_loss(torch.func.functional_call(model, params, (x[part],)), y[part])
             grads = torch.autograd.grad(loss, list(params.values()), create_graph=True)
-            params = {name: p - rate * g for (name, p), g in zip(params.items(), grads, strict=True)}
-        total = total + F.mse_loss(torch.func.functional_call(model, params, (query_x,)), query_y) / len(keys())
+            params = {
+                name: p - rate * g for (name, p), g in zip(params.items(), grads, strict=True)
+            }
+        total = total + F.mse_loss(
+            torch.func.functional_call(model, params, (query_x,)), query_y
+        ) / len(keys())
         adapted.append({name: param.detach() for name, param in params.items()})
     gradient = torch.autograd.grad(total, list(start.values()))
     return dict(zip(start, gradient, strict=True)), adapted
@@ -67,19 +74,26 @@ class TestAgainstALoopByHand:
         losses = ours.loss(episodes.query)
         torch.testing.assert_close(one.estimate(episodes, keys()).loss, losses, rtol=1e-12, atol=0)
         with torch.no_grad():
-            torch.testing.assert_close(one(episodes, keys=keys()), losses.mean(), rtol=1e-12, atol=0)
+            torch.testing.assert_close(
+                one(episodes, keys=keys()), losses.mean(), rtol=1e-12, atol=0
+            )
 
     def test_reptile(self, batches, episodes):
         _, adapted = by_hand(episodes, batches)
         one = sine_learner(support_batches=batches, estimator=outer.ParameterDifference())
         start = dict(one.model.named_parameters())
-        mean = {name: sum(start[name].detach() - each[name] for each in adapted) / 3 for name in start}
+        mean = {
+            name: sum(start[name].detach() - each[name] for each in adapted) / 3 for name in start
+        }
         assert relative_difference(one.estimate(episodes, keys()).gradient.init, mean) < 1e-10
 
     def test_forward_mode_is_reverse_mode(self, batches, episodes):
         estimates = [
             sine_learner(
-                inner.LearnedRate(inner.SGD(0.01)), support_batches=batches, estimator=estimator, learn_init=False
+                inner.LearnedRate(inner.SGD(0.01)),
+                support_batches=batches,
+                estimator=estimator,
+                learn_init=False,
             ).estimate(episodes, keys())
             for estimator in (outer.Unrolled(), outer.ForwardMode())
         ]
@@ -89,12 +103,16 @@ class TestAgainstALoopByHand:
     def test_implicit_trains_on_them_and_takes_the_curvature_of_all(self, batches, episodes):
         estimator = outer.Implicit(5.0, outer.Direct())
         still = [
-            sine_learner(inner.SGD(1e-14), support_batches=each, estimator=estimator).estimate(episodes, keys())
+            sine_learner(inner.SGD(1e-14), support_batches=each, estimator=estimator).estimate(
+                episodes, keys()
+            )
             for each in (None, batches)
         ]
         assert relative_difference(still[0].gradient, still[1].gradient) < 1e-9
         losses = [
-            sine_learner(inner.SGD(0.01), support_batches=each, estimator=estimator).estimate(episodes, keys()).loss
+            sine_learner(inner.SGD(0.01), support_batches=each, estimator=estimator)
+            .estimate(episodes, keys())
+            .loss
             for each in (None, batches)
         ]
         assert not torch.equal(*losses)
@@ -123,7 +141,10 @@ class TestAgainstALoopByHand:
         one = sine_learner(support_batches=batches, batching="loop")
         on, problem = one.problem.support_loss, one.problem
         gradient = outer.meta_gradient(on, problem.query_loss, problem.rule, outer.Unrolled(), 3)
-        each = [gradient(tree_detach(one.meta), task(episodes, i), key).gradient.init for i, key in enumerate(keys())]
+        each = [
+            gradient(tree_detach(one.meta), task(episodes, i), key).gradient.init
+            for i, key in enumerate(keys())
+        ]
         mean = {name: sum(grads[name] for grads in each) / 3 for name in each[0]}
         assert relative_difference(mean, by_hand(episodes, batches)[0]) < 1e-12
 
@@ -147,7 +168,12 @@ class TestAgainstALoopByHand:
             model = wrap(models.conv4(1, 3, num_filters=3, image_size=8, num_layers=2).double())
             for fast in ("*", "*head.*"):
                 one = outer.MAML(
-                    model, F.cross_entropy, inner.SGD(0.3), num_steps=3, support_batches=batches, fast=fast
+                    model,
+                    F.cross_entropy,
+                    inner.SGD(0.3),
+                    num_steps=3,
+                    support_batches=batches,
+                    fast=fast,
                 )
                 estimates.append(one.estimate(Episode(Batch(x[0], y), Batch(x[1], y)), keys()))
         for known, unknown in zip(estimates[:2], estimates[2:], strict=True):
@@ -163,7 +189,9 @@ class TestAgainstALoopByHand:
 
     def test_padded_tasks_see_what_they_would_without_padding(self, batches, episodes):
         x, y = episodes.support.x, episodes.support.y
-        padded = Batch(torch.cat([x, x[:, :2] + 3], 1), torch.cat([y, y[:, :2]], 1), torch.ones(3, 7).double())
+        padded = Batch(
+            torch.cat([x, x[:, :2] + 3], 1), torch.cat([y, y[:, :2]], 1), torch.ones(3, 7).double()
+        )
         padded.weight[:, 5:] = 0
 
         def criterion(output, target, weight=None):
@@ -172,7 +200,10 @@ class TestAgainstALoopByHand:
 
         for options in ({}, {"batching": "loop"}):
             built = [
-                learner(models.mlp(1, [4], 1).double(), criterion, support_batches=batches, **options) for _ in range(2)
+                learner(
+                    models.mlp(1, [4], 1).double(), criterion, support_batches=batches, **options
+                )
+                for _ in range(2)
             ]
             built[1].load_state_dict(built[0].state_dict())
             plain, ours = (
@@ -191,7 +222,10 @@ def test_without_replacement_no_example_comes_twice():
 
 
 def test_the_whole_set_without_replacement_is_the_support_loss(episodes):
-    estimates = [sine_learner(support_batches=each).estimate(episodes, keys()) for each in (None, SampledBatches(5))]
+    estimates = [
+        sine_learner(support_batches=each).estimate(episodes, keys())
+        for each in (None, SampledBatches(5))
+    ]
     assert relative_difference(estimates[0].gradient, estimates[1].gradient) < 1e-12
 
 
@@ -210,7 +244,8 @@ def test_weights_count_in_every_batch():
 
 
 def test_other_keys_draw_others_than_the_masks_of_a_rule():
-    """The numbers of a rule that draws by the same key are others, so that masks and batches are independent."""
+    """The numbers of a rule that draws by the same key are others, so that masks and batches are
+    independent."""
     order = functional.uniform(KEY, (5,), 0, dtype=torch.float64).argsort()
     of_steps = [chosen(SampledBatches(5), KEY, step) for step in range(3)]
     assert not any(torch.equal(order, draw) for draw in of_steps)
@@ -231,8 +266,16 @@ def test_pickles(episodes):
 
 
 BAD = {
-    "no example": (lambda: SampledBatches(0), ValueError, "SampledBatches' size must be at least 1"),
-    "half an example": (lambda: SampledBatches(0.5), TypeError, "SampledBatches' size must be an int"),
+    "no example": (
+        lambda: SampledBatches(0),
+        ValueError,
+        "SampledBatches' size must be at least 1",
+    ),
+    "half an example": (
+        lambda: SampledBatches(0.5),
+        TypeError,
+        "SampledBatches' size must be an int",
+    ),
     "a word": (lambda: SampledBatches(2, "yes"), TypeError, "replacement must be True or False"),
     "no parts": (lambda: DealtBatches(0), ValueError, "support_batches must be at least 1"),
     "a class": (
@@ -248,16 +291,21 @@ BAD = {
     "more than there are": (
         lambda: learner(support_batches=SampledBatches(6))(sine_episodes()),
         ValueError,
-        "SampledBatches' size must be at most the 5 support examples; got 6. Write SampledBatches(5), or "
+        "SampledBatches' size must be at most the 5 support examples; got 6. "
+        "Write SampledBatches(5), or "
         "SampledBatches(6, replacement=True).",
     ),
     "tensors of other examples": (
-        lambda: SampledBatches(2).check(Batch({"nodes": torch.zeros(2, 3, 1), "edges": torch.zeros(2, 4)})),
+        lambda: SampledBatches(2).check(
+            Batch({"nodes": torch.zeros(2, 3, 1), "edges": torch.zeros(2, 4)})
+        ),
         ValueError,
         "support tensors must have one number of examples to draw from",
     ),
     "no key": (
-        lambda: learner(support_batches=SampledBatches(2)).problem.support_loss({}, {}, task(sine_episodes()), 0),
+        lambda: learner(support_batches=SampledBatches(2)).problem.support_loss(
+            {}, {}, task(sine_episodes()), 0
+        ),
         ValueError,
         "be given the task's key; got none. Pass it to a learner as support_batches=",
     ),

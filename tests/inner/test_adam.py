@@ -10,7 +10,9 @@ PAIRS = [
 ]
 
 
-@pytest.mark.parametrize(("rule", "optimizer"), PAIRS, ids=lambda value: str(value) if hasattr(value, "lr") else "")
+@pytest.mark.parametrize(
+    ("rule", "optimizer"), PAIRS, ids=lambda value: str(value) if hasattr(value, "lr") else ""
+)
 def test_equals_torch_step_by_step(rule, optimizer, episodes):
     assert_equals_torch(rule, optimizer, episodes)
 
@@ -22,11 +24,15 @@ def test_second_derivative_is_finite_at_zero_gradients(rule, episodes):
 
 def test_keeps_its_digits_in_low_precision():
     weight = torch.ones(4, dtype=torch.bfloat16)
-    rule, grads = inner.Adam(0.1), {"w": torch.tensor([1.0, -2.0, 3e-3, 1e-3], dtype=torch.bfloat16)}
+    rule, grads = (
+        inner.Adam(0.1),
+        {"w": torch.tensor([1.0, -2.0, 3e-3, 1e-3], dtype=torch.bfloat16)},
+    )
     state = rule.init_state({}, {"w": weight}, torch.tensor(0))
     for step in range(5):
         updates, state = rule.update({}, grads, state, {"w": weight}, weight.new_zeros(()), step)
-        assert (updates["w"].abs() - 0.1).abs().max() < 0.01  # of a constant gradient Adam takes the sign
+        # of a constant gradient Adam takes the sign
+        assert (updates["w"].abs() - 0.1).abs().max() < 0.01
 
 
 BAD = [

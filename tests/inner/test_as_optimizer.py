@@ -19,7 +19,9 @@ RULES = [
     inner.LearnedRate(inner.SGD(0.05), "tensor", num_steps=2),
     inner.Clipped(inner.Momentum(0.05), norm=1.0),
     inner.LSTM(0.05, hidden_size=3),
-    inner.LearnedRate(inner.Turtle(("grad", "processed_loss", "grad_history", "step"), hidden=(5,), lr=0.01)),
+    inner.LearnedRate(
+        inner.Turtle(("grad", "processed_loss", "grad_history", "step"), hidden=(5,), lr=0.01)
+    ),
     inner.SelfAdapting(inner.KroneckerLinear(0.05), lr=0.05),
     inner.Masked(inner.SGD(0.05)),
     RandomMask(0.05),
@@ -38,7 +40,9 @@ def trained(rule):
 def test_equals_adapt_step_by_step(rule, episodes):
     learner, support = trained(rule), task(episodes.support)
     model = copy.deepcopy(learner.model)
-    optimizer = inner.as_optimizer(rule, learner.meta.rule, model.named_parameters(), key=keys(1)[0])
+    optimizer = inner.as_optimizer(
+        rule, learner.meta.rule, model.named_parameters(), key=keys(1)[0]
+    )
 
     def closure():
         optimizer.zero_grad()
@@ -48,12 +52,16 @@ def test_equals_adapt_step_by_step(rule, episodes):
 
     for num_steps in range(1, 5):
         optimizer.step(closure)
-        adapted = learner.adapt(tree_map(lambda leaf: leaf[None], support), num_steps, keys=keys(1)).params
+        adapted = learner.adapt(
+            tree_map(lambda leaf: leaf[None], support), num_steps, keys=keys(1)
+        ).params
         for name, param in model.named_parameters():
             torch.testing.assert_close(param.detach(), adapted[name][0], rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("rule", [inner.SelfAdapting(inner.KroneckerLinear(0.05), lr=0.05), inner.Adam(0.05)], ids=str)
+@pytest.mark.parametrize(
+    "rule", [inner.SelfAdapting(inner.KroneckerLinear(0.05), lr=0.05), inner.Adam(0.05)], ids=str
+)
 def test_state_does_not_share_memory_with_what_changes_in_place(rule, episodes):
     support, moved = task(episodes.support), []
     for set_to_none in (True, False):
@@ -76,7 +84,9 @@ class HeavyBall(inner.UpdateRule):
         return dict(params)
 
     def update(self, meta, grads, state, params, loss, step):
-        return {name: -0.1 * grad + 0.5 * (params[name] - state[name]) for name, grad in grads.items()}, dict(params)
+        return {
+            name: -0.1 * grad + 0.5 * (params[name] - state[name]) for name, grad in grads.items()
+        }, dict(params)
 
 
 def test_parameters_that_a_rule_keeps_stay_what_they_were():
@@ -97,7 +107,9 @@ def test_constants_stay_constant():
     model[0].requires_grad_(False)
     before = copy.deepcopy(model[0])
     rule = inner.LSTM(hidden_size=3)
-    optimizer = inner.as_optimizer(rule, rule.init_meta(dict(model.named_parameters())), model.named_parameters())
+    optimizer = inner.as_optimizer(
+        rule, rule.init_meta(dict(model.named_parameters())), model.named_parameters()
+    )
 
     def closure():
         loss = model(torch.ones(1, 2)).sum()
@@ -121,7 +133,9 @@ def test_copies_and_pickles():
 def test_meta_of_another_dtype_serves():
     model = nn.Linear(1, 1).double()
     rule = inner.Turtle(hidden=(3,))
-    optimizer = inner.as_optimizer(rule, rule.init_meta({"w": torch.zeros(1)}), model.named_parameters())
+    optimizer = inner.as_optimizer(
+        rule, rule.init_meta({"w": torch.zeros(1)}), model.named_parameters()
+    )
     model(torch.ones(1, 1).double()).sum().backward()
     optimizer.step()
     assert model.weight.dtype == torch.float64
@@ -142,8 +156,15 @@ def test_a_closure_is_needed_where_the_loss_is_used():
     model = nn.Linear(2, 1)
     model(torch.ones(3, 2)).sum().backward()
     kron = inner.SelfAdapting(inner.KroneckerLinear(0.1), lr=0.1)
-    for rule, needed in [(inner.SGD(0.1), False), (inner.Turtle(), False), (kron, False), (inner.LSTM(), True)]:
-        optimizer = inner.as_optimizer(rule, rule.init_meta(dict(model.named_parameters())), model.named_parameters())
+    for rule, needed in [
+        (inner.SGD(0.1), False),
+        (inner.Turtle(), False),
+        (kron, False),
+        (inner.LSTM(), True),
+    ]:
+        optimizer = inner.as_optimizer(
+            rule, rule.init_meta(dict(model.named_parameters())), model.named_parameters()
+        )
         if needed:
             with pytest.raises(RuntimeError, match=r"optimizer.step\(closure\)"):
                 optimizer.step()
@@ -203,7 +224,9 @@ def test_state_survives_state_dict(episodes):
     resumed.load_state_dict(of_model)
     other.load_state_dict(of_optimizer)
     train(resumed, other, 3)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), resumed.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), resumed.parameters(), strict=True)
+    )
 
 
 def test_groups_and_schedulers():
@@ -221,7 +244,9 @@ def test_groups_and_schedulers():
         model(torch.ones(1, 2)).sum().backward()
         optimizer.step()
         scheduler.step()
-        torch.testing.assert_close(model[0].weight.detach(), start - 0.1 * factor * model[0].weight.grad)
+        torch.testing.assert_close(
+            model[0].weight.detach(), start - 0.1 * factor * model[0].weight.grad
+        )
     assert torch.equal(model[1].weight, before[1].weight)
 
 
@@ -240,20 +265,32 @@ LINEAR = nn.Linear(2, 1)
 HISTORY = inner.Turtle(("grad_history",)).init_meta(dict(LINEAR.named_parameters()))
 RATES = inner.MetaSGD(0.1).init_meta(dict(LINEAR.named_parameters()))
 BAD = [
-    (lambda: inner.as_optimizer(inner.SGD(0.1), None, LINEAR.named_parameters()), TypeError, "Pass learner.meta.rule."),
+    (
+        lambda: inner.as_optimizer(inner.SGD(0.1), None, LINEAR.named_parameters()),
+        TypeError,
+        "Pass learner.meta.rule.",
+    ),
     (
         lambda: inner.as_optimizer(inner.SGD(0.1), sine_learner().rule, LINEAR.named_parameters()),
         TypeError,
         "be a tree of tensors; got TensorTree",
     ),
-    (lambda: inner.as_optimizer(inner.SGD(0.1), {}, LINEAR.named_parameters(), key=3), TypeError, "torch.tensor(7)"),
     (
-        lambda: inner.as_optimizer(inner.SGD(0.1), {}, [{"params": LINEAR.named_parameters(), "weight_decay": 0.1}]),
+        lambda: inner.as_optimizer(inner.SGD(0.1), {}, LINEAR.named_parameters(), key=3),
+        TypeError,
+        "torch.tensor(7)",
+    ),
+    (
+        lambda: inner.as_optimizer(
+            inner.SGD(0.1), {}, [{"params": LINEAR.named_parameters(), "weight_decay": 0.1}]
+        ),
         ValueError,
         'have "params" and perhaps "lr"',
     ),
     (
-        lambda: inner.as_optimizer(inner.SGD(0.1), {}, [{"params": LINEAR.named_parameters(), "lr": "x"}]),
+        lambda: inner.as_optimizer(
+            inner.SGD(0.1), {}, [{"params": LINEAR.named_parameters(), "lr": "x"}]
+        ),
         TypeError,
         "must be a number",
     ),
@@ -264,23 +301,41 @@ BAD = [
         ValueError,
         "state must belong to",
     ),
-    (lambda: inner.as_optimizer(0.1, {}, LINEAR.named_parameters()), TypeError, "learner.problem.rule"),
-    (lambda: inner.as_optimizer(inner.SGD(0.1), {}, LINEAR.parameters()), TypeError, "module.named_parameters()"),
-    (lambda: inner.as_optimizer(inner.SGD(0.1), {}, []), ValueError, "at least one that requires grad"),
+    (
+        lambda: inner.as_optimizer(0.1, {}, LINEAR.named_parameters()),
+        TypeError,
+        "learner.problem.rule",
+    ),
+    (
+        lambda: inner.as_optimizer(inner.SGD(0.1), {}, LINEAR.parameters()),
+        TypeError,
+        "module.named_parameters()",
+    ),
+    (
+        lambda: inner.as_optimizer(inner.SGD(0.1), {}, []),
+        ValueError,
+        "at least one that requires grad",
+    ),
     (
         lambda: inner.as_optimizer(
-            inner.SGD(0.1), {}, [{"params": LINEAR.named_parameters()}, {"params": nn.Linear(1, 1).named_parameters()}]
+            inner.SGD(0.1),
+            {},
+            [{"params": LINEAR.named_parameters()}, {"params": nn.Linear(1, 1).named_parameters()}],
         ),
         ValueError,
         "named_parameters(prefix='head')",
     ),
     (
-        lambda: inner.as_optimizer(inner.SGD(0.1), {}, LINEAR.named_parameters()).add_param_group({"params": []}),
+        lambda: inner.as_optimizer(inner.SGD(0.1), {}, LINEAR.named_parameters()).add_param_group(
+            {"params": []}
+        ),
         RuntimeError,
         "Pass all groups to as_optimizer",
     ),
     (
-        lambda: inner.as_optimizer(inner.Turtle(("grad_history",)), HISTORY, LINEAR.named_parameters()).load_state_dict(
+        lambda: inner.as_optimizer(
+            inner.Turtle(("grad_history",)), HISTORY, LINEAR.named_parameters()
+        ).load_state_dict(
             inner.as_optimizer(inner.Adam(0.1), {}, LINEAR.named_parameters()).state_dict()
         ),
         ValueError,
@@ -291,7 +346,11 @@ BAD = [
         ValueError,
         "got (1, 2) where",
     ),
-    (lambda: inner.as_optimizer(inner.MetaSGD(0.1), {}, LINEAR.named_parameters()), ValueError, "under the same names"),
+    (
+        lambda: inner.as_optimizer(inner.MetaSGD(0.1), {}, LINEAR.named_parameters()),
+        ValueError,
+        "under the same names",
+    ),
 ]
 
 

@@ -35,7 +35,11 @@ def test_norm_clipping_is_differentiable_at_a_zero_gradient():
 BAD = [
     (lambda: inner.Clipped(inner.SGD(0.1)), ValueError, "exactly one of value and norm"),
     (lambda: inner.Clipped(inner.SGD(0.1), value=1.0, norm=1.0), ValueError, "exactly one"),
-    (lambda: inner.Clipped(inner.SGD(0.1), norm=-1.0), ValueError, "Clipped's norm must be positive"),
+    (
+        lambda: inner.Clipped(inner.SGD(0.1), norm=-1.0),
+        ValueError,
+        "Clipped's norm must be positive",
+    ),
     (lambda: inner.Clipped("sgd", norm=1.0), TypeError, "Clipped(SGD(lr=0.01), ...)"),
 ]
 

@@ -6,7 +6,15 @@ from metalearn import inner, testing
 from tests.cases import RandomMask, keys, relative_difference, sine_episodes, sine_learner
 
 SGD = inner.SGD(0.1)
-EVERYTHING = ("grad", "processed_grad", "loss", "processed_loss", "grad_history", "update_history", "step")
+EVERYTHING = (
+    "grad",
+    "processed_grad",
+    "loss",
+    "processed_loss",
+    "grad_history",
+    "update_history",
+    "step",
+)
 
 RULES = [
     SGD,
@@ -32,8 +40,12 @@ RULES = [
     inner.Turtle(hidden=(), lr=0.1),
     inner.Turtle(lr=0.01),
     inner.Turtle(EVERYTHING, hidden=(7, 5), activation="tanh", lr=0.1),
-    inner.Turtle(EVERYTHING, hidden=(5,), activation="tanh", lr=0.1, loss_as_value=True, applied_updates=True),
-    inner.LearnedRate(inner.Turtle(("grad", "step"), hidden=(4,), activation="sigmoid", lr=0.1), "parameter"),
+    inner.Turtle(
+        EVERYTHING, hidden=(5,), activation="tanh", lr=0.1, loss_as_value=True, applied_updates=True
+    ),
+    inner.LearnedRate(
+        inner.Turtle(("grad", "step"), hidden=(4,), activation="sigmoid", lr=0.1), "parameter"
+    ),
     inner.Masked(inner.LearnedRate(inner.Turtle(hidden=(3,), lr=0.1)), hard=False),
     inner.KroneckerLinear(0.1),
     inner.KroneckerLinear(0.1, bias=True),
@@ -44,7 +56,9 @@ RULES = [
     inner.MetaCurvature(0.1),
     inner.SelfAdapting(inner.KroneckerLinear(0.1, bias=True), lr=0.1),
     inner.SelfAdapting(inner.KroneckerNetwork(0.1, activation="tanh", normalise=True), lr=0.1),
-    inner.SelfAdapting(inner.LearnedRate(inner.Learned(inner.Momentum(0.1), "momentum"), "tensor"), lr=0.01),
+    inner.SelfAdapting(
+        inner.LearnedRate(inner.Learned(inner.Momentum(0.1), "momentum"), "tensor"), lr=0.01
+    ),
 ]
 
 
@@ -61,7 +75,10 @@ def test_contract(rule):
     ("rule", "surrogate"),
     [
         (inner.Masked(SGD), ["mask"]),
-        (inner.LearnedRate(inner.Masked(inner.MetaSGD(0.1), temperature=0.5), "tensor"), ["rule.mask"]),
+        (
+            inner.LearnedRate(inner.Masked(inner.MetaSGD(0.1), temperature=0.5), "tensor"),
+            ["rule.mask"],
+        ),
     ],
     ids=str,
 )
@@ -85,6 +102,7 @@ def test_contract_of_straight_through_rules(rule, surrogate):
 )
 def test_compiled_by_inductor(rule):
     eager, compiled = (
-        sine_learner(rule, compile=how).estimate(sine_episodes(), keys()).gradient for how in (False, True)
+        sine_learner(rule, compile=how).estimate(sine_episodes(), keys()).gradient
+        for how in (False, True)
     )
     assert relative_difference(compiled, eager) < 1e-9

@@ -20,7 +20,9 @@ class Scaled(inner.GradientTransform):
 
 def test_two_methods_make_a_rule(episodes):
     testing.check_update_rule(Scaled(0.1), compile=False)
-    ours, plain = (sine_learner(rule).adapt(episodes.support).params for rule in (Scaled(0.1), inner.SGD(0.1)))
+    ours, plain = (
+        sine_learner(rule).adapt(episodes.support).params for rule in (Scaled(0.1), inner.SGD(0.1))
+    )
     assert relative_difference(ours, plain) < 1e-12
 
 

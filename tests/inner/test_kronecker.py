@@ -14,7 +14,9 @@ KINDS = [
 
 
 def count(rule, module):
-    return sum(leaf.numel() for leaf in tree_leaves(rule.init_meta(dict(module.named_parameters()))))
+    return sum(
+        leaf.numel() for leaf in tree_leaves(rule.init_meta(dict(module.named_parameters())))
+    )
 
 
 def changed(rule, shape):
@@ -33,7 +35,9 @@ def test_linear_is_equation_5():
 
 
 def test_network_is_equation_7():
-    grad, weights, transformed = changed(inner.KroneckerNetwork(0.1, num_layers=2, activation="tanh"), (3, 4))
+    grad, weights, transformed = changed(
+        inner.KroneckerNetwork(0.1, num_layers=2, activation="tanh"), (3, 4)
+    )
     first, second = weights["layers"]
     expected = second["L"] @ torch.tanh(first["L"] @ grad @ first["R"]) @ second["R"]
     torch.testing.assert_close(transformed, expected)
@@ -46,13 +50,16 @@ def test_normalised_network_scales_with_the_gradient():
     assert rule.transform(weights, 0 * grad).eq(0).all()
 
 
-@pytest.mark.parametrize(("shape", "matrix"), [((3, 4), (3, 4)), ((5,), (5, 1)), ((5, 2, 3, 3), (2, 9))], ids=str)
+@pytest.mark.parametrize(
+    ("shape", "matrix"), [((3, 4), (3, 4)), ((5,), (5, 1)), ((5, 2, 3, 3), (2, 9))], ids=str
+)
 def test_the_factor_of_a_normalised_network_has_the_shape_of_the_gradient_matrix(shape, matrix):
     rule = inner.KroneckerNetwork(0.1, normalise=True)
     grad, weights, transformed = changed(rule, shape)
     assert weights["factor"].shape == matrix
     plain = inner.KroneckerNetwork(0.1).transform(weights, grad / grad.norm())
-    expected = grad.norm() * weights["factor"] * plain.reshape(-1, *matrix)  # the same one for every filter
+    # the same one for every filter
+    expected = grad.norm() * weights["factor"] * plain.reshape(-1, *matrix)
     torch.testing.assert_close(transformed, expected.reshape(shape))
 
 
@@ -81,11 +88,14 @@ def test_parameter_counts_of_the_paper(rule, model, expected):
 
 
 class Cnn(nn.Sequential):
-    """The paper's network: convolutions with batch normalisation, and a head on what is left of the image."""
+    """The paper's network: convolutions with batch normalisation, and a head on what is left of the
+    image."""
 
     def __init__(self, in_channels, filters, num_layers, pixels=1):
         blocks = [
-            nn.Sequential(nn.Conv2d(filters if index else in_channels, filters, 3), nn.BatchNorm2d(filters))
+            nn.Sequential(
+                nn.Conv2d(filters if index else in_channels, filters, 3), nn.BatchNorm2d(filters)
+            )
             for index in range(num_layers)
         ]
         super().__init__(*blocks, nn.Linear(filters * pixels, 10))
@@ -101,7 +111,14 @@ class Cnn(nn.Sequential):
         (Cnn(3, 32, 4, pixels=25), 36_906, "2.63M"),
         (Cnn(3, 32, 2, pixels=25), 18_282, "2.60M"),
     ],
-    ids=["Omniglot 4", "Omniglot 2", "CIFAR-FS 4", "CIFAR-FS 2", "mini-ImageNet 4", "mini-ImageNet 2"],
+    ids=[
+        "Omniglot 4",
+        "Omniglot 2",
+        "CIFAR-FS 4",
+        "CIFAR-FS 2",
+        "mini-ImageNet 4",
+        "mini-ImageNet 2",
+    ],
 )
 def test_parameter_counts_of_the_papers_networks(model, base, printed):
     assert sum(param.numel() for param in model.parameters()) == base
@@ -110,16 +127,28 @@ def test_parameter_counts_of_the_papers_networks(model, base, printed):
 
 
 @pytest.mark.parametrize(
-    "rule", [inner.KroneckerLinear(0.05), inner.KroneckerLinear(0.05, bias=True), inner.MetaCurvature(0.05)], ids=str
+    "rule",
+    [
+        inner.KroneckerLinear(0.05),
+        inner.KroneckerLinear(0.05, bias=True),
+        inner.MetaCurvature(0.05),
+    ],
+    ids=str,
 )
 def test_identity_start_is_gradient_descent(rule, episodes):
-    ours, plain = sine_learner(rule).adapt(episodes.support), sine_learner(inner.SGD(0.05)).adapt(episodes.support)
+    ours, plain = (
+        sine_learner(rule).adapt(episodes.support),
+        sine_learner(inner.SGD(0.05)).adapt(episodes.support),
+    )
     assert relative_difference(ours.params, plain.params) < 1e-12
 
 
 def test_one_layer_normalised_is_gradient_descent_too(episodes):
     rule = inner.KroneckerNetwork(0.05, num_layers=1, normalise=True)
-    ours, plain = sine_learner(rule).adapt(episodes.support), sine_learner(inner.SGD(0.05)).adapt(episodes.support)
+    ours, plain = (
+        sine_learner(rule).adapt(episodes.support),
+        sine_learner(inner.SGD(0.05)).adapt(episodes.support),
+    )
     assert relative_difference(ours.params, plain.params) < 1e-12
 
 

@@ -17,7 +17,9 @@ from tests.cases import sine_learner
 )
 def test_learned_hyperparameters_start_as_the_rules_own(rule, names, episodes):
     learned = sine_learner(inner.Learned(rule, names))
-    ours, plain = (learner.adapt(episodes.support).params for learner in (learned, sine_learner(rule)))
+    ours, plain = (
+        learner.adapt(episodes.support).params for learner in (learned, sine_learner(rule))
+    )
     for name in plain:
         torch.testing.assert_close(ours[name], plain[name], rtol=1e-9, atol=1e-12)
     assert {name.split(".")[0] for name, _ in learned.rule.named_parameters()} == set(names)
@@ -26,18 +28,40 @@ def test_learned_hyperparameters_start_as_the_rules_own(rule, names, episodes):
 def test_what_only_later_steps_use_can_be_learned():
     assert inner.Learned(inner.Momentum(1), ("lr", "momentum")).names == ("lr", "momentum")
     assert inner.Learned(inner.Turtle(("grad_history",)), "beta").names == ("beta",)
-    assert inner.Learned(inner.Turtle(("update_history",), (), applied_updates=True), "beta").names == ("beta",)
+    assert inner.Learned(
+        inner.Turtle(("update_history",), (), applied_updates=True), "beta"
+    ).names == ("beta",)
 
 
 BAD = [
-    (lambda: inner.Learned(inner.Momentum(0.1), "momentun"), ValueError, "Did you mean 'momentum'?"),
+    (
+        lambda: inner.Learned(inner.Momentum(0.1), "momentun"),
+        ValueError,
+        "Did you mean 'momentum'?",
+    ),
     (lambda: inner.Learned(inner.Momentum(0.1), ()), ValueError, 'Learned(rule, "lr")'),
-    (lambda: inner.Learned(inner.Clipped(inner.SGD(0.1), norm=1.0), "rule"), TypeError, "be a number to be learned"),
-    (lambda: inner.Learned(inner.SGD(0.1), (0.1, "lr")), TypeError, "be a name or a tuple of them; got (0.1, 'lr')"),
+    (
+        lambda: inner.Learned(inner.Clipped(inner.SGD(0.1), norm=1.0), "rule"),
+        TypeError,
+        "be a number to be learned",
+    ),
+    (
+        lambda: inner.Learned(inner.SGD(0.1), (0.1, "lr")),
+        TypeError,
+        "be a name or a tuple of them; got (0.1, 'lr')",
+    ),
     (lambda: inner.Learned(inner.LSTM(), "lr"), ValueError, "which it does not use"),
-    (lambda: inner.Learned(inner.LSTM(), "hidden_size"), TypeError, "be a number to be learned; got 20"),
+    (
+        lambda: inner.Learned(inner.LSTM(), "hidden_size"),
+        TypeError,
+        "be a number to be learned; got 20",
+    ),
     (lambda: inner.Learned(inner.Turtle(), "hidden"), TypeError, "be a number to be learned"),
-    (lambda: inner.Learned(inner.KroneckerNetwork(0.1), "num_layers"), TypeError, "be a number to be learned; got 2"),
+    (
+        lambda: inner.Learned(inner.KroneckerNetwork(0.1), "num_layers"),
+        TypeError,
+        "be a number to be learned; got 2",
+    ),
     (lambda: inner.Learned("sgd", "lr"), TypeError, "Learned(SGD(lr=0.01), ...)"),
 ]
 

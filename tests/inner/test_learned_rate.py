@@ -8,7 +8,9 @@ from tests.cases import relative_difference, sine_learner
 @pytest.mark.parametrize("per", ["scalar", "tensor", "parameter"])
 @pytest.mark.parametrize("num_steps", [None, 1, 3, 7])
 def test_learned_rates_start_as_the_rule(per, num_steps, episodes):
-    learned = sine_learner(inner.LearnedRate(inner.SGD(0.05), per, num_steps)).adapt(episodes.support)
+    learned = sine_learner(inner.LearnedRate(inner.SGD(0.05), per, num_steps)).adapt(
+        episodes.support
+    )
     plain = sine_learner(inner.SGD(0.05)).adapt(episodes.support)
     assert relative_difference(learned.params, plain.params) < 1e-12
 
@@ -25,7 +27,9 @@ def test_shapes_of_learned_rates():
     }
     for (per, num_steps), expected in shapes.items():
         rate = inner.LearnedRate(inner.SGD(0.1), per, num_steps).init_meta(params)["rate"]
-        assert (rate.shape if per == "scalar" else {n: r.shape for n, r in rate.items()}) == expected
+        assert (
+            rate.shape if per == "scalar" else {n: r.shape for n, r in rate.items()}
+        ) == expected
 
 
 def test_the_last_rate_holds():
@@ -41,7 +45,11 @@ def test_the_last_rate_holds():
 
 BAD = [
     (lambda: inner.LearnedRate(0.1), TypeError, "LearnedRate(SGD(lr=0.01), ...)"),
-    (lambda: inner.LearnedRate(inner.SGD(0.1), per="tensors"), ValueError, "Did you mean 'tensor'?"),
+    (
+        lambda: inner.LearnedRate(inner.SGD(0.1), per="tensors"),
+        ValueError,
+        "Did you mean 'tensor'?",
+    ),
     (lambda: inner.LearnedRate(inner.SGD(0.1), num_steps=0), ValueError, "at least 1; got 0"),
     (lambda: inner.MetaSGD(0.0), ValueError, "must be positive"),
 ]

@@ -8,7 +8,10 @@ from tests.cases import relative_difference, sine_learner
 @pytest.mark.parametrize("identity", [False, True])
 def test_is_a_cholesky_product_and_perhaps_the_identity(identity):
     torch.manual_seed(0)
-    rule, grad = inner.LowRank(0.1, rank=2, identity=identity), torch.randn(3, 4, dtype=torch.float64)
+    rule, grad = (
+        inner.LowRank(0.1, rank=2, identity=identity),
+        torch.randn(3, 4, dtype=torch.float64),
+    )
     weights = rule.init_weights("w", grad)
     assert weights["L"].shape == (12, 2)
     matrix = identity * torch.eye(12, dtype=torch.float64) + weights["L"] @ weights["L"].T

@@ -40,7 +40,9 @@ def test_hard_masks_have_the_gradient_of_soft_ones():
 
     def mask(logits, hard):
         rule = inner.Masked(inner.SGD(0.1), hard=hard)
-        return rule.init_state({"mask": {"w": {"logits": logits}}, "rule": {}}, params, key)["mask"]["w"].sum()
+        return rule.init_state({"mask": {"w": {"logits": logits}}, "rule": {}}, params, key)[
+            "mask"
+        ]["w"].sum()
 
     logits = torch.tensor([0.3, -1.0, 2.0])
     hard, soft = (torch.func.grad(mask)(logits, kind) for kind in (True, False))
@@ -59,7 +61,10 @@ def test_a_layers_weight_and_bias_share_a_mask(episodes):
 
 
 def test_layers_have_masks_of_their_own():
-    rule, params = inner.Masked(inner.SGD(0.1)), {f"{layer}.weight": torch.zeros(64, 1) for layer in ("one", "two")}
+    rule, params = (
+        inner.Masked(inner.SGD(0.1)),
+        {f"{layer}.weight": torch.zeros(64, 1) for layer in ("one", "two")},
+    )
     mask = rule.init_state(rule.init_meta(params), params, torch.tensor(3))["mask"]
     assert not torch.equal(mask["one"], mask["two"])
 
@@ -122,7 +127,10 @@ def test_fractions_name_the_layers_of_a_t_net():
 
 
 def test_a_wrapped_rule_draws_numbers_of_its_own():
-    rule, params = inner.Masked(inner.Masked(inner.Masked(inner.SGD(0.1)))), {"w": torch.zeros(64, 1)}
+    rule, params = (
+        inner.Masked(inner.Masked(inner.Masked(inner.SGD(0.1)))),
+        {"w": torch.zeros(64, 1)},
+    )
     state, drawn = rule.init_state(rule.init_meta(params), params, torch.tensor(1)), set()
     for _ in range(3):
         drawn.add(tuple(state["mask"]["w"].tolist()))
@@ -131,10 +139,26 @@ def test_a_wrapped_rule_draws_numbers_of_its_own():
 
 
 BAD = [
-    (lambda: inner.adapted_fraction(sine_learner().meta.rule), ValueError, "Pass learner.meta.rule of a learner"),
-    (lambda: inner.adapted_fraction(sine_learner()), ValueError, "have a mask in it; got MetaLearner"),
-    (lambda: inner.kept_fraction({"mask": {"0": {"logits": 3}}}), ValueError, "have a mask in it; got dict"),
-    (lambda: inner.Masked(inner.SGD(0.1), temperature=0.0), ValueError, "Masked(rule, temperature=1.0)"),
+    (
+        lambda: inner.adapted_fraction(sine_learner().meta.rule),
+        ValueError,
+        "Pass learner.meta.rule of a learner",
+    ),
+    (
+        lambda: inner.adapted_fraction(sine_learner()),
+        ValueError,
+        "have a mask in it; got MetaLearner",
+    ),
+    (
+        lambda: inner.kept_fraction({"mask": {"0": {"logits": 3}}}),
+        ValueError,
+        "have a mask in it; got dict",
+    ),
+    (
+        lambda: inner.Masked(inner.SGD(0.1), temperature=0.0),
+        ValueError,
+        "Masked(rule, temperature=1.0)",
+    ),
     (lambda: inner.Masked(inner.SGD(0.1), hard=1), TypeError, "True or False"),
     (lambda: inner.Masked(0.1), TypeError, "Masked(SGD(lr=0.01), ...)"),
     (

@@ -13,7 +13,9 @@ def transformed(shape):
 
 def test_a_convolution_has_three_factors():
     grad, weights, result = transformed((4, 3, 2, 5))
-    by_mode = torch.einsum("oO,iI,OIk,kK->oiK", weights["out"], weights["in"], grad.flatten(2), weights["kernel"])
+    by_mode = torch.einsum(
+        "oO,iI,OIk,kK->oiK", weights["out"], weights["in"], grad.flatten(2), weights["kernel"]
+    )
     torch.testing.assert_close(result, by_mode.reshape(grad.shape))
 
 

@@ -10,7 +10,9 @@ PAIRS = [
 ]
 
 
-@pytest.mark.parametrize(("rule", "optimizer"), PAIRS, ids=lambda value: str(value) if hasattr(value, "lr") else "")
+@pytest.mark.parametrize(
+    ("rule", "optimizer"), PAIRS, ids=lambda value: str(value) if hasattr(value, "lr") else ""
+)
 def test_equals_torch_step_by_step(rule, optimizer, episodes):
     assert_equals_torch(rule, optimizer, episodes)
 
@@ -21,7 +23,11 @@ def test_second_derivative_is_finite_at_zero_gradients(rule, episodes):
 
 
 BAD = [
-    (lambda: inner.Momentum(0.1, 1.5), ValueError, "Momentum's momentum must be from 0 to 1; got 1.5"),
+    (
+        lambda: inner.Momentum(0.1, 1.5),
+        ValueError,
+        "Momentum's momentum must be from 0 to 1; got 1.5",
+    ),
     (lambda: inner.Nesterov(-1.0), ValueError, "Nesterov's lr must be positive"),
 ]
 

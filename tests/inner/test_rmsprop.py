@@ -10,7 +10,9 @@ PAIRS = [
 ]
 
 
-@pytest.mark.parametrize(("rule", "optimizer"), PAIRS, ids=lambda value: str(value) if hasattr(value, "lr") else "")
+@pytest.mark.parametrize(
+    ("rule", "optimizer"), PAIRS, ids=lambda value: str(value) if hasattr(value, "lr") else ""
+)
 def test_equals_torch_step_by_step(rule, optimizer, episodes):
     assert_equals_torch(rule, optimizer, episodes)
 

@@ -17,16 +17,24 @@ RULES = [
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
 def test_xi_takes_the_step_of_equation_4(rule, episodes):
-    """Against autograd through the whole of L(theta_{t+1}(xi_t)), with the trajectory written out."""
+    """Against autograd through the whole of L(theta_{t+1}(xi_t)), with the trajectory written
+    out."""
     learner, episode = sine_learner(rule), task(episodes)
     meta, loss_at = tree_detach(learner.meta), learner.problem.support_loss
-    xi, params, state, last = meta.rule, meta.init, rule.init_state(meta.rule, meta.init, keys()[0]), None
+    xi, params, state, last = (
+        meta.rule,
+        meta.init,
+        rule.init_state(meta.rule, meta.init, keys()[0]),
+        None,
+    )
     for step in range(4):
         grads, loss = torch.func.grad_and_value(loss_at)(params, meta.shared, episode, step)
         if step > 0:
 
             def loss_after(xi, last=last, step=step):
-                updates, _ = rule.update(xi, last["grads"], last["state"], last["params"], last["loss"], step - 1)
+                updates, _ = rule.update(
+                    xi, last["grads"], last["state"], last["params"], last["loss"], step - 1
+                )
                 moved = {name: last["params"][name] + update for name, update in updates.items()}
                 return loss_at(moved, meta.shared, episode, step)
 
@@ -57,21 +65,34 @@ class Backwards(inner.KroneckerLinear):
 @pytest.mark.parametrize("batching", ["vmap", "loop"])
 def test_the_order_of_updates_does_not_matter(batching, episodes):
     rules = [inner.SelfAdapting(kind(0.1), lr=0.1) for kind in (inner.KroneckerLinear, Backwards)]
-    one, other = (sine_learner(rule, num_steps=3, batching=batching).estimate(episodes) for rule in rules)
+    one, other = (
+        sine_learner(rule, num_steps=3, batching=batching).estimate(episodes) for rule in rules
+    )
     assert relative_difference(one.gradient, other.gradient) < 1e-10
 
 
 def test_one_step_is_the_rules_own(episodes):
     rule = inner.KroneckerLinear(0.1)
-    ours, plain = (sine_learner(each).adapt(episodes.support, 1) for each in (inner.SelfAdapting(rule, lr=5.0), rule))
+    ours, plain = (
+        sine_learner(each).adapt(episodes.support, 1)
+        for each in (inner.SelfAdapting(rule, lr=5.0), rule)
+    )
     assert relative_difference(ours.params, plain.params) == 0
 
 
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: inner.SelfAdapting(inner.KroneckerLinear(0.1), lr=0.0), ValueError, "SelfAdapting's lr"),
-        (lambda: sine_learner(inner.SelfAdapting(inner.SGD(0.1), lr=0.1)), ValueError, "have meta-parameters to adapt"),
+        (
+            lambda: inner.SelfAdapting(inner.KroneckerLinear(0.1), lr=0.0),
+            ValueError,
+            "SelfAdapting's lr",
+        ),
+        (
+            lambda: sine_learner(inner.SelfAdapting(inner.SGD(0.1), lr=0.1)),
+            ValueError,
+            "have meta-parameters to adapt",
+        ),
         (lambda: inner.SelfAdapting(0.1, lr=0.1), TypeError, "SelfAdapting(SGD(lr=0.01), ...)"),
     ],
 )

@@ -15,7 +15,9 @@ def test_step_is_gradient_descent(episodes):
     assert first.loss.item() == pytest.approx(loss.item(), rel=1e-12)
     for name, param in learner.model.named_parameters():
         torch.testing.assert_close(first.grads[name], param.grad, rtol=1e-12, atol=1e-14)
-        torch.testing.assert_close(first.params[name], param - 0.1 * param.grad, rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(
+            first.params[name], param - 0.1 * param.grad, rtol=1e-12, atol=1e-14
+        )
 
 
 def test_adapt_returns_the_state(episodes):

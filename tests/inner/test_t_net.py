@@ -15,7 +15,9 @@ def random_t_net():
     return layer, torch.randn(1, 3, dtype=torch.float64), torch.randn(1, 4, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("mask", [None, torch.tensor([1.0, 0.0, 1.0, 1.0]).double()], ids=["T-net", "MT-net"])
+@pytest.mark.parametrize(
+    "mask", [None, torch.tensor([1.0, 0.0, 1.0, 1.0]).double()], ids=["T-net", "MT-net"]
+)
 def test_a_step_is_equation_17_or_21(mask):
     layer, x, target = random_t_net()
     transform, lr = layer.T.weight.detach(), 0.1
@@ -29,7 +31,9 @@ def test_a_step_is_equation_17_or_21(mask):
     state = () if mask is None else {"mask": {"W": mask}, "rule": ()}
     meta = {} if mask is None else {"mask": {}, "rule": {}}
     updates, _ = rule.update(meta, torch.func.grad(loss)(fast), state, fast, torch.tensor(0.0), 0)
-    moved = torch.func.functional_call(layer, {"W.weight": fast["W.weight"] + updates["W.weight"]}, x)
+    moved = torch.func.functional_call(
+        layer, {"W.weight": fast["W.weight"] + updates["W.weight"]}, x
+    )
 
     # The gradient to A = T W, taken with the product as the parameter.
     product = (transform @ layer.W.weight).detach().requires_grad_()

@@ -9,16 +9,18 @@ def third(function, args):
     for create in (True, True, False):
         grads = torch.autograd.grad(value, args, create_graph=create, materialize_grads=True)
         value = sum(
-            (each.sin() * torch.arange(each.numel(), device=each.device).reshape(each.shape)).sum() for each in grads
+            (each.sin() * torch.arange(each.numel(), device=each.device).reshape(each.shape)).sum()
+            for each in grads
         )
     return grads
 
 
 def of_many_cotangents(function, args, *, further):
-    """Return what many cotangents at once, as `Implicit(solver=Direct())` takes them, are pulled back to.
+    """Return what many cotangents at once, as `Implicit(solver=Direct())` takes them, are pulled
+    back to.
 
-    Through the function, to all arguments, and through its gradient to the first argument, to the first two; and the
-    gradients of something of all these, if there are to be further derivatives.
+    Through the function, to all arguments, and through its gradient to the first argument, to the
+    first two; and the gradients of something of all these, if there are to be further derivatives.
     """
     torch.manual_seed(0)
     y = function(*args)

@@ -42,7 +42,9 @@ class TestConvolve:
 
     def test_third_derivative(self, geometry, bias):
         args = tensors(geometry, bias)
-        for mine, reference in zip(third(ours(geometry), args), third(theirs(geometry), args), strict=True):
+        for mine, reference in zip(
+            third(ours(geometry), args), third(theirs(geometry), args), strict=True
+        ):
             torch.testing.assert_close(mine, reference)
 
 
@@ -50,7 +52,10 @@ class TestConvolve:
 def test_only_what_is_wanted_requires_grad(wanted):
     gradients = []
     for function in (ours(SIMPLE), theirs(SIMPLE)):
-        args = [arg.detach().requires_grad_(index in wanted) for index, arg in enumerate(tensors(SIMPLE))]
+        args = [
+            arg.detach().requires_grad_(index in wanted)
+            for index, arg in enumerate(tensors(SIMPLE))
+        ]
         chosen = [args[index] for index in wanted]
         first = torch.autograd.grad(function(*args).pow(3).sum(), chosen, create_graph=True)
         second = torch.autograd.grad(sum(each.pow(2).sum() for each in first), chosen)
@@ -71,7 +76,11 @@ def test_cotangents_as_a_gpu_computes_them(num_images, channels, padding, needed
     weight = torch.randn(GROUPS * 5, channels, 3, 3, dtype=torch.float64)
     tensors = torch.randn_like(F.conv2d(x, weight, None, *geometry)), x, weight
     tensors = [tensor.contiguous(memory_format=torch.channels_last) for tensor in tensors]
-    pairs = zip(_cotangents_on_gpu(*tensors, needed, geometry), _cotangents(*tensors, ALL, geometry), strict=True)
+    pairs = zip(
+        _cotangents_on_gpu(*tensors, needed, geometry),
+        _cotangents(*tensors, ALL, geometry),
+        strict=True,
+    )
     for (ours, theirs), need in zip(pairs, needed, strict=True):
         if need:
             torch.testing.assert_close(ours, theirs)
@@ -81,16 +90,23 @@ def test_cotangents_as_a_gpu_computes_them(num_images, channels, padding, needed
 @KINDS
 def test_derivatives_on_a_gpu(num_images, channels):
     shapes = (num_images, GROUPS * channels, 5, 4), (GROUPS * 5, channels, 3, 3), (GROUPS * 5,)
-    args = [torch.randn(shape, dtype=torch.float64, device="cuda", requires_grad=True) for shape in shapes]
+    args = [
+        torch.randn(shape, dtype=torch.float64, device="cuda", requires_grad=True)
+        for shape in shapes
+    ]
     assert gradgradcheck(lambda *args: convolve(*args, STRIDED), args, fast_mode=True)
     on_cpu = [arg.detach().cpu().requires_grad_() for arg in args]
-    for mine, reference in zip(third(ours(STRIDED), args), third(theirs(STRIDED), on_cpu), strict=True):
+    for mine, reference in zip(
+        third(ours(STRIDED), args), third(theirs(STRIDED), on_cpu), strict=True
+    ):
         torch.testing.assert_close(mine.cpu(), reference)
 
 
 def test_images_in_any_order_in_memory():
     x, *params = tensors(SIMPLE)
-    assert gradgradcheck(lambda x, *params: ours(SIMPLE)(x.transpose(2, 3), *params), (x, *params), fast_mode=True)
+    assert gradgradcheck(
+        lambda x, *params: ours(SIMPLE)(x.transpose(2, 3), *params), (x, *params), fast_mode=True
+    )
 
 
 def test_the_stride_of_a_single_image_does_not_matter():
@@ -141,6 +157,7 @@ def test_forward_mode_and_low_precision_are_pytorchs():
 def test_many_cotangents_at_once(further):
     args = tensors(SIMPLE)
     mine, reference = (
-        of_many_cotangents(function, args, further=further) for function in (ours(SIMPLE), theirs(SIMPLE))
+        of_many_cotangents(function, args, further=further)
+        for function in (ours(SIMPLE), theirs(SIMPLE))
     )
     torch.testing.assert_close(mine, reference)

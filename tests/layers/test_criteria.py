@@ -15,10 +15,16 @@ OURS = (functional.cross_entropy, *CLASSES[1:])
 PIXELS = (torch.randn(3, 5, 4, 2, 2), torch.arange(60).reshape(3, 5, 2, 2) % 4)
 DENSE = (F.cross_entropy, *PIXELS)
 OTHERS_IGNORED = (partial(functional.cross_entropy, ignore_index=1), *CLASSES[1:])
-DENSE_IGNORED = (partial(F.cross_entropy, ignore_index=255), PIXELS[0], PIXELS[1].where(PIXELS[1] != 2, 255))
+DENSE_IGNORED = (
+    partial(F.cross_entropy, ignore_index=255),
+    PIXELS[0],
+    PIXELS[1].where(PIXELS[1] != 2, 255),
+)
 
 
-@pytest.mark.parametrize("case", [SQUARES, CLASSES, IGNORED, OURS, DENSE, OTHERS_IGNORED, DENSE_IGNORED])
+@pytest.mark.parametrize(
+    "case", [SQUARES, CLASSES, IGNORED, OURS, DENSE, OTHERS_IGNORED, DENSE_IGNORED]
+)
 def test_is_the_criterion_of_every_task(case):
     criterion, outputs, targets = case
     torch.testing.assert_close(known_losses(*case), vmap(criterion)(outputs, targets))

@@ -79,7 +79,9 @@ def test_parameters_that_are_expanded():
 
 
 def second_of_expanded(function, x, weight, bias):
-    first = torch.autograd.grad(function(x, weight.expand(3), bias.expand(3)).sin().sum(), x, create_graph=True)
+    first = torch.autograd.grad(
+        function(x, weight.expand(3), bias.expand(3)).sin().sum(), x, create_graph=True
+    )
     return torch.autograd.grad(first[0].sin().sum(), (x, weight, bias), materialize_grads=True)
 
 
@@ -98,5 +100,7 @@ def test_forward_mode_is_pytorchs():
 @pytest.mark.parametrize("further", [False, True])
 def test_many_cotangents_at_once(further):
     args = tensors((3, 3, 2, 2))
-    mine, reference = (of_many_cotangents(function, args, further=further) for function in (ours, by_hand))
+    mine, reference = (
+        of_many_cotangents(function, args, further=further) for function in (ours, by_hand)
+    )
     torch.testing.assert_close(mine, reference)

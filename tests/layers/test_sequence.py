@@ -25,9 +25,17 @@ class Unknown(nn.Module):
 
 
 def convolutions():
-    body = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.MaxPool2d(2))
-    more = [nn.Conv2d(4, 4, 3, stride=2, groups=2, bias=False), nn.BatchNorm2d(4, affine=False), nn.Tanh()]
-    head = nn.Sequential(nn.AvgPool2d(1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3, bias=False))
+    body = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.MaxPool2d(2)
+    )
+    more = [
+        nn.Conv2d(4, 4, 3, stride=2, groups=2, bias=False),
+        nn.BatchNorm2d(4, affine=False),
+        nn.Tanh(),
+    ]
+    head = nn.Sequential(
+        nn.AvgPool2d(1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3, bias=False)
+    )
     return models.use_batch_statistics(nn.Sequential(body, *more, head))
 
 
@@ -51,15 +59,28 @@ def mixed_norms():
 
 MODELS = {
     "mlp": (lambda: models.mlp(1, [6, 6], 3), (1,)),
-    "norms of vectors": (lambda: nn.Sequential(nn.Linear(4, 6), models.BatchNorm(6), nn.GELU(), nn.Linear(6, 3)), (4,)),
+    "norms of vectors": (
+        lambda: nn.Sequential(nn.Linear(4, 6), models.BatchNorm(6), nn.GELU(), nn.Linear(6, 3)),
+        (4,),
+    ),
     "conv4": (lambda: models.conv4(1, 3, num_filters=4, image_size=28), (1, 28, 28)),
-    "conv4, pooled": (lambda: models.conv4(2, 3, num_filters=4, image_size=16, downsample="max_pool"), (2, 16, 16)),
+    "conv4, pooled": (
+        lambda: models.conv4(2, 3, num_filters=4, image_size=16, downsample="max_pool"),
+        (2, 16, 16),
+    ),
     "convolutions": (convolutions, (2, 12, 12)),
-    "by support": (lambda: models.conv4(1, 3, num_filters=4, image_size=28, batch_statistics="support"), (1, 28, 28)),
+    "by support": (
+        lambda: models.conv4(1, 3, num_filters=4, image_size=28, batch_statistics="support"),
+        (1, 28, 28),
+    ),
     "vectors by support": (vectors_by_support, (4,)),
     "vectors, mixed norms": (mixed_norms, (4,)),
 }
-FAST = {"weights alone": "*weight", "biases alone": "*bias", "the head": lambda name: name.endswith(LAST)}
+FAST = {
+    "weights alone": "*weight",
+    "biases alone": "*bias",
+    "the head": lambda name: name.endswith(LAST),
+}
 LAST = ("4.weight", "4.bias", "3.3.weight", "3.weight", "head.weight", "head.bias")
 ESTIMATORS = [outer.Unrolled(), outer.Stepwise(), outer.Unrolled(order=1)]
 
@@ -72,7 +93,8 @@ def built(name):
 def episodes(shape):
     torch.manual_seed(1)
     support, query = (
-        Batch(torch.randn(3, n, *shape, dtype=torch.float64), torch.arange(3 * n).reshape(3, n) % 3) for n in (4, 6)
+        Batch(torch.randn(3, n, *shape, dtype=torch.float64), torch.arange(3 * n).reshape(3, n) % 3)
+        for n in (4, 6)
     )
     return Episode(support, query)
 
@@ -89,7 +111,10 @@ class TestIsWhatVmapComputes:
     @pytest.mark.parametrize("batching", ["vmap", "loop"])
     def test_of_all_parameters(self, name, batching, estimator):
         options = {"batching": batching, "estimator": estimator, "support_batches": 2}
-        known, unknown = (gradients(wrap(built(name)), MODELS[name][1], **options) for wrap in (nn.Sequential, Unknown))
+        known, unknown = (
+            gradients(wrap(built(name)), MODELS[name][1], **options)
+            for wrap in (nn.Sequential, Unknown)
+        )
         torch.testing.assert_close(known, unknown, rtol=1e-11, atol=1e-13)
 
     @pytest.mark.parametrize("fast", FAST)
@@ -113,19 +138,24 @@ class TestIsWhatVmapComputes:
 )
 def test_what_does_not_adapt_is_computed_once(estimator, support, monkeypatch):
     seen = []
-    monkeypatch.setattr(_sequence, "convolve", lambda x, *rest: seen.append(len(x)) or convolve(x, *rest))
+    monkeypatch.setattr(
+        _sequence, "convolve", lambda x, *rest: seen.append(len(x)) or convolve(x, *rest)
+    )
     model = models.conv4(1, 3, num_filters=4, image_size=28).double()
     learner = outer.ANIL(model, F.cross_entropy, inner.SGD(0.3), num_steps=3, estimator=estimator)
     tasks = episodes((1, 28, 28))
     learner.estimate(tasks)  # the checks of a first call
     seen.clear()
     learner.estimate(tasks)
-    assert [seen.count(3 * 4), seen.count(3 * 6)] == [4 * support, 4]  # four convolutions of all tasks' images
+    # four convolutions of all tasks' images
+    assert [seen.count(3 * 4), seen.count(3 * 6)] == [4 * support, 4]
 
 
 def test_every_part_of_a_support_set_is_computed():
     options = {"fast": "*head.*", "support_batches": 2}
-    known, unknown = (gradients(wrap(built("conv4")), (1, 28, 28), **options) for wrap in (nn.Sequential, Unknown))
+    known, unknown = (
+        gradients(wrap(built("conv4")), (1, 28, 28), **options) for wrap in (nn.Sequential, Unknown)
+    )
     torch.testing.assert_close(known, unknown, rtol=1e-11, atol=1e-13)
 
 
@@ -134,7 +164,9 @@ def test_every_part_of_a_support_set_is_computed():
 def test_adapted_models(name, batching):
     tasks, results = episodes(MODELS[name][1]), []
     for wrap in (nn.Sequential, Unknown):
-        learner = outer.MAML(wrap(built(name)), F.cross_entropy, inner.SGD(0.3), num_steps=2, **batching)
+        learner = outer.MAML(
+            wrap(built(name)), F.cross_entropy, inner.SGD(0.3), num_steps=2, **batching
+        )
         adapted = learner.adapt(tasks.support)
         with torch.no_grad():
             results.append((adapted(tasks.query), adapted.loss(tasks.query), learner(tasks)))
@@ -162,12 +194,16 @@ def test_an_output_of_any_kind_is_judged(batching):
     def criterion(output, y):
         return -output.log_prob(y[..., None].double()).mean()
 
-    learner = outer.MAML(Distribution(1, 1).double(), criterion, inner.SGD(0.1), num_steps=1, batching=batching)
+    learner = outer.MAML(
+        Distribution(1, 1).double(), criterion, inner.SGD(0.1), num_steps=1, batching=batching
+    )
     tasks = episodes((1,))
     with torch.no_grad():
         expected = learner(tasks)
     torch.testing.assert_close(learner.adapt(tasks.support).loss(tasks.query).mean(), expected)
-    torch.testing.assert_close(evaluate(learner, [tasks], num_tasks=3)["loss"].mean, expected.item())
+    torch.testing.assert_close(
+        evaluate(learner, [tasks], num_tasks=3)["loss"].mean, expected.item()
+    )
 
 
 class Regularised(functional.OnQuery):
@@ -180,7 +216,9 @@ class Regularised(functional.OnQuery):
 def test_a_subclass_of_a_loss_is_what_it_says():
     model = models.mlp(1, [5], 3).double()
     loss = Regularised(functional.ModelLoss(model, F.cross_entropy))
-    learner = outer.MetaLearner(model, F.cross_entropy, inner.SGD(0.1), num_steps=1, query_loss=loss)
+    learner = outer.MetaLearner(
+        model, F.cross_entropy, inner.SGD(0.1), num_steps=1, query_loss=loss
+    )
     tasks = episodes((1,))
     adapted = learner.adapt(tasks.support)
     with torch.no_grad():
@@ -205,11 +243,19 @@ def test_a_query_loss_without_a_query_set():
 
 
 def test_a_query_loss_of_another_model_is_that_models():
-    model, other = (nn.Sequential(nn.Linear(1, 5), act, nn.Linear(5, 3)).double() for act in (nn.ReLU(), nn.Tanh()))
+    model, other = (
+        nn.Sequential(nn.Linear(1, 5), act, nn.Linear(5, 3)).double()
+        for act in (nn.ReLU(), nn.Tanh())
+    )
     learner = outer.MAML(model, F.cross_entropy, inner.SGD(0.1), num_steps=1)
-    tasks, query_loss = episodes((1,)), functional.OnQuery(functional.ModelLoss(other, F.cross_entropy))
+    tasks, query_loss = (
+        episodes((1,)),
+        functional.OnQuery(functional.ModelLoss(other, F.cross_entropy)),
+    )
     adapted = dataclasses.replace(learner.adapt(tasks.support), query_loss=query_loss)
-    expected = torch.stack([query_loss(*take((adapted.params, {}, tasks), task)) for task in range(3)])
+    expected = torch.stack(
+        [query_loss(*take((adapted.params, {}, tasks), task)) for task in range(3)]
+    )
     torch.testing.assert_close(adapted.loss(tasks.query), expected)
     torch.testing.assert_close(adapted.judged(adapted(tasks.query), tasks.query), expected)
 
@@ -224,7 +270,9 @@ def test_single_examples(name, batching):
     one = Episode(Batch(x, torch.tensor([[0], [1], [2]])), Batch(x, torch.tensor([[1], [0], [2]])))
     results = []
     for wrap in (nn.Sequential, Unknown):
-        learner = outer.MAML(wrap(built(name)), F.cross_entropy, inner.SGD(0.3), num_steps=2, batching=batching)
+        learner = outer.MAML(
+            wrap(built(name)), F.cross_entropy, inner.SGD(0.3), num_steps=2, batching=batching
+        )
         learner(one).backward()
         results.append([param.grad for param in learner.parameters()])
     torch.testing.assert_close(*results, rtol=1e-11, atol=1e-13)
@@ -244,16 +292,23 @@ def test_norms_of_one_channel():
 def test_statistics_of_a_support_set_in_bfloat16_are_precise(of_tasks):
     model = models.use_batch_statistics(nn.Sequential(nn.BatchNorm1d(2)), "support").bfloat16()
     x = (100 + torch.rand(1, 12, 2)).bfloat16()
-    ours = Layers.of(model)({}, x if of_tasks else x[0], Inputs(of_tasks, num_support=8)).reshape(12, 2)
+    ours = Layers.of(model)({}, x if of_tasks else x[0], Inputs(of_tasks, num_support=8)).reshape(
+        12, 2
+    )
     support, query = x[0].double().split([8, 4])
     expected = (query - support.mean(0)) / (support.var(0, correction=0) + 1e-5).sqrt()
     torch.testing.assert_close(ours[8:].double(), expected, rtol=1e-2, atol=1e-2)
 
 
 def test_replicas():
-    learners = [outer.MAML(models.mlp(1, [5], 3).double(), F.cross_entropy, inner.SGD(0.1), num_steps=2) for _ in "ab"]
+    learners = [
+        outer.MAML(models.mlp(1, [5], 3).double(), F.cross_entropy, inner.SGD(0.1), num_steps=2)
+        for _ in "ab"
+    ]
     unknown = [
-        outer.MAML(Unknown(copy.deepcopy(learner.model)), F.cross_entropy, inner.SGD(0.1), num_steps=2)
+        outer.MAML(
+            Unknown(copy.deepcopy(learner.model)), F.cross_entropy, inner.SGD(0.1), num_steps=2
+        )
         for learner in learners
     ]
     tasks = episodes((1,))
@@ -357,7 +412,9 @@ def test_a_layer_that_was_replaced_counts():
     learner = outer.MAML(model, F.cross_entropy, inner.SGD(0.1), num_steps=1)
     before = learner(episodes((1,)))
     model[1] = nn.Tanh()
-    expected = outer.MAML(copy.deepcopy(model), F.cross_entropy, inner.SGD(0.1), num_steps=1)(episodes((1,)))
+    expected = outer.MAML(copy.deepcopy(model), F.cross_entropy, inner.SGD(0.1), num_steps=1)(
+        episodes((1,))
+    )
     torch.testing.assert_close(learner(episodes((1,))), expected)
     assert not torch.allclose(before, expected)
 
@@ -370,5 +427,7 @@ def test_linear_of_examples_of_any_shape(shape, bias, own_weight):
     layer, x = nn.Linear(2, 3, bias=bias != "none"), torch.randn(shape)
     tensors = {"weight": torch.randn(4, 3, 2)} if own_weight else {}
     tensors |= {"bias": torch.randn(4, 3)} if bias == "own" else {}
-    expected = torch.func.vmap(lambda own, x: torch.func.functional_call(layer, own, (x,)))(tensors, x)
+    expected = torch.func.vmap(lambda own, x: torch.func.functional_call(layer, own, (x,)))(
+        tensors, x
+    )
     torch.testing.assert_close(Layers.of(layer)(tensors, x, Inputs(of_tasks=True)), expected)

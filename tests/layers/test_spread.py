@@ -18,6 +18,15 @@ def test_equals_pytorch(stride, padding, dilation, kernel, size):
     weight = torch.randn(GROUPS * FILTERS, C, *kernel, dtype=torch.float64)
     geometry = Geometry(stride, padding, dilation, GROUPS)
     y_bar = torch.randn_like(F.conv2d(x, weight, None, *geometry))
-    options = [GROUPS * FILTERS], stride, padding, dilation, False, (0, 0), GROUPS, (True, False, False)
+    options = (
+        [GROUPS * FILTERS],
+        stride,
+        padding,
+        dilation,
+        False,
+        (0, 0),
+        GROUPS,
+        (True, False, False),
+    )
     expected, *_ = torch.ops.aten.convolution_backward(y_bar, x, weight, *options)
     torch.testing.assert_close(input_cotangent(y_bar, x, weight, geometry), expected)

@@ -1,4 +1,5 @@
-"""Where batch normalisation takes its statistics from, through the learner: the models are small Conv-4s."""
+"""Where batch normalisation takes its statistics from, through the learner: the models are small
+Conv-4s."""
 
 import copy
 
@@ -19,7 +20,9 @@ TASKS = data.EpisodeSampler(IMAGES, n_way=3, k_shot=2, num_query=3)
 
 def model_of(source, num_layers=2):
     torch.manual_seed(0)
-    model = models.conv4(1, 3, num_filters=4, num_layers=num_layers, batch_statistics=source, num_steps=2).double()
+    model = models.conv4(
+        1, 3, num_filters=4, num_layers=num_layers, batch_statistics=source, num_steps=2
+    ).double()
     with torch.no_grad():
         for param in model.parameters():
             param.add_(0.1 * torch.randn_like(param))
@@ -30,7 +33,12 @@ def model_of(source, num_layers=2):
 
 
 def learner_of(source, num_layers=2, **options):
-    options = {"criterion": functional.cross_entropy, "rule": inner.SGD(0.3), "num_steps": 2, **options}
+    options = {
+        "criterion": functional.cross_entropy,
+        "rule": inner.SGD(0.3),
+        "num_steps": 2,
+        **options,
+    }
     return outer.MAML(model_of(source, num_layers), **options)
 
 
@@ -80,12 +88,16 @@ def check_as_in_a_loop(source, num_layers, options):
     episodes, keys = episodes_of(), torch.tensor([1, 2])
     expected = learner_of(source, num_layers, batching="loop").estimate(episodes, keys)
     estimate = learner_of(source, num_layers, **options).estimate(episodes, keys)
-    for ours, theirs in zip(tree_leaves(estimate.gradient), tree_leaves(expected.gradient), strict=True):
+    for ours, theirs in zip(
+        tree_leaves(estimate.gradient), tree_leaves(expected.gradient), strict=True
+    ):
         assert torch.allclose(ours, theirs, rtol=1e-8, atol=1e-11)
 
 
 def test_support_statistics_by_hand():
-    model = models.use_batch_statistics(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), "support").double()
+    model = models.use_batch_statistics(
+        nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), "support"
+    ).double()
     learner = outer.MAML(model, F.mse_loss, inner.SGD(0.1), num_steps=1)
     x, y = torch.randn(1, 5, 3).double(), torch.randn(1, 5, 4).double()
     adapted = learner.adapt(Batch(x, y), 0)
@@ -159,7 +171,9 @@ def test_a_layer_that_does_more_is_refused():
         def forward(self, x):
             return super().forward(x).relu()
 
-    with pytest.raises(TypeError, match=r"layer '0' must be a batch normalisation of PyTorch; got Activated"):
+    with pytest.raises(
+        TypeError, match=r"layer '0' must be a batch normalisation of PyTorch; got Activated"
+    ):
         models.use_batch_statistics(nn.Sequential(Activated(2)))
 
 
@@ -173,8 +187,18 @@ def test_affine_parameters_of_each_step_learn():
 
 def test_fit_and_evaluate_say_what_normalised():
     learner = learner_of("per_step").float()
-    fit(learner, TASKS, torch.optim.Adam(learner.parameters()), 2, meta_batch_size=2, validate=TASKS, progress=False)
-    with pytest.warns(UserWarning, match="model must be in evaluation mode, or the query batch normalises itself"):
+    fit(
+        learner,
+        TASKS,
+        torch.optim.Adam(learner.parameters()),
+        2,
+        meta_batch_size=2,
+        validate=TASKS,
+        progress=False,
+    )
+    with pytest.warns(
+        UserWarning, match="model must be in evaluation mode, or the query batch normalises itself"
+    ):
         assert evaluate(learner, TASKS, num_tasks=2).transductive
     assert evaluate(learner.eval(), TASKS, num_tasks=2).batch_statistics == "per_step"
 
@@ -191,10 +215,14 @@ def test_padded_tasks_equal_those_without_padding(source):
     sizes = set()
     gradients = []
     for task in range(6):
-        support, query = (Batch(*(leaf[task][b.weight[task] > 0][None] for leaf in b[:2])) for b in padded)
+        support, query = (
+            Batch(*(leaf[task][b.weight[task] > 0][None] for leaf in b[:2])) for b in padded
+        )
         n_way = int(support.y.max()) + 1
         sizes.add((n_way, support.y.numel()))
-        plain = learner_of(source, criterion=lambda output, y, n=n_way: F.cross_entropy(output[:, :n], y))
+        plain = learner_of(
+            source, criterion=lambda output, y, n=n_way: F.cross_entropy(output[:, :n], y)
+        )
         theirs = plain.estimate(Episode(support, query), keys[task : task + 1])
         gradients.append(theirs.gradient)
         assert torch.allclose(ours.loss[task], theirs.loss[0], rtol=1e-10)
@@ -212,7 +240,8 @@ def test_weights_that_would_not_reach_a_layer_are_refused():
     learner = outer.MAML(model, functional.cross_entropy, inner.SGD(0.1), num_steps=1)
     batch = Batch(torch.randn(1, 4, 3), torch.tensor([[0, 1, 0, 1]]), torch.ones(1, 4))
     with pytest.raises(
-        ValueError, match=r"Write models.use_batch_statistics\(model, 'support'\), or 'transductive' as"
+        ValueError,
+        match=r"Write models.use_batch_statistics\(model, 'support'\), or 'transductive' as",
     ):
         learner(Episode(batch, batch))
 
@@ -264,19 +293,27 @@ def test_weights_that_come_later_are_checked_too():
     learner = outer.MAML(model, F.cross_entropy, inner.SGD(0.1), num_steps=1)
     episodes = episodes_of()
     learner(episodes)
-    weighted = Episode(*(batch._replace(weight=torch.ones(batch.y.shape).double()) for batch in episodes))
+    weighted = Episode(
+        *(batch._replace(weight=torch.ones(batch.y.shape).double()) for batch in episodes)
+    )
     with pytest.raises(TypeError, match="functional.cross_entropy"):
         learner(weighted)
     flat = Episode(*(batch._replace(weight=batch.weight[..., None]) for batch in weighted))
     with pytest.raises(ValueError, match="one number an example"):
         learner(flat)
-    two = outer.MAML(model, lambda output, y: F.cross_entropy(output, y), inner.SGD(0.1), num_steps=1)
+    two = outer.MAML(
+        model, lambda output, y: F.cross_entropy(output, y), inner.SGD(0.1), num_steps=1
+    )
     with pytest.raises(TypeError, match="take the weights of the examples"):
         two(weighted)
 
 
 BAD = [
-    (lambda: models.use_batch_statistics(nn.BatchNorm1d(2), "suport"), ValueError, "Did you mean 'support'?"),
+    (
+        lambda: models.use_batch_statistics(nn.BatchNorm1d(2), "suport"),
+        ValueError,
+        "Did you mean 'support'?",
+    ),
     (lambda: models.use_batch_statistics(nn.BatchNorm1d(2), "per_step"), TypeError, "num_steps=5"),
     (
         lambda: models.use_batch_statistics(models.conv4(1, 2), "frozen"),
@@ -305,21 +342,30 @@ def test_frozen_statistics_that_nobody_has_set_are_warned_of():
     learner = learner_of("frozen")
     for norm in (learner.model.features[1], learner.model.features[4]):
         norm.mean.zero_()
-    with pytest.warns(UserWarning, match=r"frozen statistics must be set; got those of new layers in \['features.1'"):
+    with pytest.warns(
+        UserWarning,
+        match=r"frozen statistics must be set; got those of new layers in \['features.1'",
+    ):
         learner(episodes_of())
 
 
 @pytest.mark.parametrize(
     ("x", "error", "message"),
     [
-        (torch.zeros(4, 3), ValueError, r"must be \[n, 2, ...\], none of them empty; got shape \(4, 3\)"),
+        (
+            torch.zeros(4, 3),
+            ValueError,
+            r"must be \[n, 2, ...\], none of them empty; got shape \(4, 3\)",
+        ),
         (torch.zeros(2), ValueError, r"got shape \(2,\)"),
         (torch.zeros(0, 2), ValueError, r"got shape \(0, 2\)"),
         (torch.zeros(4, 2).long(), TypeError, "must be a floating tensor; got torch.int64"),
         (None, TypeError, "must be a floating tensor; got None"),
     ],
 )
-@pytest.mark.parametrize("norm", [models.BatchNorm(2), models.FrozenNorm(2), models.PerStepNorm(2, 1)])
+@pytest.mark.parametrize(
+    "norm", [models.BatchNorm(2), models.FrozenNorm(2), models.PerStepNorm(2, 1)]
+)
 def test_inputs_that_are_refused(norm, x, error, message):
     with pytest.raises(error, match=message):
         norm(x)

@@ -6,7 +6,9 @@ from metalearn import models
 
 
 def test_batch_statistics_replace_running_ones():
-    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.InstanceNorm2d(2, track_running_stats=True))
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.InstanceNorm2d(2, track_running_stats=True)
+    )
     assert models.running_statistics(model) == ["1", "2"]
     assert models.batch_statistics(model) == "transductive"
     assert models.batch_statistics(model.eval()) == "frozen"
@@ -22,14 +24,23 @@ def test_layers_without_a_batch_do_not_use_its_statistics():
     assert models.batch_statistics(nn.Sequential(nn.LayerNorm(3), nn.InstanceNorm1d(3))) == "none"
 
 
-@pytest.mark.parametrize("lazy", [nn.LazyBatchNorm2d(), nn.LazyInstanceNorm1d(track_running_stats=True)])
+@pytest.mark.parametrize(
+    "lazy", [nn.LazyBatchNorm2d(), nn.LazyInstanceNorm1d(track_running_stats=True)]
+)
 def test_lazy_layers_are_to_be_initialised_first(lazy):
-    with pytest.raises(ValueError, match=r"model must be initialised; got lazy layers \['1'\]. Call it once on an exa"):
+    with pytest.raises(
+        ValueError,
+        match=r"model must be initialised; got lazy layers \['1'\]. Call it once on an exa",
+    ):
         models.use_batch_statistics(nn.Sequential(nn.Conv2d(1, 1, 1), lazy))
 
 
-@pytest.mark.parametrize("function", [models.use_batch_statistics, models.batch_statistics, models.running_statistics])
-@pytest.mark.parametrize(("model", "fix"), [("conv4", "Pass the module itself"), (nn.BatchNorm2d, "Write BatchNorm2d")])
+@pytest.mark.parametrize(
+    "function", [models.use_batch_statistics, models.batch_statistics, models.running_statistics]
+)
+@pytest.mark.parametrize(
+    ("model", "fix"), [("conv4", "Pass the module itself"), (nn.BatchNorm2d, "Write BatchNorm2d")]
+)
 def test_what_is_no_module_is_refused(function, model, fix):
     with pytest.raises(TypeError, match=f"model must be an nn.Module; got .*{fix}"):
         function(model)

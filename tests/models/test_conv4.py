@@ -21,7 +21,11 @@ def test_conv4_shapes(downsample, num_layers, image_size):
         ((3, 10), {"num_filters": 32, "image_size": 32}, 29_226),
         ((3, 10), {"num_filters": 32, "image_size": 32, "num_layers": 2}, 10_602),
         ((3, 10), {"num_filters": 32, "image_size": 84, "downsample": "max_pool"}, 36_906),
-        ((3, 10), {"num_filters": 32, "image_size": 84, "downsample": "max_pool", "num_layers": 2}, 18_282),
+        (
+            (3, 10),
+            {"num_filters": 32, "image_size": 84, "downsample": "max_pool", "num_layers": 2},
+            18_282,
+        ),
     ],
 )
 def test_conv4_has_the_papers_parameter_counts(arguments, options, count):
@@ -29,7 +33,11 @@ def test_conv4_has_the_papers_parameter_counts(arguments, options, count):
 
 
 BAD = [
-    (lambda: models.conv4(1, 5, num_layers=5), ValueError, "num_layers must be one of [1, 2, 3, 4]; got 5"),
+    (
+        lambda: models.conv4(1, 5, num_layers=5),
+        ValueError,
+        "num_layers must be one of [1, 2, 3, 4]; got 5",
+    ),
     (lambda: models.conv4(1, 5, downsample="strides"), ValueError, "Did you mean 'stride'?"),
     (
         lambda: models.conv4(1, 5, image_size=8, downsample="max_pool"),

@@ -51,7 +51,8 @@ def test_what_is_not_given_stays():
 
 
 def test_any_module():
-    """Convolutions, recurrent layers and attention; scales of normalisation layers are no weights."""
+    """Convolutions, recurrent layers and attention; scales of normalisation layers are no
+    weights."""
     model = nn.ModuleDict(
         {
             "conv": nn.Conv2d(1, 2, 3),
@@ -61,7 +62,11 @@ def test_any_module():
             "table": nn.Embedding(5, 4),
         }
     )
-    models.init_(model, weights=partial(nn.init.constant_, val=3.0), biases=partial(nn.init.constant_, val=7.0))
+    models.init_(
+        model,
+        weights=partial(nn.init.constant_, val=3.0),
+        biases=partial(nn.init.constant_, val=7.0),
+    )
     for name, param in model.named_parameters():
         expected = 7.0 if "bias" in name else 1.0 if name == "norm.weight" else 3.0
         assert (param == expected).all(), name
@@ -78,8 +83,16 @@ def test_a_t_net_starts_at_the_same_function():
 
 
 BAD = {
-    "no module": (lambda: models.init_("mlp", biases=nn.init.zeros_), TypeError, "init_'s model must be an nn.Module"),
-    "nothing": (lambda: models.init_(nn.Linear(1, 1)), ValueError, "got neither. Write models.init_(model, biases="),
+    "no module": (
+        lambda: models.init_("mlp", biases=nn.init.zeros_),
+        TypeError,
+        "init_'s model must be an nn.Module",
+    ),
+    "nothing": (
+        lambda: models.init_(nn.Linear(1, 1)),
+        ValueError,
+        "got neither. Write models.init_(model, biases=",
+    ),
     "a name": (
         lambda: models.init_(nn.Linear(1, 1), weights="zeros"),
         TypeError,

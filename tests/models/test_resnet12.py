@@ -19,7 +19,9 @@ def test_shapes_and_number_of_parameters():
 
 @pytest.mark.parametrize("source", ["transductive", "support"])
 def test_it_is_meta_learned(source):
-    images = data.ClassImages(torch.randint(256, (6, 4, 8, 8), generator=torch.manual_seed(0)).byte())
+    images = data.ClassImages(
+        torch.randint(256, (6, 4, 8, 8), generator=torch.manual_seed(0)).byte()
+    )
     model = models.resnet12(1, 3, widths=(2, 3), batch_statistics=source)
     learner = outer.MAML(model, F.cross_entropy, inner.SGD(0.1), num_steps=2)
     learner(data.EpisodeSampler(images, 3, 1, 2).sample(2)).backward()
@@ -30,7 +32,11 @@ def test_it_is_meta_learned(source):
 BAD = [
     (lambda: models.resnet12(3, 5, widths=64), TypeError, "widths must be a list"),
     (lambda: models.resnet12(3, 0), ValueError, "must be at least 1"),
-    (lambda: models.resnet12(3, 5, batch_statistics="suport"), ValueError, "Did you mean 'support'?"),
+    (
+        lambda: models.resnet12(3, 5, batch_statistics="suport"),
+        ValueError,
+        "Did you mean 'support'?",
+    ),
 ]
 
 

@@ -9,7 +9,9 @@ SGD = inner.SGD(0.01)
 
 
 def learner(model=None, criterion=F.mse_loss, rule=SGD, **options):
-    return outer.MetaLearner(model or models.mlp(1, [4], 1).double(), criterion, rule, **{"num_steps": 2} | options)
+    return outer.MetaLearner(
+        model or models.mlp(1, [4], 1).double(), criterion, rule, **{"num_steps": 2} | options
+    )
 
 
 def assert_refused(call, error, message):

@@ -1,4 +1,5 @@
-"""Recurrent models and attention: what works has the gradient of a loop by hand, what does not says what does."""
+"""Recurrent models and attention: what works has the gradient of a loop by hand, what does not says
+what does."""
 
 import copy
 
@@ -36,11 +37,16 @@ class MultiheadSelfAttention(nn.MultiheadAttention):
         return super().forward(x, x, x)
 
 
-RECURRENT = {kind.__name__: lambda kind=kind: kind(4, 4, batch_first=True) for kind in (nn.RNN, nn.LSTM, nn.GRU)}
+RECURRENT = {
+    kind.__name__: lambda kind=kind: kind(4, 4, batch_first=True)
+    for kind in (nn.RNN, nn.LSTM, nn.GRU)
+}
 ATTENTION = {
     "scaled_dot_product_attention": SelfAttention,
     "MultiheadAttention": lambda: MultiheadSelfAttention(4, 2, batch_first=True),
-    "TransformerEncoderLayer": lambda: nn.TransformerEncoderLayer(4, 2, 4, dropout=0.0, batch_first=True),
+    "TransformerEncoderLayer": lambda: nn.TransformerEncoderLayer(
+        4, 2, 4, dropout=0.0, batch_first=True
+    ),
 }
 
 
@@ -51,7 +57,9 @@ def sequences():
 
 
 def maml(layer, **options):
-    return outer.MAML(OfSequences(layer).double(), F.mse_loss, inner.SGD(0.1), **{"num_steps": 2, **options})
+    return outer.MAML(
+        OfSequences(layer).double(), F.mse_loss, inner.SGD(0.1), **{"num_steps": 2, **options}
+    )
 
 
 def gradient_by_hand(model, episodes):
@@ -61,18 +69,33 @@ def gradient_by_hand(model, episodes):
         for _ in range(2):
             loss = F.mse_loss(functional_call(model, params, (x,)), y)
             grads = torch.autograd.grad(loss, list(params.values()), create_graph=True)
-            params = {name: param - 0.1 * g for (name, param), g in zip(params.items(), grads, strict=True)}
+            params = {
+                name: param - 0.1 * g
+                for (name, param), g in zip(params.items(), grads, strict=True)
+            }
         total = total + F.mse_loss(functional_call(model, params, (query_x,)), query_y)
-    return dict(zip(start, torch.autograd.grad(total / len(episodes.support.x), list(start.values())), strict=True))
+    return dict(
+        zip(
+            start,
+            torch.autograd.grad(total / len(episodes.support.x), list(start.values())),
+            strict=True,
+        )
+    )
 
 
-@pytest.mark.parametrize("estimator", [outer.Unrolled(), outer.Stepwise()], ids=["unrolled", "stepwise"])
+@pytest.mark.parametrize(
+    "estimator", [outer.Unrolled(), outer.Stepwise()], ids=["unrolled", "stepwise"]
+)
 @pytest.mark.parametrize(
     ("layer", "batching"),
-    [(name, "loop") for name in RECURRENT] + [(name, batching) for name in ATTENTION for batching in ("vmap", "loop")],
+    [(name, "loop") for name in RECURRENT]
+    + [(name, batching) for name in ATTENTION for batching in ("vmap", "loop")],
 )
 def test_equals_a_loop_by_hand(layer, batching, estimator):
-    learner, episodes = maml({**RECURRENT, **ATTENTION}[layer](), batching=batching, estimator=estimator), sequences()
+    learner, episodes = (
+        maml({**RECURRENT, **ATTENTION}[layer](), batching=batching, estimator=estimator),
+        sequences(),
+    )
     with sdpa_kernel(SDPBackend.MATH):
         expected = gradient_by_hand(learner.model, episodes)
         assert relative_difference(learner.estimate(episodes).gradient.init, expected) < 1e-10
@@ -92,7 +115,9 @@ class UnderTwoNames(nn.Module):
         return x
 
 
-@pytest.mark.parametrize("options", [{}, {"batching": "loop"}, {"compile": {"backend": "eager"}}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"batching": "loop"}, {"compile": {"backend": "eager"}}], ids=str
+)
 def test_modules_under_two_names(options):
     model, episodes = UnderTwoNames().double(), sequences()
     before = {name: (param, param.clone()) for name, param in model.named_parameters()}
@@ -116,13 +141,17 @@ class OfTokens(nn.Module):
 
 
 @pytest.mark.parametrize("options", [{}, {"padding_idx": 0}, {"scale_grad_by_freq": True}], ids=str)
-@pytest.mark.parametrize("estimator", [outer.Unrolled(), outer.Stepwise()], ids=["unrolled", "stepwise"])
+@pytest.mark.parametrize(
+    "estimator", [outer.Unrolled(), outer.Stepwise()], ids=["unrolled", "stepwise"]
+)
 def test_tables_of_tasks_are_their_own(options, estimator):
     x, y = torch.randint(0, 6, (3, 4, 5)), torch.randn(3, 4, 1, dtype=torch.float64)
     x[..., 0] = 0
     episodes, model = Episode(Batch(x, y), Batch(x.flip(1), y)), OfTokens(**options).double()
     learners = [
-        outer.MAML(model, F.mse_loss, inner.SGD(0.5), num_steps=2, estimator=estimator, batching=batching)
+        outer.MAML(
+            model, F.mse_loss, inner.SGD(0.5), num_steps=2, estimator=estimator, batching=batching
+        )
         for batching in ("vmap", "loop")
     ]
     one, other = (learner.estimate(episodes, torch.arange(3)) for learner in learners)
@@ -142,7 +171,9 @@ def test_recurrent_models_under_vmap_are_told_of_the_loop(layer):
 def test_attention_needs_the_kernel_with_second_derivatives(batching):
     with pytest.raises(ValueError, match=r"sdpa_kernel\(SDPBackend.MATH\)"):
         maml(SelfAttention(), batching=batching)(sequences())
-    assert maml(SelfAttention(), estimator=outer.Unrolled(order=1), batching="loop")(sequences()).isfinite()
+    assert maml(SelfAttention(), estimator=outer.Unrolled(order=1), batching="loop")(
+        sequences()
+    ).isfinite()
 
 
 def test_recurrent_models_on_a_gpu_need_the_kernels_with_second_derivatives(monkeypatch):

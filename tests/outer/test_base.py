@@ -1,4 +1,5 @@
-"""The golden gradients by hand of Huisman (2021), appendix B, and the pure function behind the learner."""
+"""The golden gradients by hand of Huisman (2021), appendix B, and the pure function behind the
+learner."""
 
 import pickle
 
@@ -70,7 +71,9 @@ def test_carry_is_passed_on():
             estimate = super().__call__(problem, meta, episode, key, carry)
             return estimate._replace(carry={"count": carry["count"] + 1})
 
-    gradient = outer.meta_gradient(support_loss, query_loss, inner.SGD(0.01), Counting(), num_steps=1)
+    gradient = outer.meta_gradient(
+        support_loss, query_loss, inner.SGD(0.01), Counting(), num_steps=1
+    )
     episode = Episode(Batch(scalar(2.0), scalar(5.0)), Batch(scalar(4.0), scalar(9.0)))
     meta = Meta({"w": scalar(1.0)}, {}, {})
     first = gradient(meta, episode, torch.tensor(0))
@@ -80,7 +83,9 @@ def test_carry_is_passed_on():
 
 def test_refuses_no_steps():
     with pytest.raises(ValueError, match="num_steps must be at least 1; got 0"):
-        outer.meta_gradient(support_loss, query_loss, inner.SGD(0.01), outer.Unrolled(), num_steps=0)
+        outer.meta_gradient(
+            support_loss, query_loss, inner.SGD(0.01), outer.Unrolled(), num_steps=0
+        )
 
 
 @pytest.mark.parametrize("estimator", [outer.Unrolled(1), outer.Stepwise(truncate=2)])

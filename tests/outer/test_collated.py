@@ -1,4 +1,5 @@
-"""Batches of episodes that torch's DataLoader puts together give what tensors stacked by hand give."""
+"""Batches of episodes that torch's DataLoader puts together give what tensors stacked by hand
+give."""
 
 import pytest
 import torch
@@ -26,7 +27,9 @@ def loss_and_gradient(learner, episodes):
     return [loss.detach(), *(param.grad for param in learner.parameters())]
 
 
-@pytest.mark.parametrize("options", [{}, {"batching": "loop"}, {"support_batches": 5}, {"estimator": outer.Stepwise()}])
+@pytest.mark.parametrize(
+    "options", [{}, {"batching": "loop"}, {"support_batches": 5}, {"estimator": outer.Stepwise()}]
+)
 def test_loss_and_gradient(options):
     collated = next(iter(loader()))
     assert collated.support.weight == []
@@ -43,7 +46,9 @@ def test_replicas():
 @pytest.mark.parametrize("source", ["support", "transductive"])
 def test_normalised_classes(source):
     generator = torch.Generator().manual_seed(0)
-    batch = Batch(torch.rand(TASKS, 6, 3, generator=generator), torch.arange(6).expand(TASKS, 6) % 2)
+    batch = Batch(
+        torch.rand(TASKS, 6, 3, generator=generator), torch.arange(6).expand(TASKS, 6) % 2
+    )
     stacked = Episode(batch, batch)
 
     def learner():
@@ -60,13 +65,17 @@ def test_normalised_classes(source):
 def test_without_targets():
     x = sine_episodes(TASKS).support.x
     stacked = Episode(Batch(x), Batch(x))
-    learner = outer.MAML(nn.Linear(1, 1).double(), lambda output: output.square().mean(), inner.SGD(0.1), num_steps=1)
+    learner = outer.MAML(
+        nn.Linear(1, 1).double(), lambda output: output.square().mean(), inner.SGD(0.1), num_steps=1
+    )
     assert learner(next(iter(loader(stacked)))) == learner(stacked)
 
 
 def test_adaptation():
     collated, stacked = next(iter(loader())), sine_episodes(TASKS)
-    adapted, by_hand = (sine_learner().adapt(episodes.support, 2) for episodes in (collated, stacked))
+    adapted, by_hand = (
+        sine_learner().adapt(episodes.support, 2) for episodes in (collated, stacked)
+    )
     assert relative_difference(adapted.params, by_hand.params) == 0
     assert torch.equal(adapted.loss(collated.query), by_hand.loss(stacked.query))
     assert torch.equal(adapted(collated.query), by_hand(stacked.query))
@@ -88,7 +97,9 @@ def test_evaluation(ensemble):
 def test_training():
     def trained(batches):
         learner = sine_learner()
-        metalearn.fit(learner, batches, torch.optim.SGD(learner.parameters(), 0.1), num_iterations=3)
+        metalearn.fit(
+            learner, batches, torch.optim.SGD(learner.parameters(), 0.1), num_iterations=3
+        )
         return learner.state_dict()
 
     assert relative_difference(trained(loader()), trained([sine_episodes(TASKS)])) == 0

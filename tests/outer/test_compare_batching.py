@@ -20,8 +20,11 @@ def test_every_choice_is_timed_and_measured():
     sizes = [(time.settings["batching"], time.settings["chunk_size"]) for time in table.times]
     assert sizes == 2 * [("vmap", None), ("vmap", 4), ("vmap", 2), ("loop", 1)]
     assert [bool(time.settings["compile"]) for time in table.times] == 4 * [False] + 4 * [True]
-    assert all(0 < time.seconds < 60 and time.peak_bytes > 0 and not time.error for time in table.times)
-    assert table.times[0].peak_bytes > table.times[3].peak_bytes  # all tasks' graphs live at once, or one's
+    assert all(
+        0 < time.seconds < 60 and time.peak_bytes > 0 and not time.error for time in table.times
+    )
+    # all tasks' graphs live at once, or one's
+    assert table.times[0].peak_bytes > table.times[3].peak_bytes
     assert repr(table).splitlines()[0].startswith("batching='vmap'")
     assert (learner.batching, learner.chunk_size, learner.compile_options) == ("vmap", None, False)
 
@@ -51,7 +54,10 @@ class Branching(nn.Linear):
 
 def test_a_choice_that_fails_says_why():
     table = compare_batching(
-        build(Branching(1, 1), batching="loop"), TASKS.sample(4), compile={"backend": "eager"}, rounds=1
+        build(Branching(1, 1), batching="loop"),
+        TASKS.sample(4),
+        compile={"backend": "eager"},
+        rounds=1,
     )
     failed = {str(time.settings): bool(time.error) for time in table.times}
     assert [*failed.values()] == [True, True, False, True, True, True]
@@ -80,11 +86,31 @@ def test_set_batching_does_what_the_constructor_does():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: compare_batching(outer.Replicas([build()]), TASKS.sample(2)), TypeError, r"replicas\[0\]"),
-        (lambda: compare_batching(models.mlp(1, [4], 1), TASKS.sample(2)), TypeError, "be a MetaLearner"),
-        (lambda: compare_batching(build(), TASKS.sample(2), chunk_sizes=[3]), ValueError, "at most the 2 tasks; got 3"),
-        (lambda: compare_batching(build(), TASKS.sample(2), chunk_sizes=[1]), ValueError, "the loop"),
-        (lambda: compare_batching(build(), TASKS.sample(2), rounds=0), ValueError, "rounds must be at least 1"),
+        (
+            lambda: compare_batching(outer.Replicas([build()]), TASKS.sample(2)),
+            TypeError,
+            r"replicas\[0\]",
+        ),
+        (
+            lambda: compare_batching(models.mlp(1, [4], 1), TASKS.sample(2)),
+            TypeError,
+            "be a MetaLearner",
+        ),
+        (
+            lambda: compare_batching(build(), TASKS.sample(2), chunk_sizes=[3]),
+            ValueError,
+            "at most the 2 tasks; got 3",
+        ),
+        (
+            lambda: compare_batching(build(), TASKS.sample(2), chunk_sizes=[1]),
+            ValueError,
+            "the loop",
+        ),
+        (
+            lambda: compare_batching(build(), TASKS.sample(2), rounds=0),
+            ValueError,
+            "rounds must be at least 1",
+        ),
         (lambda: compare_batching(build(), "tasks"), TypeError, "Episode"),
         (lambda: build().set_batching("vamp"), ValueError, "Did you mean 'vmap'"),
         (lambda: build().set_batching(chunk_size=0), ValueError, "at least 1"),

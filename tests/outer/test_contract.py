@@ -1,4 +1,5 @@
-"""Every estimator through the contract suite, and against one another on rules that draw from their key."""
+"""Every estimator through the contract suite, and against one another on rules that draw from their
+key."""
 
 from functools import partial
 
@@ -52,7 +53,8 @@ def test_evolution_strategies_compiled(inner):
 @pytest.mark.parametrize(
     ("rule", "truncate"),
     [(rule, truncate) for rule in RULES[:2] for truncate in (None, 1, 2, 9)]
-    + [(inner.SGD(0.01), 0), (RULES[2], None), (RULES[2], 9)],  # a mask lives in the state, which truncation cuts off
+    # a mask lives in the state, which truncation cuts off
+    + [(inner.SGD(0.01), 0), (RULES[2], None), (RULES[2], 9)],
     ids=str,
 )
 def test_stepwise_equals_unrolled(rule, fast, order, truncate, episodes):
@@ -101,7 +103,11 @@ def test_stepwise_needs_less_memory():
             learner = sine_learner(num_steps=num_steps, estimator=kind())
             learner.estimate(many)
             peaks[kind, num_steps] = testing.peak_live_bytes(partial(learner.estimate, many))
-    parameters = 8 * sum(param.numel() * param.element_size() for param in learner.model.parameters())
-    growth = {kind: (peaks[kind, 30] - peaks[kind, 10]) / 20 for kind in (outer.Unrolled, outer.Stepwise)}
+    parameters = 8 * sum(
+        param.numel() * param.element_size() for param in learner.model.parameters()
+    )
+    growth = {
+        kind: (peaks[kind, 30] - peaks[kind, 10]) / 20 for kind in (outer.Unrolled, outer.Stepwise)
+    }
     assert growth[outer.Stepwise] < 1.02 * parameters + 1024
     assert growth[outer.Stepwise] < growth[outer.Unrolled] / 5

@@ -23,7 +23,9 @@ def build(model=None, rule=None, estimator=None, **options):
 
 def test_a_learner_on_a_cpu_is_told():
     learner = build(cuda_graph=True)
-    with pytest.raises(ValueError, match=r"cuda_graph=True must be on a GPU; got cpu. Write .to\('cuda'\)"):
+    with pytest.raises(
+        ValueError, match=r"cuda_graph=True must be on a GPU; got cpu. Write .to\('cuda'\)"
+    ):
         learner(TASKS.sample(2))
     learner.set_batching()
     assert learner(TASKS.sample(2)).isfinite()
@@ -40,7 +42,9 @@ def test_it_shows():
 
 
 def test_what_records_graphs_of_its_own_is_refused():
-    with pytest.raises(ValueError, match="record nothing; got mode='reduce-overhead'.*Leave cuda_graph out"):
+    with pytest.raises(
+        ValueError, match="record nothing; got mode='reduce-overhead'.*Leave cuda_graph out"
+    ):
         build(cuda_graph=True, compile={"mode": "reduce-overhead"})
 
 
@@ -68,7 +72,9 @@ class TestWhatIsRecordedAnew:
 
         outer_self = self
         monkeypatch.setattr("metalearn.outer._cuda_graph.Recording", Computing)
-        self.model = nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 1))
+        self.model = nn.Sequential(
+            nn.Linear(1, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 1)
+        )
         self.model.register_buffer("constant", torch.zeros(2))
         self.learner, self.step = build(self.model), Recorded(lambda learner, *args: args)
 
@@ -141,7 +147,10 @@ def test_every_call_is_what_an_eager_one_is(estimator, options):
     recorded.set_batching(recorded.batching, recorded.chunk_size, cuda_graph=True)
     optimizers = [torch.optim.Adam(learner.parameters(), lr=0.01) for learner in (eager, recorded)]
     for num_tasks in (5, 5, 3, 5):
-        episodes, keys = TASKS.sample(num_tasks, device="cuda"), torch.arange(num_tasks, device="cuda")
+        episodes, keys = (
+            TASKS.sample(num_tasks, device="cuda"),
+            torch.arange(num_tasks, device="cuda"),
+        )
         losses = []
         for learner, optimizer in zip((eager, recorded), optimizers, strict=True):
             optimizer.zero_grad()
@@ -173,7 +182,9 @@ def test_fit_and_replicas():
     for learner in (seeds[0], outer.Replicas(seeds)):
         optimizer = torch.optim.Adam(learner.parameters(), lr=0.01)
         validation = {"validate": TASKS, "validate_every": 25, "num_validation_tasks": 20}
-        history = fit(learner, TASKS, optimizer, 50, meta_batch_size=4, progress=False, **validation)
+        history = fit(
+            learner, TASKS, optimizer, 50, meta_batch_size=4, progress=False, **validation
+        )
         assert history.loss[-10:].mean() < history.loss[:10].mean()
     episodes, keys = TASKS.sample(8, device="cuda"), torch.arange(8, device="cuda")
     eager = [build().to("cuda") for _ in range(2)]
@@ -199,7 +210,8 @@ def test_modes_and_constants_are_read_anew():
     torch.testing.assert_close(in_place, learner.estimate(episodes, keys).loss)
     learner.set_batching(cuda_graph=True)
     learner.estimate(episodes, keys)
-    there = [tensor.data for tensor in learner.state_dict().values()]  # so that they cannot come back to their places
+    # so that they cannot come back to their places
+    there = [tensor.data for tensor in learner.state_dict().values()]
     learner.cpu().to("cuda")
     assert there
     torch.testing.assert_close(learner.estimate(episodes, keys).loss, in_place)
@@ -238,7 +250,9 @@ def test_what_waits_for_the_gpu_is_told():
 
 @ON_GPU
 def test_it_is_timed_on_a_gpu():
-    table = outer.compare_batching(build().to("cuda"), TASKS.sample(4, device="cuda"), compile=False, rounds=1)
+    table = outer.compare_batching(
+        build().to("cuda"), TASKS.sample(4, device="cuda"), compile=False, rounds=1
+    )
     assert [time.settings["cuda_graph"] for time in table.times] == 3 * [False] + 3 * [True]
     assert not any(time.error for time in table.times)
 

@@ -49,13 +49,23 @@ def tokens():
 @pytest.mark.parametrize("mode", POOLS)
 def test_bags_of_embeddings(mode, estimator, options):
     bag = pooled(lambda *size: nn.EmbeddingBag(*size, mode=mode))
-    message = "Write nn.Embedding and .mean(1), .sum(1) or .amax(1) in place of nn.EmbeddingBag, or use order 1: estim"
-    assert_refused(lambda: learner(bag, estimator=estimator, **options)(tokens()), ValueError, message)
+    message = (
+        "Write nn.Embedding and .mean(1), .sum(1) or .amax(1) in place of nn.EmbeddingBag, or use "
+        "order 1: estim"
+    )
+    assert_refused(
+        lambda: learner(bag, estimator=estimator, **options)(tokens()), ValueError, message
+    )
     model = pooled(nn.Embedding, POOLS[mode])
     model.load_state_dict(bag.state_dict())
     torch.testing.assert_close(model(tokens().query.x[0]), bag(tokens().query.x[0]))
     made = learner(model, rule=inner.SGD(0.1), estimator=estimator, **options)
-    assert relative_difference(made.estimate(tokens()).gradient.init, gradient_by_hand(model, tokens())) < 1e-10
+    assert (
+        relative_difference(
+            made.estimate(tokens()).gradient.init, gradient_by_hand(model, tokens())
+        )
+        < 1e-10
+    )
 
 
 @pytest.mark.parametrize("estimator", FIRST_ORDER, ids=str)
@@ -63,13 +73,19 @@ def test_bags_of_embeddings(mode, estimator, options):
 @pytest.mark.parametrize("mode", POOLS)
 def test_bags_of_embeddings_at_order_1(mode, padding_idx, estimator):
     bag = pooled(lambda *size: nn.EmbeddingBag(*size, mode=mode, padding_idx=padding_idx))
-    gradients = [learner(bag, estimator=estimator, **each).estimate(tokens(), keys()).gradient for each in BATCHINGS]
+    gradients = [
+        learner(bag, estimator=estimator, **each).estimate(tokens(), keys()).gradient
+        for each in BATCHINGS
+    ]
     assert relative_difference(*gradients) < 1e-10
     if padding_idx is None:
         model = pooled(nn.Embedding, POOLS[mode])
         model.load_state_dict(bag.state_dict())
         assert (
-            relative_difference(gradients[0], learner(model, estimator=estimator).estimate(tokens()).gradient) < 1e-10
+            relative_difference(
+                gradients[0], learner(model, estimator=estimator).estimate(tokens()).gradient
+            )
+            < 1e-10
         )
 
 
@@ -79,13 +95,19 @@ def test_bags_of_embeddings_at_order_1(mode, padding_idx, estimator):
 def test_sparse_gradients(kind, estimator, options):
     pool = POOLS["mean"] if kind is nn.Embedding else SAME
     model = pooled(lambda *size: kind(*size, sparse=True), pool)
-    message = "embeddings of the model must have dense gradients; got sparse=True. Write model.table.sparse = False."
+    message = (
+        "embeddings of the model must have dense gradients; got sparse=True. Write "
+        "model.table.sparse = False."
+    )
     assert_refused(lambda: learner(model, estimator=estimator, **options), ValueError, message)
     model.table.sparse = False
     if kind is nn.EmbeddingBag and estimator in SECOND_ORDER:
         return
     dense = pooled(kind, pool)
-    one, other = (learner(each, estimator=estimator, **options).estimate(tokens(), keys()) for each in (model, dense))
+    one, other = (
+        learner(each, estimator=estimator, **options).estimate(tokens(), keys())
+        for each in (model, dense)
+    )
     assert relative_difference(one.gradient, other.gradient) == 0
 
 
@@ -95,7 +117,9 @@ def test_sparse_gradients_of_constants_do_not_matter():
     assert learner(model)(tokens()).isfinite()
 
 
-@pytest.mark.parametrize("estimator", [outer.Unrolled(), outer.Unrolled(order=1), outer.ParameterDifference()], ids=str)
+@pytest.mark.parametrize(
+    "estimator", [outer.Unrolled(), outer.Unrolled(order=1), outer.ParameterDifference()], ids=str
+)
 def test_sparse_gradients_of_functions(estimator):
     class Table(nn.Module):
         def __init__(self):
@@ -105,7 +129,9 @@ def test_sparse_gradients_of_functions(estimator):
         def forward(self, x):
             return F.embedding(x, self.weight, sparse=self.sparse).mean(1)
 
-    message = "model must have dense gradients; got sparse ones of ['model.weight']. Write sparse=False."
+    message = (
+        "model must have dense gradients; got sparse ones of ['model.weight']. Write sparse=False."
+    )
     assert_refused(lambda: learner(Table(), estimator=estimator)(tokens()), ValueError, message)
     model = Table()
     model.sparse = False
@@ -121,10 +147,13 @@ def test_functions_without_second_derivatives(options):
         return learner(nn.Linear(2, 4), F.multi_margin_loss, **options, **more)
 
     message = (
-        "model must have second derivatives; got derivative for aten::multi_margin_loss_backward is not implemented."
+        "model must have second derivatives; got derivative for aten::multi_margin_loss_backward "
+        "is not implemented."
     )
     assert_refused(lambda: made()(episodes), ValueError, message)
-    assert_refused(lambda: made()(episodes), ValueError, "or use order 1: estimator=outer.Unrolled(order=1).")
+    assert_refused(
+        lambda: made()(episodes), ValueError, "or use order 1: estimator=outer.Unrolled(order=1)."
+    )
     for estimator in FIRST_ORDER:
         assert made(estimator=estimator)(episodes).isfinite()
 
@@ -139,10 +168,17 @@ def test_functions_without_first_derivatives(order):
         def forward(self, x):
             return self.function(self.linear(x).exp())
 
-    message = "model must have first derivatives; got the derivative for 'igamma: input' is not implemented.."
+    message = (
+        "model must have first derivatives; got the derivative for 'igamma: input' is not "
+        "implemented.."
+    )
     options = {"estimator": outer.Unrolled(order), "batching": "loop"}
     made = learner(Gamma(lambda a: torch.igamma(a, torch.ones_like(a))), **options)
-    assert_refused(lambda: made(sine_episodes()), ValueError, f"{message} Write it with other functions of PyTorch.")
+    assert_refused(
+        lambda: made(sine_episodes()),
+        ValueError,
+        f"{message} Write it with other functions of PyTorch.",
+    )
     assert learner(Gamma(torch.lgamma), **options)(sine_episodes()).isfinite()
 
 
@@ -163,7 +199,11 @@ def scaled(output, y, scale=1.0):
 class Activated(nn.Module):
     def __init__(self, activation):
         super().__init__()
-        self.body, self.head, self.activation = nn.Linear(1, 4).double(), nn.Linear(4, 1).double(), activation
+        self.body, self.head, self.activation = (
+            nn.Linear(1, 4).double(),
+            nn.Linear(4, 1).double(),
+            activation,
+        )
 
     def forward(self, x):
         return self.head(self.activation(self.body(x)))
@@ -180,19 +220,45 @@ class ByMethod(Activated):
 
 
 COMPILED = {
-    "a function as criterion": (lambda: learner(criterion=compiled(F.mse_loss)), "criterion", "itself"),
+    "a function as criterion": (
+        lambda: learner(criterion=compiled(F.mse_loss)),
+        "criterion",
+        "itself",
+    ),
     "a function of one's own": (lambda: learner(criterion=compiled(scaled)), "criterion", "itself"),
-    "a partial": (lambda: learner(criterion=partial(compiled(scaled), scale=2.0)), "criterion", "itself"),
-    "a module as criterion": (lambda: learner(criterion=compiled(nn.MSELoss())), "criterion", "itself"),
-    "a criterion in place": (lambda: learner(criterion=in_place(nn.MSELoss())), "criterion", "itself"),
-    "the inner criterion": (lambda: learner(support_criterion=compiled(scaled)), "support_criterion", "itself"),
+    "a partial": (
+        lambda: learner(criterion=partial(compiled(scaled), scale=2.0)),
+        "criterion",
+        "itself",
+    ),
+    "a module as criterion": (
+        lambda: learner(criterion=compiled(nn.MSELoss())),
+        "criterion",
+        "itself",
+    ),
+    "a criterion in place": (
+        lambda: learner(criterion=in_place(nn.MSELoss())),
+        "criterion",
+        "itself",
+    ),
+    "the inner criterion": (
+        lambda: learner(support_criterion=compiled(scaled)),
+        "support_criterion",
+        "itself",
+    ),
     "the outer loss": (
-        lambda: learner(query_loss=compiled(lambda params, shared, episode: params["0.weight"].sum())),
+        lambda: learner(
+            query_loss=compiled(lambda params, shared, episode: params["0.weight"].sum())
+        ),
         "query_loss",
         "itself",
     ),
     "an activation": (lambda: learner(Activated(compiled(torch.tanh))), "model", "activation"),
-    "an activation of a part": (lambda: learner(nn.Sequential(Activated(compiled(F.gelu)))), "model", "0.activation"),
+    "an activation of a part": (
+        lambda: learner(nn.Sequential(Activated(compiled(F.gelu)))),
+        "model",
+        "0.activation",
+    ),
     "a method": (lambda: learner(ByMethod(torch.tanh)), "model", "activate"),
 }
 
@@ -205,7 +271,10 @@ def in_place(module):
 @pytest.mark.parametrize("name", COMPILED)
 def test_compiled_parts_are_refused(name):
     make, what, part = COMPILED[name]
-    message = f"{what} must not be compiled; got torch.compile of {part}. Pass it uncompiled, and compile the whole"
+    message = (
+        f"{what} must not be compiled; got torch.compile of {part}. Pass it uncompiled, and "
+        "compile the whole"
+    )
     assert_refused(make, ValueError, message)
 
 
@@ -219,7 +288,9 @@ def test_what_is_compiled_out_of_sight_is_explained(estimator, options):
     message = "model must call nothing compiled; got "
     for made in (
         learner(Activated(lambda h: GLOBAL(h)), estimator=estimator, **options),
-        learner(criterion=lambda output, y: compiled(scaled)(output, y), estimator=estimator, **options),
+        learner(
+            criterion=lambda output, y: compiled(scaled)(output, y), estimator=estimator, **options
+        ),
     ):
         assert_refused(lambda made=made: made(sine_episodes()), ValueError, message)
 
@@ -227,7 +298,14 @@ def test_what_is_compiled_out_of_sight_is_explained(estimator, options):
 def test_the_advice_for_what_is_compiled():
     episodes, how = sine_episodes(), {"compile": {"backend": "eager"}}
     made = learner(Activated(torch.tanh), scaled, rule=inner.SGD(0.1), **how)
-    assert relative_difference(made.estimate(episodes).gradient.init, gradient_by_hand(made.model, episodes)) < 1e-10
+    assert (
+        relative_difference(
+            made.estimate(episodes).gradient.init, gradient_by_hand(made.model, episodes)
+        )
+        < 1e-10
+    )
     not_compiled = torch.compiler.disable(torch.tanh)
     assert learner(Activated(not_compiled))(episodes).isfinite()
-    assert learner(models.mlp(1, [4], 1).double(), torch.compiler.disable(scaled))(episodes).isfinite()
+    assert learner(models.mlp(1, [4], 1).double(), torch.compiler.disable(scaled))(
+        episodes
+    ).isfinite()

@@ -46,7 +46,9 @@ RULES = [
 @pytest.mark.parametrize("kinds", REVERSE, ids=["whole", "step"])
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_reverse_mode(rule, kinds, options, episodes):
-    at_once, vmapped = (sine_learner(rule, estimator=kind(**options)).estimate(episodes, keys()) for kind in kinds)
+    at_once, vmapped = (
+        sine_learner(rule, estimator=kind(**options)).estimate(episodes, keys()) for kind in kinds
+    )
     assert at_once.gradient.init["0.weight"].any()
     assert relative_difference(at_once[:3], vmapped[:3]) < 1e-9
 
@@ -64,13 +66,17 @@ def test_truncated(kinds, truncate, episodes):
 def test_parameter_difference(keep_state, episodes):
     rule = inner.Adam(0.01)
     kinds = (outer.ParameterDifference, VmappedDifference)
-    at_once, vmapped = (sine_learner(rule, estimator=kind(keep_state)).estimate(episodes, keys()) for kind in kinds)
+    at_once, vmapped = (
+        sine_learner(rule, estimator=kind(keep_state)).estimate(episodes, keys()) for kind in kinds
+    )
     assert relative_difference(at_once[:3], vmapped[:3]) < 1e-10
 
 
 def test_every_task_is_clipped_for_itself(episodes):
     estimators = (outer.ClipPerTask(kind(), 0.5) for kind in (outer.Unrolled, Vmapped))
-    at_once, vmapped = (sine_learner(estimator=estimator).estimate(episodes, keys()) for estimator in estimators)
+    at_once, vmapped = (
+        sine_learner(estimator=estimator).estimate(episodes, keys()) for estimator in estimators
+    )
     assert relative_difference(at_once.gradient, vmapped.gradient) < 1e-10
 
 
@@ -86,7 +92,9 @@ def test_every_tasks_gradient_to_what_is_shared_is_clipped_for_itself(on, episod
 @pytest.mark.parametrize("order", [1, 2])
 def test_gradients_to_what_is_shared(order, kinds, episodes):
     estimators = [kind(order=order) for kind in kinds]
-    learners = [sine_learner(inner.MetaSGD(0.01), fast="4", estimator=estimator) for estimator in estimators]
+    learners = [
+        sine_learner(inner.MetaSGD(0.01), fast="4", estimator=estimator) for estimator in estimators
+    ]
     at_once, vmapped = (learner.estimate(episodes, keys()) for learner in learners)
     assert at_once.gradient.shared["model.0.weight"].any()
     assert relative_difference(at_once[:3], vmapped[:3]) < 1e-10
@@ -128,7 +136,9 @@ def test_a_diverged_task_does_not_mark_the_others_that_share_a_gradient(episodes
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_adapt(rule, num_steps, fast, episodes):
     at_once, vmapped = (
-        sine_learner(rule, fast=fast, estimator=kind()).adapt(episodes.support, num_steps, keys=keys())
+        sine_learner(rule, fast=fast, estimator=kind()).adapt(
+            episodes.support, num_steps, keys=keys()
+        )
         for kind in (outer.Unrolled, Vmapped)
     )
     for name, param in at_once.params.items():
@@ -145,7 +155,9 @@ def test_a_model_that_cannot_be_vmapped_is_told_of_the_loop():
     with pytest.raises(RuntimeError, match="vmap") as raised:
         learner(sine_episodes())
     assert 'batching="loop"' in raised.value.__notes__[0]
-    outer.MAML(learner.model, F.mse_loss, inner.SGD(0.01), num_steps=1, batching="loop")(sine_episodes()).backward()
+    outer.MAML(learner.model, F.mse_loss, inner.SGD(0.01), num_steps=1, batching="loop")(
+        sine_episodes()
+    ).backward()
 
 
 def test_tasks_draw_numbers_of_their_own():
@@ -158,13 +170,16 @@ def test_tasks_draw_numbers_of_their_own():
 
 @dataclass(frozen=True)
 class Twice(outer.Unrolled):
-    """An estimator of one's own that takes the gradient to what is shared in two backward passes."""
+    """An estimator of one's own that takes the gradient to what is shared in two backward
+    passes."""
 
     one_backward = False
     leafwise = True
 
     def __call__(self, problem, meta, episode, key, carry):
-        shared = {name: param.detach().clone().requires_grad_() for name, param in meta.shared.items()}
+        shared = {
+            name: param.detach().clone().requires_grad_() for name, param in meta.shared.items()
+        }
         total = {name: torch.zeros_like(param) for name, param in shared.items()}
         for _ in range(2):
             with torch.enable_grad():
@@ -187,6 +202,8 @@ def test_a_learner_without_gradients_works_in_chunks(episodes, monkeypatch):
     whole = learner._losses(episodes, keys())
     learner.set_batching(chunk_size=2)
     original = _learner.losses_each
-    monkeypatch.setattr(_learner, "losses_each", lambda *args: seen.append(len(args[4])) or original(*args))
+    monkeypatch.setattr(
+        _learner, "losses_each", lambda *args: seen.append(len(args[4])) or original(*args)
+    )
     torch.testing.assert_close(learner._losses(episodes, keys()), whole)
     assert max(seen) == 2

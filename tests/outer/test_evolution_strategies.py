@@ -12,7 +12,11 @@ from tests.cases import keys, sine_learner, task
 
 DRAWN = torch.randn(2, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 EPISODE = Episode(*(Batch(part[:, :3], part[:, 3]) for part in DRAWN))
-META = Meta({"w": torch.tensor([0.3, -1.0, 0.5], dtype=torch.float64)}, {"b": torch.tensor([0.2]).double()}, {})
+META = Meta(
+    {"w": torch.tensor([0.3, -1.0, 0.5], dtype=torch.float64)},
+    {"b": torch.tensor([0.2]).double()},
+    {},
+)
 
 
 def squares(params, shared, batch):
@@ -33,17 +37,22 @@ def estimates(estimator, count=2000, support_loss=on_support):
 
 
 def test_agrees_with_the_exact_gradient_in_expectation():
-    """For quadratic losses the smoothed gradient is the gradient: no bias but the sampling error."""
+    """For quadratic losses the smoothed gradient is the gradient: no bias but the sampling
+    error."""
     exact = estimates(outer.Unrolled(), 1).gradient
     ours = estimates(outer.EvolutionStrategies(num_pairs=8, std=0.1)).gradient
-    for sampled, expected in ((ours.init["w"], exact.init["w"]), (ours.shared["b"], exact.shared["b"])):
+    for sampled, expected in (
+        (ours.init["w"], exact.init["w"]),
+        (ours.shared["b"], exact.shared["b"]),
+    ):
         error = sampled.std(0) / math.sqrt(len(sampled))
         assert ((sampled.mean(0) - expected[0]).abs() < 5 * error).all()
         assert (error < 0.1 * expected.norm()).all()
 
 
 def test_estimates_inner_gradients_too():
-    """For a quadratic loss estimated inner gradients are unbiased, so that one small step is too."""
+    """For a quadratic loss estimated inner gradients are unbiased, so that one small step is
+    too."""
     exact = estimates(outer.Unrolled(), 1)
     ours = estimates(outer.EvolutionStrategies(num_pairs=16, std=0.1, inner=True))
     assert ours.loss.std() > 0
@@ -52,13 +61,15 @@ def test_estimates_inner_gradients_too():
 
 def test_more_pairs_have_less_variance():
     few, many = (
-        estimates(outer.EvolutionStrategies(num_pairs=n), 500).gradient.init["w"].var(0).sum() for n in (2, 32)
+        estimates(outer.EvolutionStrategies(num_pairs=n), 500).gradient.init["w"].var(0).sum()
+        for n in (2, 32)
     )
     assert 8 < few / many < 32
 
 
 def test_adapts_by_a_loss_without_a_gradient(episodes):
-    """The fraction of examples off by more than 1 is piecewise constant: its gradient is zero everywhere."""
+    """The fraction of examples off by more than 1 is piecewise constant: its gradient is zero
+    everywhere."""
 
     def support_loss(params, shared, episode, step):
         errors = (torch.tanh(episode.support.x @ params["w"]) - torch.sign(episode.support.y)).abs()
@@ -66,7 +77,10 @@ def test_adapts_by_a_loss_without_a_gradient(episodes):
 
     x = torch.randn(200, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     batch = Batch(x, x @ torch.tensor([1.0, 2.0, -1.0]).double())
-    problem = (support_loss, lambda params, shared, episode: support_loss(params, shared, episode, 0))
+    problem = (
+        support_loss,
+        lambda params, shared, episode: support_loss(params, shared, episode, 0),
+    )
     meta = Meta({"w": torch.tensor([-0.1, 0.1, 0.1]).double()}, {}, {})
     losses = {}
     for inside in (False, True):
@@ -83,7 +97,9 @@ def test_learns_by_losses_without_a_gradient(episodes):
         return ((output - target).abs() > 0.5).double().mean()
 
     estimator = outer.EvolutionStrategies(32, std=0.3, inner=True)
-    learner = outer.MAML(sine_learner().model, hard, inner.SGD(0.1), num_steps=2, estimator=estimator)
+    learner = outer.MAML(
+        sine_learner().model, hard, inner.SGD(0.1), num_steps=2, estimator=estimator
+    )
     learner(episodes).backward()
     assert any(param.grad.any() for param in learner.parameters())
 
@@ -96,23 +112,34 @@ def test_keys_decide_the_directions():
 
 
 def straight(params, shared, episode, step=None):
-    """A loss that is the parameter itself, so that its slope along a direction is that direction."""
+    """A loss that is the parameter itself, so that its slope along a direction is that
+    direction."""
     return params["w"].sum() + 0 * episode.support.x.sum()
 
 
-LINE, START = Problem(straight, straight, inner.SGD(1.0), 1), Meta({"w": torch.zeros(1).double()}, {}, {})
+LINE, START = (
+    Problem(straight, straight, inner.SGD(1.0), 1),
+    Meta({"w": torch.zeros(1).double()}, {}, {}),
+)
 
 
 def test_directions_are_not_what_a_rule_draws_of_the_same_key():
     key = torch.tensor(7)
-    gradient = outer.EvolutionStrategies(num_pairs=1)(LINE, START, EPISODE, key, ()).gradient.init["w"]
+    gradient = outer.EvolutionStrategies(num_pairs=1)(LINE, START, EPISODE, key, ()).gradient.init[
+        "w"
+    ]
     assert gradient.item() > 0
-    assert gradient.item() != pytest.approx(functional.normal(key, (1, 1), dtype=torch.float64).square().item())
+    assert gradient.item() != pytest.approx(
+        functional.normal(key, (1, 1), dtype=torch.float64).square().item()
+    )
 
 
 def test_every_step_has_directions_of_its_own():
     estimator = outer.EvolutionStrategies(num_pairs=1, inner=True)
-    one, two = (estimator.adapt(LINE, START, EPISODE.support, torch.tensor(7), n).params["w"].item() for n in (1, 2))
+    one, two = (
+        estimator.adapt(LINE, START, EPISODE.support, torch.tensor(7), n).params["w"].item()
+        for n in (1, 2)
+    )
     assert one < 0
     assert two != pytest.approx(2 * one)
 
@@ -120,11 +147,15 @@ def test_every_step_has_directions_of_its_own():
 def test_adapt_estimates_as_training_does(episodes):
     learner = sine_learner(estimator=outer.EvolutionStrategies(4, inner=True))
     adapted = learner.adapt(episodes.support, keys=keys())
-    torch.testing.assert_close(adapted.loss(episodes.query), learner.estimate(episodes, keys()).loss)
+    torch.testing.assert_close(
+        adapted.loss(episodes.query), learner.estimate(episodes, keys()).loss
+    )
 
 
 def test_a_fixed_start_is_not_moved(episodes):
-    learner = sine_learner(inner.MetaSGD(0.01), estimator=outer.EvolutionStrategies(4), learn_init="4")
+    learner = sine_learner(
+        inner.MetaSGD(0.01), estimator=outer.EvolutionStrategies(4), learn_init="4"
+    )
     gradient = learner.estimate(task(episodes, slice(0, 1))).gradient
     assert gradient.init["4.weight"].any()
     assert not gradient.init["0.weight"].any()

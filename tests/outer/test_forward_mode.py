@@ -14,7 +14,9 @@ RULES = [
     inner.LearnedRate(inner.Momentum(0.01), num_steps=2),
     inner.Learned(inner.RMSProp(0.01, eps=1e-3), ("lr", "alpha")),
     inner.LSTM(hidden_size=2, lr=0.01),
-    inner.LearnedRate(inner.Turtle(("grad", "grad_history", "loss"), hidden=(3,), beta=0.5), per="tensor"),
+    inner.LearnedRate(
+        inner.Turtle(("grad", "grad_history", "loss"), hidden=(3,), beta=0.5), per="tensor"
+    ),
     inner.SelfAdapting(inner.LearnedRate(inner.SGD(0.01)), lr=0.01),
     inner.Turtle(hidden=(3,), lr=0.01),
     inner.KroneckerNetwork(0.01),
@@ -33,16 +35,18 @@ class Decay(torch.nn.Module):
 
     def forward(self, output, target):
         mean_square = output.square().mean()
-        return self.scale * (self.weight[0] * F.mse_loss(output, target) + self.weight[1] * mean_square)
+        return self.scale * (
+            self.weight[0] * F.mse_loss(output, target) + self.weight[1] * mean_square
+        )
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize("fast", ["*", "4"])
 def test_equals_reverse_mode(rule, fast, episodes):
     estimates = [
-        sine_learner(rule, fast=fast, estimator=estimator, support_criterion=Decay(), num_steps=4).estimate(
-            episodes, keys()
-        )
+        sine_learner(
+            rule, fast=fast, estimator=estimator, support_criterion=Decay(), num_steps=4
+        ).estimate(episodes, keys())
         for estimator in (outer.Unrolled(), outer.ForwardMode(max_directions=1000))
     ]
     assert relative_difference(estimates[0].gradient, estimates[1].gradient) < 1e-10
@@ -73,7 +77,10 @@ def test_memory_does_not_grow_with_the_steps():
 
 
 def test_refuses_many_directions():
-    message = "learned numbers must be at most 10 for forward mode; got 61. .*Stepwise.*max_directions=61 if you mean"
+    message = (
+        "learned numbers must be at most 10 for forward mode; got 61. "
+        ".*Stepwise.*max_directions=61 if you mean"
+    )
     with pytest.raises(ValueError, match=message):
         sine_learner(estimator=outer.ForwardMode(10))
 
@@ -93,7 +100,9 @@ class TestOnline:
     def test_trains_a_rate_during_one_run(self, episodes):
         one = task(episodes, slice(0, 1))
         rule = inner.LearnedRate(inner.SGD(0.001))
-        learner = sine_learner(rule, learn_init=False, estimator=outer.OnlineForwardMode(), num_steps=1)
+        learner = sine_learner(
+            rule, learn_init=False, estimator=outer.OnlineForwardMode(), num_steps=1
+        )
         optimizer = torch.optim.Adam(learner.parameters(), lr=2e-4)
         for _ in range(60):
             loss = learner(one)
@@ -117,7 +126,9 @@ class TestOnline:
             hyperparameters(outer.OnlineForwardMode(), 2)(episodes)
 
     def test_does_not_learn_a_start(self):
-        with pytest.raises(ValueError, match="reaches rule, shared only. Use .* or learn_init=False"):
+        with pytest.raises(
+            ValueError, match="reaches rule, shared only. Use .* or learn_init=False"
+        ):
             sine_learner(estimator=outer.OnlineForwardMode())
 
     def test_a_penalty_may_start_without_a_slope(self):
@@ -129,13 +140,17 @@ class TestOnline:
                 self.log_decay = torch.nn.Parameter(torch.tensor(-1.0, dtype=torch.float64))
 
             def forward(self, params, shared, episode, step):
-                squares = (episode.support.x @ params["weight"].T - episode.support.y).square().mean()
+                squares = (
+                    (episode.support.x @ params["weight"].T - episode.support.y).square().mean()
+                )
                 return squares + self.log_decay.exp() * params["weight"].square().sum()
 
         model = torch.nn.Linear(1, 1, bias=False).double()
         torch.nn.init.zeros_(model.weight)
         options = {"num_steps": 1, "learn_init": False, "estimator": outer.OnlineForwardMode()}
-        learner = outer.MetaLearner(model, F.mse_loss, inner.SGD(0.01), support_loss=Penalised(), **options)
+        learner = outer.MetaLearner(
+            model, F.mse_loss, inner.SGD(0.01), support_loss=Penalised(), **options
+        )
         one, slopes = task(sine_episodes(), slice(0, 1)), []
         for _ in range(2):
             learner.zero_grad()
@@ -156,7 +171,9 @@ def test_compiles_whole(episodes):
 def test_complex_parameters_are_refused():
     model = torch.nn.Linear(1, 1, dtype=torch.complex128)
     with pytest.raises(TypeError, match="parameters must be real for forward mode"):
-        outer.MetaLearner(model, F.mse_loss, inner.SGD(0.1), num_steps=1, estimator=outer.ForwardMode())
+        outer.MetaLearner(
+            model, F.mse_loss, inner.SGD(0.1), num_steps=1, estimator=outer.ForwardMode()
+        )
 
 
 def test_through_losses_whose_jvp_fails(episodes):
@@ -164,7 +181,9 @@ def test_through_losses_whose_jvp_fails(episodes):
     model = models.mlp(1, [6], 1).double()
     rule = inner.LearnedRate(inner.SGD(0.01), per="tensor")
     estimates = [
-        outer.MetaLearner(model, F.huber_loss, rule, num_steps=3, estimator=estimator).estimate(episodes, keys())
+        outer.MetaLearner(model, F.huber_loss, rule, num_steps=3, estimator=estimator).estimate(
+            episodes, keys()
+        )
         for estimator in (outer.ForwardMode(), outer.Unrolled())
     ]
     assert relative_difference(estimates[0].gradient, estimates[1].gradient) < 1e-10

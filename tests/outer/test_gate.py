@@ -1,4 +1,5 @@
-"""What a learner refuses of what it is called on: the error's type and a part of its message, the fix included."""
+"""What a learner refuses of what it is called on: the error's type and a part of its message, the
+fix included."""
 
 import random
 from dataclasses import dataclass
@@ -27,9 +28,15 @@ class LearnedLoss(nn.Module):
 
 def changed(**fields):
     """Sine episodes with tensors replaced, such as `query_y`."""
-    parts = {f"{a}_{b}": getattr(getattr(sine_episodes(), a), b) for a in ("support", "query") for b in "xy"}
+    parts = {
+        f"{a}_{b}": getattr(getattr(sine_episodes(), a), b)
+        for a in ("support", "query")
+        for b in "xy"
+    }
     parts |= fields
-    return Episode(Batch(parts["support_x"], parts["support_y"]), Batch(parts["query_x"], parts["query_y"]))
+    return Episode(
+        Batch(parts["support_x"], parts["support_y"]), Batch(parts["query_x"], parts["query_y"])
+    )
 
 
 X = torch.zeros(3, 5, 1, dtype=torch.float64)
@@ -76,7 +83,10 @@ class Faulty(inner.UpdateRule):
         updates = {name: -grad for name, grad in grads.items()}
         return {
             "no state": updates,
-            "no biases": ({name: update for name, update in updates.items() if "bias" not in name}, state),
+            "no biases": (
+                {name: update for name, update in updates.items() if "bias" not in name},
+                state,
+            ),
             "means": ({name: update.mean() for name, update in updates.items()}, state),
             "another state": (updates, {"new": loss}),
             "a number": (updates, 3),
@@ -131,7 +141,9 @@ def of_table(params, shared, episode, *_):
 
 def decayed():
     model = nn.Linear(1, 1).double()
-    return learner(model, lambda output, y: F.mse_loss(output, y) + model.weight.square().sum())(changed())
+    return learner(model, lambda output, y: F.mse_loss(output, y) + model.weight.square().sum())(
+        changed()
+    )
 
 
 def one_task(criterion):
@@ -150,14 +162,20 @@ AT_FIRST_CALL = {
         ValueError,
         "named and shaped",
     ),
-    "a rule of scalars": (lambda: learner(rule=Faulty("means"))(sine_episodes()), ValueError, "named and shaped"),
+    "a rule of scalars": (
+        lambda: learner(rule=Faulty("means"))(sine_episodes()),
+        ValueError,
+        "named and shaped",
+    ),
     "a rule of another state": (
         lambda: learner(rule=Faulty("another state"))(sine_episodes()),
         ValueError,
         "keep its structure",
     ),
     "a truncated estimator for what the rule's state holds": (
-        lambda: learner(rule=inner.Masked(SGD), estimator=outer.Unrolled(truncate=1))(sine_episodes()),
+        lambda: learner(rule=inner.Masked(SGD), estimator=outer.Unrolled(truncate=1))(
+            sine_episodes()
+        ),
         ValueError,
         "Use outer.Unrolled(), of order 2 and not truncated.",
     ),
@@ -169,22 +187,33 @@ AT_FIRST_CALL = {
     "a model that writes into its inputs": (
         lambda: learner(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(1, 1).double()))(changed()),
         ValueError,
-        "support loss must leave inputs and targets as they are; got a write into them. Write x = x / 255",
+        (
+            "support loss must leave inputs and targets as they are; got a write into them. Write "
+            "x = x / 255"
+        ),
     ),
     "a criterion that writes into targets, in evaluation": (
-        lambda: evaluate(learner(criterion=lambda o, y: F.mse_loss(o, y.mul_(2))), [changed()], num_tasks=3),
+        lambda: evaluate(
+            learner(criterion=lambda o, y: F.mse_loss(o, y.mul_(2))), [changed()], num_tasks=3
+        ),
         ValueError,
         "leave inputs and targets as they are",
     ),
     "hooks of the backward pass": (
         lambda: hooked()(changed()),
         ValueError,
-        "modules under vmap must have no hooks of the backward pass; got some. Remove them, or choose batching='loop'.",
+        (
+            "modules under vmap must have no hooks of the backward pass; got some. Remove them, "
+            "or choose batching='loop'."
+        ),
     ),
     "an estimator that returns a loss": (
         lambda: learner(estimator=Own("loss"))(changed()),
         TypeError,
-        "must return an Estimate of a Meta; got Tensor. Write Estimate(Meta(init, shared, rule), loss, carry, {}).",
+        (
+            "must return an Estimate of a Meta; got Tensor. Write Estimate(Meta(init, shared, "
+            "rule), loss, carry, {})."
+        ),
     ),
     "an estimator without gradients": (
         lambda: learner(estimator=Own("none"))(changed()),
@@ -192,7 +221,9 @@ AT_FIRST_CALL = {
         "got {'0.weight': None",
     ),
     "a padded table in a loss of one's own": (
-        lambda: learner(nn.Embedding(4, 1, padding_idx=0), None, support_loss=of_table, query_loss=of_table)(changed()),
+        lambda: learner(
+            nn.Embedding(4, 1, padding_idx=0), None, support_loss=of_table, query_loss=of_table
+        )(changed()),
         ValueError,
         "have no padding_idx and no scale_grad_by_freq; got one that has. Choose batching='loop'.",
     ),
@@ -201,8 +232,16 @@ AT_FIRST_CALL = {
         ValueError,
         "Return torch.zeros_like of what it does not reach.",
     ),
-    "a NumPy array": (lambda: learner()(changed(support_x=X.numpy())), TypeError, "Write torch.as_tensor(x)."),
-    "None as targets": (lambda: learner()(changed(support_y=None)), TypeError, "Leave it out: Batch(x)."),
+    "a NumPy array": (
+        lambda: learner()(changed(support_x=X.numpy())),
+        TypeError,
+        "Write torch.as_tensor(x).",
+    ),
+    "None as targets": (
+        lambda: learner()(changed(support_y=None)),
+        TypeError,
+        "Leave it out: Batch(x).",
+    ),
     "inputs and targets to adapt": (
         lambda: learner().adapt(X, X),
         TypeError,
@@ -218,12 +257,18 @@ AT_FIRST_CALL = {
     "fewer query tasks": (
         lambda: learner()(changed(query_x=X[:2], query_y=X[:2])),
         ValueError,
-        "agree on a number of tasks of at least 1; got {'support.x': 3, 'support.y': 3, 'query.x': 2, 'query.y': 2}",
+        (
+            "agree on a number of tasks of at least 1; got "
+            "{'support.x': 3, 'support.y': 3, 'query.x': 2, 'query.y': 2}"
+        ),
     ),
     "fewer of one of two inputs": (
         lambda: learner()(changed(query_x={"image": X[:2], "text": X})),
         ValueError,
-        "at least 1; got {'support.x': 3, 'support.y': 3, 'query.x.image': 2, 'query.x.text': 3, 'query.y': 3}",
+        (
+            "at least 1; got "
+            "{'support.x': 3, 'support.y': 3, 'query.x.image': 2, 'query.x.text': 3, 'query.y': 3}"
+        ),
     ),
     "no task": (
         lambda: learner()(changed(**dict.fromkeys(changed_names(), X[:0]))),
@@ -233,14 +278,24 @@ AT_FIRST_CALL = {
     "fewer targets": (
         lambda: learner()(changed(query_y=X[:, :2])),
         ValueError,
-        "inputs and targets must agree on tasks and examples; got query.x (3, 4, 1) and query.y (3, 2, 1)",
+        (
+            "inputs and targets must agree on tasks and examples; got query.x (3, 4, 1) and "
+            "query.y (3, 2, 1)"
+        ),
     ),
     "inputs that require grad": (
         lambda: learner()(changed(support_x=X.clone().requires_grad_())),
         ValueError,
-        "support.x, whose gradient would be lost. Detach it, or learn it as a model parameter or in a support_",
+        (
+            "support.x, whose gradient would be lost. Detach it, or learn it as a model parameter "
+            "or in a support_"
+        ),
     ),
-    "another device": (lambda: learner()(sine_episodes().to("meta")), ValueError, "episodes.to('cpu')"),
+    "another device": (
+        lambda: learner()(sine_episodes().to("meta")),
+        ValueError,
+        "episodes.to('cpu')",
+    ),
     "keys of another length": (
         lambda: learner()(changed(), keys=torch.arange(2)),
         ValueError,
@@ -259,7 +314,10 @@ AT_FIRST_CALL = {
     "a vector of losses": (
         lambda: learner(criterion=lambda output, y: (output - y) ** 2)(changed()),
         ValueError,
-        "support loss must be a scalar; got shape (5, 1). Average it: reduction='mean', or loss.mean().",
+        (
+            "support loss must be a scalar; got shape (5, 1). Average it: reduction='mean', or "
+            "loss.mean()."
+        ),
     ),
     "a number as loss": (
         lambda: learner(criterion=lambda output, y: 0.0)(changed()),
@@ -276,16 +334,25 @@ AT_FIRST_CALL = {
         ValueError,
         "Give the model n_way outputs.",
     ),
-    "a label too high in a later task": (lambda: classify_later_task(), ValueError, "got labels from 0 to 7"),
+    "a label too high in a later task": (
+        lambda: classify_later_task(),
+        ValueError,
+        "got labels from 0 to 7",
+    ),
     "a label too high in adaptation": (
-        lambda: learner(nn.Linear(3, 5), F.cross_entropy).adapt(Batch(torch.rand(2, 4, 3), torch.full((2, 4), 5))),
+        lambda: learner(nn.Linear(3, 5), F.cross_entropy).adapt(
+            Batch(torch.rand(2, 4, 3), torch.full((2, 4), 5))
+        ),
         ValueError,
         "support labels must be below the model's 5 outputs",
     ),
     "targets that would broadcast": (
         lambda: learner()(changed(support_y=X[..., 0], query_y=X[:, :4, 0])),
         ValueError,
-        "support outputs and targets must have one shape; got (5, 1) and (5,). Give y the model's shape: y[..., None]",
+        (
+            "support outputs and targets must have one shape; got (5, 1) and (5,). Give y the "
+            "model's shape: y[..., None]"
+        ),
     ),
     "weights for a criterion that takes none": (
         lambda: learner()(weighted(changed())),
@@ -315,7 +382,10 @@ AT_FIRST_CALL = {
     "labels without a task axis": (
         lambda: one_task(F.cross_entropy),
         ValueError,
-        "support labels must be [num_tasks, num_examples]; got shape (5,). For one task write x[None] and y[None].",
+        (
+            "support labels must be [num_tasks, num_examples]; got shape (5,). For one task write "
+            "x[None] and y[None]."
+        ),
     ),
     "labels without a task axis for our criterion": (
         lambda: one_task(functional.cross_entropy),
@@ -325,20 +395,29 @@ AT_FIRST_CALL = {
     "a parameter in a criterion": (
         lambda: learner(criterion=lambda output, y: F.mse_loss(SCALE * output, y))(changed()),
         ValueError,
-        "model and criterion must capture no parameters; got one of shape (), which nothing would learn. Pass an nn",
+        (
+            "model and criterion must capture no parameters; got one of shape (), which nothing "
+            "would learn. Pass an nn"
+        ),
     ),
     "a parameter in a criterion that only adapts": (
-        lambda: learner(support_criterion=lambda output, y: F.mse_loss(SCALE * output, y)).adapt(changed().support),
+        lambda: learner(support_criterion=lambda output, y: F.mse_loss(SCALE * output, y)).adapt(
+            changed().support
+        ),
         ValueError,
         "model and support_criterion must capture no parameters",
     ),
     "a parameter in a support loss": (
-        lambda: learner(support_loss=lambda params, *_: SCALE * params["0.weight"].sum())(changed()),
+        lambda: learner(support_loss=lambda params, *_: SCALE * params["0.weight"].sum())(
+            changed()
+        ),
         ValueError,
         "support_loss must capture no parameters",
     ),
     "what a parameter has become": (
-        lambda: learner(query_loss=lambda params, *_: SCALE_SQUARED * params["0.weight"].sum())(changed()),
+        lambda: learner(query_loss=lambda params, *_: SCALE_SQUARED * params["0.weight"].sum())(
+            changed()
+        ),
         ValueError,
         "query_loss must capture no parameters",
     ),
@@ -350,7 +429,10 @@ AT_FIRST_CALL = {
     "the model's own parameter in a criterion": (
         lambda: decayed(),
         ValueError,
-        "got model.weight, whose gradient would be lost. Take it from the arguments of a support_loss or query_loss",
+        (
+            "got model.weight, whose gradient would be lost. Take it from the arguments of a "
+            "support_loss or query_loss"
+        ),
     ),
     "a parameter that the model does not own": (
         lambda: learner(Unregistered())(changed()),
@@ -360,7 +442,10 @@ AT_FIRST_CALL = {
     "a parameter in a rule": (
         lambda: learner(rule=Holding(SCALE))(changed()),
         ValueError,
-        "Holding must hold no parameters but those of init_meta; got one of shape (), which nothing would learn.",
+        (
+            "Holding must hold no parameters but those of init_meta; got one of shape (), which "
+            "nothing would learn."
+        ),
     ),
     "no support examples": (
         lambda: learner()(changed(support_x=X[:, :0], support_y=X[:, :0])),
@@ -375,7 +460,10 @@ AT_FIRST_CALL = {
     "no query set": (
         lambda: learner()(Episode(changed().support, Batch(()))),
         ValueError,
-        "query loss is measured on; got none. Pass data.SupportAsQuery(tasks), or Episode(support, support).",
+        (
+            "query loss is measured on; got none. Pass data.SupportAsQuery(tasks), or "
+            "Episode(support, support)."
+        ),
     ),
     "no query set for replicas": (
         lambda: outer.Replicas([learner()])(Episode(changed().support, Batch(()))),
@@ -420,34 +508,59 @@ AT_FIRST_CALL = {
     "a tuple for two inputs": (
         lambda: learner(nn.Bilinear(1, 1, 1).double())(changed(support_x=(X, X), query_x=(X, X))),
         TypeError,
-        "make them fit. A tuple is one argument; a dict is passed as keywords: Batch({'u': u, 'v': v}, y).",
+        (
+            "make them fit. A tuple is one argument; a dict is passed as keywords: "
+            "Batch({'u': u, 'v': v}, y)."
+        ),
     ),
     "inputs of another precision": (
         lambda: learner()(sine_episodes(dtype=torch.float32)),
         ValueError,
-        "The first task's support tensors are (5, 1) of torch.float32, (5, 1) of torch.float32, the model's",
+        (
+            "The first task's support tensors are (5, 1) of torch.float32, (5, 1) of "
+            "torch.float32, the model's"
+        ),
     ),
-    "inputs of another size": (lambda: learner()(changed(support_x=torch.cat([X, X], -1))), ValueError, "(5, 2)"),
+    "inputs of another size": (
+        lambda: learner()(changed(support_x=torch.cat([X, X], -1))),
+        ValueError,
+        "(5, 2)",
+    ),
     "half precision": (
         lambda: learner().half()(changed(**{name: X.half() for name in changed_names()})),
         ValueError,
         "parameters must be of bfloat16 or more bits; got float16. Write learner.float().",
     ),
-    "a constant thawed later": (lambda: thawed(), ValueError, "constants of the learner must not require grad"),
+    "a constant thawed later": (
+        lambda: thawed(),
+        ValueError,
+        "constants of the learner must not require grad",
+    ),
     "a parameter without gradient": (
         lambda: learner(Unused())(changed()),
         ValueError,
-        "got none for ['model.unused.bias', 'model.unused.weight']. Call .requires_grad_(False) on them",
+        (
+            "got none for ['model.unused.bias', 'model.unused.weight']. Call "
+            ".requires_grad_(False) on them"
+        ),
     ),
     "a loss without gradient": (
         lambda: learner(criterion=lambda output, y: y.sum())(changed()),
         ValueError,
-        "support loss must have a derivative; got none for any parameter that adapts. Use the model's output in it",
+        (
+            "support loss must have a derivative; got none for any parameter that adapts. Use the "
+            "model's output in it"
+        ),
     ),
     "a learned loss at order 1": (
-        lambda: learner(support_criterion=LearnedLoss(), estimator=outer.Unrolled(order=1))(changed()),
+        lambda: learner(support_criterion=LearnedLoss(), estimator=outer.Unrolled(order=1))(
+            changed()
+        ),
         ValueError,
-        "got none for ['support_criterion.scale'], which act through the rest of the inner loop alone.",
+        (
+            "got none for ['support_criterion.scale'], which act through the rest of the inner "
+            "loop alone."
+        ),
     ),
     "dropout under Stepwise": (
         lambda: dropout(outer.Stepwise()),
@@ -532,7 +645,10 @@ def test_float16_autocast():
 
 def test_a_forgotten_task_axis_of_numbers_is_warned_of_once():
     one, batch = learner(), Batch(X[0], X[0])
-    with pytest.warns(UserWarning, match=r"5 tasks of one example each. For one task of 5 examples write x\[None\]"):
+    with pytest.warns(
+        UserWarning,
+        match=r"5 tasks of one example each. For one task of 5 examples write x\[None\]",
+    ):
         one(Episode(batch, batch))
     one(Episode(batch, batch))
     with pytest.warns(UserWarning, match="5 tasks of one example each"):
@@ -544,7 +660,10 @@ def test_what_requires_grad_and_is_not_captured_passes():
     class Scaled(nn.Module):
         def __init__(self, scale):
             super().__init__()
-            self.linear, self.frozen = nn.Linear(1, 1).double(), nn.Linear(1, 1).double().requires_grad_(False)
+            self.linear, self.frozen = (
+                nn.Linear(1, 1).double(),
+                nn.Linear(1, 1).double().requires_grad_(False),
+            )
             self.register_buffer("scale", scale)
 
         def forward(self, x):
@@ -573,7 +692,10 @@ def test_losses_of_ones_own_need_no_query_set():
 @pytest.mark.parametrize("ignored", [-100, 255])
 def test_ignored_labels_pass(ignored):
     batch = Batch(torch.rand(2, 4, 3), torch.tensor([[0, 1, 2, ignored]] * 2))
-    for criterion in (partial(F.cross_entropy, ignore_index=ignored), nn.CrossEntropyLoss(ignore_index=ignored)):
+    for criterion in (
+        partial(F.cross_entropy, ignore_index=ignored),
+        nn.CrossEntropyLoss(ignore_index=ignored),
+    ):
         assert learner(nn.Linear(3, 3), criterion)(Episode(batch, batch)).isfinite()
 
 
@@ -583,10 +705,14 @@ class PerStep(nn.Module):
     def __init__(self, num_steps):
         super().__init__()
         self.predict = lambda params, x: F.linear(x, params["weight"], params["bias"])
-        self.scale = nn.ParameterList([nn.Parameter(torch.ones((), dtype=torch.float64)) for _ in range(num_steps)])
+        self.scale = nn.ParameterList(
+            [nn.Parameter(torch.ones((), dtype=torch.float64)) for _ in range(num_steps)]
+        )
 
     def forward(self, params, shared, episode, step):
-        return self.scale[step] * F.mse_loss(self.predict(params, episode.support.x), episode.support.y)
+        return self.scale[step] * F.mse_loss(
+            self.predict(params, episode.support.x), episode.support.y
+        )
 
 
 def test_a_learned_loss_may_have_a_parameter_for_every_step():
@@ -668,7 +794,9 @@ def test_what_the_losses_were_made_of_cannot_be_replaced(name):
 def test_writes_are_found_before_the_data_are_changed():
     episodes = changed(support_x=X - 1)
     with pytest.raises(ValueError, match="leave inputs"):
-        learner(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(1, 1).double())).adapt(episodes.support)
+        learner(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(1, 1).double())).adapt(
+            episodes.support
+        )
     assert (episodes.support.x == -1).all()
 
 
@@ -683,7 +811,9 @@ def test_later_calls_are_checked_for_what_is_new_in_them():
 
 def test_adapted_models_say_what_they_cannot_compute():
     adapted = learner().adapt(sine_episodes().support)
-    with pytest.raises(ValueError, match=r"models' batch must be computable; got RuntimeError: .* make them fit"):
+    with pytest.raises(
+        ValueError, match=r"models' batch must be computable; got RuntimeError: .* make them fit"
+    ):
         adapted.loss(sine_episodes(dtype=torch.float32).query)
     with pytest.raises(IndexError, match="index must be from -3 to 2; got 3"):
         adapted[3]
@@ -692,7 +822,9 @@ def test_adapted_models_say_what_they_cannot_compute():
 def test_masks_that_a_truncated_estimator_does_not_reach_are_named_whatever_was_drawn():
     rule, estimator = inner.Masked(inner.MetaSGD(0.01)), outer.Unrolled(truncate=1)
     for key in range(5):
-        with pytest.raises(ValueError, match=r"give all that is learned a gradient; got none for \['rule.mask"):
+        with pytest.raises(
+            ValueError, match=r"give all that is learned a gradient; got none for \['rule.mask"
+        ):
             learner(rule=rule, estimator=estimator)(sine_episodes(1), keys=torch.tensor([key]))
 
 
@@ -707,16 +839,24 @@ def test_labels_are_checked_again_when_tasks_grow():
         made(episodes)
 
 
-@pytest.mark.parametrize("y", [torch.eye(3).long().repeat(2, 1, 1), torch.arange(3).repeat(2, 1)[..., None]])
+@pytest.mark.parametrize(
+    "y", [torch.eye(3).long().repeat(2, 1, 1), torch.arange(3).repeat(2, 1)[..., None]]
+)
 @pytest.mark.parametrize("criterion", [F.cross_entropy, functional.cross_entropy])
 def test_labels_with_an_axis_too_many_are_told(y, criterion):
     x = torch.randn(2, 3, 1)
-    with pytest.raises(ValueError, match=r"support labels must be \[num_tasks, num_examples\]; got .* Write y.argmax"):
+    with pytest.raises(
+        ValueError,
+        match=r"support labels must be \[num_tasks, num_examples\]; got .* Write y.argmax",
+    ):
         learner(models.mlp(1, [4], 3), criterion)(Episode(Batch(x, y), Batch(x, y)))
 
 
 def of_words(criterion, num_words=6, model=None):
-    x, y = torch.randn(2, 4, num_words, 3), torch.arange(5).repeat(2 * 4 * num_words)[: 2 * 4 * num_words]
+    x, y = (
+        torch.randn(2, 4, num_words, 3),
+        torch.arange(5).repeat(2 * 4 * num_words)[: 2 * 4 * num_words],
+    )
     batch = Batch(x, y.reshape(2, 4, num_words))
     return learner(model or nn.Linear(3, 5), criterion)(Episode(batch, batch))
 
@@ -730,7 +870,8 @@ class ClassesFirst(nn.Linear):
 @pytest.mark.parametrize("criterion", [F.cross_entropy, nn.CrossEntropyLoss(), F.nll_loss])
 def test_classes_along_the_last_axis(criterion, num_words):
     message = (
-        f"support outputs must have their classes along axis 1; got (4, {num_words}, 5) for labels (4, {num_words})."
+        f"support outputs must have their classes along axis 1; got (4, {num_words}, 5) "
+        f"for labels (4, {num_words})."
         " Write output.movedim(-1, 1) in the model or in a criterion of your own."
     )
     assert_refused(lambda: of_words(criterion, num_words), ValueError, message)
@@ -755,7 +896,9 @@ def test_classes_along_the_last_axis_in_a_criterion_of_ones_own(shape):
 
 def test_probabilities_are_no_labels():
     x, y = torch.randn(2, 3, 1), torch.rand(2, 3, 3).softmax(-1)
-    assert learner(models.mlp(1, [4], 3), F.cross_entropy)(Episode(Batch(x, y), Batch(x, y))).isfinite()
+    assert learner(models.mlp(1, [4], 3), F.cross_entropy)(
+        Episode(Batch(x, y), Batch(x, y))
+    ).isfinite()
 
 
 class Changed(outer.Unrolled):
@@ -796,7 +939,10 @@ class RatesOfSteps(inner.UpdateRule):
         return {"rates": [like.new_tensor(0.01) for _ in range(5)]}
 
     def update(self, meta, grads, state, params, loss, step):
-        return {name: -meta["rates"][step] * grad + 0 * torch.randn_like(grad) for name, grad in grads.items()}, state
+        return {
+            name: -meta["rates"][step] * grad + 0 * torch.randn_like(grad)
+            for name, grad in grads.items()
+        }, state
 
 
 def test_what_no_step_reaches_is_not_held_against_first_order():

@@ -16,7 +16,9 @@ STRENGTH = 5.0
 
 
 def draw(*shape):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=torch.float64)
+    return torch.randn(
+        *shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=torch.float64
+    )
 
 
 EPISODE = Episode(Batch(draw(8, 4), draw(8)), Batch(draw(9, 4), draw(9)))
@@ -29,7 +31,10 @@ def squares(params, batch):
 
 def ridge(params, shared, episode, step):
     """Least squares with a learned L2 penalty for every parameter."""
-    return squares(params, episode.support) + 0.5 * (shared["log_decay"].exp() * params["w"].square()).sum()
+    return (
+        squares(params, episode.support)
+        + 0.5 * (shared["log_decay"].exp() * params["w"].square()).sum()
+    )
 
 
 def on_query(params, shared, episode):
@@ -54,7 +59,9 @@ def closed_form():
     return torch.func.grad_and_value(query_loss)(META)
 
 
-@pytest.mark.parametrize("solver", [outer.Direct(), outer.CG(4), outer.CG(30), outer.Neumann(300)], ids=str)
+@pytest.mark.parametrize(
+    "solver", [outer.Direct(), outer.CG(4), outer.CG(30), outer.Neumann(300)], ids=str
+)
 def test_equals_the_closed_form(solver):
     gradient, loss = closed_form()
     estimate = implicit(solver)
@@ -79,7 +86,9 @@ def test_the_systems_strength_counts_for_shared_parameters_too():
     target = torch.func.grad(lambda w: on_query({"w": w}, {}, EPISODE))(w)
     v = torch.linalg.solve(torch.eye(4).double() + hessian / strength, target)
     assert relative_difference(estimate.gradient.init["w"], v) < 1e-9
-    assert relative_difference(estimate.gradient.shared["log_decay"], -mixed.T @ v / strength) < 1e-9
+    assert (
+        relative_difference(estimate.gradient.shared["log_decay"], -mixed.T @ v / strength) < 1e-9
+    )
 
 
 def test_is_the_limit_of_unrolling():
@@ -94,7 +103,10 @@ def test_is_the_limit_of_unrolling():
     gradient = unrolled(meta, EPISODE, torch.tensor(0)).gradient
     estimate = implicit(outer.Direct())
     assert relative_difference(gradient.shared["anchor"], estimate.gradient.init["w"]) < 1e-8
-    assert relative_difference(gradient.shared["log_decay"], estimate.gradient.shared["log_decay"]) < 1e-8
+    assert (
+        relative_difference(gradient.shared["log_decay"], estimate.gradient.shared["log_decay"])
+        < 1e-8
+    )
     assert gradient.init["w"].norm() < 1e-10
 
 
@@ -117,7 +129,9 @@ def test_diagnostics_fall_with_accuracy():
 def test_of_the_authors_code():
     """All steps but the last are free of the distance, which the last one alone descends."""
     rate, steps = 0.1, 5
-    estimate = implicit(outer.CG(6, damping=1.0), num_steps=steps + 1, proximal="last_step", system_strength=15.0)
+    estimate = implicit(
+        outer.CG(6, damping=1.0), num_steps=steps + 1, proximal="last_step", system_strength=15.0
+    )
     w = META.init["w"]
     for _ in range(steps):
         w = w - rate * torch.func.grad(lambda w: ridge({"w": w}, META.shared, EPISODE, 0))(w)
@@ -133,7 +147,9 @@ def test_the_distance_acts_in_adapt_too(episodes):
     for estimator in (outer.Unrolled(), outer.Implicit(50.0)):
         learner = sine_learner(estimator=estimator)
         adapted = learner.adapt(episodes.support).params
-        moved.append(sum((adapted[name] - start).square().sum() for name, start in learner.meta.init.items()))
+        moved.append(
+            sum((adapted[name] - start).square().sum() for name, start in learner.meta.init.items())
+        )
     assert moved[1] < 0.9 * moved[0]
 
 
@@ -147,9 +163,9 @@ def test_loss_is_that_of_adapt(episodes):
 def test_uses_the_whole_support_set(episodes):
     """In parts the steps see mini-batches, and the curvature is that of all of them."""
     estimates = [
-        sine_learner(inner.SGD(1e-14), estimator=outer.Implicit(5.0, outer.Direct()), support_batches=parts).estimate(
-            episodes, keys()
-        )
+        sine_learner(
+            inner.SGD(1e-14), estimator=outer.Implicit(5.0, outer.Direct()), support_batches=parts
+        ).estimate(episodes, keys())
         for parts in (None, 5)
     ]
     assert relative_difference(estimates[0].gradient, estimates[1].gradient) < 1e-9
@@ -168,7 +184,9 @@ def test_memory_does_not_grow_with_the_steps():
 
 def test_warns_once_of_an_inner_problem_that_is_not_solved(episodes):
     learner = sine_learner(inner.SGD(1e-5), estimator=outer.Implicit(2.0, outer.Direct()))
-    with pytest.warns(UserWarning, match="inner_gradient = 1 at its first call, where 0 is exact. Take more inner"):
+    with pytest.warns(
+        UserWarning, match="inner_gradient = 1 at its first call, where 0 is exact. Take more inner"
+    ):
         learner(episodes)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -190,7 +208,11 @@ def test_losses_see_steps_of_the_inner_loop_alone(episodes):
 
     def support_loss(params, shared, episode, step):
         seen.append(step)
-        return ((episode.support.x[step] * params["0.weight"]).sum() - episode.support.y[step]).square().sum()
+        return (
+            ((episode.support.x[step] * params["0.weight"]).sum() - episode.support.y[step])
+            .square()
+            .sum()
+        )
 
     learner = sine_learner(support_loss=support_loss, estimator=outer.Implicit(50.0), num_steps=3)
     learner.estimate(episodes)
@@ -247,15 +269,22 @@ class Decayed(inner.UpdateRule):
     decay: float
 
     def update(self, meta, grads, state, params, loss, step):
-        return {name: -self.lr * (grad + self.decay * params[name]) for name, grad in grads.items()}, state
+        return {
+            name: -self.lr * (grad + self.decay * params[name]) for name, grad in grads.items()
+        }, state
 
 
-@pytest.mark.parametrize("estimator", [outer.Implicit(2.0), outer.ClipPerTask(outer.Implicit(2.0), 1.0)])
+@pytest.mark.parametrize(
+    "estimator", [outer.Implicit(2.0), outer.ClipPerTask(outer.Implicit(2.0), 1.0)]
+)
 def test_refuses_a_rule_that_moves_on_at_the_solution(estimator):
     for start in (1.0, 0.0):
         model = torch.nn.Linear(1, 1, bias=False)
         torch.nn.init.constant_(model.weight, start)
-        message = "must rest where the gradient is zero; got Decayed.*, whose update there is not zero. Put a penalty"
+        message = (
+            "must rest where the gradient is zero; got Decayed.*, whose update there is not zero. "
+            "Put a penalty"
+        )
         with pytest.raises(ValueError, match=message):
             outer.MAML(model, F.mse_loss, Decayed(0.1, 0.01), num_steps=3, estimator=estimator)
     assert outer.MAML(model, F.mse_loss, Decayed(0.1, 0.0), num_steps=3, estimator=estimator)

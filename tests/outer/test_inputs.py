@@ -30,7 +30,10 @@ def of(x, y=None):
 
 @pytest.mark.parametrize(
     ("kind", "as_dict", "fix"),
-    [(BatchEncoding, dict, "Make it a dict: dict(encoding)."), (Inputs, vars, "Make it a dict: vars(inputs).")],
+    [
+        (BatchEncoding, dict, "Make it a dict: dict(encoding)."),
+        (Inputs, vars, "Make it a dict: vars(inputs)."),
+    ],
 )
 def test_a_mapping_that_is_no_dict(kind, as_dict, fix):
     x = kind(input=torch.zeros(3, 5, 1000))
@@ -43,7 +46,10 @@ def test_a_mapping_that_is_no_dict(kind, as_dict, fix):
         with pytest.raises(TypeError) as raised:
             call()
         message = str(raised.value)
-        assert "'input': Tensor (3, 5, 1000) of" in message or "input=Tensor (3, 5, 1000) of" in message
+        assert (
+            "'input': Tensor (3, 5, 1000) of" in message
+            or "input=Tensor (3, 5, 1000) of" in message
+        )
         assert message.endswith(fix)
         assert "0." not in message
     assert made(of(as_dict(x))).isfinite()
@@ -53,7 +59,11 @@ def test_a_mapping_that_is_no_dict(kind, as_dict, fix):
 
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore:{text}")
-    for text in ("Sparse CS. tensor support is in beta", "Sparse invariant checks", "There is a performance drop")
+    for text in (
+        "Sparse CS. tensor support is in beta",
+        "Sparse invariant checks",
+        "There is a performance drop",
+    )
 ]
 LAYOUTS = (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc)
 LOOPS = [
@@ -100,7 +110,9 @@ def test_sparse_inputs_in_all_ways_of_batching(options):
 
 @pytest.mark.parametrize("options", LOOPS, ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("product", [torch.matmul, lambda x, w: F.linear(x, w.T), lambda x, w: x.to_dense() @ w])
+@pytest.mark.parametrize(
+    "product", [torch.matmul, lambda x, w: F.linear(x, w.T), lambda x, w: x.to_dense() @ w]
+)
 def test_sparse_inputs_that_vmap_cannot_take_in_a_loop(product, layout, options):
     assert_as_dense(product, layout, options)
 
@@ -109,7 +121,9 @@ def test_sparse_inputs_that_vmap_cannot_take_in_a_loop(product, layout, options)
 def test_sparse_inputs_of_known_layers(layout):
     model = models.mlp(4, [3], 1).double()
     sparse, dense = sparse_and_dense(layout)
-    one, other = (learner(model, batching="loop").estimate(each, keys()) for each in (sparse, dense))
+    one, other = (
+        learner(model, batching="loop").estimate(each, keys()) for each in (sparse, dense)
+    )
     assert relative_difference(one.gradient, other.gradient) < 1e-12
     with pytest.raises(RuntimeError) as raised:
         learner(model)(sparse)

@@ -62,13 +62,27 @@ def test_print_shows_the_method():
     lines = repr(sine_learner()).splitlines()
     assert lines[1] == f"  rule=SGD(lr=0.01), num_steps=3, estimator={outer.Unrolled()}"
     assert lines[2] == "  fast=all 6 tensors"
-    options = {"fast": ["2", "4"], "learn_init": "4", "chunk_size": 2, "estimator": outer.Stepwise()}
+    options = {
+        "fast": ["2", "4"],
+        "learn_init": "4",
+        "chunk_size": 2,
+        "estimator": outer.Stepwise(),
+    }
     lines = repr(sine_learner(inner.MetaSGD(0.1), **options)).splitlines()
     assert lines[1].endswith(f"num_steps=3, estimator={outer.Stepwise()}, chunk_size=2")
-    assert lines[2] == "  fast=4 of 6 tensors: 2.weight, 2.bias, 4.weight, 4.bias, 2 starts not learned"
-    assert sine_learner(fast="[02]*").extra_repr().endswith("fast=4 of 6 tensors: 0.weight, 0.bias, 2.weight, 2.bias")
+    assert (
+        lines[2]
+        == "  fast=4 of 6 tensors: 2.weight, 2.bias, 4.weight, 4.bias, 2 starts not learned"
+    )
+    assert (
+        sine_learner(fast="[02]*")
+        .extra_repr()
+        .endswith("fast=4 of 6 tensors: 0.weight, 0.bias, 2.weight, 2.bias")
+    )
     many = sine_learner(fast=lambda name: name != "0.bias")
-    assert many.extra_repr().endswith("fast=5 of 6 tensors: 0.weight, 2.weight, 2.bias, ..., 4.bias")
+    assert many.extra_repr().endswith(
+        "fast=5 of 6 tensors: 0.weight, 2.weight, 2.bias, ..., 4.bias"
+    )
 
 
 def test_estimate_has_a_loss_a_task(episodes):
@@ -112,7 +126,9 @@ class TestAutogradsRules:
         names, params = zip(*learner.named_parameters(), strict=True)
 
         def loss(*params):
-            return torch.func.functional_call(learner, dict(zip(names, params, strict=True)), (episodes,))
+            return torch.func.functional_call(
+                learner, dict(zip(names, params, strict=True)), (episodes,)
+            )
 
         with pytest.raises(RuntimeError, match="has no forward-mode derivative"):
             torch.func.jvp(loss, params, params)
@@ -138,7 +154,10 @@ class TestAutogradsRules:
         learner(episodes).backward()
         once = [param.grad.clone() for param in learner.parameters()]
         (2 * learner(episodes)).backward()
-        assert relative_difference([p.grad for p in learner.parameters()], [3 * g for g in once]) < 1e-12
+        assert (
+            relative_difference([p.grad for p in learner.parameters()], [3 * g for g in once])
+            < 1e-12
+        )
 
     def test_hooks_run(self, episodes):
         learner, seen = sine_learner(), []
@@ -175,7 +194,9 @@ class TestAutogradsRules:
         learner = sine_learner().requires_grad_(False)
         loss = learner(episodes)
         assert not loss.requires_grad
-        assert learner.adapt(episodes.support).loss(episodes.query).mean().item() == pytest.approx(loss.item())
+        assert learner.adapt(episodes.support).loss(episodes.query).mean().item() == pytest.approx(
+            loss.item()
+        )
 
     def test_partly_frozen_learner_leaves_the_rest(self, episodes):
         learner = sine_learner()
@@ -216,7 +237,9 @@ class TestCopies:
         state = torch.load(buffer, weights_only=True)
         learner = outer.MAML(model, F.mse_loss, inner.SGD(0.01), num_steps=3)
         learner.load_state_dict(state)
-        model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in state.items()})
+        model.load_state_dict(
+            {name.removeprefix("model."): tensor for name, tensor in state.items()}
+        )
 
     def test_moves_between_dtypes(self):
         learner = sine_learner(inner.MetaSGD(0.01)).float()
@@ -266,7 +289,9 @@ class TestFastParameters:
         assert model[0].weight.grad is None
 
     def test_tied_parameters_adapt_as_one(self, episodes):
-        learner = outer.MAML(Tied().double(), F.mse_loss, inner.SGD(0.1), num_steps=2, fast="second.*")
+        learner = outer.MAML(
+            Tied().double(), F.mse_loss, inner.SGD(0.1), num_steps=2, fast="second.*"
+        )
         assert list(learner.meta.init) == ["first.weight", "second.bias"]
         learner(episodes).backward()
         module = learner.adapt(episodes.support)[0]
@@ -274,16 +299,22 @@ class TestFastParameters:
 
     @pytest.mark.parametrize("fast", ["*", "second"])
     def test_tied_starts_stay_tied_when_they_move(self, fast, episodes):
-        learner = outer.MAML(Tied(), F.mse_loss, inner.MetaSGD(0.1), num_steps=2, fast=fast, learn_init=False).double()
+        learner = outer.MAML(
+            Tied(), F.mse_loss, inner.MetaSGD(0.1), num_steps=2, fast=fast, learn_init=False
+        ).double()
         assert learner.model.first.weight is learner.model.second.weight
         module = learner.adapt(episodes.support)[0]
         assert torch.equal(module.first.weight, module.second.weight)
 
     @pytest.mark.parametrize("options", [{}, {"learn_init": False}])
     def test_tied_parameters_are_loaded_as_one(self, options, episodes):
-        learner = outer.MAML(Tied().double(), F.mse_loss, inner.MetaSGD(0.1), num_steps=2, **options)
+        learner = outer.MAML(
+            Tied().double(), F.mse_loss, inner.MetaSGD(0.1), num_steps=2, **options
+        )
         before = learner(episodes)
-        learner.load_state_dict({name: tensor.clone() for name, tensor in learner.state_dict().items()}, assign=True)
+        learner.load_state_dict(
+            {name: tensor.clone() for name, tensor in learner.state_dict().items()}, assign=True
+        )
         assert learner.model.first.weight is learner.model.second.weight
         assert torch.equal(learner(episodes), before)
 
@@ -293,7 +324,9 @@ class TestFastParameters:
         outer.HyperRepresentation(model, F.mse_loss, inner.MetaSGD(0.1), num_steps=1)
         body = model[2].weight.clone()
         for of_user in (model, nn.Sequential(model), copy.deepcopy(model)):
-            with pytest.raises(ValueError, match=r"model must be new; got one .*4.weight.* Build the model"):
+            with pytest.raises(
+                ValueError, match=r"model must be new; got one .*4.weight.* Build the model"
+            ):
                 method(of_user, F.mse_loss, inner.SGD(0.1), num_steps=1)
         assert torch.equal(model[2].weight, body)
 
@@ -346,8 +379,12 @@ class TestProblems:
             return (weight[:, None] * (output - target) ** 2).sum() / weight.sum()
 
         def padded(batch):
-            x, y = (torch.cat([part, torch.full_like(part, 100.0)], 1) for part in (batch.x, batch.y))
-            weight = torch.cat([torch.ones_like(batch.x[..., 0]), torch.zeros_like(batch.x[..., 0])], 1)
+            x, y = (
+                torch.cat([part, torch.full_like(part, 100.0)], 1) for part in (batch.x, batch.y)
+            )
+            weight = torch.cat(
+                [torch.ones_like(batch.x[..., 0]), torch.zeros_like(batch.x[..., 0])], 1
+            )
             return Batch(x, y, weight)
 
         plain = outer.MAML(model, F.mse_loss, inner.SGD(0.01), num_steps=2)(episodes)
@@ -364,7 +401,9 @@ class TestProblems:
             def forward(self, output, target):
                 return self.log_scale.exp() * F.mse_loss(output, target)
 
-        learner = outer.MAML(model, F.mse_loss, inner.SGD(0.01), num_steps=2, support_criterion=Learned())
+        learner = outer.MAML(
+            model, F.mse_loss, inner.SGD(0.01), num_steps=2, support_criterion=Learned()
+        )
         assert "support_criterion.log_scale" in dict(learner.named_parameters())
         learner(episodes, keys=keys()).backward()
         gradient = learner.support_criterion.log_scale.grad.item()
@@ -380,9 +419,18 @@ class TestProblems:
             return F.mse_loss(output, episode.support.y)
 
         def query_loss(params, shared, episode):
-            return F.mse_loss(torch.func.functional_call(model, params, (episode.query.x,)), episode.query.y)
+            return F.mse_loss(
+                torch.func.functional_call(model, params, (episode.query.x,)), episode.query.y
+            )
 
-        own = outer.MAML(model, None, inner.SGD(0.01), num_steps=2, support_loss=support_loss, query_loss=query_loss)
+        own = outer.MAML(
+            model,
+            None,
+            inner.SGD(0.01),
+            num_steps=2,
+            support_loss=support_loss,
+            query_loss=query_loss,
+        )
         usual = outer.MAML(model, F.mse_loss, inner.SGD(0.01), num_steps=2)
         assert torch.equal(own(episodes), usual(episodes))
 
@@ -395,10 +443,16 @@ class TestProblems:
 
             def forward(self, params, shared, episode, step):
                 output = torch.func.functional_call(self.model, params, (episode.support.x,))
-                squares = torch.stack([params["4.weight"].square().sum(), params["4.bias"].square().sum()])
-                return F.mse_loss(output, episode.support.y) + (self.log_decay.exp() * squares).sum()
+                squares = torch.stack(
+                    [params["4.weight"].square().sum(), params["4.bias"].square().sum()]
+                )
+                return (
+                    F.mse_loss(output, episode.support.y) + (self.log_decay.exp() * squares).sum()
+                )
 
-        learner = outer.MAML(model, F.mse_loss, inner.SGD(0.01), num_steps=2, support_loss=Penalised())
+        learner = outer.MAML(
+            model, F.mse_loss, inner.SGD(0.01), num_steps=2, support_loss=Penalised()
+        )
         assert list(learner.meta.shared) == ["support_loss.log_decay"]
         direction = torch.tensor([1.0, -0.5], dtype=torch.float64)
         gradient = learner.estimate(episodes).gradient.shared["support_loss.log_decay"]
@@ -421,7 +475,9 @@ class TestProblems:
                 return F.mse_loss(output, target) + 0.5 * self.body.weight.square().sum()
 
         plain = outer.ANIL(model, F.mse_loss, inner.SGD(0.01), num_steps=2)
-        learner = outer.ANIL(model, Penalised(), inner.SGD(0.01), num_steps=2, support_criterion=F.mse_loss)
+        learner = outer.ANIL(
+            model, Penalised(), inner.SGD(0.01), num_steps=2, support_criterion=F.mse_loss
+        )
         gradients = []
         for each in (plain, learner):
             each.zero_grad()
@@ -437,7 +493,9 @@ class TestProblems:
         for step in range(4):
             part = slice(step % 3, None, 3)
             output = torch.func.functional_call(model, params, (episodes.support.x[0, part],))
-            grads = torch.autograd.grad(F.mse_loss(output, episodes.support.y[0, part]), list(params.values()))
+            grads = torch.autograd.grad(
+                F.mse_loss(output, episodes.support.y[0, part]), list(params.values())
+            )
             params = {n: p - 0.01 * g for (n, p), g in zip(params.items(), grads, strict=True)}
         params = {name: param.detach() for name, param in params.items()}
         assert relative_difference({n: p[0] for n, p in adapted.params.items()}, params) < 1e-12
@@ -468,7 +526,12 @@ class TestAdapt:
     def test_matches_inner_adapt(self, episodes):
         learner = sine_learner()
         adapted = learner.adapt(episodes.support, num_steps=4)
-        one = inner.adapt(learner.problem._replace(num_steps=4), tree_detach(learner.meta), task(episodes), keys()[0])
+        one = inner.adapt(
+            learner.problem._replace(num_steps=4),
+            tree_detach(learner.meta),
+            task(episodes),
+            keys()[0],
+        )
         assert relative_difference({n: p[0] for n, p in adapted.params.items()}, one.params) < 1e-12
         assert len(adapted) == 3
         assert repr(adapted) == "Adapted(3 tasks, 6 parameter tensors)"
@@ -524,9 +587,15 @@ class TestAdapt:
             adapted[3]
 
     def test_chunks_bound_what_is_called(self, episodes):
-        whole, chunked = (sine_learner(chunk_size=size).adapt(episodes.support) for size in (None, 2))
-        torch.testing.assert_close(whole.loss(episodes.query), chunked.loss(episodes.query), rtol=1e-13, atol=0)
-        torch.testing.assert_close(whole(episodes.query.x), chunked(episodes.query.x), rtol=1e-13, atol=1e-13)
+        whole, chunked = (
+            sine_learner(chunk_size=size).adapt(episodes.support) for size in (None, 2)
+        )
+        torch.testing.assert_close(
+            whole.loss(episodes.query), chunked.loss(episodes.query), rtol=1e-13, atol=0
+        )
+        torch.testing.assert_close(
+            whole(episodes.query.x), chunked(episodes.query.x), rtol=1e-13, atol=1e-13
+        )
 
     def test_query_is_not_needed(self):
         support = sine_episodes().support
@@ -538,7 +607,9 @@ class TestEstimator:
 
     def test_of_another_kind_is_refused(self):
         learner = sine_learner()
-        with pytest.raises(TypeError, match=r"estimator must be an estimator; got 'unrolled'. Pass one"):
+        with pytest.raises(
+            TypeError, match=r"estimator must be an estimator; got 'unrolled'. Pass one"
+        ):
             learner.estimator = "unrolled"
         with pytest.raises(TypeError, match=r"Write Implicit\(...\)"):
             learner.estimator = outer.Implicit
@@ -591,7 +662,10 @@ class TestCarry:
 
     def test_survives_saving(self, episodes):
         ones = torch.ones(3, dtype=torch.int64)
-        learner, other = sine_learner(estimator=self.Counting()), sine_learner(estimator=self.Counting())
+        learner, other = (
+            sine_learner(estimator=self.Counting()),
+            sine_learner(estimator=self.Counting()),
+        )
         learner(episodes, keys=ones)
         other.load_state_dict(learner.state_dict())
         assert other.state_dict()["carry.tree.steps"] == 1
@@ -608,12 +682,16 @@ class TestCarry:
         learner, other = sine_learner(estimator=self.Counting()), sine_learner()
         learner(episodes)
         other.load_state_dict(learner.state_dict())
-        with pytest.raises(ValueError, match=r"carry must be shaped as nothing; got .* learner.carry.reset\(\)"):
+        with pytest.raises(
+            ValueError, match=r"carry must be shaped as nothing; got .* learner.carry.reset\(\)"
+        ):
             other(episodes)
         other.carry.reset()
         other(episodes)
         learner.estimator = outer.Unrolled(multi_step=outer.MultiStep(10))
-        with pytest.raises(ValueError, match=r"carry must be shaped as {'value': \(\)}; got {'steps': \(\)}"):
+        with pytest.raises(
+            ValueError, match=r"carry must be shaped as {'value': \(\)}; got {'steps': \(\)}"
+        ):
             learner(episodes)
 
     def test_most_learners_have_none(self, episodes):
@@ -646,7 +724,9 @@ class TestCompile:
 
     @pytest.mark.inductor
     @pytest.mark.parametrize("estimator", [outer.Unrolled(), outer.Stepwise()], ids=str)
-    @pytest.mark.parametrize("rule", [inner.SGD(0.01), inner.MetaSGD(0.01), RandomMask(0.01)], ids=str)
+    @pytest.mark.parametrize(
+        "rule", [inner.SGD(0.01), inner.MetaSGD(0.01), RandomMask(0.01)], ids=str
+    )
     def test_inductor_agrees(self, rule, estimator, episodes):
         compiled = sine_learner(rule, estimator=estimator, compile=True).estimate(episodes, keys())
         eager = sine_learner(rule, estimator=estimator).estimate(episodes, keys())
@@ -680,6 +760,8 @@ class Decay(nn.Module):
 
 def test_a_criterion_may_not_hold_what_adapts():
     model = models.mlp(1, [6], 1)
-    with pytest.raises(ValueError, match=r"criterion must hold no parameters that adapt; .*query_loss="):
+    with pytest.raises(
+        ValueError, match=r"criterion must hold no parameters that adapt; .*query_loss="
+    ):
         outer.MAML(model, Decay(model[0].weight), inner.SGD(0.1), num_steps=1)
     outer.MAML(model, Decay(model[0].weight), inner.SGD(0.1), num_steps=1, fast="2")

@@ -1,4 +1,5 @@
-"""Models that leave tensors in their attributes: losses may read them, copies and pickles do not see them."""
+"""Models that leave tensors in their attributes: losses may read them, copies and pickles do not
+see them."""
 
 import copy
 import pickle
@@ -61,7 +62,9 @@ def assert_copies(made, episodes):
     for other in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
         torch.testing.assert_close(other.adapt(episodes.support)(episodes.query.x), expected)
     for index in range(3):
-        torch.testing.assert_close(made.adapt(episodes.support)[index](episodes.query.x[index]), expected[index])
+        torch.testing.assert_close(
+            made.adapt(episodes.support)[index](episodes.query.x[index]), expected[index]
+        )
 
 
 @pytest.mark.parametrize("options", WAYS, ids=str)

@@ -25,7 +25,11 @@ def build(method, **options):
         (outer.ANIL, outer.Unrolled(), 2),
         (outer.Reptile, outer.ParameterDifference(), 6),
         (partial(outer.Reptile, keep_state=True), outer.ParameterDifference(keep_state=True), 6),
-        (partial(outer.IMAML, strength=60.0, solver=outer.Direct()), outer.Implicit(60.0, outer.Direct()), 6),
+        (
+            partial(outer.IMAML, strength=60.0, solver=outer.Direct()),
+            outer.Implicit(60.0, outer.Direct()),
+            6,
+        ),
     ],
 )
 def test_choices(method, estimator, fast):
@@ -63,8 +67,13 @@ def fast(model, **options):
 
 @pytest.mark.parametrize("name", ["head", "fc", "classifier", "output"])
 def test_the_head_is_the_child_of_its_name(name):
-    assert fast(Network(**{name: nn.Linear(4, 1)}, body=nn.Linear(1, 4))) == [f"{name}.weight", f"{name}.bias"]
-    layers = nn.Sequential(nn.Linear(4, 4, bias=False), nn.ReLU(), nn.Linear(4, 1, bias=False), nn.LayerNorm(1))
+    assert fast(Network(**{name: nn.Linear(4, 1)}, body=nn.Linear(1, 4))) == [
+        f"{name}.weight",
+        f"{name}.bias",
+    ]
+    layers = nn.Sequential(
+        nn.Linear(4, 4, bias=False), nn.ReLU(), nn.Linear(4, 1, bias=False), nn.LayerNorm(1)
+    )
     expected = [f"{name}.0.weight", f"{name}.2.weight", f"{name}.3.weight", f"{name}.3.bias"]
     assert fast(Network(body=nn.Linear(1, 4), **{name: layers})) == expected
 
@@ -75,7 +84,9 @@ def test_the_head_is_the_last_where_names_do_not_tell():
 
 def test_one_of_two_heads_is_chosen_by_the_user():
     two = {"head": nn.Linear(4, 1), "fc": nn.Linear(4, 4), "body": nn.Linear(1, 4)}
-    with pytest.raises(ValueError, match=r"head must be one module; got \['head', 'fc'\] by their names. Name what"):
+    with pytest.raises(
+        ValueError, match=r"head must be one module; got \['head', 'fc'\] by their names. Name what"
+    ):
         fast(Network(**two))
     assert fast(Network(**two), fast="head") == ["head.weight", "head.bias"]
     two["head"].requires_grad_(False)
@@ -85,7 +96,9 @@ def test_one_of_two_heads_is_chosen_by_the_user():
 @pytest.mark.parametrize("method", [outer.ANIL, outer.HyperRepresentation])
 def test_a_normalisation_layer_is_no_head(method):
     model = nn.Sequential(nn.Linear(1, 4), nn.Sequential(nn.ReLU(), nn.LayerNorm(4)))
-    with pytest.raises(ValueError, match="head must have a weight matrix; got '1.1', LayerNorm. Name what adapts"):
+    with pytest.raises(
+        ValueError, match="head must have a weight matrix; got '1.1', LayerNorm. Name what adapts"
+    ):
         method(model, F.mse_loss, SGD, num_steps=1)
     assert len(fast(model, fast="1.1")) == 2
 
@@ -112,10 +125,13 @@ def test_a_head_may_be_the_whole_model():
 
 def test_misspelt_arguments():
     with pytest.raises(
-        TypeError, match="arguments of IMAML must be among .*; got 'strenght'. Did you mean 'strength'?"
+        TypeError,
+        match="arguments of IMAML must be among .*; got 'strenght'. Did you mean 'strength'?",
     ):
         outer.IMAML(nn.Linear(1, 1), F.mse_loss, SGD, num_steps=1, strenght=2.0)
-    with pytest.raises(TypeError, match=r"num_steps must be given; got none. Write MAML\(..., num_steps=5\)"):
+    with pytest.raises(
+        TypeError, match=r"num_steps must be given; got none. Write MAML\(..., num_steps=5\)"
+    ):
         outer.MAML(nn.Linear(1, 1), F.mse_loss, SGD)
 
 
@@ -130,7 +146,9 @@ def test_misspelt_arguments():
     ],
 )
 def test_arguments_of_other_libraries(argument, fix):
-    with pytest.raises(TypeError, match=f"arguments of MAML must be among .*; got '{argument}'. .*{fix}"):
+    with pytest.raises(
+        TypeError, match=f"arguments of MAML must be among .*; got '{argument}'. .*{fix}"
+    ):
         outer.MAML(nn.Linear(1, 1), F.mse_loss, SGD, **{argument: 1})
 
 
@@ -149,14 +167,19 @@ class TestHyperRepresentation:
         torch.manual_seed(0)
         model = models.mlp(1, [5, 4], 1).double()
         rule = inner.SGD(self.RATE)
-        learner = outer.HyperRepresentation(model, F.mse_loss, rule, num_steps=self.STEPS, estimator=estimator)
+        learner = outer.HyperRepresentation(
+            model, F.mse_loss, rule, num_steps=self.STEPS, estimator=estimator
+        )
         return model, learner.estimate(tasks).gradient.shared
 
     def expected(self, model, tasks, *, detach, on_support, every_step):
         body, params = model[:-1], list(model[:-1].parameters())
         total = 0.0
         for x, y, query_x, query_y in zip(*tasks.support[:2], *tasks.query[:2], strict=True):
-            weight, bias = (torch.zeros(shape, dtype=torch.float64, requires_grad=True) for shape in ((1, 4), (1,)))
+            weight, bias = (
+                torch.zeros(shape, dtype=torch.float64, requires_grad=True)
+                for shape in ((1, 4), (1,))
+            )
             losses = []
             for _ in range(self.STEPS):
                 loss = F.mse_loss(F.linear(body(x), weight, bias), y)
@@ -172,10 +195,19 @@ class TestHyperRepresentation:
     @pytest.mark.parametrize(
         ("estimator", "variant"),
         [
-            (outer.Unrolled(), {"detach": False, "on_support": False, "every_step": False}),  # bilevel
-            (outer.Unrolled(truncate=0), {"detach": True, "on_support": False, "every_step": False}),  # approximate
-            (outer.Stepwise(truncate=0), {"detach": True, "on_support": False, "every_step": False}),
-            (outer.Unrolled(), {"detach": False, "on_support": True, "every_step": False}),  # training sets only
+            # bilevel
+            (outer.Unrolled(), {"detach": False, "on_support": False, "every_step": False}),
+            # approximate
+            (
+                outer.Unrolled(truncate=0),
+                {"detach": True, "on_support": False, "every_step": False},
+            ),
+            (
+                outer.Stepwise(truncate=0),
+                {"detach": True, "on_support": False, "every_step": False},
+            ),
+            # training sets only
+            (outer.Unrolled(), {"detach": False, "on_support": True, "every_step": False}),
             (
                 outer.Unrolled(truncate=0, multi_step=outer.MultiStep()),  # joint
                 {"detach": True, "on_support": True, "every_step": True},
@@ -190,13 +222,16 @@ class TestHyperRepresentation:
             torch.testing.assert_close(left, right, rtol=1e-9, atol=1e-12)
 
     def test_the_approximate_one_is_the_gradient_at_fixed_heads(self):
-        """The query loss's own derivative: what is learned does not move the trained head, d w_T = 0."""
+        """The query loss's own derivative: what is learned does not move the trained head, d w_T =
+        0."""
         tasks = sine_episodes()
         model, ours = self.gradient(tasks, outer.Unrolled(truncate=0))
         body, rule = model[:-1], inner.SGD(self.RATE)
         torch.manual_seed(0)
         copy = models.mlp(1, [5, 4], 1).double()
-        adapted = outer.HyperRepresentation(copy, F.mse_loss, rule, num_steps=self.STEPS).adapt(tasks.support)
+        adapted = outer.HyperRepresentation(copy, F.mse_loss, rule, num_steps=self.STEPS).adapt(
+            tasks.support
+        )
         weights, biases = adapted.params["4.weight"], adapted.params["4.bias"]
         heads = zip(tasks.query.x, weights, biases, strict=True)
         outputs = torch.stack([F.linear(body(x), weight, bias) for x, weight, bias in heads])
@@ -206,16 +241,24 @@ class TestHyperRepresentation:
 
     @pytest.mark.parametrize("estimator", [outer.Unrolled, outer.Stepwise])
     def test_the_approximate_one_gives_the_rate_no_gradient(self, estimator):
-        tasks, model, rule = sine_episodes(), models.mlp(1, [5, 4], 1).double(), inner.LearnedRate(inner.SGD(self.RATE))
+        tasks, model, rule = (
+            sine_episodes(),
+            models.mlp(1, [5, 4], 1).double(),
+            inner.LearnedRate(inner.SGD(self.RATE)),
+        )
         learner = outer.HyperRepresentation(model, F.mse_loss, rule, num_steps=self.STEPS)
 
         def to_the_rate(estimator):
             meta = tree_detach(learner.meta)
-            return estimator(learner.problem, meta, take(tasks, 0), torch.tensor(0), ()).gradient.rule["rate"]
+            return estimator(
+                learner.problem, meta, take(tasks, 0), torch.tensor(0), ()
+            ).gradient.rule["rate"]
 
         assert to_the_rate(estimator(truncate=0)) == 0
         assert to_the_rate(estimator(order=1)) != 0  # through the last steps
-        with pytest.raises(ValueError, match="reach all that is learned, .* or a rule without meta-parameters"):
+        with pytest.raises(
+            ValueError, match="reach all that is learned, .* or a rule without meta-parameters"
+        ):
             learner.estimator = estimator(truncate=0)
 
     def test_the_head_starts_at_zero_and_stays_there(self):
@@ -247,7 +290,9 @@ def test_t_nets_adapt_all_but_t(method):
     assert all(param.grad.any() for param in learner.parameters())
 
 
-@pytest.mark.parametrize(("fast", "expected"), [("*", 4), (["2"], 2), (lambda name: name.startswith("0"), 2)])
+@pytest.mark.parametrize(
+    ("fast", "expected"), [("*", 4), (["2"], 2), (lambda name: name.startswith("0"), 2)]
+)
 def test_t_never_adapts(fast, expected):
     learner = outer.TNet(t_net(), F.mse_loss, inner.SGD(0.1), num_steps=1, fast=fast)
     assert len(learner.meta.init) == expected
@@ -255,7 +300,9 @@ def test_t_never_adapts(fast, expected):
 
 
 def test_mt_net_masks_its_rule_once():
-    assert outer.MTNet(t_net(), F.mse_loss, inner.SGD(0.1), num_steps=1).problem.rule == inner.Masked(inner.SGD(0.1))
+    assert outer.MTNet(
+        t_net(), F.mse_loss, inner.SGD(0.1), num_steps=1
+    ).problem.rule == inner.Masked(inner.SGD(0.1))
     own = inner.Masked(inner.SGD(0.1), temperature=0.5)
     for rule in (own, inner.Clipped(own, norm=1.0)):
         assert outer.MTNet(t_net(), F.mse_loss, rule, num_steps=1).problem.rule is rule
@@ -263,7 +310,9 @@ def test_mt_net_masks_its_rule_once():
 
 def test_the_t_of_a_shared_layer_does_not_adapt():
     layer = nn.Linear(1, 1)
-    learner = outer.TNet(inner.t_net(nn.Sequential(layer, nn.ReLU(), layer)), F.mse_loss, inner.SGD(0.1), num_steps=1)
+    learner = outer.TNet(
+        inner.t_net(nn.Sequential(layer, nn.ReLU(), layer)), F.mse_loss, inner.SGD(0.1), num_steps=1
+    )
     assert set(learner.meta.init) == {"0.W.weight", "0.W.bias"}
 
 
@@ -289,6 +338,9 @@ def test_an_untrained_t_net_is_maml():
 
 def test_a_head_of_two_names_is_one():
     layer = nn.Linear(4, 1)
-    assert fast(Network(body=nn.Linear(1, 4), head=layer, classifier=layer)) == ["head.weight", "head.bias"]
+    assert fast(Network(body=nn.Linear(1, 4), head=layer, classifier=layer)) == [
+        "head.weight",
+        "head.bias",
+    ]
     with pytest.raises(ValueError, match=r"Name what adapts: ANIL\(..., fast='output'\), say"):
         fast(Network(body=nn.Linear(1, 4), fc=nn.Linear(4, 4), output=nn.Linear(4, 1)))

@@ -1,4 +1,5 @@
-"""Models that are no function of the parameters that they are given are exact or refused, never silently wrong."""
+"""Models that are no function of the parameters that they are given are exact or refused, never
+silently wrong."""
 
 import copy
 import pickle
@@ -136,8 +137,19 @@ class OfAnotherModule(Net):
         return self.others[0].weight + 0 * self.head.weight
 
 
-IN_SOME_PLACE = (InAList, InAClosure, InADefault, InAPartial, InAClass, InAView, InACache, OfAnotherModule)
-OWN = dict.fromkeys(IN_SOME_PLACE, "that it is given; got others in the place of ['model.head.weight']")
+IN_SOME_PLACE = (
+    InAList,
+    InAClosure,
+    InADefault,
+    InAPartial,
+    InAClass,
+    InAView,
+    InACache,
+    OfAnotherModule,
+)
+OWN = dict.fromkeys(
+    IN_SOME_PLACE, "that it is given; got others in the place of ['model.head.weight']"
+)
 CHANGING = {
     Remembering: "model must",
     Counting: "as ['model.count'] do",
@@ -179,7 +191,9 @@ def test_a_model_that_cannot_be_copied_is_named():
 
 def test_the_check_can_be_switched_off():
     learner(InAList(), check_model=False)(sine_episodes())
-    assert_refused(lambda: learner(Net(), check_model="no"), TypeError, "check_model must be True or False")
+    assert_refused(
+        lambda: learner(Net(), check_model="no"), TypeError, "check_model must be True or False"
+    )
 
 
 class Checkpointed(Net):
@@ -213,7 +227,9 @@ ESTIMATORS = [
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=str)
 def test_a_checkpoint_sees_the_parameters_of_its_own_call(estimator):
     exact, ours = (
-        learner(kind(), estimator=estimator, batching="loop", num_steps=3).estimate(sine_episodes(), torch.arange(3))
+        learner(kind(), estimator=estimator, batching="loop", num_steps=3).estimate(
+            sine_episodes(), torch.arange(3)
+        )
         for kind in (Plain, Checkpointed)
     )
     assert relative_difference(ours.gradient, exact.gradient) < 1e-12
@@ -223,14 +239,23 @@ def test_a_checkpoint_sees_the_parameters_of_its_own_call(estimator):
 def test_one_task_and_chunks_of_one_need_no_loop():
     one = tuple(torch.arange(1)), sine_episodes(1)
     for options in ({}, {"chunk_size": 1}):
-        exact, ours = (learner(kind(), **options).estimate(one[1], torch.arange(1)) for kind in (Plain, Checkpointed))
+        exact, ours = (
+            learner(kind(), **options).estimate(one[1], torch.arange(1))
+            for kind in (Plain, Checkpointed)
+        )
         assert relative_difference(ours.gradient, exact.gradient) < 1e-12
-    exact, ours = (learner(kind(), chunk_size=1).estimate(sine_episodes(), torch.arange(3)) for kind in (Plain, Net))
+    exact, ours = (
+        learner(kind(), chunk_size=1).estimate(sine_episodes(), torch.arange(3))
+        for kind in (Plain, Net)
+    )
     assert relative_difference(ours.gradient, exact.gradient) > 1e-3  # the two models differ
 
 
 def test_adaptation_through_a_checkpoint_is_exact():
-    exact, ours = (learner(kind(), batching="loop").adapt(sine_episodes().support) for kind in (Plain, Checkpointed))
+    exact, ours = (
+        learner(kind(), batching="loop").adapt(sine_episodes().support)
+        for kind in (Plain, Checkpointed)
+    )
     assert relative_difference(ours.params, exact.params) < 1e-12
     x = sine_episodes().query.x
     assert relative_difference(ours(x), exact(x)) < 1e-12
@@ -268,7 +293,9 @@ class Selective(Checkpointed):
 
 def test_a_selective_checkpoint_is_told_of_a_whole_one():
     learned = learner(Selective(), batching="loop")
-    assert_refused(lambda: learned(sine_episodes()), ValueError, "Write checkpoint(...) without a context_fn.")
+    assert_refused(
+        lambda: learned(sine_episodes()), ValueError, "Write checkpoint(...) without a context_fn."
+    )
 
 
 def test_forward_mode_through_a_checkpoint_is_told_of_stepwise():
@@ -308,11 +335,17 @@ def test_a_learner_that_calls_copies_can_be_copied():
     learned = learner(Checkpointed(), batching="loop")
     expected = learned.estimate(sine_episodes(), torch.arange(3))
     for other in (copy.deepcopy(learned), pickle.loads(pickle.dumps(learned))):
-        assert relative_difference(other.estimate(sine_episodes(), torch.arange(3)).gradient, expected.gradient) < 1e-12
+        assert (
+            relative_difference(
+                other.estimate(sine_episodes(), torch.arange(3)).gradient, expected.gradient
+            )
+            < 1e-12
+        )
 
 
 class Switched(Plain):
-    """A model that begins to compute again when a flag is set, as `gradient_checkpointing_enable` does."""
+    """A model that begins to compute again when a flag is set, as `gradient_checkpointing_enable`
+    does."""
 
     checkpointing = False
 
@@ -325,7 +358,12 @@ def test_a_flag_that_is_set_later_is_noticed():
     learned = learner(model, batching="loop")
     exact = learned.estimate(sine_episodes(), torch.arange(3))
     model.checkpointing = True
-    assert relative_difference(learned.estimate(sine_episodes(), torch.arange(3)).gradient, exact.gradient) < 1e-12
+    assert (
+        relative_difference(
+            learned.estimate(sine_episodes(), torch.arange(3)).gradient, exact.gradient
+        )
+        < 1e-12
+    )
 
 
 class Recomputing(torch.autograd.Function):
@@ -350,7 +388,8 @@ class OfACustomFunction(Net):
 
 def test_a_function_that_looks_at_its_module_again_is_exact():
     exact, ours = (
-        learner(kind(), batching="loop").estimate(sine_episodes(), torch.arange(3)) for kind in (Net, OfACustomFunction)
+        learner(kind(), batching="loop").estimate(sine_episodes(), torch.arange(3))
+        for kind in (Net, OfACustomFunction)
     )
     assert relative_difference(ours.gradient, exact.gradient) < 1e-12
 
@@ -359,7 +398,9 @@ def test_a_function_that_looks_at_its_module_again_is_exact():
 def test_cached_parametrizations_are_computed_anew(batching):
     def model():
         torch.manual_seed(0)
-        return nn.Sequential(nn.Linear(1, 4), parametrizations.orthogonal(nn.Linear(4, 4)), nn.Linear(4, 1)).double()
+        return nn.Sequential(
+            nn.Linear(1, 4), parametrizations.orthogonal(nn.Linear(4, 4)), nn.Linear(4, 1)
+        ).double()
 
     exact = learner(model(), batching=batching).estimate(sine_episodes(), torch.arange(3))
     cached = learner(model(), batching=batching)
@@ -372,7 +413,8 @@ def test_cached_parametrizations_are_computed_anew(batching):
 
 
 class Tabled(nn.Module):
-    """A table of tokens between bounds that PyTorch writes into it, or that are applied to what is looked up."""
+    """A table of tokens between bounds that PyTorch writes into it, or that are applied to what is
+    looked up."""
 
     def __init__(self, max_norm, bound=None):
         super().__init__()
@@ -404,7 +446,11 @@ def of_tokens():
 def test_a_model_that_writes_its_parameters_is_refused_and_they_are_as_before():
     cases = [
         (Tabled(0.5), of_tokens(), "writes into ['model.table.weight']. Leave max_norm out"),
-        (Clamped(), sine_episodes(), "leave its parameters as they are; got writes into ['model.head.weight']"),
+        (
+            Clamped(),
+            sine_episodes(),
+            "leave its parameters as they are; got writes into ['model.head.weight']",
+        ),
     ]
     for model, episodes, message in cases:
         before = copy.deepcopy(model.state_dict())
@@ -415,7 +461,9 @@ def test_a_model_that_writes_its_parameters_is_refused_and_they_are_as_before():
             lambda learned=learned, episodes=episodes: learned.estimate(episodes),
         ):
             assert_refused(call, ValueError, message)
-            assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+            assert all(
+                torch.equal(value, before[name]) for name, value in model.state_dict().items()
+            )
     bounded = learner(Tabled(None, bound=0.5))
     bounded(of_tokens()).backward()
     reference = Tabled(0.5)
@@ -436,20 +484,31 @@ def own_losses(model, call):
 
 def with_own_losses(model, call, **options):
     losses = own_losses(model, call)
-    return outer.MetaLearner(model, rule=inner.SGD(0.1), num_steps=2, batching="loop", **losses, **options)
+    return outer.MetaLearner(
+        model, rule=inner.SGD(0.1), num_steps=2, batching="loop", **losses, **options
+    )
 
 
 def test_losses_of_ones_own_are_asked_too():
-    exact = with_own_losses(Plain(), torch.func.functional_call).estimate(sine_episodes(), torch.arange(3))
+    exact = with_own_losses(Plain(), torch.func.functional_call).estimate(
+        sine_episodes(), torch.arange(3)
+    )
     wrong = with_own_losses(Checkpointed(), torch.func.functional_call)
-    message = "['model.body.weight', 'model.body.bias', 'model.head.weight']. Take them from params and shared"
+    message = (
+        "['model.body.weight', 'model.body.bias', 'model.head.weight']. Take them from params and "
+        "shared"
+    )
     assert_refused(lambda: wrong(sine_episodes()), ValueError, message)
-    ours = with_own_losses(Checkpointed(), functional.call_copy).estimate(sine_episodes(), torch.arange(3))
+    ours = with_own_losses(Checkpointed(), functional.call_copy).estimate(
+        sine_episodes(), torch.arange(3)
+    )
     assert relative_difference(ours.gradient, exact.gradient) < 1e-12
 
 
 PURE = {
-    "an orthogonal layer": lambda: nn.Sequential(nn.Linear(1, 4), parametrizations.orthogonal(nn.Linear(4, 1))),
+    "an orthogonal layer": lambda: nn.Sequential(
+        nn.Linear(1, 4), parametrizations.orthogonal(nn.Linear(4, 1))
+    ),
     "weight normalisation": lambda: nn.Sequential(
         nn.Linear(1, 4), nn.Tanh(), parametrizations.weight_norm(nn.Linear(4, 1))
     ),
@@ -488,11 +547,14 @@ class Tied(nn.Module):
 
 
 @pytest.mark.parametrize("support_batches", [5, functional.SampledBatches(2)], ids=str)
-@pytest.mark.parametrize("estimator", [outer.Unrolled(), outer.Stepwise(), outer.ParameterDifference()], ids=str)
+@pytest.mark.parametrize(
+    "estimator", [outer.Unrolled(), outer.Stepwise(), outer.ParameterDifference()], ids=str
+)
 def test_batches_of_the_support_set_are_the_same_in_both_ways(support_batches, estimator):
     options = {"support_batches": support_batches, "estimator": estimator, "batching": "loop"}
     exact, ours = (
-        learner(kind(), **options).estimate(sine_episodes(), torch.arange(3)) for kind in (Plain, Checkpointed)
+        learner(kind(), **options).estimate(sine_episodes(), torch.arange(3))
+        for kind in (Plain, Checkpointed)
     )
     assert relative_difference(ours.gradient, exact.gradient) < 1e-12
 
@@ -551,7 +613,9 @@ class Sometimes(Net):
 
     def forward(self, x):
         again = self.segments and len(x) > self.limit
-        return self.head(checkpoint(self.hidden, x, use_reentrant=False) if again else self.hidden(x))
+        return self.head(
+            checkpoint(self.hidden, x, use_reentrant=False) if again else self.hidden(x)
+        )
 
 
 @pytest.mark.filterwarnings("ignore:Implicit.* has residual")
@@ -561,14 +625,20 @@ def test_a_checkpoint_that_begins_later_is_noticed(estimator):
     learned = learner(Sometimes(), estimator=estimator, batching="loop")
     learned.estimate(sine_episodes(k_shot=5, num_query=5))
     exact = learner(Plain(), estimator=estimator, batching="loop").estimate(large, torch.arange(3))
-    assert relative_difference(learned.estimate(large, torch.arange(3)).gradient, exact.gradient) < 1e-12
+    assert (
+        relative_difference(learned.estimate(large, torch.arange(3)).gradient, exact.gradient)
+        < 1e-12
+    )
 
 
 def test_a_checkpoint_that_begins_later_is_noticed_in_adaptation():
     large = sine_episodes(k_shot=10, num_query=10)
     exact, ours = (learner(kind(), batching="loop") for kind in (Plain, Sometimes))
     ours.adapt(sine_episodes(k_shot=5).support)
-    assert relative_difference(ours.adapt(large.support).params, exact.adapt(large.support).params) < 1e-12
+    assert (
+        relative_difference(ours.adapt(large.support).params, exact.adapt(large.support).params)
+        < 1e-12
+    )
     ours = learner(Sometimes(), batching="loop")
     with torch.no_grad():
         ours(sine_episodes(k_shot=5, num_query=5))
@@ -587,7 +657,9 @@ def test_hooks_of_the_users_own_around_a_call_are_left_alone():
     assert relative_difference(ours.gradient, exact.gradient) < 1e-12
 
 
-@pytest.mark.parametrize("options", [{"fast": "head"}, {"fast": "body"}, {"learn_init": False}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"fast": "head"}, {"fast": "body"}, {"learn_init": False}], ids=str
+)
 def test_checkpoints_of_parts_that_adapt(options):
     exact, ours = (
         learner(kind(), batching="loop", **options).estimate(sine_episodes(), torch.arange(3))
@@ -607,21 +679,27 @@ class CheckpointedLoss(nn.Module):
         return (torch.tanh(self.scale * (output - y)) ** 2).mean()
 
     def forward(self, output, y):
-        return checkpoint(self.loss, output, y, use_reentrant=False) if self.again else self.loss(output, y)
+        return (
+            checkpoint(self.loss, output, y, use_reentrant=False)
+            if self.again
+            else self.loss(output, y)
+        )
 
 
 def test_a_checkpointed_criterion_is_exact():
     exact, ours = (
-        outer.MAML(Net(), CheckpointedLoss(again), inner.SGD(0.1), num_steps=2, batching="loop").estimate(
-            sine_episodes(), torch.arange(3)
-        )
+        outer.MAML(
+            Net(), CheckpointedLoss(again), inner.SGD(0.1), num_steps=2, batching="loop"
+        ).estimate(sine_episodes(), torch.arange(3))
         for again in (False, True)
     )
     assert relative_difference(ours.gradient, exact.gradient) < 1e-12
 
 
 def test_a_traced_graph_passes():
-    model = torch.fx.symbolic_trace(nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))).double()
+    model = torch.fx.symbolic_trace(
+        nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
+    ).double()
     learner(model)(sine_episodes())
 
 

@@ -12,9 +12,9 @@ KINDS = [outer.Unrolled, outer.Stepwise]
 
 
 def estimate(episodes, estimator, num_steps=3, rule=None, **options):
-    return sine_learner(rule or inner.MetaSGD(0.01), estimator=estimator, num_steps=num_steps, **options).estimate(
-        episodes, keys()
-    )
+    return sine_learner(
+        rule or inner.MetaSGD(0.01), estimator=estimator, num_steps=num_steps, **options
+    ).estimate(episodes, keys())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -73,7 +73,9 @@ class TestWeights:
             return graph.forward
 
         options = {"backend": backend, "fullgraph": True}
-        learner = sine_learner(estimator=outer.Unrolled(multi_step=outer.MultiStep(5)), compile=options)
+        learner = sine_learner(
+            estimator=outer.Unrolled(multi_step=outer.MultiStep(5)), compile=options
+        )
         losses = [learner(episodes).item() for _ in range(4)]
         assert len(compiled) == 1
         assert len(set(losses)) == 4
@@ -93,16 +95,30 @@ def test_refuses_another_number_of_weights(episodes):
         def weights(self, iteration, num_steps):
             return torch.ones(2, dtype=iteration.dtype)
 
-    with pytest.raises(ValueError, match="multi-step weights must be 3, one for every step; got 2."):
+    with pytest.raises(
+        ValueError, match="multi-step weights must be 3, one for every step; got 2."
+    ):
         estimate(episodes, outer.Unrolled(multi_step=TooFew()), 3)
 
 
 @pytest.mark.parametrize(
     ("build", "error", "message"),
     [
-        (lambda: outer.MultiStep(0), ValueError, "num_iterations must be at least 1; got 0. None keeps all"),
-        (lambda: outer.MultiStep(10, floor=1.0), ValueError, "floor must be strictly between 0 and 1"),
-        (lambda: outer.Unrolled(multi_step=5), TypeError, "Pass outer.MultiStep(num_iterations=10_000)."),
+        (
+            lambda: outer.MultiStep(0),
+            ValueError,
+            "num_iterations must be at least 1; got 0. None keeps all",
+        ),
+        (
+            lambda: outer.MultiStep(10, floor=1.0),
+            ValueError,
+            "floor must be strictly between 0 and 1",
+        ),
+        (
+            lambda: outer.Unrolled(multi_step=5),
+            TypeError,
+            "Pass outer.MultiStep(num_iterations=10_000).",
+        ),
     ],
 )
 def test_refuses(build, error, message):
@@ -119,7 +135,9 @@ def test_orders_are_annealed_by_changing_the_estimator(episodes):
         learner.estimator = outer.Unrolled(order=2)
         second = learner.estimate(episodes, keys()).gradient
         for gradient, order in ((first, 1), (second, 2)):
-            expected = sine_learner(estimator=outer.Unrolled(order)).estimate(episodes, keys()).gradient
+            expected = (
+                sine_learner(estimator=outer.Unrolled(order)).estimate(episodes, keys()).gradient
+            )
             assert relative_difference(gradient, expected) < 1e-12
 
 
@@ -129,7 +147,8 @@ def test_iterations_are_counted_exactly_in_bfloat16():
     learner = outer.MAML(model, F.mse_loss, inner.SGD(0.01), num_steps=2, estimator=estimator)
     episodes = tree_map(torch.Tensor.bfloat16, data.Sinusoid(3, 3).sample(3))
     learner(episodes)
-    learner.carry.keep(torch.full_like(learner.carry.value, 256.0))  # in the dtype that the learner counts in
+    # in the dtype that the learner counts in
+    learner.carry.keep(torch.full_like(learner.carry.value, 256.0))
     learner(episodes)
     assert learner.carry.value.item() == 257
 

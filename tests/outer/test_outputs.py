@@ -1,4 +1,5 @@
-"""Models that return more than tensors: what all tasks agree on is passed on, what they do not is named."""
+"""Models that return more than tensors: what all tasks agree on is passed on, what they do not is
+named."""
 
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass, replace
@@ -21,10 +22,13 @@ Named = namedtuple("Named", "logits extra")
 
 
 class ModelOutput(OrderedDict):
-    """An ordered dict with attributes, as Hugging Face's models return it: parts that are None are left out."""
+    """An ordered dict with attributes, as Hugging Face's models return it: parts that are None are
+    left out."""
 
     def __init__(self, logits, loss=None, name="sine"):
-        super().__init__({k: v for k, v in (("logits", logits), ("loss", loss), ("name", name)) if v is not None})
+        super().__init__(
+            {k: v for k, v in (("logits", logits), ("loss", loss), ("name", name)) if v is not None}
+        )
         self.logits = logits
 
 
@@ -75,7 +79,12 @@ def assert_same(one, other):
 RETURNED = {
     "a tuple with None": lambda h: (h, None),
     "a list with a string": lambda h: [h, "sine", 3],
-    "a dict": lambda h: {"logits": h, "n": 3, "rate": float("nan"), "nested": {"of": None, "flag": True}},
+    "a dict": lambda h: {
+        "logits": h,
+        "n": 3,
+        "rate": float("nan"),
+        "nested": {"of": None, "flag": True},
+    },
     "an ordered dict": lambda h: OrderedDict(logits=h, attentions=None),
     "a named tuple": lambda h: Named(h, None),
     "a dtype": lambda h: {"logits": h, "dtype": h.dtype},
@@ -95,7 +104,9 @@ def test_what_all_tasks_agree_on_is_passed_on(kind, options):
         expected = adapted[index](episodes.query.x[index])
         assert type(expected) is type(outputs)
         assert_same(take(outputs, index), expected)
-    torch.testing.assert_close(adapted.judged(outputs, episodes.query), adapted.loss(episodes.query))
+    torch.testing.assert_close(
+        adapted.judged(outputs, episodes.query), adapted.loss(episodes.query)
+    )
     measured = evaluate(made, [episodes], num_tasks=3, metrics={"mse": of_first})
     torch.testing.assert_close(measured["mse"].values, measured["loss"].values)
 
@@ -117,13 +128,17 @@ def test_attention_without_weights(options):
         assert weights is None
         torch.testing.assert_close(output[1], adapted[1](x[1])[0])
         losses = evaluate(
-            made, [type(sine_episodes())(Batch(x, x), Batch(x, x))], num_tasks=3, metrics={"m": criterion}
+            made,
+            [type(sine_episodes())(Batch(x, x), Batch(x, x))],
+            num_tasks=3,
+            metrics={"m": criterion},
         )
     torch.testing.assert_close(losses["m"].values, losses["loss"].values)
 
 
 class PerTask(nn.Module):
-    """Returns what a function makes of the output and of a number that is the task's own, read from its inputs."""
+    """Returns what a function makes of the output and of a number that is the task's own, read from
+    its inputs."""
 
     def __init__(self, returned):
         super().__init__()
@@ -136,20 +151,36 @@ class PerTask(nn.Module):
 @pytest.mark.parametrize(
     ("returned", "error", "message"),
     [
-        (lambda h, n: {"logits": h, "n": n}, ValueError, "output 'n' must be the same for all tasks; got 0 and 1"),
+        (
+            lambda h, n: {"logits": h, "n": n},
+            ValueError,
+            "output 'n' must be the same for all tasks; got 0 and 1",
+        ),
         (
             lambda h, n: (h, None if n else "a"),
             ValueError,
             "output '1' must be the same for all tasks; got 'a'",
         ),
-        (lambda h, n: (h, h if n else None), ValueError, "output '1' must be the same for all tasks; got None"),
+        (
+            lambda h, n: (h, h if n else None),
+            ValueError,
+            "output '1' must be the same for all tasks; got None",
+        ),
         (
             lambda h, n: (h, h[: 1 + n]),
             ValueError,
             "output '1' must have one shape for all tasks; got [(1, 1, 1), (",
         ),
-        (lambda h, n: [h] * (1 + n), ValueError, "outputs must be of one structure for all tasks; got [Tensor (1, 5"),
-        (lambda h, n: {"logits": h, n: h}, ValueError, "outputs must be of one structure for all tasks; got {'logits'"),
+        (
+            lambda h, n: [h] * (1 + n),
+            ValueError,
+            "outputs must be of one structure for all tasks; got [Tensor (1, 5",
+        ),
+        (
+            lambda h, n: {"logits": h, n: h},
+            ValueError,
+            "outputs must be of one structure for all tasks; got {'logits'",
+        ),
     ],
 )
 @pytest.mark.parametrize("chunk_size", [None, 1])
@@ -163,7 +194,11 @@ def test_what_tasks_disagree_on_is_named(returned, error, message, chunk_size):
 
 
 def test_of_unequal_chunks_the_right_output_is_named():
-    x = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)[:, None, None].expand(3, 5, 1).contiguous()
+    x = (
+        torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)[:, None, None]
+        .expand(3, 5, 1)
+        .contiguous()
+    )
     made = learner(PerTask(lambda h, n: {"logits": h, "n": n}), of_first, chunk_size=1)
     adapted = replace(made.adapt(Batch(x, x)), batching="loop", chunk_size=2)
     with pytest.raises(ValueError, match="output 'n' must be the same for all tasks; got 0 and 1"):
@@ -206,6 +241,9 @@ def test_normalised_by_the_support_set(options):
 def test_ensembles_pass_on_what_their_members_agree_on():
     episodes = sine_episodes()
     measured = evaluate(
-        [returning(RETURNED["a dict"]) for _ in range(2)], [episodes], num_tasks=3, metrics={"mse": of_first}
+        [returning(RETURNED["a dict"]) for _ in range(2)],
+        [episodes],
+        num_tasks=3,
+        metrics={"mse": of_first},
     )
     torch.testing.assert_close(measured["mse"].values, measured["loss"].values)

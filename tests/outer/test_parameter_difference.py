@@ -14,7 +14,10 @@ def test_is_start_minus_adapted(episodes):
     learner = sine_learner(estimator=outer.ParameterDifference())
     gradient = learner.estimate(episodes, keys()).gradient
     adapted = learner.adapt(episodes.support)
-    expected = {name: start.detach() - adapted.params[name].mean(0) for name, start in learner.meta.init.items()}
+    expected = {
+        name: start.detach() - adapted.params[name].mean(0)
+        for name, start in learner.meta.init.items()
+    }
     assert relative_difference(gradient.init, expected) < 1e-12
 
 
@@ -44,7 +47,8 @@ def quadratic(params, part):
 
 
 def coefficients(estimator, num_steps, rate, parts, w):
-    """Fit the estimate to AvgGrad and AvgGradInner, averaged over all orders of the mini-batches."""
+    """Fit the estimate to AvgGrad and AvgGradInner, averaged over all orders of the
+    mini-batches."""
 
     def support_loss(params, shared, episode, step):
         return quadratic(params, (episode.support.x[step], episode.support.y[step]))
@@ -54,7 +58,9 @@ def coefficients(estimator, num_steps, rate, parts, w):
         return quadratic(params, (episode.support.x[last], episode.support.y[last]))
 
     inner_steps = num_steps if isinstance(estimator, outer.ParameterDifference) else num_steps - 1
-    gradient = outer.meta_gradient(support_loss, query_loss, inner.SGD(rate), estimator, inner_steps)
+    gradient = outer.meta_gradient(
+        support_loss, query_loss, inner.SGD(rate), estimator, inner_steps
+    )
     grads = [torch.func.grad(quadratic)({"w": w}, part)["w"] for part in parts]
     hessians = [torch.func.hessian(quadratic)({"w": w}, part)["w"]["w"] for part in parts]
     count = len(parts)
@@ -62,7 +68,9 @@ def coefficients(estimator, num_steps, rate, parts, w):
     for i in range(count):
         for j in range(count):
             if i != j:
-                avg_inner += 0.5 * (hessians[i] @ grads[j] + hessians[j] @ grads[i]) / (count * (count - 1))
+                avg_inner += (
+                    0.5 * (hessians[i] @ grads[j] + hessians[j] @ grads[i]) / (count * (count - 1))
+                )
     orders = torch.combinations(torch.arange(count), num_steps)
     permutations = [order[list(p)] for order in orders for p in _permutations(num_steps)]
     for order in permutations:
@@ -83,7 +91,8 @@ def _permutations(count):
 
 
 def test_expansion_of_nichol_et_al():
-    """Sun, eqs. 33-41: MAML (1, -2(k-1)a), FOMAML (1, -(k-1)a), Reptile (k, -k(k-1)a/2) to leading order in a."""
+    """Sun, eqs. 33-41: MAML (1, -2(k-1)a), FOMAML (1, -(k-1)a), Reptile (k, -k(k-1)a/2) to leading
+    order in a."""
     generator = torch.Generator().manual_seed(0)
     draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
     parts = [(lambda m: m @ m.T / 6)(draw(6, 6)) for _ in range(4)]
@@ -115,7 +124,8 @@ class TestKeptState:
         return sine_learner(rule, estimator=outer.ParameterDifference(keep_state=True), **options)
 
     def test_tasks_go_on_with_one_optimizer(self, episodes):
-        """Serial Reptile as its authors run it: torch's Adam, never reset, on one task after another."""
+        """Serial Reptile as its authors run it: torch's Adam, never reset, on one task after
+        another."""
         learner = self.learner(num_steps=3)
         outer_optimizer = torch.optim.SGD(learner.parameters(), lr=0.5)
         model = copy.deepcopy(learner.model)
@@ -139,7 +149,10 @@ class TestKeptState:
 
     def test_a_batch_leaves_the_mean_of_its_states(self, episodes):
         learner = self.learner()
-        each = [learner.estimate(task(episodes, slice(i, i + 1))).carry["square"]["0.weight"] for i in range(3)]
+        each = [
+            learner.estimate(task(episodes, slice(i, i + 1))).carry["square"]["0.weight"]
+            for i in range(3)
+        ]
         together = learner.estimate(episodes).carry["square"]["0.weight"]
         torch.testing.assert_close(together, torch.stack(each).mean(0), rtol=1e-10, atol=1e-14)
 
@@ -164,5 +177,8 @@ class TestKeptState:
         assert estimate.diagnostics["finite"].tolist() == [True, False, True]
         assert not estimate.gradient.init["0.weight"].isfinite().all()
         kept = estimate.carry["square"]["0.weight"]
-        each = [learner.estimate(task(episodes, slice(i, i + 1))).carry["square"]["0.weight"] for i in (0, 2)]
+        each = [
+            learner.estimate(task(episodes, slice(i, i + 1))).carry["square"]["0.weight"]
+            for i in (0, 2)
+        ]
         torch.testing.assert_close(kept, (each[0] + each[1]) / 2, rtol=1e-10, atol=1e-14)

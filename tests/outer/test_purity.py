@@ -22,20 +22,30 @@ class Slightly(nn.Module):
 
     def forward(self, x):
         h = torch.tanh(self.body[0](x))
-        return F.linear(h, (1 - self.share) * self.body[2].weight + self.share * self.kept[0], self.body[2].bias)
+        return F.linear(
+            h, (1 - self.share) * self.body[2].weight + self.share * self.kept[0], self.body[2].bias
+        )
 
 
 def found(model, dtype, order=2):
     learner = outer.MAML(model.to(dtype), F.mse_loss, inner.SGD(0.1), num_steps=1)
-    return compare(learner.problem, tree_detach(learner.meta), task(sine_episodes(dtype=dtype)), order)
+    return compare(
+        learner.problem, tree_detach(learner.meta), task(sine_episodes(dtype=dtype)), order
+    )
 
 
 @pytest.mark.parametrize("order", [0, 1, 2])
 def test_the_tolerance_is_that_of_the_dtype_unless_float64_decides(order):
     exact = found(models.mlp(1, [8], 1), torch.float32, order)
     assert exact.equal
-    assert exact.tolerance in (torch.finfo(torch.float32).eps ** 0.5 / 10, torch.finfo(torch.float64).eps ** 0.5 / 10)
-    assert found(models.mlp(1, [8], 1), torch.bfloat16, order).tolerance == torch.finfo(torch.float64).eps ** 0.5 / 10
+    assert exact.tolerance in (
+        torch.finfo(torch.float32).eps ** 0.5 / 10,
+        torch.finfo(torch.float64).eps ** 0.5 / 10,
+    )
+    assert (
+        found(models.mlp(1, [8], 1), torch.bfloat16, order).tolerance
+        == torch.finfo(torch.float64).eps ** 0.5 / 10
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -59,7 +69,9 @@ class OfOneDtype(nn.Module):
     def forward(self, x):
         if x.dtype == torch.float64:
             raise RuntimeError("expected float32")
-        return F.linear(x, (1 - self.share) * self.layer.weight + self.share * self.kept[0], self.layer.bias)
+        return F.linear(
+            x, (1 - self.share) * self.layer.weight + self.share * self.kept[0], self.layer.bias
+        )
 
 
 def test_a_model_that_float64_cannot_decide_is_judged_in_its_own_dtype():

@@ -26,7 +26,9 @@ R, TASKS = 3, 2
 
 def build(seed, rule=RULES[0], **options):
     torch.manual_seed(seed)
-    return outer.MetaLearner(models.mlp(1, [6, 6], 1).double(), F.mse_loss, rule, **{"num_steps": 2, **options})
+    return outer.MetaLearner(
+        models.mlp(1, [6, 6], 1).double(), F.mse_loss, rule, **{"num_steps": 2, **options}
+    )
 
 
 def part(tree, index):
@@ -56,7 +58,9 @@ def test_training_equals_separate_runs(rule, estimator):
             optimizer.step()
             torch.testing.assert_close(losses[index].detach(), loss.detach(), rtol=1e-10, atol=0)
     for index, learner in enumerate(learners):
-        assert relative_difference(tree_detach(replicas[index].meta), tree_detach(learner.meta)) < 1e-9
+        assert (
+            relative_difference(tree_detach(replicas[index].meta), tree_detach(learner.meta)) < 1e-9
+        )
 
 
 def test_print_shows_their_number():
@@ -67,15 +71,23 @@ def test_one_does_not_influence_another():
     learners = [build(seed) for seed in range(R)]
     with torch.no_grad():
         learners[1].model[0].weight.fill_(torch.nan)
-    estimate = outer.Replicas([learners[0], learners[2], learners[1]]).estimate(sine_episodes(R * TASKS))
-    assert estimate.diagnostics["finite"].tolist() == [[True] * TASKS, [True] * TASKS, [False] * TASKS]
+    estimate = outer.Replicas([learners[0], learners[2], learners[1]]).estimate(
+        sine_episodes(R * TASKS)
+    )
+    assert estimate.diagnostics["finite"].tolist() == [
+        [True] * TASKS,
+        [True] * TASKS,
+        [False] * TASKS,
+    ]
     assert estimate.gradient.init["0.weight"][:2].isfinite().all()
 
 
 def test_compiled_equals_eager():
     episodes, keys = sine_episodes(R * TASKS), torch.arange(R * TASKS)
     eager, compiled = (
-        outer.Replicas([build(seed, RULES[2], compile=how) for seed in range(R)]).estimate(episodes, keys)
+        outer.Replicas([build(seed, RULES[2], compile=how) for seed in range(R)]).estimate(
+            episodes, keys
+        )
         for how in (False, {"backend": "eager"})
     )
     assert relative_difference(eager.gradient, compiled.gradient) < 1e-12
@@ -90,7 +102,10 @@ def test_starts_that_are_not_learned_are_stacked_too():
     estimate = replicas.estimate(episodes, keys)
     for index, learner in enumerate(learners):
         alone = learner.estimate(part(episodes, index), part(keys, index))
-        assert relative_difference(take(estimate.gradient.shared, index), alone.gradient.shared) < 1e-10
+        assert (
+            relative_difference(take(estimate.gradient.shared, index), alone.gradient.shared)
+            < 1e-10
+        )
 
 
 def test_tied_parameters_stay_tied():
@@ -136,7 +151,16 @@ def test_fit_keeps_the_best_of_each():
 
     optimizer = torch.optim.Adam(replicas.parameters())
     tasks = Sinusoid(3, 3)
-    history = fit(replicas, tasks, optimizer, 3, meta_batch_size=2, validate=validate, validate_every=1, progress=False)
+    history = fit(
+        replicas,
+        tasks,
+        optimizer,
+        3,
+        meta_batch_size=2,
+        validate=validate,
+        validate_every=1,
+        progress=False,
+    )
     assert history.loss.shape == (3, R)
     assert history.best_iteration == [2, 1, 2]
     replicas.load_state_dict(history.best_state)
@@ -152,9 +176,21 @@ def test_fit_clips_each():
     replicas = outer.Replicas(learners)
     batches = [sine_episodes(2 * TASKS)]
     before = copy.deepcopy(replicas)
-    fit(replicas, batches, torch.optim.SGD(replicas.parameters(), 1.0), 1, max_grad_norm=0.1, progress=False)
-    moved = [(a - b).reshape(2, -1) for a, b in zip(replicas.parameters(), before.parameters(), strict=True)]
-    torch.testing.assert_close(torch.cat(moved, 1).norm(dim=1), torch.full((2,), 0.1).double(), rtol=1e-4, atol=0)
+    fit(
+        replicas,
+        batches,
+        torch.optim.SGD(replicas.parameters(), 1.0),
+        1,
+        max_grad_norm=0.1,
+        progress=False,
+    )
+    moved = [
+        (a - b).reshape(2, -1)
+        for a, b in zip(replicas.parameters(), before.parameters(), strict=True)
+    ]
+    torch.testing.assert_close(
+        torch.cat(moved, 1).norm(dim=1), torch.full((2,), 0.1).double(), rtol=1e-4, atol=0
+    )
 
 
 def test_gradients_within_the_bound_are_not_clipped():
@@ -162,7 +198,10 @@ def test_gradients_within_the_bound_are_not_clipped():
     replicas(sine_episodes(R * TASKS)).sum().backward()
     before = [param.grad.clone() for param in replicas.parameters()]
     assert replicas.clip_grad_norm_(1e6).shape == (R,)
-    assert all(torch.equal(param.grad, grad) for param, grad in zip(replicas.parameters(), before, strict=True))
+    assert all(
+        torch.equal(param.grad, grad)
+        for param, grad in zip(replicas.parameters(), before, strict=True)
+    )
 
 
 def test_a_replica_that_never_had_a_finite_score_has_no_best():
@@ -226,20 +265,32 @@ def of_loss(function):
     def support_loss(params, shared, episode, step):
         return function(params["weight"], shared)
 
-    return outer.MAML(nn.Linear(1, 1), F.mse_loss, inner.SGD(0.1), num_steps=1, support_loss=support_loss)
+    return outer.MAML(
+        nn.Linear(1, 1), F.mse_loss, inner.SGD(0.1), num_steps=1, support_loss=support_loss
+    )
 
 
 BAD = {
     "none": (lambda: outer.Replicas([]), ValueError, "at least one learner"),
-    "models": (lambda: outer.Replicas([models.mlp(1, [3], 1)]), TypeError, "be given learners; got Sequential"),
-    "other steps": (lambda: outer.Replicas([build(0), build(1, num_steps=5)]), ValueError, "got 2 in learner 0 and 5"),
+    "models": (
+        lambda: outer.Replicas([models.mlp(1, [3], 1)]),
+        TypeError,
+        "be given learners; got Sequential",
+    ),
+    "other steps": (
+        lambda: outer.Replicas([build(0), build(1, num_steps=5)]),
+        ValueError,
+        "got 2 in learner 0 and 5",
+    ),
     "other rules": (
         lambda: outer.Replicas([build(0), build(1, inner.SGD(0.1))]),
         ValueError,
         "learners' rule must be the same",
     ),
     "other criteria": (
-        lambda: outer.Replicas([build(0), outer.MAML(build(0).model, F.l1_loss, inner.SGD(0.05), num_steps=2)]),
+        lambda: outer.Replicas(
+            [build(0), outer.MAML(build(0).model, F.l1_loss, inner.SGD(0.05), num_steps=2)]
+        ),
         ValueError,
         "learners' criteria must be the same",
     ),
@@ -249,7 +300,9 @@ BAD = {
         "learners' losses must be the same",
     ),
     "other options of a loss": (
-        lambda: outer.Replicas([with_loss(nn.HuberLoss(delta=1.0)), with_loss(nn.HuberLoss(delta=2.0))]),
+        lambda: outer.Replicas(
+            [with_loss(nn.HuberLoss(delta=1.0)), with_loss(nn.HuberLoss(delta=2.0))]
+        ),
         ValueError,
         "learners' module criterion must be the same",
     ),
@@ -258,7 +311,11 @@ BAD = {
         ValueError,
         "learners' tensor model.0.weight must be the same",
     ),
-    "a loop": (lambda: outer.Replicas([build(0, batching="loop")]), ValueError, "Leave both arguments out."),
+    "a loop": (
+        lambda: outer.Replicas([build(0, batching="loop")]),
+        ValueError,
+        "Leave both arguments out.",
+    ),
     "chunks": (lambda: outer.Replicas([build(0, chunk_size=2)]), ValueError, "chunk_size=2"),
     "other constants": (
         lambda: outer.Replicas([buffered(1.0), buffered(2.0)]),
@@ -276,9 +333,21 @@ BAD = {
         "int64 of shape (2,)",
     ),
     "a slice": (lambda: outer.Replicas([build(0)])[0:1], TypeError, "[x[i] for i in range(1)]"),
-    "one learner": (lambda: outer.Replicas(build(0)), TypeError, "a list of learners; got MetaLearner"),
-    "a negative norm": (lambda: outer.Replicas([build(0)]).clip_grad_norm_(-1.0), ValueError, "max_norm must be posi"),
-    "no such replica": (lambda: outer.Replicas([build(0)])[1], IndexError, "index must be from -1 to 0"),
+    "one learner": (
+        lambda: outer.Replicas(build(0)),
+        TypeError,
+        "a list of learners; got MetaLearner",
+    ),
+    "a negative norm": (
+        lambda: outer.Replicas([build(0)]).clip_grad_norm_(-1.0),
+        ValueError,
+        "max_norm must be posi",
+    ),
+    "no such replica": (
+        lambda: outer.Replicas([build(0)])[1],
+        IndexError,
+        "index must be from -1 to 0",
+    ),
 }
 
 
@@ -315,7 +384,10 @@ def test_optimizers_that_mix_replicas_are_refused(kind):
 
 
 def test_data_of_another_kind_are_checked_anew():
-    replicas, episodes = outer.Replicas([build(seed) for seed in range(R)]), sine_episodes(R * TASKS)
+    replicas, episodes = (
+        outer.Replicas([build(seed) for seed in range(R)]),
+        sine_episodes(R * TASKS),
+    )
     replicas(episodes)
     with pytest.raises(ValueError, match="outputs and targets must have one shape"):
         replicas(Episode(*(batch._replace(y=batch.y[..., 0]) for batch in episodes)))
@@ -323,7 +395,9 @@ def test_data_of_another_kind_are_checked_anew():
 
 def test_the_labels_of_all_replicas_are_checked():
     rule, x = inner.SGD(0.1), torch.randn(4, 3, 1)
-    replicas = outer.Replicas([outer.MAML(models.mlp(1, [4], 2), F.cross_entropy, rule, num_steps=1) for _ in range(2)])
+    replicas = outer.Replicas(
+        [outer.MAML(models.mlp(1, [4], 2), F.cross_entropy, rule, num_steps=1) for _ in range(2)]
+    )
     y = torch.zeros(4, 3, dtype=torch.long)
     y[3] = 7
     with pytest.raises(ValueError, match="labels must be below the model's 2 outputs"):
@@ -342,7 +416,10 @@ def test_what_learners_carry_starts_anew():
 
 
 def test_batching_can_be_chosen_anew():
-    replicas, episodes = outer.Replicas([build(seed) for seed in range(R)]), sine_episodes(R * TASKS)
+    replicas, episodes = (
+        outer.Replicas([build(seed) for seed in range(R)]),
+        sine_episodes(R * TASKS),
+    )
     given = torch.arange(R * TASKS)
     expected = replicas(episodes, keys=given)
     replicas.set_batching(compile={"backend": "no such backend"})
@@ -356,7 +433,10 @@ def test_batching_can_be_chosen_anew():
 
 
 def test_nothing_to_clip():
-    assert outer.Replicas([build(seed) for seed in range(R)]).clip_grad_norm_(1.0).tolist() == [0.0] * R
+    assert (
+        outer.Replicas([build(seed) for seed in range(R)]).clip_grad_norm_(1.0).tolist()
+        == [0.0] * R
+    )
 
 
 def test_forward_mode_is_refused():
@@ -372,7 +452,10 @@ def test_forward_mode_is_refused():
 
 
 def test_checks_draw_nothing():
-    replicas, episodes = outer.Replicas([build(seed) for seed in range(R)]), sine_episodes(R * TASKS)
+    replicas, episodes = (
+        outer.Replicas([build(seed) for seed in range(R)]),
+        sine_episodes(R * TASKS),
+    )
     before = torch.get_rng_state()
     replicas(episodes, keys=torch.arange(R * TASKS))
     assert torch.equal(torch.get_rng_state(), before)

@@ -12,7 +12,11 @@ def model():
     return module
 
 
-NAMES = {"body.weight": ["body.weight", "head.weight"], "body.bias": ["body.bias"], "head.bias": ["head.bias"]}
+NAMES = {
+    "body.weight": ["body.weight", "head.weight"],
+    "body.bias": ["body.bias"],
+    "head.bias": ["head.bias"],
+}
 
 
 def test_trainable_parameters_with_their_aliases():

@@ -1,4 +1,5 @@
-"""An argument that a method does not take, and another of ours does: the error says where, and how to give it there."""
+"""An argument that a method does not take, and another of ours does: the error says where, and how
+to give it there."""
 
 import inspect
 import re
@@ -10,12 +11,24 @@ import torch.nn.functional as F
 from metalearn import inner, outer
 
 GIVEN = {"model": nn.Linear(1, 1), "criterion": F.mse_loss, "rule": inner.SGD(0.1)}
-METHODS = ["MetaLearner", "MAML", "FOMAML", "ANIL", "HyperRepresentation", "IMAML", "Reptile", "TNet", "MTNet"]
+METHODS = [
+    "MetaLearner",
+    "MAML",
+    "FOMAML",
+    "ANIL",
+    "HyperRepresentation",
+    "IMAML",
+    "Reptile",
+    "TNet",
+    "MTNet",
+]
 
 
 def advice(method, argument, value, **given):
     """What comes after `got`."""
-    with pytest.raises(TypeError, match=f"arguments of {method} must be among .*; got '{argument}'") as caught:
+    with pytest.raises(
+        TypeError, match=f"arguments of {method} must be among .*; got '{argument}'"
+    ) as caught:
         getattr(outer, method)(**{**GIVEN, "num_steps": 2, **given}, **{argument: value})
     return str(caught.value).partition(f"got '{argument}'. ")[2]
 
@@ -23,22 +36,23 @@ def advice(method, argument, value, **given):
 CASES = [
     (
         ("MAML", "keep_state", True),
-        "It is an argument of outer.Reptile: write "
-        "outer.Reptile(model, criterion, rule, num_steps=..., keep_state=True).",
+        "It is an argument of outer.Reptile: write outer.Reptile(model, criterion, rule, "
+        "num_steps=..., keep_state=True).",
     ),
     (
         ("MetaLearner", "strength", 3.0),
-        "It is an argument of outer.IMAML: write outer.IMAML(model, criterion, rule, num_steps=..., strength=3.0).",
+        "It is an argument of outer.IMAML: write outer.IMAML(model, criterion, rule, "
+        "num_steps=..., strength=3.0).",
     ),
     (
         ("MAML", "truncate", 2),
-        "It is an argument of outer.Unrolled, outer.Stepwise: write "
-        "outer.MAML(..., estimator=outer.Unrolled(truncate=2)).",
+        "It is an argument of outer.Unrolled, outer.Stepwise: write outer.MAML(..., "
+        "estimator=outer.Unrolled(truncate=2)).",
     ),
     (
         ("FOMAML", "multi_step", outer.MultiStep()),
-        "It is an argument of outer.Unrolled, outer.Stepwise: write "
-        "outer.MetaLearner(..., estimator=outer.Unrolled(multi_step=...)).",
+        "It is an argument of outer.Unrolled, outer.Stepwise: write outer.MetaLearner(..., "
+        "estimator=outer.Unrolled(multi_step=...)).",
     ),
     (
         ("FOMAML", "estimator", outer.Stepwise()),
@@ -55,22 +69,30 @@ CASES = [
     ),
     (
         ("ANIL", "max_grad_norm", 10.0),
-        "It is an argument of fit: write fit(learner, batches, optimizer, num_iterations, max_grad_norm=10.0).",
+        "It is an argument of fit: write fit(learner, batches, optimizer, num_iterations, "
+        "max_grad_norm=10.0).",
     ),
     (
         ("IMAML", "metrics", {}),
-        "It is an argument of evaluate: write evaluate(learner, episodes, num_tasks=..., metrics=...).",
+        "It is an argument of evaluate: write evaluate(learner, episodes, num_tasks=..., "
+        "metrics=...).",
     ),
     (("MAML", "damping", 0.1), "It is an argument of outer.CG: write outer.CG(damping=0.1)."),
-    (("MAML", "floor", 0.1), "It is an argument of outer.MultiStep: write outer.MultiStep(floor=0.1)."),
+    (
+        ("MAML", "floor", 0.1),
+        "It is an argument of outer.MultiStep: write outer.MultiStep(floor=0.1).",
+    ),
     (
         ("MAML", "num_query", 5),
-        "It is an argument of data.Sinusoid, data.Polynomial, data.LinearClassification and others: write "
-        "data.Sinusoid(k_shot, num_query=5).",
+        "It is an argument of data.Sinusoid, data.Polynomial, data.LinearClassification and "
+        "others: write data.Sinusoid(k_shot, num_query=5).",
     ),
-    (("MAML", "lr", "x" * 50), "It is an argument of inner.SGD, inner.Momentum, inner.Nesterov and others: write "
-        "inner.SGD(lr=...) as the rule."),
-]  # fmt: skip
+    (
+        ("MAML", "lr", "x" * 50),
+        "It is an argument of inner.SGD, inner.Momentum, inner.Nesterov and others: write "
+        "inner.SGD(lr=...) as the rule.",
+    ),
+]
 
 
 @pytest.mark.parametrize(("call", "expected"), CASES)
@@ -87,7 +109,10 @@ def test_the_kinds_that_are_given_come_first():
 def test_a_misspelt_argument_of_its_own():
     assert advice("MetaLearner", "num_step", 2) == "Did you mean 'num_steps'?"
     assert advice("MetaLearner", "quux", 2) == ""
-    with pytest.raises(TypeError, match=r"num_steps must be given; got none\. Write MetaLearner\(\.\.\., num_steps=5"):
+    with pytest.raises(
+        TypeError,
+        match=r"num_steps must be given; got none\. Write MetaLearner\(\.\.\., num_steps=5",
+    ):
         outer.MetaLearner(*GIVEN.values())
 
 
@@ -101,7 +126,9 @@ class Own(outer.MetaLearner):
 
 def test_a_subclass_takes_what_it_likes():
     assert Own(*GIVEN.values(), num_steps=2, loud=True).loud
-    with pytest.raises(TypeError, match="arguments of MetaLearner must be among .*; got 'keep_state'. It is an arg"):
+    with pytest.raises(
+        TypeError, match="arguments of MetaLearner must be among .*; got 'keep_state'. It is an arg"
+    ):
         Own(*GIVEN.values(), num_steps=2, loud=True, keep_state=True)
 
 
@@ -118,7 +145,9 @@ ESTIMATORS = dict(arguments(outer.MetaGradient, outer))
 RULES = dict(arguments(inner.UpdateRule, inner))
 
 
-@pytest.mark.parametrize("argument", sorted({**ESTIMATORS, **RULES}.keys() - {"rule", "estimator", "num_steps"}))
+@pytest.mark.parametrize(
+    "argument", sorted({**ESTIMATORS, **RULES}.keys() - {"rule", "estimator", "num_steps"})
+)
 def test_every_argument_of_estimators_and_rules_is_found_and_the_advice_works(argument):
     value = {**RULES, **ESTIMATORS, "names": "lr", "norm": 1.0}[argument]
     said = advice("MAML", argument, value)
@@ -126,7 +155,15 @@ def test_every_argument_of_estimators_and_rules_is_found_and_the_advice_works(ar
         assert "inner.SGD" in said
         return
     call = re.search(r"write (.*?)( as the rule)?\.$", said)[1]
-    names = {**GIVEN, "inner": inner, "outer": outer, "lr": 0.1, "strength": 2.0, "value": 1.0, "names": "lr"}
+    names = {
+        **GIVEN,
+        "inner": inner,
+        "outer": outer,
+        "lr": 0.1,
+        "strength": 2.0,
+        "value": 1.0,
+        "names": "lr",
+    }
     given = "model, criterion, rule, num_steps=2"
     call = call.replace("(...,", f"({given},").replace("num_steps=...", "num_steps=2")
     call = call.replace(f"{argument}=...", f"{argument}=given_value")
@@ -136,4 +173,6 @@ def test_every_argument_of_estimators_and_rules_is_found_and_the_advice_works(ar
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_says_it(method):
-    assert advice(method, "betas", (0.0, 0.9)).startswith("It is an argument of inner.Adam: write inner.Adam(")
+    assert advice(method, "betas", (0.0, 0.9)).startswith(
+        "It is an argument of inner.Adam: write inner.Adam("
+    )

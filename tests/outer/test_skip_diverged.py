@@ -10,7 +10,10 @@ SKIPPING = outer.SkipDiverged(outer.Unrolled())
 
 def without_the_second(learner, episodes):
     """Return the gradient of three tasks, of which the second counts as zero."""
-    others = [learner.estimate(task(episodes, slice(i, i + 1)), keys()[i : i + 1]).gradient.init for i in (0, 2)]
+    others = [
+        learner.estimate(task(episodes, slice(i, i + 1)), keys()[i : i + 1]).gradient.init
+        for i in (0, 2)
+    ]
     return {name: (others[0][name] + others[1][name]) / 3 for name in others[0]}
 
 
@@ -20,7 +23,10 @@ def test_others_count_as_before(episodes):
     estimate = sine_learner(estimator=SKIPPING).estimate(broken, keys())
     assert estimate.diagnostics["finite"].tolist() == [True, False, True]
     assert estimate.loss.isnan().tolist() == [False, True, False]
-    assert relative_difference(estimate.gradient.init, without_the_second(sine_learner(), episodes)) < 1e-12
+    assert (
+        relative_difference(estimate.gradient.init, without_the_second(sine_learner(), episodes))
+        < 1e-12
+    )
 
 
 def test_a_gradient_alone_that_is_not_finite():
@@ -45,7 +51,9 @@ def test_a_gradient_alone_that_is_not_finite():
 def test_a_loss_alone_that_is_not_finite(episodes):
     """The absolute error of an infinite target is infinite, and its slope is not."""
     skipping, plain = (
-        outer.MetaLearner(sine_learner().model, F.l1_loss, inner.SGD(0.01), num_steps=1, estimator=estimator)
+        outer.MetaLearner(
+            sine_learner().model, F.l1_loss, inner.SGD(0.01), num_steps=1, estimator=estimator
+        )
         for estimator in (SKIPPING, outer.Unrolled())
     )
     broken = sine_episodes()
@@ -56,5 +64,7 @@ def test_a_loss_alone_that_is_not_finite(episodes):
 
 
 def test_refuses_what_is_no_estimator():
-    with pytest.raises(TypeError, match=r"SkipDiverged's estimator must be an estimator; .* one to wrap: Unrolled"):
+    with pytest.raises(
+        TypeError, match=r"SkipDiverged's estimator must be an estimator; .* one to wrap: Unrolled"
+    ):
         outer.SkipDiverged("unrolled")

@@ -15,7 +15,9 @@ def system(size=6, scale=0.5):
     return matrix, torch.randn(size, generator=generator, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("solver", [outer.CG(6), outer.CG(40), outer.Neumann(80), outer.Direct()], ids=str)
+@pytest.mark.parametrize(
+    "solver", [outer.CG(6), outer.CG(40), outer.Neumann(80), outer.Direct()], ids=str
+)
 def test_solves(solver):
     matrix, target = system()
     x, residual = solver(lambda vector: matrix @ vector, target)
@@ -34,7 +36,9 @@ def test_reports_what_is_left(solver):
 def test_each_step_of_cg_halves_the_error():
     matrix, target = system(20, scale=4.0)
     solution = torch.linalg.solve(matrix, target)
-    errors = [(outer.CG(n)(lambda v: matrix @ v, target)[0] - solution).norm() for n in (1, 3, 5, 7)]
+    errors = [
+        (outer.CG(n)(lambda v: matrix @ v, target)[0] - solution).norm() for n in (1, 3, 5, 7)
+    ]
     assert all(later < 0.5 * earlier for earlier, later in pairwise(errors))
 
 
@@ -58,7 +62,8 @@ def test_damping_is_added_to_the_diagonal():
 
 @pytest.mark.parametrize("solver", [outer.CG(5), outer.Neumann(5), outer.Direct()], ids=str)
 def test_a_solved_system_stays_solved(solver):
-    """A zero target, and one that the first step solves exactly, under vmap beside one that is neither."""
+    """A zero target, and one that the first step solves exactly, under vmap beside one that is
+    neither."""
     targets = torch.stack([torch.zeros(6), torch.eye(6)[0], torch.ones(6)]).double()
     x, residual = vmap(lambda target: solver(lambda v: v, target))(targets)
     assert torch.equal(x, targets)
@@ -69,12 +74,24 @@ def test_a_solved_system_stays_solved(solver):
     ("build", "error", "message"),
     [
         (lambda: outer.CG(0), ValueError, "CG's num_steps must be at least 1; got 0"),
-        (lambda: outer.CG(5, damping=-1.0), ValueError, "CG's damping must be at least 0; got -1.0. Write CG(5, dam"),
+        (
+            lambda: outer.CG(5, damping=-1.0),
+            ValueError,
+            "CG's damping must be at least 0; got -1.0. Write CG(5, dam",
+        ),
         (lambda: outer.Neumann(2.5), TypeError, "Neumann's num_steps must be an int"),
-        (lambda: outer.Implicit(0.0), ValueError, "strength must be positive and finite; got 0.0. The paper's is"),
+        (
+            lambda: outer.Implicit(0.0),
+            ValueError,
+            "strength must be positive and finite; got 0.0. The paper's is",
+        ),
         (lambda: outer.Implicit(1.0, outer.CG), TypeError, "Write CG(...)."),
         (lambda: outer.Implicit(1.0, proximal="last"), ValueError, "Did you mean 'last_step'?"),
-        (lambda: outer.Implicit(1.0, system_strength=-1.0), ValueError, "system_strength must be positive"),
+        (
+            lambda: outer.Implicit(1.0, system_strength=-1.0),
+            ValueError,
+            "system_strength must be positive",
+        ),
     ],
 )
 def test_refuses(build, error, message):

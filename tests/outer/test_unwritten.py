@@ -1,4 +1,5 @@
-"""Models that write into their buffers: where evaluation mode keeps them, that is the advice, and works."""
+"""Models that write into their buffers: where evaluation mode keeps them, that is the advice, and
+works."""
 
 import pytest
 import torch
@@ -13,18 +14,24 @@ from tests.outer.test_architectures import gradient_by_hand
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*spectral_norm")
 SPECTRAL = {"parametrization": parametrizations.spectral_norm, "hook": nn.utils.spectral_norm}
-ADVICE = "Call learner.eval(), or .eval() of the modules that hold them, once model(x) has set them."
+ADVICE = (
+    "Call learner.eval(), or .eval() of the modules that hold them, once model(x) has set them."
+)
 
 
 def spectral(kind):
     torch.manual_seed(0)
-    model = nn.Sequential(SPECTRAL[kind](nn.Linear(1, 4).double()), nn.Tanh(), nn.Linear(4, 1).double())
+    model = nn.Sequential(
+        SPECTRAL[kind](nn.Linear(1, 4).double()), nn.Tanh(), nn.Linear(4, 1).double()
+    )
     for _ in range(20):
         model(torch.ones(2, 1, dtype=torch.float64))
     return model
 
 
-@pytest.mark.parametrize("options", [{}, {"batching": "loop"}, {"estimator": outer.Stepwise()}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"batching": "loop"}, {"estimator": outer.Stepwise()}], ids=str
+)
 @pytest.mark.parametrize("part", ["learner", "modules"])
 @pytest.mark.parametrize("kind", SPECTRAL)
 def test_spectral_norm(kind, part, options):
@@ -65,7 +72,10 @@ class Observed(nn.Module):
 
 def test_a_module_that_writes_into_another():
     model = Observed(always=False)
-    made, message = learner(model), "got writes into ['model.part.mean']. Call learner.eval(), once model(x) has set"
+    made, message = (
+        learner(model),
+        "got writes into ['model.part.mean']. Call learner.eval(), once model(x) has set",
+    )
     assert_refused(lambda: made(sine_episodes()), ValueError, message)
     assert model.part.mean == 0
     assert model.training
@@ -105,7 +115,10 @@ class Growing(nn.Module):
 
 
 def test_what_the_first_call_makes_is_told_to_be_made_before():
-    model, message = Growing(), "Call model(x) before you build the learner, on the largest input that will come."
+    model, message = (
+        Growing(),
+        "Call model(x) before you build the learner, on the largest input that will come.",
+    )
     assert_refused(lambda: learner(model)(sine_episodes()), ValueError, message)
     model(sine_episodes().support.x[0])
     learner(model)(sine_episodes())

@@ -40,14 +40,16 @@ def bomb(depth=60):
 
 
 OTHERS = [
-    b"", b"\0" * 100, b"PK", b"\x93NUMPY", b"{}", b"[" * 100_000, b'{"a":' * 100_000, b"1e999", b"\xff\xfe", b"NaN",
-    pickle.dumps({}), pickle.dumps([[]]), zipped(), zipped(images=b"x"), zipped(**{"images.npy": zipped(a=b"")}),
+    b"", b"\0" * 100, b"PK", b"\x93NUMPY", b"{}", b"[" * 100_000, b'{"a":' * 100_000, b"1e999",
+    b"\xff\xfe", b"NaN", pickle.dumps({}), pickle.dumps([[]]), zipped(), zipped(images=b"x"),
+    zipped(**{"images.npy": zipped(a=b"")}),
 ]  # fmt: skip
 """Files of other kinds."""
 
 
 def damaged(content):
-    """Return a strategy of what can become of a file: cut, flipped, overwritten, spliced, or another one altogether."""
+    """Return a strategy of what can become of a file: cut, flipped, overwritten, spliced, or
+    another one altogether."""
 
     def flip(place, bit):
         place %= len(content)
@@ -75,12 +77,14 @@ def damaged(content):
 
 
 def damaged_json(content):
-    """Return a strategy of JSON files of which one entry is another, missing, or there beside one of another name."""
+    """Return a strategy of JSON files of which one entry is another, missing, or there beside one
+    of another name."""
     tree = json.loads(content)
     values = st.recursive(
         st.sampled_from([None, True, -1, 0, 3, 1.5, float("nan"), "", "x", 10**30]),
         lambda inside: (
-            st.lists(inside, max_size=3) | st.dictionaries(st.sampled_from(["a", "loss"]), inside, max_size=2)
+            st.lists(inside, max_size=3)
+            | st.dictionaries(st.sampled_from(["a", "loss"]), inside, max_size=2)
         ),
         max_leaves=4,
     )
@@ -95,17 +99,25 @@ def damaged_json(content):
 
 
 def damaged_pickle(content, marker):
-    """Return a strategy of pickles that may run code, which makes the file `marker`, or fill the memory."""
+    """Return a strategy of pickles that may run code, which makes the file `marker`, or fill the
+    memory."""
     run = Call(os.system, f"touch {marker}")
     opcodes = b"cos\nsystem\n(S'touch " + str(marker).encode() + b"'\ntR."
-    hostile = [pickle.dumps(x, protocol) for x in (run, [run], {"image_data": run}, bomb()) for protocol in (0, 2, 4)]
-    hostile += [pickle.dumps({name: bomb()}) for name in ("image_data", "class_dict", "label_specific")]
+    hostile = [
+        pickle.dumps(x, protocol)
+        for x in (run, [run], {"image_data": run}, bomb())
+        for protocol in (0, 2, 4)
+    ]
+    hostile += [
+        pickle.dumps({name: bomb()}) for name in ("image_data", "class_dict", "label_specific")
+    ]
     spliced = PLACES.map(lambda place: content[: place % len(content)] + opcodes)
     return st.one_of(st.sampled_from(hostile), spliced, damaged(content))
 
 
 def read_or_refused(read, file, content):
-    """Write a damaged file and read it: return what comes, or None for an error that names the file."""
+    """Write a damaged file and read it: return what comes, or None for an error that names the
+    file."""
     file.write_bytes(content)
     try:
         return read()

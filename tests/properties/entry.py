@@ -21,11 +21,12 @@ class Entry:
     Attributes:
         call: Called with keyword arguments.
         arguments: Plausible values of each.
-        works: Called with the result and the arguments; uses the result, and asserts what must hold of it. What it
-            raises is judged like what the call raises.
+        works: Called with the result and the arguments; uses the result, and asserts what must hold
+            of it. What it raises is judged like what the call raises.
         wrong: Further wrong values of some arguments, beside `strategies.JUNK`.
         given: What a method is called on, and the like: arguments that are never wrong.
-        functions: Names of arguments that are functions of the user's own, so that what they raise is not ours.
+        functions: Names of arguments that are functions of the user's own, so that what they raise
+            is not ours.
         always: Whether plausible arguments must work whatever the others are.
     """
 
@@ -38,12 +39,16 @@ class Entry:
     always: bool = True
 
     def drawn(self, draw):
-        """Draw arguments, all of them plausible or one of them wrong; return them and the name of that one."""
+        """Draw arguments, all of them plausible or one of them wrong; return them and the name of
+        that one."""
         arguments = draw(st.fixed_dictionaries(dict(self.arguments)), label="plausible")
         wrong = draw(st.sampled_from([None, *arguments]), label="wrong argument")
         if wrong is not None:
-            junk = JUNK.filter(lambda value: not callable(value)) if wrong in self.functions else JUNK
+            junk = (
+                JUNK.filter(lambda value: not callable(value)) if wrong in self.functions else JUNK
+            )
             arguments[wrong] = draw(
-                st.one_of(self.wrong[wrong], junk) if wrong in self.wrong else junk, label="wrong value"
+                st.one_of(self.wrong[wrong], junk) if wrong in self.wrong else junk,
+                label="wrong value",
             )
         return draw(st.fixed_dictionaries(dict(self.given))) | arguments, wrong

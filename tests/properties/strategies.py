@@ -27,7 +27,9 @@ SHAPES = st.lists(st.integers(0, 3), max_size=3).map(tuple)
 FLOATING = st.sampled_from([torch.float32, torch.float64, torch.bfloat16])
 STATISTICS = st.sampled_from(["transductive", "support", "frozen"])
 PATTERNS = st.sampled_from(["*", "2", "2.weight", "model.2", ["0", "2.bias"], True])
-UNKNOWN_PATTERNS = st.sampled_from(["", "3", "head", "[", ["2", "x"], ("2", 3), {"2"}, iter(["2"]), str.isupper])
+UNKNOWN_PATTERNS = st.sampled_from(
+    ["", "3", "head", "[", ["2", "x"], ("2", 3), {"2"}, iter(["2"]), str.isupper]
+)
 RULES = st.sampled_from(
     [
         inner.SGD(0.01),
@@ -75,7 +77,11 @@ def regressions(draw, num_tasks=COUNTS, nested=False, weighted=False):
     def batch():
         n = draw(COUNTS)
         x, y = draw(tensors(tasks, n, 1)), draw(tensors(tasks, n, 1))
-        return Batch({"input": x} if nested else x, y, *([torch.ones(tasks, n, dtype=x.dtype)] if weighted else []))
+        return Batch(
+            {"input": x} if nested else x,
+            y,
+            *([torch.ones(tasks, n, dtype=x.dtype)] if weighted else []),
+        )
 
     return Episode(batch(), batch())
 
@@ -85,7 +91,9 @@ def class_images(draw, channels=(1, 3)):
     """Images of 6x6 pixels, classes of one size or not."""
     shape = draw(st.sampled_from(channels)), 6, 6
     counts = draw(st.lists(st.integers(6, 8), min_size=3, max_size=5))
-    return data.ClassImages([draw(tensors(n, *shape, dtype=torch.uint8, low=0, high=256)) for n in counts])
+    return data.ClassImages(
+        [draw(tensors(n, *shape, dtype=torch.uint8, low=0, high=256)) for n in counts]
+    )
 
 
 @st.composite
@@ -114,24 +122,30 @@ def _episode(x):
 
 JUNK = st.sampled_from([
     *(lambda value=value: value for value in (
-        None, True, False, -1, 0, 1, 3, 30, -0.5, 0.0, 0.5, 1.5, 1e300, math.nan, math.inf, -math.inf, 1j, range(3),
-        "", "x", "0", "é\0", b"x", (), (1, 2), (2, 1), (1, 2, 3), (0, 0), ("a", "b"), torch.float16, torch.int64,
-        Junk, nn.Linear, inner.SGD, np.float32(0.5), np.int64(2), np.array(["a"]), Path("absent"),
-        torch.device("cpu"), len, str.upper, lambda: None, lambda *_: None, lambda x: x,
+        None, True, False, -1, 0, 1, 3, 30, -0.5, 0.0, 0.5, 1.5, 1e300, math.nan, math.inf,
+        -math.inf, 1j, range(3), "", "x", "0", "é\0", b"x", (), (1, 2), (2, 1), (1, 2, 3), (0, 0),
+        ("a", "b"), torch.float16, torch.int64, Junk, nn.Linear, inner.SGD, np.float32(0.5),
+        np.int64(2), np.array(["a"]), Path("absent"), torch.device("cpu"), len, str.upper,
+        lambda: None, lambda *_: None, lambda x: x,
     )),
-    Junk, list, dict, set, lambda: [1], lambda: [None], lambda: [0.1, math.nan], lambda: ["a", "a"], lambda: [[]],
-    lambda: {"a": 1}, lambda: {0: None}, lambda: iter([1]), lambda: np.zeros(2), lambda: np.zeros((2, 2), np.uint8),
-    lambda: torch.tensor(0.5), lambda: torch.tensor(2), lambda: torch.zeros(0), lambda: torch.zeros(2),
-    lambda: torch.zeros(2, 3), lambda: torch.zeros(2, 3, 1, dtype=torch.float64), lambda: torch.zeros(2, 3).half(),
-    lambda: torch.full((2, 3), math.nan), lambda: torch.zeros(2, 3, dtype=torch.complex64),
-    lambda: torch.zeros(2, 3, dtype=torch.int64), lambda: torch.zeros(2, 3, dtype=torch.bool),
+    Junk, list, dict, set, lambda: [1], lambda: [None], lambda: [0.1, math.nan],
+    lambda: ["a", "a"], lambda: [[]], lambda: {"a": 1}, lambda: {0: None}, lambda: iter([1]),
+    lambda: np.zeros(2), lambda: np.zeros((2, 2), np.uint8), lambda: torch.tensor(0.5),
+    lambda: torch.tensor(2), lambda: torch.zeros(0), lambda: torch.zeros(2),
+    lambda: torch.zeros(2, 3), lambda: torch.zeros(2, 3, 1, dtype=torch.float64),
+    lambda: torch.zeros(2, 3).half(), lambda: torch.full((2, 3), math.nan),
+    lambda: torch.zeros(2, 3, dtype=torch.complex64), lambda: torch.zeros(2, 3, dtype=torch.int64),
+    lambda: torch.zeros(2, 3, dtype=torch.bool),
     lambda: torch.zeros(2, 2, 2, 2, dtype=torch.uint8), lambda: torch.zeros(2, 3, device="meta"),
-    lambda: torch.zeros(2, 3, requires_grad=True), lambda: nn.Linear(1, 1), lambda: nn.LazyLinear(1),
-    lambda: nn.LazyBatchNorm1d(), lambda: nn.Flatten(), lambda: models.mlp(1, [2], 1).double(),
-    lambda: Batch(()), lambda: Batch(torch.zeros(2, 3)), lambda: Episode(Batch(()), Batch(())),
-    lambda: _episode(torch.zeros(2, 3, 1, dtype=torch.float64)), lambda: Episode(torch.zeros(2, 3), torch.zeros(2, 3)),
-    lambda: [_episode(torch.zeros(2, 3, 1, dtype=torch.float64))], lambda: [_episode(1)], lambda: torch.Generator(),
-    lambda: data.Sinusoid(2, 2), lambda: inner.SGD(0.1), lambda: outer.Unrolled(),
+    lambda: torch.zeros(2, 3, requires_grad=True), lambda: nn.Linear(1, 1),
+    lambda: nn.LazyLinear(1), lambda: nn.LazyBatchNorm1d(), lambda: nn.Flatten(),
+    lambda: models.mlp(1, [2], 1).double(), lambda: Batch(()), lambda: Batch(torch.zeros(2, 3)),
+    lambda: Episode(Batch(()), Batch(())),
+    lambda: _episode(torch.zeros(2, 3, 1, dtype=torch.float64)),
+    lambda: Episode(torch.zeros(2, 3), torch.zeros(2, 3)),
+    lambda: [_episode(torch.zeros(2, 3, 1, dtype=torch.float64))], lambda: [_episode(1)],
+    lambda: torch.Generator(), lambda: data.Sinusoid(2, 2), lambda: inner.SGD(0.1),
+    lambda: outer.Unrolled(),
     lambda: data.ClassImages(torch.zeros(3, 6, 1, 6, 6, dtype=torch.uint8), layout="CHW"),
 ]).map(lambda make: make())  # fmt: skip
 """One value of a wrong kind for most arguments."""
@@ -192,7 +206,8 @@ NESTINGS = [
 
 @st.composite
 def damaged(draw, episodes):
-    """Episodes, or support sets, of which one tensor is another, or whose parts are put together otherwise."""
+    """Episodes, or support sets, of which one tensor is another, or whose parts are put together
+    otherwise."""
     whole = draw(episodes)
     if isinstance(whole, Episode) and draw(st.booleans()):
         return draw(st.sampled_from(NESTINGS))(whole)

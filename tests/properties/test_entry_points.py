@@ -1,4 +1,5 @@
-"""Whatever is passed to an entry point: it works, or says what was expected, what came, and the fix."""
+"""Whatever is passed to an entry point: it works, or says what was expected, what came, and the
+fix."""
 
 import importlib
 import re
@@ -24,8 +25,14 @@ PLACES = (
     "training",
     "types",
 )
-TABLES = {place: importlib.import_module(f"tests.properties.table.{place or 'top'}") for place in PLACES}
-ENTRIES = {f"{place}.{name}".lstrip("."): e for place, table in TABLES.items() for name, e in table.ENTRIES.items()}
+TABLES = {
+    place: importlib.import_module(f"tests.properties.table.{place or 'top'}") for place in PLACES
+}
+ENTRIES = {
+    f"{place}.{name}".lstrip("."): e
+    for place, table in TABLES.items()
+    for name, e in table.ENTRIES.items()
+}
 
 FORM = re.compile(r"\bmust\b.+; got .*\.", re.DOTALL)
 """What errors look like: `{what} must {condition}; got {value}. {fix}`."""
@@ -35,7 +42,8 @@ KINDS = (TypeError, ValueError, IndexError, OSError, RuntimeError)
 
 
 def fine(error):
-    """Say whether an error tells what is wrong: in the library's form, or as the system says what a file lacks."""
+    """Say whether an error tells what is wrong: in the library's form, or as the system says what a
+    file lacks."""
     of_system = isinstance(error, OSError) and error.errno is not None
     if isinstance(error, RuntimeError):
         return "NVIDIA" in str(error)  # a GPU that is not there
@@ -55,7 +63,9 @@ def test_a_call_works_or_says_what_is_wrong(name, draws):
     except KINDS as raised:
         error = raised
     assert error is None or fine(error), f"{type(error).__name__} of another form: {error}"
-    assert error is None or wrong is not None or not entry.always, f"plausible arguments are refused: {error}"
+    assert error is None or wrong is not None or not entry.always, (
+        f"plausible arguments are refused: {error}"
+    )
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -1,4 +1,5 @@
-"""Damaged files: each is read as what it was, or refused by name. Nothing hangs, crashes, or runs what is in them."""
+"""Damaged files: each is read as what it was, or refused by name. Nothing hangs, crashes, or runs
+what is in them."""
 
 import io
 import json
@@ -22,7 +23,14 @@ from metalearn.data import (
     mini_imagenet,
     tiered_imagenet,
 )
-from tests.properties.damage import bomb, damaged, damaged_json, damaged_pickle, read_or_refused, zipped
+from tests.properties.damage import (
+    bomb,
+    damaged,
+    damaged_json,
+    damaged_pickle,
+    read_or_refused,
+    zipped,
+)
 
 PIXELS = np.random.default_rng(0).integers(256, size=(6, 4, 4, 3), dtype=np.uint8)
 NAMES = ["a", "b", "c"]
@@ -44,19 +52,30 @@ def root(tmp_path_factory):
         for place in ("images", "folder"):
             (root / place / name).mkdir(parents=True)
             for index in range(2):
-                Image.fromarray(images[label, index]).save(root / place / name / f"{name}{index}.png")
+                Image.fromarray(images[label, index]).save(
+                    root / place / name / f"{name}{index}.png"
+                )
     rows = [f"{name}{index}.png,{name}" for name in NAMES for index in range(2)]
     (root / "train.csv").write_text("\n".join(["filename,label", *rows]) + "\n")
     (root / "pickles").mkdir()
-    content = {"image_data": PIXELS, "class_dict": {name: [2 * k, 2 * k + 1] for k, name in enumerate(NAMES)}}
-    (root / "pickles" / "mini-imagenet-cache-train.pkl").write_bytes(pickle.dumps(content, protocol=2))
-    (root / "val_images_png.pkl").write_bytes(pickle.dumps([png(pixels) for pixels in PIXELS], protocol=2))
+    content = {
+        "image_data": PIXELS,
+        "class_dict": {name: [2 * k, 2 * k + 1] for k, name in enumerate(NAMES)},
+    }
+    (root / "pickles" / "mini-imagenet-cache-train.pkl").write_bytes(
+        pickle.dumps(content, protocol=2)
+    )
+    (root / "val_images_png.pkl").write_bytes(
+        pickle.dumps([png(pixels) for pixels in PIXELS], protocol=2)
+    )
     labels = {"label_specific": np.arange(6) // 2, "label_specific_str": NAMES}
     (root / "val_labels.pkl").write_bytes(pickle.dumps(labels, protocol=2))
     values = torch.linspace(0, 1, 5, dtype=torch.float64)
     Evaluation({"loss": Summary(values)}, 5, 3, "none", 7).save(root / "evaluation.json")
     (root / "splits").mkdir()
-    (root / "splits" / "own.json").write_text(json.dumps({"train": ["a"], "val": ["b"], "test": ["c"]}))
+    (root / "splits" / "own.json").write_text(
+        json.dumps({"train": ["a"], "val": ["b"], "test": ["c"]})
+    )
     return root
 
 
@@ -78,7 +97,9 @@ READERS = {
     "images.npz": lambda root: lambda: ClassImages.from_npz(root / "images.npz"),
     "folder/a/a0.png": lambda root: lambda: ClassImages.from_folder(root / "folder", 4),
     "train.csv": lambda root: lambda: mini_imagenet(root, "train", size=4),
-    "pickles/mini-imagenet-cache-train.pkl": lambda root: lambda: mini_imagenet(root / "pickles", "train", size=4),
+    "pickles/mini-imagenet-cache-train.pkl": lambda root: (
+        lambda: mini_imagenet(root / "pickles", "train", size=4)
+    ),
     "val_images_png.pkl": lambda root: lambda: tiered_imagenet(root, "val", size=4),
     "val_labels.pkl": lambda root: lambda: tiered_imagenet(root, "val", size=4),
     "evaluation.json": lambda root: lambda: Evaluation.load(root / "evaluation.json"),
@@ -148,23 +169,33 @@ def test_a_folder_in_place_of_a_file(name, root, tmp_path):
 def header(shape):
     """Return the first bytes of an array file."""
     stream = io.BytesIO()
-    np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    np.lib.format.write_array_header_1_0(
+        stream, {"descr": "|u1", "fortran_order": False, "shape": shape}
+    )
     return stream.getvalue()
 
 
 def test_an_archive_that_claims_more_than_it_holds(tmp_path):
-    (tmp_path / "a.npz").write_bytes(zipped(**{"images.npy": header((10**4, 10**3, 32, 32)), "class_names.npy": b""}))
-    with pytest.raises(ValueError, match=r"a\.npz must be an \.npz .*; got images claims 10,240,000,000 bytes"):
+    (tmp_path / "a.npz").write_bytes(
+        zipped(**{"images.npy": header((10**4, 10**3, 32, 32)), "class_names.npy": b""})
+    )
+    with pytest.raises(
+        ValueError, match=r"a\.npz must be an \.npz .*; got images claims 10,240,000,000 bytes"
+    ):
         ClassImages.from_npz(tmp_path / "a.npz")
 
 
 def test_an_archive_that_grows_beyond_measure(tmp_path, monkeypatch):
     np.savez_compressed(
-        tmp_path / "a.npz", images=np.zeros((4, 2, 300, 300), np.uint8), class_names=np.array(list("abcd"))
+        tmp_path / "a.npz",
+        images=np.zeros((4, 2, 300, 300), np.uint8),
+        class_names=np.array(list("abcd")),
     )
     assert len(ClassImages.from_npz(tmp_path / "a.npz")) == 4
     monkeypatch.setattr(_readers, "ALWAYS_READ", 10_000)
-    with pytest.raises(ValueError, match=r"a\.npz .*; got images claims 720,128 bytes in \d+ compressed ones"):
+    with pytest.raises(
+        ValueError, match=r"a\.npz .*; got images claims 720,128 bytes in \d+ compressed ones"
+    ):
         ClassImages.from_npz(tmp_path / "a.npz")
 
 

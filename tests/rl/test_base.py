@@ -68,12 +68,39 @@ class NoHorizon(Walk):
 
 WRONG = [
     (Draws, "Draws.step must be a pure function; got two results .* Draw from `noise`"),
-    (InPlace, "InPlace.step must leave its arguments as they are; got a change in place. Write `place = place"),
-    (RewardOfShape1, r"RewardOfShape1.step's reward must be of shape \(4,\); got \(4, 1\)\. Sum over"),
-    (RewardAlone, "RewardAlone.step must return the next state and the reward; got Tensor. Write `return state, "),
-    (Forgets, r"Forgets.step must return states shaped as they come, .*; got \[\(4, 1\)\]\. Return"),
-    (Unexpanded, r"Unexpanded.reset must return states of tensors \[num_trajectories = 4, \.\.\.\]; got .* Expand"),
-    (WrongObservation, r"WrongObservation.observe must be of shape \(4, 1\); got \(4, 2\)\. Return"),
+    (
+        InPlace,
+        (
+            "InPlace.step must leave its arguments as they are; got a change in place. Write "
+            "`place = place"
+        ),
+    ),
+    (
+        RewardOfShape1,
+        r"RewardOfShape1.step's reward must be of shape \(4,\); got \(4, 1\)\. Sum over",
+    ),
+    (
+        RewardAlone,
+        (
+            "RewardAlone.step must return the next state and the reward; got Tensor. Write "
+            "`return state, "
+        ),
+    ),
+    (
+        Forgets,
+        r"Forgets.step must return states shaped as they come, .*; got \[\(4, 1\)\]\. Return",
+    ),
+    (
+        Unexpanded,
+        (
+            r"Unexpanded.reset must return states of tensors \[num_trajectories = 4, \.\.\.\]; "
+            r"got .* Expand"
+        ),
+    ),
+    (
+        WrongObservation,
+        r"WrongObservation.observe must be of shape \(4, 1\); got \(4, 2\)\. Return",
+    ),
     (NoHorizon, "NoHorizon.horizon must be an int; got None. Write `horizon = 2`"),
 ]
 
@@ -88,14 +115,18 @@ def test_accepts_what_keeps_the_protocol():
     rl.check_environment(rl.bandit(3), torch.zeros(1, 3), torch.tensor([0, 1, 2]))
 
 
-@pytest.mark.parametrize(("environment", "message"), WRONG, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(
+    ("environment", "message"), WRONG, ids=lambda value: getattr(value, "__name__", "")
+)
 def test_names_what_is_wrong(environment, message):
     with pytest.raises((TypeError, ValueError), match=message):
         rl.check_environment(environment(), torch.zeros(1), torch.ones(4, 1))
 
 
 def test_names_an_action_of_another_size():
-    with pytest.raises(ValueError, match=r"action must be \[num_trajectories, 1\], or indices .*; got \(4, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"action must be \[num_trajectories, 1\], or indices .*; got \(4, 2\)"
+    ):
         rl.check_environment(Walk(), torch.zeros(1), torch.ones(4, 2))
 
 
@@ -104,5 +135,7 @@ def test_a_learner_says_so_at_its_first_call(environment):
     policy = rl.GaussianPolicy(1, [], 1)
     losses = rl.policy_gradient(policy, environment(), num_support=4)
     learner = outer.MAML(policy, None, inner.SGD(0.01), num_steps=1, **losses)
-    with pytest.raises(ValueError, match=rf"{environment.__name__}.step.* must be .*; got .*\. (Draw|Sum)"):
+    with pytest.raises(
+        ValueError, match=rf"{environment.__name__}.step.* must be .*; got .*\. (Draw|Sum)"
+    ):
         learner(rl.UniformTasks((-1.0,), (1.0,)).sample(2))

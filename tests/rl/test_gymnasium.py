@@ -83,7 +83,10 @@ def new_policy():
 
 
 def test_the_meta_gradient_is_that_of_the_same_environment_in_torch():
-    episodes, keys = GOALS.sample(2, generator=torch.Generator().manual_seed(0)), torch.tensor([3, 4])
+    episodes, keys = (
+        GOALS.sample(2, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([3, 4]),
+    )
     gradients = []
     for environment in (rl.Navigation2D(horizon=5), POINTS):
         policy = new_policy()
@@ -111,12 +114,16 @@ def test_functions_are_pure():
 def test_the_key_is_the_seed_and_the_task_is_set():
     policy = rl.CategoricalPolicy(2, [], 3)
     environment = rl.Gymnasium(vector(Noise), 4)
-    first, same, other = (played(environment, policy, torch.zeros(1), 3, seed) for seed in (7, 7, 8))
+    first, same, other = (
+        played(environment, policy, torch.zeros(1), 3, seed) for seed in (7, 7, 8)
+    )
     assert torch.equal(first.observations, same.observations)
     assert not torch.isclose(first.observations[0], other.observations[0]).any()
     assert torch.equal(first.rewards, first.actions.float())
     goal = torch.tensor([3.0, 4.0])
-    assert torch.allclose(played(POINTS, new_policy().float(), goal, 2).rewards[0], torch.tensor(-5.0), atol=0.2)
+    assert torch.allclose(
+        played(POINTS, new_policy().float(), goal, 2).rewards[0], torch.tensor(-5.0), atol=0.2
+    )
 
 
 def test_an_episode_that_has_ended_is_paid_nothing_more():
@@ -124,7 +131,9 @@ def test_an_episode_that_has_ended_is_paid_nothing_more():
     state = environment.reset(torch.tensor([0.25, 0.0]), torch.full((2, 1), 0.5))
     rewards, places = [], []
     for _ in range(4):
-        state, reward = environment.step(state, torch.tensor([[0.1, 0.0], [0.0, 0.0]]), torch.zeros(2, 1))
+        state, reward = environment.step(
+            state, torch.tensor([[0.1, 0.0], [0.0, 0.0]]), torch.zeros(2, 1)
+        )
         rewards.append(reward)
         places.append(state["observation"][:, 0])
     assert torch.allclose(torch.stack(rewards)[:, 0], torch.tensor([-0.15, 0.0, 0.0, 0.0]))
@@ -147,7 +156,9 @@ def test_the_pendulum_is_gymnasiums(mass, length):
         seen, expected, *_ = simulator.step(np.array([2 * action]))
         state, reward = environment.step(state, noise.new_tensor([[action]]), noise)
         assert reward.item() == pytest.approx(float(expected), abs=1e-9)
-        assert environment.observe(state)[0].tolist() == pytest.approx([seen[0], seen[1], seen[2] / 8], abs=1e-6)
+        assert environment.observe(state)[0].tolist() == pytest.approx(
+            [seen[0], seen[1], seen[2] / 8], abs=1e-6
+        )
 
 
 def test_copies_have_simulators_of_their_own():
@@ -157,17 +168,29 @@ def test_copies_have_simulators_of_their_own():
 
 
 def test_bad_input():
-    with pytest.raises(TypeError, match=r"make must be a function .* got 'Pendulum-v1'\. Write rl\.Gymnasium\(lambda"):
+    with pytest.raises(
+        TypeError,
+        match=r"make must be a function .* got 'Pendulum-v1'\. Write rl\.Gymnasium\(lambda",
+    ):
         rl.Gymnasium("Pendulum-v1", 5)
     with pytest.raises(ValueError, match="horizon must be at least 1; got 0"):
         rl.Gymnasium(of_points, 0)
-    with pytest.raises(TypeError, match="set_task must be a function of environment and task; got 3"):
+    with pytest.raises(
+        TypeError, match="set_task must be a function of environment and task; got 3"
+    ):
         rl.Gymnasium(of_points, 5, 3)
-    with pytest.raises(ValueError, match=r"must have observations that are vectors.*\(3, 8, 8\).*FlattenObservation"):
+    with pytest.raises(
+        ValueError,
+        match=r"must have observations that are vectors.*\(3, 8, 8\).*FlattenObservation",
+    ):
         rl.Gymnasium(vector(Images), 5)
-    with pytest.raises(TypeError, match=r"task of a Gymnasium environment must be a tensor; got \{"):
+    with pytest.raises(
+        TypeError, match=r"task of a Gymnasium environment must be a tensor; got \{"
+    ):
         POINTS.reset({"goal": torch.zeros(2)}, torch.zeros(1, 1))
-    with pytest.raises(ValueError, match=r'batching must be "loop" for Gymnasium .*; got vmap\. Pass batching'):
+    with pytest.raises(
+        ValueError, match=r'batching must be "loop" for Gymnasium .*; got vmap\. Pass batching'
+    ):
         learner_of(POINTS, new_policy())(GOALS.sample(2))
 
 

@@ -37,16 +37,26 @@ def difference(left, right, episodes):
 
 
 @pytest.mark.parametrize("surrogate", [rl.dice, rl.reinforce])
-@pytest.mark.parametrize("options", [{"estimator": outer.Stepwise()}, {"batching": "loop"}, {"chunk_size": 2}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"estimator": outer.Stepwise()}, {"batching": "loop"}, {"chunk_size": 2}], ids=str
+)
 def test_all_ways_agree(options, surrogate, episodes):
-    assert difference(learner(surrogate=surrogate), learner(surrogate=surrogate, **options), episodes) < 1e-10
+    assert (
+        difference(learner(surrogate=surrogate), learner(surrogate=surrogate, **options), episodes)
+        < 1e-10
+    )
 
 
 def test_compiles(episodes):
-    batch, small = Batch({name: leaf[0] for name, leaf in episodes.query.x.items()}), rl.Navigation2D(horizon=2)
+    batch, small = (
+        Batch({name: leaf[0] for name, leaf in episodes.query.x.items()}),
+        rl.Navigation2D(horizon=2),
+    )
     policy = rl.GaussianPolicy(2, [], 2).double()
     loss, params = rl.PolicyLoss(policy, small, 2, rl.dice), dict(policy.named_parameters())
-    compiled = torch.compile(lambda params: loss(params, {}, batch), backend="eager", fullgraph=True)
+    compiled = torch.compile(
+        lambda params: loss(params, {}, batch), backend="eager", fullgraph=True
+    )
     assert torch.allclose(compiled(params), loss(params, {}, batch), atol=1e-12)
 
 
@@ -76,7 +86,9 @@ def test_an_adapted_policy_is_a_policy_of_its_own(episodes):
     adapted = learner().adapt(episodes.support, keys=KEYS)
     policy = adapted[1]
     assert isinstance(policy, rl.Policy)
-    assert all(torch.equal(param, adapted.params[name][1]) for name, param in policy.named_parameters())
+    assert all(
+        torch.equal(param, adapted.params[name][1]) for name, param in policy.named_parameters()
+    )
 
 
 def test_the_value_is_minus_the_mean_return(episodes):
@@ -91,7 +103,9 @@ def test_the_value_is_minus_the_mean_return(episodes):
 def test_every_step_and_the_query_set_have_trajectories_of_their_own(episodes):
     of = learner()
     params = dict(of.model.named_parameters())
-    support, query = (Batch({name: leaf[0] for name, leaf in batch.x.items()}) for batch in episodes)
+    support, query = (
+        Batch({name: leaf[0] for name, leaf in batch.x.items()}) for batch in episodes
+    )
     loss = of.support_loss.loss
     actions = [loss.rollout(params, {}, support, step).actions for step in (0, 0, 1)]
     actions.append(loss.rollout(params, {}, query, 0).actions)
@@ -109,7 +123,11 @@ def test_advantages_are_normalised_over_all_steps_and_trajectories(episodes):
 
     policy = rl.GaussianPolicy(2, [4], 2).double()
     loss = rl.PolicyLoss(policy, ENVIRONMENT, 2, surrogate, baseline=False)
-    loss(dict(policy.named_parameters()), {}, Batch({name: leaf[0] for name, leaf in episodes.support.x.items()}))
+    loss(
+        dict(policy.named_parameters()),
+        {},
+        Batch({name: leaf[0] for name, leaf in episodes.support.x.items()}),
+    )
     assert seen[0].mean().item() == pytest.approx(0, abs=1e-6)
     assert seen[0].square().mean().item() == pytest.approx(1, abs=1e-4)
 
@@ -138,11 +156,17 @@ def test_pickles():
 
 def test_bad_input(episodes):
     policy = rl.GaussianPolicy(2, [], 2)
-    with pytest.raises(TypeError, match=r"environment must be an Environment; got .*\. Write Navigation2D\(\.\.\.\)"):
+    with pytest.raises(
+        TypeError,
+        match=r"environment must be an Environment; got .*\. Write Navigation2D\(\.\.\.\)",
+    ):
         rl.PolicyLoss(policy, rl.Navigation2D)
     with pytest.raises(ValueError, match="discount must be from 0 to 1; got 2"):
         rl.policy_gradient(policy, ENVIRONMENT, discount=2)
-    with pytest.raises(TypeError, match=r"batch must hold a dict of 'task' and 'key'; got Tensor\. Sample tasks from"):
+    with pytest.raises(
+        TypeError,
+        match=r"batch must hold a dict of 'task' and 'key'; got Tensor\. Sample tasks from",
+    ):
         rl.PolicyLoss(policy, ENVIRONMENT)({}, {}, Batch(torch.zeros(2)))
 
 
@@ -151,16 +175,26 @@ def test_a_policy_acts_as_the_environment_is_acted_on():
         (rl.GaussianPolicy(2, [4], 1), rl.Navigation2D()),
         (rl.CategoricalPolicy(1, [], 2), rl.bandit(3)),
     ):
-        wanted = f"policy's action_size must be {environment.action_size}, as .*; got {policy.action_size}. Give"
+        wanted = (
+            f"policy's action_size must be {environment.action_size}, as .*; got "
+            f"{policy.action_size}. Give"
+        )
         with pytest.raises(ValueError, match=wanted):
             rl.PolicyLoss(policy, environment)
 
 
-@pytest.mark.parametrize("estimator", [outer.Unrolled(), outer.ForwardMode(), outer.EvolutionStrategies(2)], ids=repr)
+@pytest.mark.parametrize(
+    "estimator", [outer.Unrolled(), outer.ForwardMode(), outer.EvolutionStrategies(2)], ids=repr
+)
 def test_tables_run_under_every_derivative(estimator):
-    policy, tasks = rl.CategoricalPolicy(1, [], 3).double(), rl.FiniteTasks(torch.rand(4, 1, 3).double())
+    policy, tasks = (
+        rl.CategoricalPolicy(1, [], 3).double(),
+        rl.FiniteTasks(torch.rand(4, 1, 3).double()),
+    )
     options = {"learn_init": False} if isinstance(estimator, outer.ForwardMode) else {}
     losses = rl.policy_gradient(policy, rl.bandit(3, horizon=2), num_support=4, num_query=4)
     rule = inner.LearnedRate(inner.SGD(0.1))
-    of = outer.MetaLearner(policy, None, rule, num_steps=2, estimator=estimator, **losses, **options)
+    of = outer.MetaLearner(
+        policy, None, rule, num_steps=2, estimator=estimator, **losses, **options
+    )
     assert of(tasks.sample(2)).isfinite()

@@ -21,7 +21,9 @@ def test_navigation_moves_and_pays_by_distance():
 
 
 def test_a_task_of_another_shape():
-    with pytest.raises(ValueError, match=r"task of Navigation2D must be a tensor \[2\]; got \(1,\)\. Draw tasks"):
+    with pytest.raises(
+        ValueError, match=r"task of Navigation2D must be a tensor \[2\]; got \(1,\)\. Draw tasks"
+    ):
         rl.Navigation2D().reset(torch.zeros(1), torch.zeros(3, 0))
     with pytest.raises(ValueError, match=r"task of Pendulum must be a tensor \[2\]; got 0\.5\."):
         rl.Pendulum().reset(0.5, torch.zeros(3, 2))

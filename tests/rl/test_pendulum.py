@@ -20,7 +20,11 @@ def test_the_pendulum_keeps_its_energy():
 
 def test_the_pendulum_pays_nothing_upright():
     environment = rl.Pendulum()
-    at = {"angle": torch.tensor([0.0, math.pi]), "velocity": torch.zeros(2), "pendulum": torch.ones(2, 2)}
+    at = {
+        "angle": torch.tensor([0.0, math.pi]),
+        "velocity": torch.zeros(2),
+        "pendulum": torch.ones(2, 2),
+    }
     _, reward = environment.step(at, torch.zeros(2, 1), torch.zeros(2, 2))
     assert torch.allclose(reward, torch.tensor([0.0, -(math.pi**2)]))
 

@@ -20,7 +20,13 @@ def test_actions_have_the_policys_mean_and_deviation():
 
 
 def test_the_density_of_an_action_is_the_product_of_its_elements():
-    policy, seen, action = rl.GaussianPolicy(2, [], 3, init_std=0.5), torch.randn(7, 2), torch.randn(7, 3)
+    policy, seen, action = (
+        rl.GaussianPolicy(2, [], 3, init_std=0.5),
+        torch.randn(7, 2),
+        torch.randn(7, 3),
+    )
     output = policy(seen)
-    expected = torch.distributions.MultivariateNormal(output["mean"], 0.25 * torch.eye(3)).log_prob(action)
+    expected = torch.distributions.MultivariateNormal(output["mean"], 0.25 * torch.eye(3)).log_prob(
+        action
+    )
     torch.testing.assert_close(policy.log_prob(output, action), expected)

@@ -10,14 +10,21 @@ from metalearn._tree import tree_leaves
 from metalearn.functional import draw_keys
 
 ENVIRONMENT = rl.Navigation2D(horizon=3)
-EPISODES = rl.UniformTasks((-0.5, -0.5), (0.5, 0.5)).sample(3, generator=torch.Generator().manual_seed(1))
+EPISODES = rl.UniformTasks((-0.5, -0.5), (0.5, 0.5)).sample(
+    3, generator=torch.Generator().manual_seed(1)
+)
 KEYS = draw_keys(3, generator=torch.Generator().manual_seed(2))
 
 
 def learner(query_surrogate=rl.reinforce, **options):
     torch.manual_seed(0)
     policy = rl.GaussianPolicy(2, [4], 2).double()
-    sizes = {"num_support": 3, "num_query": 4, "surrogate": rl.dice, "query_surrogate": query_surrogate}
+    sizes = {
+        "num_support": 3,
+        "num_query": 4,
+        "surrogate": rl.dice,
+        "query_surrogate": query_surrogate,
+    }
     losses = rl.policy_gradient(policy, ENVIRONMENT, **sizes)
     return outer.MetaLearner(policy, None, inner.SGD(0.01), num_steps=2, **losses, **options)
 
@@ -46,12 +53,17 @@ def test_several_clipped_steps_on_kept_trajectories():
 
 def test_bad_input():
     with pytest.raises(TypeError, match="learner's losses must be those of rl.policy_gradient"):
-        rl.record(outer.MAML(rl.GaussianPolicy(2, [], 2), torch.mean, inner.SGD(0.1), num_steps=1), EPISODES)
+        rl.record(
+            outer.MAML(rl.GaussianPolicy(2, [], 2), torch.mean, inner.SGD(0.1), num_steps=1),
+            EPISODES,
+        )
     with pytest.raises(TypeError, match="episodes must be an Episode of two Batches; got range"):
         rl.record(learner(), range(3))
 
 
-@pytest.mark.parametrize("wrap", [lambda estimator: estimator, lambda estimator: outer.ClipPerTask(estimator, 1.0)])
+@pytest.mark.parametrize(
+    "wrap", [lambda estimator: estimator, lambda estimator: outer.ClipPerTask(estimator, 1.0)]
+)
 def test_refuses_losses_after_other_steps(wrap):
     of = learner(estimator=wrap(outer.Unrolled(multi_step=outer.MultiStep())))
     with pytest.raises(ValueError, match="differentiate the query loss after the last step alone"):

@@ -1,4 +1,5 @@
-"""The objectives' derivatives against exact ones: all trajectories of a small decision process, with probabilities."""
+"""The objectives' derivatives against exact ones: all trajectories of a small decision process,
+with probabilities."""
 
 import itertools
 
@@ -23,7 +24,8 @@ def policy():
 
 
 def enumerated(policy, params, rewards=REWARDS):
-    """Return log-probabilities of all trajectories' actions, those of their transitions, and the rewards."""
+    """Return log-probabilities of all trajectories' actions, those of their transitions, and the
+    rewards."""
     logits = call_model(policy, params, torch.eye(2, dtype=torch.float64)).log_softmax(-1)
     moves = torch.tensor(PROCESS.transitions, dtype=torch.float64).log()
     trajectories = itertools.product(
@@ -41,7 +43,8 @@ def expected_return(policy, params, rewards=REWARDS):
 
 
 def expected_surrogate(surrogate, policy, params, rewards=REWARDS):
-    """Return an objective's expectation over trajectories that come from the policy, without its derivative."""
+    """Return an objective's expectation over trajectories that come from the policy, without its
+    derivative."""
     log_probs, of_moves, rewards = enumerated(policy, params, rewards)
     probabilities = (log_probs.sum(0) + of_moves).exp().detach()
     gains = advantages(rewards, discount=1.0)
@@ -55,7 +58,9 @@ def derivatives(function, policy):
 
 
 def close(left, right):
-    return all(torch.allclose(a, b, rtol=1e-9, atol=1e-12) for a, b in zip(left, right, strict=True))
+    return all(
+        torch.allclose(a, b, rtol=1e-9, atol=1e-12) for a, b in zip(left, right, strict=True)
+    )
 
 
 def leaves(tree):
@@ -69,7 +74,9 @@ def test_first_derivatives_are_those_of_the_return(surrogate, policy):
     assert close(leaves(ours), leaves(exact))
 
 
-@pytest.mark.parametrize(("surrogate", "unbiased"), [(rl.dice, True), (rl.reinforce, False), (rl.clipped, False)])
+@pytest.mark.parametrize(
+    ("surrogate", "unbiased"), [(rl.dice, True), (rl.reinforce, False), (rl.clipped, False)]
+)
 def test_second_derivatives_are_those_of_the_return_for_dice_alone(surrogate, unbiased, policy):
     *_, exact = derivatives(lambda params: expected_return(policy, params), policy)
     *_, ours = derivatives(lambda params: expected_surrogate(surrogate, policy, params), policy)
@@ -86,17 +93,28 @@ def test_the_meta_gradient_after_a_step_is_exact_for_dice_alone(surrogate, unbia
         support_loss=lambda params, shared, episode, step: (
             -expected_surrogate(surrogate, policy, params, episode.support.x)
         ),
-        query_loss=lambda params, shared, episode: -expected_surrogate(surrogate, policy, params, episode.query.x),
+        query_loss=lambda params, shared, episode: (
+            -expected_surrogate(surrogate, policy, params, episode.query.x)
+        ),
     )
     batch = Batch(torch.stack([REWARDS, 1 - REWARDS]))
     ours = learner.estimate(Episode(batch, batch)).gradient.init
 
     def adapted_return(params):
-        gradients = [torch.func.grad(lambda p, r=r: expected_return(policy, p, r))(params) for r in batch.x]
-        moved = [{name: params[name] + RATE * gradient[name] for name in params} for gradient in gradients]
-        return -sum(expected_return(policy, at, r) for at, r in zip(moved, batch.x, strict=True)) / 2
+        gradients = [
+            torch.func.grad(lambda p, r=r: expected_return(policy, p, r))(params) for r in batch.x
+        ]
+        moved = [
+            {name: params[name] + RATE * gradient[name] for name in params}
+            for gradient in gradients
+        ]
+        return (
+            -sum(expected_return(policy, at, r) for at, r in zip(moved, batch.x, strict=True)) / 2
+        )
 
-    exact = torch.func.grad(adapted_return)({name: param.detach() for name, param in policy.named_parameters()})
+    exact = torch.func.grad(adapted_return)(
+        {name: param.detach() for name, param in policy.named_parameters()}
+    )
     assert close(leaves(ours), leaves(exact)) == unbiased
 
 

@@ -13,10 +13,12 @@ SPACE = FIRST + expanded(FIRST, OPERATORS)
 
 @dataclass(frozen=True)
 class Structured:
-    """A score of operators, of pairs, of depth, and noise that a seed decides; it fails on cells that say so."""
+    """A score of operators, of pairs, of depth, and noise that a seed decides; it fails on cells
+    that say so."""
 
     seed: int = 0
-    failing: str = field(default="none", repr=False)  # no setting: a search goes on once it is mended
+    # no setting: a search goes on once it is mended
+    failing: str = field(default="none", repr=False)
 
     def __call__(self, cell):
         if self.failing in str(cell):

@@ -6,7 +6,9 @@ import torch.nn.functional as F
 from metalearn import data, inner, models, outer
 from metalearn.search import OPERATORS, Block, Cell, Network, build, cost
 
-EVERY = Cell([Block(name, -1 - index % 2, "identity", index - 1) for index, name in enumerate(OPERATORS)])
+EVERY = Cell(
+    [Block(name, -1 - index % 2, "identity", index - 1) for index, name in enumerate(OPERATORS)]
+)
 TWO = Cell(
     [
         Block("sep_conv_3x3", -1, "max_pool_3x3", -2),
@@ -19,13 +21,21 @@ CONV = Cell([Block("conv_3x3", -1, "identity", -2)])
 
 @pytest.fixture
 def tasks():
-    images = data.ClassImages(torch.randint(256, (6, 4, 8, 8), generator=torch.manual_seed(0)).byte())
+    images = data.ClassImages(
+        torch.randint(256, (6, 4, 8, 8), generator=torch.manual_seed(0)).byte()
+    )
     return data.EpisodeSampler(images, 3, 1, 2)
 
 
 # Of 4 channels on 5 x 5 pixels: multiply-adds of a pixel.
 EACH = {"identity": 0, "sep_conv_3x3": 36 + 16, "sep_conv_5x5": 100 + 16, "sep_conv_7x7": 196 + 16}
-EACH |= {"conv_1x7_7x1": 2 * 7 * 16, "dil_conv_3x3": 144, "avg_pool_3x3": 0, "max_pool_3x3": 0, "conv_3x3": 144}
+EACH |= {
+    "conv_1x7_7x1": 2 * 7 * 16,
+    "dil_conv_3x3": 144,
+    "avg_pool_3x3": 0,
+    "max_pool_3x3": 0,
+    "conv_3x3": 144,
+}
 
 
 @pytest.mark.parametrize("name", OPERATORS)
@@ -43,7 +53,12 @@ def test_counts_of_every_operator(name):
 
 @pytest.mark.parametrize(("inputs", "cells"), [((-2, -2), {"0", "2"}), ((-1, -1), {"0", "1", "2"})])
 def test_nothing_is_built_that_is_not_used(tasks, inputs, cells):
-    model = build(Network(Cell([Block("conv_3x3", inputs[0], "identity", inputs[1])]), 3, 2), 1, 3, image_size=8)
+    model = build(
+        Network(Cell([Block("conv_3x3", inputs[0], "identity", inputs[1])]), 3, 2),
+        1,
+        3,
+        image_size=8,
+    )
     assert set(model.features[0].cells) == cells
     learner = outer.Reptile(model, F.cross_entropy, inner.SGD(0.1), num_steps=1)
     assert learner(tasks.sample(2)).isfinite()
@@ -70,13 +85,17 @@ def test_vmap_agrees_with_a_loop_on_every_operator(tasks):
         learner = outer.MAML(model, F.cross_entropy, inner.SGD(0.1), num_steps=1, batching=batching)
         loss = learner(episodes)
         losses.append(loss.item())
-        gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(learner.parameters()))]))
+        gradients.append(
+            torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(learner.parameters()))])
+        )
     assert losses[0] == pytest.approx(losses[1], rel=1e-10)
     torch.testing.assert_close(*gradients, rtol=1e-7, atol=1e-9)
 
 
 def test_the_head_alone_adapts(tasks):
-    learner = outer.ANIL(build(Network(CONV, 1, 2), 1, 3, image_size=8), F.cross_entropy, inner.SGD(0.1), num_steps=1)
+    learner = outer.ANIL(
+        build(Network(CONV, 1, 2), 1, 3, image_size=8), F.cross_entropy, inner.SGD(0.1), num_steps=1
+    )
     assert learner(tasks.sample(2)).isfinite()
 
 
@@ -85,11 +104,17 @@ def test_an_operator_of_ones_own(monkeypatch):
     monkeypatch.setitem(OPERATORS, "shrink", lambda channels: nn.AvgPool2d(2))
     monkeypatch.setitem(OPERATORS, "narrow", lambda channels: nn.Conv2d(channels, 1, 1))
     monkeypatch.setitem(OPERATORS, "function", lambda channels: torch.tanh)
-    assert build(Network(Cell([Block("tanh", -1, "tanh", -2)])), 1, 5)(torch.zeros(2, 1, 28, 28)).shape == (2, 5)
+    assert build(Network(Cell([Block("tanh", -1, "tanh", -2)])), 1, 5)(
+        torch.zeros(2, 1, 28, 28)
+    ).shape == (2, 5)
     for name in ("shrink", "narrow"):
-        with pytest.raises(ValueError, match=rf"operator '{name}' must keep the shape .* Pad its convolutions"):
+        with pytest.raises(
+            ValueError, match=rf"operator '{name}' must keep the shape .* Pad its convolutions"
+        ):
             build(Network(Cell([Block(name, -1, "identity", -2)])), 1, 5)
-    with pytest.raises(TypeError, match="operator 'function' must be a function from channels to a module"):
+    with pytest.raises(
+        TypeError, match="operator 'function' must be a function from channels to a module"
+    ):
         build(Network(Cell([Block("function", -1, "identity", -2)])), 1, 5)
 
 
@@ -97,7 +122,11 @@ BAD = [
     (lambda: build(CONV, 1, 5), TypeError, "Pass Network(cell)"),
     (lambda: build(Network(CONV), 0, 5), ValueError, "in_channels must be at least 1"),
     (lambda: build(Network(CONV), 1, 5, image_size=7), ValueError, "num_cells=2"),
-    (lambda: build(Network(CONV), 1, 5, batch_statistics="suport"), ValueError, "Did you mean 'support'?"),
+    (
+        lambda: build(Network(CONV), 1, 5, batch_statistics="suport"),
+        ValueError,
+        "Did you mean 'support'?",
+    ),
     (lambda: cost(Network(CONV), 1, 0), ValueError, "num_classes must be at least 1"),
 ]
 

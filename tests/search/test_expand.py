@@ -13,9 +13,13 @@ def test_blocks_are_unordered_pairs_of_an_operator_and_an_input():
 
 
 def test_every_expansion_is_there_once_in_canonical_form():
-    expected = {Cell([*cell.blocks, block]).canonical() for cell in FIRST for block in blocks(OPERATORS, 1)}
+    expected = {
+        Cell([*cell.blocks, block]).canonical() for cell in FIRST for block in blocks(OPERATORS, 1)
+    }
     assert set(SPACE) == set(FIRST) | expected
     assert len(SPACE) == len(set(SPACE)) == 21 + 735
     assert all(cell.canonical() == cell for cell in SPACE)
-    chain = Cell([Block("identity", -2, "sep_conv_3x3", -1), Block("identity", 0, "max_pool_3x3", -1)])
+    chain = Cell(
+        [Block("identity", -2, "sep_conv_3x3", -1), Block("identity", 0, "max_pool_3x3", -1)]
+    )
     assert chain in expanded([Cell(chain.blocks[:1])], OPERATORS)

@@ -7,7 +7,9 @@ from metalearn.search import Block, Cell, Trial
 from metalearn.search._log import Log
 
 RESULTS = [("identity", 0.1, ""), ("conv_3x3", None, "é"), ("max_pool_3x3", 2.0, "")]
-TRIALS = [Trial(Cell([Block("conv_3x3", -1, name, -2)]), score, error) for name, score, error in RESULTS]
+TRIALS = [
+    Trial(Cell([Block("conv_3x3", -1, name, -2)]), score, error) for name, score, error in RESULTS
+]
 
 
 def score(cell):
@@ -26,7 +28,9 @@ def test_trials_are_read_back(path):
     assert list(Log(path, score).trials.values()) == TRIALS
 
 
-@pytest.mark.parametrize("damage", [lambda last: last[:-1], lambda last: last[:5], lambda last: b"\xff\0" + last])
+@pytest.mark.parametrize(
+    "damage", [lambda last: last[:-1], lambda last: last[:5], lambda last: b"\xff\0" + last]
+)
 def test_a_damaged_last_line_is_dropped_from_the_file_too(path, damage):
     *rest, last = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*rest, damage(last)]))
@@ -45,7 +49,10 @@ def test_a_file_without_a_line_is_begun(path):
 BAD = [
     (lambda text: "iteration,loss\n1,2\n", "must begin with"),
     (lambda text: text.replace("search 1", "search 0"), "must begin with"),
-    (lambda text: text.replace("test_log.score", "test_log.other"), "Pass another path, or delete the file"),
+    (
+        lambda text: text.replace("test_log.score", "test_log.other"),
+        "Pass another path, or delete the file",
+    ),
     (lambda text: text.replace('"identity"', '"identiti"'), "line 2 of"),
 ]
 

@@ -16,7 +16,10 @@ def test_it_ranks_cells_that_it_has_not_seen():
     generator = torch.Generator().manual_seed(0)
     order = torch.randperm(len(SPACE), generator=generator).tolist()
     seen, unseen = [SPACE[index] for index in order[:75]], [SPACE[index] for index in order[75:]]
-    scores = [torch.tensor([Structured()(cell) for cell in cells], dtype=torch.float64) for cells in (seen, unseen)]
+    scores = [
+        torch.tensor([Structured()(cell) for cell in cells], dtype=torch.float64)
+        for cells in (seen, unseen)
+    ]
     before = torch.random.get_rng_state()
     predict = LSTMRanker(num_members=1, num_steps=60).fit(seen, scores[0], generator)
     assert rank_correlation(predict(unseen), scores[1]) > 0.8
@@ -46,9 +49,13 @@ def test_equal_scores_rank_nothing_and_larger_cells_are_read():
     predict = LSTMRanker(num_members=1).fit(
         [Cell([one]), Cell([Block("conv_3x3", -1, "identity", -2)])], scores, GENERATOR
     )
-    above, beside = predict([Cell([one, Block("identity", name, "identity", -2)]) for name in (0, -1)])
+    above, beside = predict(
+        [Cell([one, Block("identity", name, "identity", -2)]) for name in (0, -1)]
+    )
     assert above == beside  # what is farther than it has seen is as far as that
-    predict = LSTMRanker(num_members=1).fit(SPACE[:2], torch.ones(2, dtype=torch.float64), GENERATOR)
+    predict = LSTMRanker(num_members=1).fit(
+        SPACE[:2], torch.ones(2, dtype=torch.float64), GENERATOR
+    )
     assert predict([Cell([one] * 4), SPACE[0]]).shape == (2,)
 
 

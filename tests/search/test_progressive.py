@@ -2,7 +2,13 @@ import json
 import math
 import random
 import statistics
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import (
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+)
 from dataclasses import replace
 from multiprocessing import get_context
 
@@ -41,9 +47,13 @@ def test_a_search_that_was_killed_goes_on(tmp_path, kept):
     calls.clear()
     again = SEARCH.run(_counted(calls), log=log)
     assert len(calls) == len(whole.trials) - kept
-    assert [(trial.cell, trial.score) for trial in again.trials] == [(t.cell, t.score) for t in whole.trials]
+    assert [(trial.cell, trial.score) for trial in again.trials] == [
+        (t.cell, t.score) for t in whole.trials
+    ]
     assert again.rank_correlations == whole.rank_correlations
-    assert [json.loads(line)["score"] for line in log.read_text().splitlines()[1:]] == [t.score for t in whole.trials]
+    assert [json.loads(line)["score"] for line in log.read_text().splitlines()[1:]] == [
+        t.score for t in whole.trials
+    ]
 
 
 def _counted(calls):
@@ -56,7 +66,10 @@ def _counted(calls):
 
 def test_workers_change_nothing():
     one = SEARCH.run(Structured())
-    assert repr(one) == f"SearchResult({len(one.trials)} trials, 0 failed, best score {one.best.score:.4g})"
+    assert (
+        repr(one)
+        == f"SearchResult({len(one.trials)} trials, 0 failed, best score {one.best.score:.4g})"
+    )
     with ThreadPoolExecutor(2) as executor:
         two = SEARCH.run(Structured(), executor=executor)
     assert [trial.cell for trial in one.trials] == [trial.cell for trial in two.trials]
@@ -66,7 +79,9 @@ def test_workers_change_nothing():
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what Dask imports
 def test_an_executor_of_dask_with_two_workers():
     distributed = pytest.importorskip("distributed", reason="pip install .[integrations]")
-    cluster = distributed.LocalCluster(2, threads_per_worker=1, processes=False, dashboard_address=None)
+    cluster = distributed.LocalCluster(
+        2, threads_per_worker=1, processes=False, dashboard_address=None
+    )
     with cluster, distributed.Client(cluster) as client:
         two = SEARCH.run(Structured(), executor=client.get_executor())
     one = SEARCH.run(Structured())
@@ -83,7 +98,9 @@ def test_failures_are_recorded_and_the_search_goes_on(tmp_path):
     assert result.best.score > 3
     mended = SEARCH.run(Structured(), log=tmp_path / "log.jsonl")  # failures are tried again
     assert all(trial.score is not None for trial in mended.trials)
-    with pytest.raises(RuntimeError, match=r"score must work for some cell; got MemoryError: no room for \("):
+    with pytest.raises(
+        RuntimeError, match=r"score must work for some cell; got MemoryError: no room for \("
+    ):
         SEARCH.run(Structured(failing="("))
     with pytest.raises(RuntimeError, match=r"ValueError: score must be finite; got nan"):
         SEARCH.run(lambda cell: math.nan)
@@ -101,7 +118,9 @@ def _of(score, path):
 
 
 def test_what_is_not_allowed_is_not_tried():
-    search = ProgressiveSearch(2, 5, operators=OPERATORS, num_first=4, allowed=lambda cell: "identity" not in str(cell))
+    search = ProgressiveSearch(
+        2, 5, operators=OPERATORS, num_first=4, allowed=lambda cell: "identity" not in str(cell)
+    )
     result = search.run(Structured())
     assert [len(trial.cell.blocks) for trial in result.trials] == [1] * 4 + [2] * 5
     assert not any("identity" in str(trial.cell) for trial in result.trials)
@@ -117,12 +136,16 @@ def test_an_exhausted_space_ends_the_search():
 def test_a_process_and_a_score_that_cannot_be_sent_to_it(tmp_path):
     calls, log = [], tmp_path / "log.jsonl"
     with ProcessPoolExecutor(1, get_context("spawn")) as executor:
-        with pytest.raises(TypeError, match=r"must send the score to its workers; .* at the top level of a module"):
+        with pytest.raises(
+            TypeError, match=r"must send the score to its workers; .* at the top level of a module"
+        ):
             SEARCH.run(_counted(calls), executor=executor, log=log)
         assert not calls
         assert not log.exists()
         two = SEARCH.run(Structured(), executor=executor)
-    assert [trial.cell for trial in two.trials] == [trial.cell for trial in SEARCH.run(Structured()).trials]
+    assert [trial.cell for trial in two.trials] == [
+        trial.cell for trial in SEARCH.run(Structured()).trials
+    ]
 
 
 class Breaking(Executor):
@@ -141,7 +164,10 @@ class Breaking(Executor):
 
 
 def test_a_broken_executor(tmp_path):
-    with pytest.raises(RuntimeError, match=r"executor must keep its workers; .* with a new executor and the same log"):
+    with pytest.raises(
+        RuntimeError,
+        match=r"executor must keep its workers; .* with a new executor and the same log",
+    ):
         SEARCH.run(Structured(), executor=Breaking(), log=tmp_path / "log.jsonl")
     assert len(SEARCH.run(Structured(), log=tmp_path / "log.jsonl").trials) == 51
 
@@ -161,7 +187,11 @@ BAD = [
     ),
     (lambda: ProgressiveSearch(0), ValueError, "num_blocks must be at least 1"),
     (lambda: ProgressiveSearch(operators=["conv_3x2"]), ValueError, "Did you mean 'conv_3x3'?"),
-    (lambda: ProgressiveSearch(operators="conv_3x3"), TypeError, "operators must be a list of names"),
+    (
+        lambda: ProgressiveSearch(operators="conv_3x3"),
+        TypeError,
+        "operators must be a list of names",
+    ),
     (lambda: ProgressiveSearch(operators=()), ValueError, "operators must be at least one"),
     (lambda: ProgressiveSearch(surrogate=RidgeEnsemble), TypeError, "Write RidgeEnsemble(...)"),
     (lambda: ProgressiveSearch(allowed=3), TypeError, "allowed must be a function of a cell"),

@@ -13,12 +13,20 @@ CELL = Cell([Block("conv_3x3", -1, "identity", -2)])
 def tasks():
     """Classes of one shade each, and noise."""
     noise = torch.randint(40, (6, 6, 1, 8, 8), generator=torch.manual_seed(0))
-    return data.EpisodeSampler(data.ClassImages((noise + 40 * torch.arange(6).reshape(6, 1, 1, 1, 1)).byte()), 2, 2, 2)
+    return data.EpisodeSampler(
+        data.ClassImages((noise + 40 * torch.arange(6).reshape(6, 1, 1, 1, 1)).byte()), 2, 2, 2
+    )
 
 
 @pytest.fixture(scope="module")
 def score(tasks):
-    small = {"num_cells": 2, "num_filters": 4, "num_iterations": 3, "meta_batch_size": 2, "num_tasks": 20}
+    small = {
+        "num_cells": 2,
+        "num_filters": 4,
+        "num_iterations": 3,
+        "meta_batch_size": 2,
+        "num_tasks": 20,
+    }
     return ReptileScore(tasks, tasks, num_steps=2, num_steps_judged=5, inner_lr=0.02, **small)
 
 
@@ -38,7 +46,9 @@ def test_a_model_of_ones_own_is_judged_alike(score):
 
 
 def test_a_search_by_it(score, tmp_path):
-    search = ProgressiveSearch(2, num_candidates=1, num_first=2, operators=("identity", "max_pool_3x3"))
+    search = ProgressiveSearch(
+        2, num_candidates=1, num_first=2, operators=("identity", "max_pool_3x3")
+    )
     result = search.run(score, log=tmp_path / "log.jsonl")
     assert [trial.error for trial in result.trials] == ["", "", ""]
 

@@ -33,7 +33,9 @@ class Noisy:
         for index in torch.randperm(4).tolist():
             scale = 1 + 0.1 * random.random() + 0.1 * np.random.rand() + index
             episodes = sine_episodes(num_tasks=2)
-            yield Episode(*(Batch((scale * batch.x).float(), batch.y.float()) for batch in episodes))
+            yield Episode(
+                *(Batch((scale * batch.x).float(), batch.y.float()) for batch in episodes)
+            )
 
 
 def one_episode(index):
@@ -41,11 +43,14 @@ def one_episode(index):
 
 
 def loader():
-    return DataLoader(torch.arange(7).tolist(), shuffle=True, batch_size=None, collate_fn=one_episode)
+    return DataLoader(
+        torch.arange(7).tolist(), shuffle=True, batch_size=None, collate_fn=one_episode
+    )
 
 
 def run(folder, batches=TASKS, num_iterations=NUM_ITERATIONS, **options):
-    """Train something with every kind of state: a mask, dropout, momentum, a schedule, a validation."""
+    """Train something with every kind of state: a mask, dropout, momentum, a schedule, a
+    validation."""
     torch.manual_seed(0)
     random.seed(0)
     np.random.seed(0)
@@ -74,7 +79,11 @@ def run(folder, batches=TASKS, num_iterations=NUM_ITERATIONS, **options):
     return {
         "learner": learner.state_dict(),
         "optimizer": optimizer.state_dict()["state"],
-        "history": [history.loss, history.num_diverged, torch.tensor(list(history.scores.values()))],
+        "history": [
+            history.loss,
+            history.num_diverged,
+            torch.tensor(list(history.scores.values())),
+        ],
         "best": history.best_states,
         "next": [torch.rand(3), torch.tensor(random.random()), torch.tensor(np.random.rand())],
     }
@@ -99,14 +108,17 @@ def stop_at(iteration):
     return [stop]
 
 
-@pytest.mark.parametrize("batches", [TASKS, Noisy(), loader()], ids=["distribution", "iterable", "DataLoader"])
+@pytest.mark.parametrize(
+    "batches", [TASKS, Noisy(), loader()], ids=["distribution", "iterable", "DataLoader"]
+)
 def test_goes_on_as_if_nothing_had_happened(batches, tmp_path):
     whole = run(None, batches)
     for iteration in (3, 13, 29, 55):
         with pytest.raises(StopError):
             run(tmp_path, batches, callbacks=stop_at(iteration))
     assert_identical(run(tmp_path, batches), whole)
-    assert_identical(run(tmp_path, batches)["history"], whole["history"])  # finished: nothing is left to do
+    # finished: nothing is left to do
+    assert_identical(run(tmp_path, batches)["history"], whole["history"])
 
 
 def stamp(file):
@@ -140,15 +152,30 @@ def test_survives_kill_9_at_any_moment(tmp_path):
 def test_replicas_and_a_plateau(tmp_path):
     def replicas(folder, **options):
         torch.manual_seed(0)
-        built = [outer.MAML(models.mlp(1, [4], 1), F.mse_loss, inner.SGD(0.01), num_steps=1) for _ in range(2)]
+        built = [
+            outer.MAML(models.mlp(1, [4], 1), F.mse_loss, inner.SGD(0.01), num_steps=1)
+            for _ in range(2)
+        ]
         both = outer.Replicas(built)
         optimizer = torch.optim.SGD(both.parameters(), lr=1e-3, momentum=0.9)
         plateau = ReduceLROnPlateau(optimizer, patience=0)
         options = {"validate": TASKS, "validate_every": 2, "num_validation_tasks": 2, **options}
         generator = torch.Generator().manual_seed(1)
-        options |= {"meta_batch_size": 2, "scheduler": plateau, "generator": generator, "progress": False}
-        history = fit(both, TASKS, optimizer, 9, checkpoint_dir=folder, checkpoint_every=3, **options)
-        return both.state_dict(), history.loss, history.best_state, plateau.state_dict()["num_bad_epochs"]
+        options |= {
+            "meta_batch_size": 2,
+            "scheduler": plateau,
+            "generator": generator,
+            "progress": False,
+        }
+        history = fit(
+            both, TASKS, optimizer, 9, checkpoint_dir=folder, checkpoint_every=3, **options
+        )
+        return (
+            both.state_dict(),
+            history.loss,
+            history.best_state,
+            plateau.state_dict()["num_bad_epochs"],
+        )
 
     whole = replicas(None)
     with pytest.raises(StopError):
@@ -161,7 +188,11 @@ def test_what_an_estimator_carries(tmp_path):
         rule = inner.Adam(1e-2, betas=(0.0, 0.999))
         learner = outer.Reptile(nn.Linear(1, 1), F.mse_loss, rule, num_steps=2, keep_state=True)
         optimizer = torch.optim.SGD(learner.parameters(), lr=0.5)
-        options |= {"generator": torch.Generator().manual_seed(1), "checkpoint_dir": folder, "checkpoint_every": 2}
+        options |= {
+            "generator": torch.Generator().manual_seed(1),
+            "checkpoint_dir": folder,
+            "checkpoint_every": 2,
+        }
         fit(learner, TASKS, optimizer, 5, meta_batch_size=2, progress=False, **options)
         return learner.state_dict()
 
@@ -177,7 +208,10 @@ def test_more_iterations_than_before(tmp_path):
     run(tmp_path, num_iterations=10)
     longer = run(tmp_path, num_iterations=14)
     assert longer["history"][0].shape == (14,)
-    with pytest.raises(ValueError, match="num_iterations must be at least what the checkpoint has; got 12. Write num"):
+    with pytest.raises(
+        ValueError,
+        match="num_iterations must be at least what the checkpoint has; got 12. Write num",
+    ):
         run(tmp_path, num_iterations=12)
 
 
@@ -206,7 +240,8 @@ def test_a_second_ctrl_c_does_not_wait():
             assert interrupt.came
             signal.raise_signal(signal.SIGINT)
 
-    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts jobs that ignore it
+    # a shell starts jobs that ignore it
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
             twice()
@@ -223,9 +258,13 @@ def test_losses_before_the_checkpoint_are_not_warned_of_again(tmp_path):
         learner = sine_learner(estimator=outer.SkipDiverged(outer.Unrolled()))
         optimizer = torch.optim.SGD(learner.parameters(), lr=1e-3)
         batches = [broken, sine_episodes(), sine_episodes()]
-        return fit(learner, batches, optimizer, num_iterations, checkpoint_dir=tmp_path, progress=False)
+        return fit(
+            learner, batches, optimizer, num_iterations, checkpoint_dir=tmp_path, progress=False
+        )
 
-    with pytest.warns(RuntimeWarning, match="1 of 1 meta-losses were not finite, the first at iteration 1"):
+    with pytest.warns(
+        RuntimeWarning, match="1 of 1 meta-losses were not finite, the first at iteration 1"
+    ):
         train(1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -253,7 +292,9 @@ def test_refuses_what_is_damaged(change, tmp_path):
     run(tmp_path, num_iterations=2)
     file = changed(tmp_path, change)
     content = file.read_bytes()
-    with pytest.raises(ValueError, match=r"checkpoint .*checkpoint.pt must be whole; got .*Pass another folder"):
+    with pytest.raises(
+        ValueError, match=r"checkpoint .*checkpoint.pt must be whole; got .*Pass another folder"
+    ):
         run(tmp_path)
     assert file.read_bytes() == content
 
@@ -279,17 +320,25 @@ def test_executes_nothing(tmp_path, monkeypatch):
 
 def test_refuses_another_run(tmp_path):
     run(tmp_path, num_iterations=2)
-    with pytest.raises(ValueError, match="generator in .* must be this run's; got none where this run has cpu"):
+    with pytest.raises(
+        ValueError, match="generator in .* must be this run's; got none where this run has cpu"
+    ):
         run(tmp_path, generator=torch.Generator())
     with pytest.raises(
-        ValueError, match="steps in a validation in .* must be this run's; got None where this run has 3"
+        ValueError,
+        match="steps in a validation in .* must be this run's; got None where this run has 3",
     ):
         run(tmp_path, num_validation_steps=3)
-    with pytest.raises(ValueError, match="scheduler in .* must be this run's; got CosineAnnealingLR where .* NoneType"):
+    with pytest.raises(
+        ValueError,
+        match="scheduler in .* must be this run's; got CosineAnnealingLR where .* NoneType",
+    ):
         run(tmp_path, scheduler=None)
     learner = outer.MAML(models.mlp(1, [6], 1), F.mse_loss, inner.SGD(0.01), num_steps=1)
     optimizer = torch.optim.Adam(learner.parameters())
-    with pytest.raises(ValueError, match=r"tensor model.0.weight in .* must be|tensor .* where this run has"):
+    with pytest.raises(
+        ValueError, match=r"tensor model.0.weight in .* must be|tensor .* where this run has"
+    ):
         fit(learner, TASKS, optimizer, 5, meta_batch_size=2, checkpoint_dir=tmp_path)
 
 
@@ -300,14 +349,26 @@ def test_refuses_another_run(tmp_path):
             {"rule": inner.SGD(0.02)},
             r"update rule in .* must be this run's; got SGD\(lr=0.01\) where .* SGD\(lr=0.02\)",
         ),
-        ({"num_steps": 2}, "number of inner steps in .* must be this run's; got 1 where this run has 2"),
+        (
+            {"num_steps": 2},
+            "number of inner steps in .* must be this run's; got 1 where this run has 2",
+        ),
         ({"fast": "2"}, "fast parameters in .* must be this run's"),
     ],
 )
 def test_refuses_another_experiment_of_the_same_tensors(change, message, tmp_path):
     def train(rule=inner.SGD(0.01), num_steps=1, fast="*"):  # noqa: B008
-        learner = outer.MetaLearner(models.mlp(1, [4], 1), F.mse_loss, rule, num_steps=num_steps, fast=fast)
-        fit(learner, TASKS, torch.optim.Adam(learner.parameters()), 2, meta_batch_size=2, checkpoint_dir=tmp_path)
+        learner = outer.MetaLearner(
+            models.mlp(1, [4], 1), F.mse_loss, rule, num_steps=num_steps, fast=fast
+        )
+        fit(
+            learner,
+            TASKS,
+            torch.optim.Adam(learner.parameters()),
+            2,
+            meta_batch_size=2,
+            checkpoint_dir=tmp_path,
+        )
 
     train()
     train()
@@ -350,9 +411,21 @@ def test_a_state_that_cannot_be_read_again_is_found_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("method", "criterion", "message"),
     [
-        (outer.FOMAML, F.mse_loss, r"estimator in .* must be this run's; got Unrolled\(order=2.*Unrolled\(order=1"),
-        (outer.Reptile, F.mse_loss, "estimator in .* must be this run's; got Unrolled.* ParameterDifference"),
-        (outer.MAML, F.l1_loss, "losses in .* must be this run's; got .'mse_loss', .* where this run has .'l1_loss'"),
+        (
+            outer.FOMAML,
+            F.mse_loss,
+            r"estimator in .* must be this run's; got Unrolled\(order=2.*Unrolled\(order=1",
+        ),
+        (
+            outer.Reptile,
+            F.mse_loss,
+            "estimator in .* must be this run's; got Unrolled.* ParameterDifference",
+        ),
+        (
+            outer.MAML,
+            F.l1_loss,
+            "losses in .* must be this run's; got .'mse_loss', .* where this run has .'l1_loss'",
+        ),
     ],
 )
 def test_refuses_another_method(method, criterion, message, tmp_path):
@@ -363,7 +436,9 @@ def test_refuses_another_method(method, criterion, message, tmp_path):
         return fit(learner, TASKS, torch.optim.Adam(learner.parameters()), 2, **options)
 
     history = train(outer.MAML)
-    assert torch.equal(train(outer.MAML, wrapped=outer.SkipDiverged(outer.Unrolled())).loss, history.loss)
+    assert torch.equal(
+        train(outer.MAML, wrapped=outer.SkipDiverged(outer.Unrolled())).loss, history.loss
+    )
     with pytest.raises(ValueError, match=message):
         train(method, criterion)
 
@@ -371,13 +446,26 @@ def test_refuses_another_method(method, criterion, message, tmp_path):
 def test_a_refused_run_leaves_the_learner_as_it_was(tmp_path):
     run(tmp_path, num_iterations=4)
     learner = outer.MAML(models.mlp(1, [4], 1), F.mse_loss, inner.SGD(0.01), num_steps=1)
-    fit(learner, TASKS, torch.optim.Adam(learner.parameters()), 4, meta_batch_size=2, checkpoint_dir=tmp_path / "own")
+    fit(
+        learner,
+        TASKS,
+        torch.optim.Adam(learner.parameters()),
+        4,
+        meta_batch_size=2,
+        checkpoint_dir=tmp_path / "own",
+    )
     anew = outer.MAML(models.mlp(1, [4], 1), F.mse_loss, inner.SGD(0.01), num_steps=1)
     before = {name: tensor.clone() for name, tensor in anew.state_dict().items()}
     groups = [{"params": [param]} for param in anew.parameters()]
     for optimizer, message in (
-        (torch.optim.Adam(anew.parameters()), "num_iterations must be at least what the checkpoint has; got 2"),
-        (torch.optim.Adam(groups), "sizes of parameter groups in .* must be this run's; got .4. where this run has"),
+        (
+            torch.optim.Adam(anew.parameters()),
+            "num_iterations must be at least what the checkpoint has; got 2",
+        ),
+        (
+            torch.optim.Adam(groups),
+            "sizes of parameter groups in .* must be this run's; got .4. where this run has",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             fit(anew, TASKS, optimizer, 2, meta_batch_size=2, checkpoint_dir=tmp_path / "own")
@@ -387,7 +475,9 @@ def test_a_refused_run_leaves_the_learner_as_it_was(tmp_path):
 def test_a_folder_that_cannot_be_written_is_found_before_training(tmp_path):
     (tmp_path / "file").write_text("")
     seen = []
-    with pytest.raises(ValueError, match="checkpoint_dir must be a folder that can be written; got .*file"):
+    with pytest.raises(
+        ValueError, match="checkpoint_dir must be a folder that can be written; got .*file"
+    ):
         run(tmp_path / "file" / "runs", callbacks=[seen.append])
     assert not seen
 
@@ -401,7 +491,9 @@ def test_a_loader_with_a_generator_of_its_own_goes_on(kind, tmp_path):
             order = BatchSampler(RandomSampler(episodes, generator=generator), 1, False)
             return DataLoader(episodes, batch_sampler=order, collate_fn=lambda batch: batch[0])
         workers = 2 if kind == "workers" else 0
-        return DataLoader(episodes, batch_size=None, shuffle=True, generator=generator, num_workers=workers)
+        return DataLoader(
+            episodes, batch_size=None, shuffle=True, generator=generator, num_workers=workers
+        )
 
     whole = run(None, batches(), num_iterations=8, validate=None)
     run(tmp_path, batches(), num_iterations=5, validate=None)

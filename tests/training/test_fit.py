@@ -29,14 +29,18 @@ def seeded(seed=0):
 
 def test_evaluation_mode_is_warned_of():
     learner = sine().eval()
-    with pytest.warns(UserWarning, match=r"learner must be in training mode.* Call learner.train\(\) first"):
+    with pytest.warns(
+        UserWarning, match=r"learner must be in training mode.* Call learner.train\(\) first"
+    ):
         fit(learner, TASKS, adam(learner), 1, meta_batch_size=2, progress=False)
 
 
 def test_learns_and_records():
     learner = sine()
     start = evaluate(learner, TASKS, num_tasks=200, generator=seeded(1))["loss"].mean
-    history = fit(learner, TASKS, adam(learner), 150, meta_batch_size=8, progress=False, generator=seeded())
+    history = fit(
+        learner, TASKS, adam(learner), 150, meta_batch_size=8, progress=False, generator=seeded()
+    )
     end = evaluate(learner, TASKS, num_tasks=200, generator=seeded(1))["loss"].mean
     assert end < 0.9 * start
     assert history.loss.shape == (150,)
@@ -60,7 +64,9 @@ def test_is_the_loop_one_would_write():
         torch.testing.assert_close(ours_param, theirs_param)
 
 
-@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW, torch.optim.LBFGS, torch.optim.RMSprop])
+@pytest.mark.parametrize(
+    "kind", [torch.optim.SGD, torch.optim.AdamW, torch.optim.LBFGS, torch.optim.RMSprop]
+)
 def test_any_optimizer(kind):
     learner = sine()
     before = [param.detach().clone() for param in learner.parameters()]
@@ -131,7 +137,12 @@ def test_keeps_several_best_states():
 
 def test_no_finite_score_has_no_best():
     learner = sine()
-    options = {"validate": lambda _: math.inf, "validate_every": 1, "keep_best": 2, "progress": False}
+    options = {
+        "validate": lambda _: math.inf,
+        "validate_every": 1,
+        "keep_best": 2,
+        "progress": False,
+    }
     history = fit(learner, TASKS, adam(learner), 2, meta_batch_size=2, **options)
     assert (history.best_state, history.best_states, history.best_iteration) == (None, [], None)
 
@@ -139,7 +150,12 @@ def test_no_finite_score_has_no_best():
 def test_validates_on_the_same_tasks_each_time():
     learner = sine()
     optimizer = torch.optim.SGD(learner.parameters(), lr=1e-30)
-    options = {"validate": TASKS, "validate_every": 1, "num_validation_tasks": 20, "progress": False}
+    options = {
+        "validate": TASKS,
+        "validate_every": 1,
+        "num_validation_tasks": 20,
+        "progress": False,
+    }
     history = fit(learner, TASKS, optimizer, 3, meta_batch_size=2, **options)
     assert len(set(history.scores.values())) == 1
 
@@ -147,11 +163,19 @@ def test_validates_on_the_same_tasks_each_time():
 @pytest.mark.parametrize("num_steps", [0, 7])
 def test_validates_after_another_number_of_steps_than_in_training(num_steps):
     learner = sine()
-    options = {"validate": TASKS, "num_validation_tasks": 20, "num_validation_steps": num_steps, "progress": False}
+    options = {
+        "validate": TASKS,
+        "num_validation_tasks": 20,
+        "num_validation_steps": num_steps,
+        "progress": False,
+    }
     history = fit(learner, TASKS, adam(learner), 2, meta_batch_size=2, **options)
     expected = evaluate(learner, TASKS, num_tasks=20, num_steps=num_steps, generator=seeded())
     assert history.scores == {2: expected["loss"].mean}
-    assert expected["loss"].mean != evaluate(learner, TASKS, num_tasks=20, generator=seeded())["loss"].mean
+    assert (
+        expected["loss"].mean
+        != evaluate(learner, TASKS, num_tasks=20, generator=seeded())["loss"].mean
+    )
 
 
 def test_iterables_start_anew():
@@ -165,7 +189,9 @@ def test_a_diverged_task_shows_in_the_history():
     episodes = sine_episodes()
     episodes.query.y[0, 0] = math.nan
     learner = sine_learner()
-    with pytest.warns(RuntimeWarning, match="1 of 2 meta-losses were not finite, the first at iteration 2"):
+    with pytest.warns(
+        RuntimeWarning, match="1 of 2 meta-losses were not finite, the first at iteration 2"
+    ):
         history = fit(learner, [sine_episodes(), episodes], adam(learner), 2, progress=False)
     assert history.loss.isnan().tolist() == [False, True]
 
@@ -175,7 +201,9 @@ def test_gradient_norm_is_bounded():
     before = [param.detach().clone() for param in learner.parameters()]
     optimizer = torch.optim.SGD(learner.parameters(), lr=1.0)
     fit(learner, TASKS, optimizer, 1, meta_batch_size=4, max_grad_norm=1e-3, progress=False)
-    moved = torch.cat([(a - b).flatten() for a, b in zip(before, learner.parameters(), strict=True)])
+    moved = torch.cat(
+        [(a - b).flatten() for a, b in zip(before, learner.parameters(), strict=True)]
+    )
     assert moved.norm().item() == pytest.approx(1e-3, rel=1e-3)
 
 
@@ -190,7 +218,8 @@ def test_progress_goes_to_standard_error(capsys):
 
 
 def test_without_progress_nothing_asks_for_widgets(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tqdm.auto", None)  # what warns in a notebook without ipywidgets
+    # what warns in a notebook without ipywidgets
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     learner = sine()
     fit(learner, TASKS, adam(learner), 1, meta_batch_size=2, progress=False)
 
@@ -199,7 +228,11 @@ BAD = [
     ({"num_iterations": 0}, ValueError, "num_iterations must be at least 1"),
     ({"meta_batch_size": None}, TypeError, "Write meta_batch_size=4, say."),
     ({"meta_batch_size": 0}, ValueError, "meta_batch_size must be at least 1"),
-    ({"batches": [sine_episodes()]}, ValueError, "meta_batch_size must be the 3 tasks of a batch; got 2"),
+    (
+        {"batches": [sine_episodes()]},
+        ValueError,
+        "meta_batch_size must be the 3 tasks of a batch; got 2",
+    ),
     ({"batches": 3}, TypeError, "batches must be a task distribution or an iterable"),
     ({"batches": [], "meta_batch_size": None}, ValueError, "last for all iterations"),
     ({"optimizer": "adam"}, TypeError, "torch.optim.Adam(learner.parameters(), lr=1e-3)"),
@@ -208,18 +241,37 @@ BAD = [
         ValueError,
         "hold all of the learner's parameters",
     ),
-    ({"scheduler": CosineAnnealingLR}, TypeError, "scheduler must be one of torch.optim.lr_scheduler"),
-    ({"validate": [sine_episodes()]}, TypeError, "validate must be a task distribution or a function"),
+    (
+        {"scheduler": CosineAnnealingLR},
+        TypeError,
+        "scheduler must be one of torch.optim.lr_scheduler",
+    ),
+    (
+        {"validate": [sine_episodes()]},
+        TypeError,
+        "validate must be a task distribution or a function",
+    ),
     ({"batches": [(1, 2)], "meta_batch_size": None}, TypeError, "an Episode of two Batches"),
     ({"max_grad_norm": -1.0}, ValueError, "max_grad_norm must be positive"),
     ({"validate_every": 0}, ValueError, "validate_every must be at least 1"),
     ({"validate": data.Sinusoid}, TypeError, "validate must be"),
-    ({"validate": TASKS, "num_validation_steps": -1}, ValueError, "num_validation_steps must be at least 0; got -1"),
-    ({"validate": TASKS, "num_validation_steps": 2.5}, TypeError, "num_validation_steps must be an int"),
+    (
+        {"validate": TASKS, "num_validation_steps": -1},
+        ValueError,
+        "num_validation_steps must be at least 0; got -1",
+    ),
+    (
+        {"validate": TASKS, "num_validation_steps": 2.5},
+        TypeError,
+        "num_validation_steps must be an int",
+    ),
     (
         {"num_validation_steps": 10},
         ValueError,
-        "num_validation_steps must go with a task distribution to validate on; got validate=None. Pass validate=tasks.",
+        (
+            "num_validation_steps must go with a task distribution to validate on; got "
+            "validate=None. Pass validate=tasks."
+        ),
     ),
     (
         {"validate": len, "num_validation_steps": 10},
@@ -229,7 +281,11 @@ BAD = [
     ({"callbacks": [EarlyStopping]}, TypeError, "callbacks must be a list of functions"),
     ({"validate": 7}, TypeError, "validate must be"),
     ({"keep_best": 0}, ValueError, "keep_best must be at least 1; got 0. Write keep_best=5, say."),
-    ({"learner": outer.Replicas([sine(), sine()]), "keep_best": 2}, ValueError, "keep_best of replicas must be 1"),
+    (
+        {"learner": outer.Replicas([sine(), sine()]), "keep_best": 2},
+        ValueError,
+        "keep_best of replicas must be 1",
+    ),
     ({"learner": nn.Linear(1, 1)}, TypeError, "learner must be a MetaLearner"),
 ]
 
@@ -267,7 +323,12 @@ def test_a_compiled_learner():
     learner = sine()
     before = [param.detach().clone() for param in learner.parameters()]
     wrapped = torch.compile(learner, backend="eager")
-    options = {"meta_batch_size": 2, "validate": TASKS, "num_validation_tasks": 4, "progress": False}
+    options = {
+        "meta_batch_size": 2,
+        "validate": TASKS,
+        "num_validation_tasks": 4,
+        "progress": False,
+    }
     history = fit(wrapped, TASKS, adam(learner), 2, **options)
     assert list(history.best_state) == list(learner.state_dict())
     assert all(not torch.equal(a, b) for a, b in zip(before, learner.parameters(), strict=True))
@@ -283,7 +344,10 @@ def test_plateau_needs_a_score():
 def test_a_learner_with_nothing_to_learn():
     learner = baselines.TrainFromScratch(models.mlp(1, [4], 1), F.mse_loss, num_steps=1)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
-    with pytest.raises(ValueError, match="learner must have something to learn; .*There is nothing to fit: evaluate"):
+    with pytest.raises(
+        ValueError,
+        match="learner must have something to learn; .*There is nothing to fit: evaluate",
+    ):
         fit(learner, data.Sinusoid(2, 2), optimizer, 1, meta_batch_size=1, progress=False)
 
 
@@ -299,12 +363,23 @@ def test_validation_leaves_every_module_in_its_mode():
     learner = outer.MAML(model, F.mse_loss, inner.SGD(0.01), num_steps=1)
     model[1].eval()
     optimizer = torch.optim.Adam(learner.parameters())
-    fit(learner, TASKS, optimizer, 1, meta_batch_size=2, validate=TASKS, num_validation_tasks=2, progress=False)
+    fit(
+        learner,
+        TASKS,
+        optimizer,
+        1,
+        meta_batch_size=2,
+        validate=TASKS,
+        num_validation_tasks=2,
+        progress=False,
+    )
     assert [model.training, model[1].training] == [True, False]
 
 
 def test_a_scheduler_of_another_optimizer():
     learner = sine_learner()
     optimizer, other = (torch.optim.SGD(learner.parameters(), lr=0.1) for _ in range(2))
-    with pytest.raises(ValueError, match="scheduler must be the optimizer's; got one of another optimizer"):
+    with pytest.raises(
+        ValueError, match="scheduler must be the optimizer's; got one of another optimizer"
+    ):
         fit(learner, TASKS, optimizer, 1, scheduler=CosineAnnealingLR(other, 1))

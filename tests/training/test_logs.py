@@ -25,7 +25,13 @@ def test_callbacks_see_every_iteration():
     seen = []
 
     def look(progress):
-        seen.append((progress.iteration, len(progress.learner.diagnostics["finite"]), progress.history.recent_loss(1)))
+        seen.append(
+            (
+                progress.iteration,
+                len(progress.learner.diagnostics["finite"]),
+                progress.history.recent_loss(1),
+            )
+        )
 
     history = train([look])
     assert [iteration for iteration, _, _ in seen] == list(range(1, 7))
@@ -81,7 +87,10 @@ def test_diverged_tasks_are_counted(tmp_path):
     episodes.query.y[:2, 0] = torch.nan
     learner = sine_learner(estimator=outer.SkipDiverged(outer.Unrolled()))
     optimizer = torch.optim.SGD(learner.parameters(), lr=1e-3)
-    with pytest.warns(RuntimeWarning, match=r"2 of 4 meta-losses were not finite, .* 2\. History.num_diverged counts"):
+    with pytest.warns(
+        RuntimeWarning,
+        match=r"2 of 4 meta-losses were not finite, .* 2\. History.num_diverged counts",
+    ):
         history = fit(
             learner,
             [sine_episodes(), episodes],
@@ -107,7 +116,10 @@ def test_a_path_is_needed():
 
 
 def test_callbacks_are_a_list_of_functions():
-    with pytest.raises(TypeError, match=r"callbacks must be a list of functions of the progress; got .* Write callb"):
+    with pytest.raises(
+        TypeError,
+        match=r"callbacks must be a list of functions of the progress; got .* Write callb",
+    ):
         train(training.CSVLog("log.csv"))
 
 
@@ -133,6 +145,8 @@ def test_half_a_row_is_dropped(tmp_path):
 def test_another_table_is_refused(text, tmp_path):
     path = tmp_path / "table.csv"
     path.write_text(text)
-    with pytest.raises(ValueError, match=r"CSVLog's file must have columns \['iteration'.*; got columns"):
+    with pytest.raises(
+        ValueError, match=r"CSVLog's file must have columns \['iteration'.*; got columns"
+    ):
         train([training.CSVLog(path)])
     assert path.read_text() == text

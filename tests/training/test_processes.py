@@ -50,7 +50,9 @@ def training(learner, num_iterations, folder=None, **options):
     optimizer = torch.optim.Adam(learner.parameters(), lr=1e-2)
     generator = torch.Generator().manual_seed(1 + (dist.get_rank() if dist.is_initialized() else 0))
     options |= {"generator": generator, "checkpoint_dir": folder, "progress": False}
-    history = fit(learner, AsDoubles(TASKS), optimizer, num_iterations, **{"meta_batch_size": 4} | options)
+    history = fit(
+        learner, AsDoubles(TASKS), optimizer, num_iterations, **{"meta_batch_size": 4} | options
+    )
     return history.loss, [param.detach().clone() for param in learner.parameters()]
 
 
@@ -59,7 +61,9 @@ class AsDoubles(data.TaskDistribution):
         self.tasks = tasks
 
     def draw(self, num_tasks, generator, device):
-        return torch.utils._pytree.tree_map(torch.Tensor.double, self.tasks.draw(num_tasks, generator, device))
+        return torch.utils._pytree.tree_map(
+            torch.Tensor.double, self.tasks.draw(num_tasks, generator, device)
+        )
 
 
 def refusal(num_iterations=1, **options):
@@ -71,7 +75,8 @@ def refusal(num_iterations=1, **options):
 
 
 def sharded(mesh):
-    """Return the whole gradients of a learner whose parameters are sharded as one unit, and what `fit` says of it."""
+    """Return the whole gradients of a learner whose parameters are sharded as one unit, and what
+    `fit` says of it."""
     learner = fully_shard(rates(), mesh=mesh)
     pieces = gradients(learner, slice(dist.get_rank(), None, 2))
     with pytest.raises(TypeError) as raised:
@@ -97,7 +102,9 @@ def one_of_two(rank, folder):
         "resumed": training(DistributedDataParallel(rates()), 6, folder / "run"),
         "carried": training(DistributedDataParallel(carrying()), 4),
         "counted": counted([task(half_broken(), slice(2 * rank, 2 * rank + 2))]),
-        "ended": training(DistributedDataParallel(rates()), 6, callbacks=[at_4] if rank == 1 else []),
+        "ended": training(
+            DistributedDataParallel(rates()), 6, callbacks=[at_4] if rank == 1 else []
+        ),
         "sharded": sharded(mesh),
         "odd": refusal(meta_batch_size=3),
         "not shared": refusal(folder=folder / f"own {rank}", num_iterations=2),
@@ -109,7 +116,8 @@ def one_of_two(rank, folder):
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
-    gradients(rates(), slice(0, 4))  # what PyTorch loads at its first gradient need not be loaded twice
+    # what PyTorch loads at its first gradient need not be loaded twice
+    gradients(rates(), slice(0, 4))
     mp.start_processes(one_of_two, args=(folder,), nprocs=2, start_method="fork")
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
@@ -166,9 +174,15 @@ def test_a_callback_of_one_process_ends_the_run_of_all(logs):
 
 
 def test_shares_are_equal(logs):
-    assert all("meta_batch_size must be a multiple of the 2 processes; got 3. Write" in log["odd"] for log in logs)
+    assert all(
+        "meta_batch_size must be a multiple of the 2 processes; got 3. Write" in log["odd"]
+        for log in logs
+    )
     assert "meta_batch_size=4" in logs[0]["odd"]
 
 
 def test_refuses_a_folder_that_is_not_shared(logs):
-    assert all("be there for all processes; got none for processes [1]. Pass a" in log["not shared"] for log in logs)
+    assert all(
+        "be there for all processes; got none for processes [1]. Pass a" in log["not shared"]
+        for log in logs
+    )

@@ -14,7 +14,12 @@ SCORES = [5.0, 3.0, 4.0, 3.5, 2.0, 2.5, 2.4, 2.3, 1.0, 1.0]
 def train(callbacks, num_iterations=10, scores=SCORES, learner=None, **options):
     learner, scores = learner or sine_learner(), iter(scores)
     optimizer = torch.optim.SGD(learner.parameters(), lr=1e-3)
-    options = {"validate": lambda learner: next(scores), "validate_every": 1, "progress": False, **options}
+    options = {
+        "validate": lambda learner: next(scores),
+        "validate_every": 1,
+        "progress": False,
+        **options,
+    }
     return fit(learner, sine_episodes(), optimizer, num_iterations, callbacks=callbacks, **options)
 
 
@@ -27,7 +32,11 @@ def train(callbacks, num_iterations=10, scores=SCORES, learner=None, **options):
         ({"patience": 4}, SCORES, 10),
         ({"patience": 2, "min_improvement": 1.9}, SCORES, 4),
         ({"patience": 3, "min_improvement": 0.9}, SCORES, 8),
-        ({"patience": 2, "min_improvement": 0.15}, [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1], 10),
+        (
+            {"patience": 2, "min_improvement": 0.15},
+            [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1],
+            10,
+        ),
         ({"patience": 2}, [math.nan, 1.0, math.nan, math.inf], 4),
         ({"patience": 2}, [math.nan, math.nan], 2),
     ],
@@ -42,7 +51,12 @@ def test_stops_after_as_many_validations_without_improvement(arguments, scores, 
 
 
 def test_validations_are_counted_not_iterations():
-    history = train([training.EarlyStopping(2)], num_iterations=20, scores=[3.0, 4.0, 5.0, 6.0], validate_every=2)
+    history = train(
+        [training.EarlyStopping(2)],
+        num_iterations=20,
+        scores=[3.0, 4.0, 5.0, 6.0],
+        validate_every=2,
+    )
     assert list(history.scores) == [2, 4, 6]
     assert history.best_iteration == 2
     assert history.loss.shape == (6,)
@@ -78,12 +92,23 @@ def test_other_values_end_nothing():
 def test_an_ended_run_ends_again_at_once(tmp_path):
     log, again = tmp_path / "log.csv", sine_learner()
     callbacks = [training.EarlyStopping(2)]
-    train([*callbacks, training.CSVLog(log, every=1)], checkpoint_dir=tmp_path, learner=(learner := sine_learner()))
+    train(
+        [*callbacks, training.CSVLog(log, every=1)],
+        checkpoint_dir=tmp_path,
+        learner=(learner := sine_learner()),
+    )
     written = log.read_text()
-    history = train([*callbacks, training.CSVLog(log, every=1)], checkpoint_dir=tmp_path, learner=again)
+    history = train(
+        [*callbacks, training.CSVLog(log, every=1)], checkpoint_dir=tmp_path, learner=again
+    )
     assert len(history.loss) == 4
     assert log.read_text() == written
-    assert [row["iteration"] for row in csv.DictReader(written.splitlines())] == ["1", "2", "3", "4"]
+    assert [row["iteration"] for row in csv.DictReader(written.splitlines())] == [
+        "1",
+        "2",
+        "3",
+        "4",
+    ]
     for ours, theirs in zip(again.parameters(), learner.parameters(), strict=True):
         assert torch.equal(ours, theirs)
 
@@ -113,12 +138,14 @@ def test_a_run_that_was_killed_stops_where_an_unbroken_one_does(tmp_path):
 
 def test_bad_input():
     with pytest.raises(
-        ValueError, match=r"patience must be at least 1; got 0. Write training.EarlyStopping\(patience=10"
+        ValueError,
+        match=r"patience must be at least 1; got 0. Write training.EarlyStopping\(patience=10",
     ):
         training.EarlyStopping(0)
     with pytest.raises(ValueError, match="min_improvement must be at least 0; got -1"):
         training.EarlyStopping(1, min_improvement=-1)
     with pytest.raises(
-        ValueError, match="EarlyStopping must have a validation score; got validate=None. Pass validate"
+        ValueError,
+        match="EarlyStopping must have a validation score; got validate=None. Pass validate",
     ):
         train([training.EarlyStopping(3)], validate=None)

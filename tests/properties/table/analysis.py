@@ -7,10 +7,21 @@ from hypothesis import strategies as st
 from metalearn import analysis, baselines, functional
 from tests.cases import sine_learner
 from tests.properties.entry import Entry
-from tests.properties.strategies import COUNTS, GENERATORS, UNKNOWN_PATTERNS, classifications, damaged, regressions
+from tests.properties.strategies import (
+    COUNTS,
+    GENERATORS,
+    UNKNOWN_PATTERNS,
+    classifications,
+    damaged,
+    regressions,
+)
 
 LEARNER = {"learner": st.builds(sine_learner, num_steps=st.just(1))}
-EPISODES = {"episodes": regressions(num_tasks=st.just(3)), "num_tasks": st.integers(1, 3), "generator": GENERATORS}
+EPISODES = {
+    "episodes": regressions(num_tasks=st.just(3)),
+    "num_tasks": st.integers(1, 3),
+    "generator": GENERATORS,
+}
 METRICS = st.sampled_from([{}, {"error": lambda output, target: (output - target).abs().mean()}])
 WRONG_METRICS = {
     "error": lambda output, target: output - target,
@@ -35,7 +46,8 @@ FUNCTIONS = frozenset({"metrics", "metric", "features"})
 
 def plotted(result, /, **_):
     assert str(result)
-    for evaluation in getattr(result, "evaluations", {}).values():  # whose interval is NaN for one task
+    # whose interval is NaN for one task
+    for evaluation in getattr(result, "evaluations", {}).values():
         assert all(summary.values.isfinite().all() for summary in evaluation.values())
 
 
@@ -55,7 +67,11 @@ ENTRIES = {
         analysis.layer_ablation,
         LEARNER
         | EPISODES
-        | {"layers": st.sampled_from([None, ["0", "2"], {"all": "*"}]), "num_steps": STEPS, "metrics": METRICS},
+        | {
+            "layers": st.sampled_from([None, ["0", "2"], {"all": "*"}]),
+            "num_steps": STEPS,
+            "metrics": METRICS,
+        },
         plotted,
         WRONG,
         functions=FUNCTIONS,
@@ -78,7 +94,9 @@ ENTRIES = {
     ),
     "steps_curve": Entry(
         analysis.steps_curve,
-        LEARNER | EPISODES | {"steps": st.sampled_from([[0], (1, 2), range(3)]), "metrics": METRICS},
+        LEARNER
+        | EPISODES
+        | {"steps": st.sampled_from([[0], (1, 2), range(3)]), "metrics": METRICS},
         lambda curve, /, **_: curve.best(),
         WRONG,
         functions=FUNCTIONS,

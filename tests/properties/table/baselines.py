@@ -69,7 +69,9 @@ ENTRIES = {
     "Transfer": Entry(
         baselines.Transfer,
         {"batch_size": COUNTS, "select_every": COUNTS},
-        lambda made, /, **_: classifies(baselines.TrainFromScratch(models.mlp(2, [3], 3), num_steps=2, estimator=made)),
+        lambda made, /, **_: classifies(
+            baselines.TrainFromScratch(models.mlp(2, [3], 3), num_steps=2, estimator=made)
+        ),
     ),
 }
 

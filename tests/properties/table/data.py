@@ -13,7 +13,15 @@ from metalearn import data
 from metalearn._tree import tree_leaves
 from metalearn.types import Batch, Episode
 from tests.properties.entry import Entry
-from tests.properties.strategies import COUNTS, GENERATORS, POSITIVE, RANGES, class_images, sines, tensors
+from tests.properties.strategies import (
+    COUNTS,
+    GENERATORS,
+    POSITIVE,
+    RANGES,
+    class_images,
+    sines,
+    tensors,
+)
 
 DEVICES = st.sampled_from([None, "cpu", torch.device("cpu")])
 WRONG_DEVICES = st.sampled_from(["gpu", "", "cpu:x", -7, 3.5, torch.float32])
@@ -86,7 +94,10 @@ def folder(path, size, mode, cache):
         for name in ("a", "b"):
             (of_class := Path(root) / "images" / name).mkdir(parents=True)
             Image.fromarray(np.zeros((5, 4, 3), np.uint8)).save(of_class / "0.png")
-        in_root = [root + place if isinstance(place, str) and place[:1] == "/" else place for place in (path, cache)]
+        in_root = [
+            root + place if isinstance(place, str) and place[:1] == "/" else place
+            for place in (path, cache)
+        ]
         images = data.ClassImages.from_folder(in_root[0], size, mode, cache=in_root[1])
         return images.select(images.class_names)
 
@@ -109,7 +120,11 @@ def transformed(transform):
     return lambda images, generator: transform(images, generator)
 
 
-ITEMS = st.lists(st.tuples(tensors(3, 6, 6, dtype=torch.uint8, high=256), st.integers(-2, 3)), min_size=1, max_size=5)
+ITEMS = st.lists(
+    st.tuples(tensors(3, 6, 6, dtype=torch.uint8, high=256), st.integers(-2, 3)),
+    min_size=1,
+    max_size=5,
+)
 WRONG_ITEMS = st.sampled_from(
     [
         [(torch.zeros(6, 6, dtype=torch.uint8), 1), (torch.zeros(5, 6, dtype=torch.uint8), 1)],
@@ -141,7 +156,9 @@ WRONG_PIXELS = st.sampled_from(
         torch.zeros(2, 2, 0, 5).byte(),
     ]
 )
-WRONG_COUNTS = st.sampled_from([(1, 3), (3, 1), (0, 2), (1, 2, 3), (1, "2"), (1.0, 2), [1, 2], 100, True])
+WRONG_COUNTS = st.sampled_from(
+    [(1, 3), (3, 1), (0, 2), (1, 2, 3), (1, "2"), (1.0, 2), [1, 2], 100, True]
+)
 
 DOWNLOADED = {"omniglot", "cifar_fs", "fc100"}
 
@@ -180,11 +197,21 @@ ENTRIES = {
             "noise_std": POSITIVE,
         },
         shots,
-        {"phase": st.sampled_from([(math.nan, 1), (True, 2), (1, 1), (-1e308, 1e308), (2**2000, 2**2001)])},
+        {
+            "phase": st.sampled_from(
+                [(math.nan, 1), (True, 2), (1, 1), (-1e308, 1e308), (2**2000, 2**2001)]
+            )
+        },
     ),
     "Polynomial": Entry(
         data.Polynomial,
-        {"k_shot": COUNTS, "num_query": COUNTS, "order": COUNTS, "coefficient_range": RANGES, "noise_std": POSITIVE},
+        {
+            "k_shot": COUNTS,
+            "num_query": COUNTS,
+            "order": COUNTS,
+            "coefficient_range": RANGES,
+            "noise_std": POSITIVE,
+        },
         shots,
         {"order": st.sampled_from([0, 2000])},
     ),
@@ -207,7 +234,10 @@ ENTRIES = {
             "device": DEVICES,
             "num_workers": st.just(0),
         },
-        wrong={"device": WRONG_DEVICES, "num_workers": st.sampled_from([-1, False, 0.0, None, "2"])},
+        wrong={
+            "device": WRONG_DEVICES,
+            "num_workers": st.sampled_from([-1, False, 0.0, None, "2"]),
+        },
         given={"tasks": sines()},
     ),
     "SupportAsQuery": Entry(data.SupportAsQuery, {"tasks": sines()}, sampled),
@@ -225,7 +255,9 @@ ENTRIES = {
         {
             "images": WRONG_PIXELS,
             "layout": st.sampled_from(["HW", "HWC", "chw", None, ("C", "H", "W")]),
-            "class_names": st.sampled_from(["abc", ["a"] * 3, ["a", "b"], {"a", "b", "c"}, ["a", "b", 3], np.zeros(3)]),
+            "class_names": st.sampled_from(
+                ["abc", ["a"] * 3, ["a", "b"], {"a", "b", "c"}, ["a", "b", 3], np.zeros(3)]
+            ),
         },
     ),
     "ClassImages.from_dataset": Entry(
@@ -248,7 +280,9 @@ ENTRIES = {
             "mode": st.sampled_from(["rgb", "CMYK", ""]),
         },
     ),
-    "ClassImages.from_npz": Entry(data.ClassImages.from_npz, {"path": st.just("absent.npz")}, always=False),
+    "ClassImages.from_npz": Entry(
+        data.ClassImages.from_npz, {"path": st.just("absent.npz")}, always=False
+    ),
     "ClassImages.select": Entry(
         lambda images, names: images.select(names),
         {"names": st.sampled_from([["0"], "1", ("2", "0"), ["0", "1"]])},
@@ -264,7 +298,9 @@ ENTRIES = {
         {"images": class_images()},
     ),
     "ClassImages.of_class": Entry(
-        lambda images, name: images.of_class(name), {"name": st.sampled_from("012")}, given={"images": class_images()}
+        lambda images, name: images.of_class(name),
+        {"name": st.sampled_from("012")},
+        given={"images": class_images()},
     ),
     "ClassImages.to": Entry(
         lambda images, device: images.to(device),
@@ -279,7 +315,9 @@ ENTRIES = {
             "n_way": st.sampled_from([1, 3, (1, 3)]),
             "k_shot": st.sampled_from([1, 2, (1, 2)]),
             "num_query": COUNTS,
-            "transform": st.sampled_from([None, data.RandomFlip(), data.RandomCrop(1), data.Normalize(0.5, 0.5)]),
+            "transform": st.sampled_from(
+                [None, data.RandomFlip(), data.RandomCrop(1), data.Normalize(0.5, 0.5)]
+            ),
         },
         sampled,
         {
@@ -293,7 +331,11 @@ ENTRIES = {
     ),
     "MiniBatches": Entry(
         data.MiniBatches,
-        {"source": st.one_of(class_images(), sines()), "batch_size": COUNTS, "transform": st.none()},
+        {
+            "source": st.one_of(class_images(), sines()),
+            "batch_size": COUNTS,
+            "transform": st.none(),
+        },
         sampled,
         functions=frozenset({"transform"}),
     ),
@@ -311,11 +353,24 @@ ENTRIES = {
     ),
     "Normalize": Entry(
         lambda mean, std, images: data.Normalize(mean, std)(images),
-        {"mean": st.sampled_from([0.5, (0.5,)]), "std": st.sampled_from([0.5, (0.2,)]), "images": IMAGES},
+        {
+            "mean": st.sampled_from([0.5, (0.5,)]),
+            "std": st.sampled_from([0.5, (0.2,)]),
+            "images": IMAGES,
+        },
         changed,
         {
             "mean": st.sampled_from(
-                [(), (0.1, 0.2, 0.3), (0.1, 0.2), [0.1, None], (True,), "abc", math.nan, torch.ones(3)]
+                [
+                    (),
+                    (0.1, 0.2, 0.3),
+                    (0.1, 0.2),
+                    [0.1, None],
+                    (True,),
+                    "abc",
+                    math.nan,
+                    torch.ones(3),
+                ]
             ),
             "std": st.sampled_from([(), (0.1, 0.2, 0.3), 0, (0.0,), -1.0, "abc", math.inf]),
             "images": WRONG_IMAGES,

@@ -15,19 +15,37 @@ HUGE = st.sampled_from([2**31, 2**63, 2**70])
 LOGITS = tensors(4, 3, dtype=torch.float32)
 LABELS = tensors(4, dtype=torch.int64, low=0, high=3)
 WEIGHTS = st.one_of(st.none(), tensors(4, dtype=torch.float32, low=0.5))
-CLASSIFIED = {"output": LOGITS, "target": LABELS, "weight": WEIGHTS, "ignore_index": st.sampled_from([-100, 255, 1])}
+CLASSIFIED = {
+    "output": LOGITS,
+    "target": LABELS,
+    "weight": WEIGHTS,
+    "ignore_index": st.sampled_from([-100, 255, 1]),
+}
 WRONG = {
     "output": st.sampled_from(
-        [torch.zeros(3), torch.zeros(4, 0), torch.zeros(5, 3), torch.zeros(4, 3, 2), torch.zeros(0, 3)]
+        [
+            torch.zeros(3),
+            torch.zeros(4, 0),
+            torch.zeros(5, 3),
+            torch.zeros(4, 3, 2),
+            torch.zeros(0, 3),
+        ]
     ),
     "target": st.sampled_from([torch.zeros(5).long(), torch.zeros(4, 3), torch.zeros(4, 1).long()]),
     "ignore_index": st.sampled_from([2**63, -(2**70)]),
-    "weight": st.sampled_from([torch.zeros(4), torch.ones(5), torch.ones(4, 1), -torch.ones(4), ()]),
+    "weight": st.sampled_from(
+        [torch.zeros(4), torch.ones(5), torch.ones(4, 1), -torch.ones(4), ()]
+    ),
 }
 KEY = {"key": KEYS, "shape": SHAPES, "stream": STREAMS, "dtype": st.one_of(st.none(), FLOATING)}
 WRONG_KEY = {
     "key": st.sampled_from(
-        [torch.tensor(7, dtype=torch.int32), torch.zeros(5).long(), torch.tensor(-1), torch.tensor(2**62)]
+        [
+            torch.tensor(7, dtype=torch.int32),
+            torch.zeros(5).long(),
+            torch.tensor(-1),
+            torch.tensor(2**62),
+        ]
     ),
     "shape": st.sampled_from([(-1,), (2.0,), 3, "ab", (True,), torch.Size([2]), [2, 1]]),
     "stream": HUGE,
@@ -70,7 +88,9 @@ ENTRIES = {
         lambda keys, /, num_tasks, **_: functional.uniform(keys, (num_tasks,)),
         {"device": st.sampled_from(["gpu", "", 3.5])},
     ),
-    "safe_sqrt": Entry(functional.safe_sqrt, {"x": tensors(4, low=0)}, lambda result, /, x: result.shape == x.shape),
+    "safe_sqrt": Entry(
+        functional.safe_sqrt, {"x": tensors(4, low=0)}, lambda result, /, x: result.shape == x.shape
+    ),
     "cross_entropy": Entry(functional.cross_entropy, CLASSIFIED, scalar, WRONG),
     "accuracy": Entry(functional.accuracy, CLASSIFIED, scalar, WRONG),
     "call_copy": Entry(
@@ -80,8 +100,15 @@ ENTRIES = {
             "tensors": st.sampled_from([{}, {"weight": torch.ones(1, 1)}]),
         },
         lambda output, /, **_: output.shape == (2, 1),
-        {"tensors": st.sampled_from([{"wieght": torch.ones(1, 1)}, {"weight": 1.0}, [torch.ones(1, 1)]])},
-        {"args": st.sampled_from([torch.ones(2, 1), (torch.ones(2, 1),)]), "kwargs": st.sampled_from([None, {}])},
+        {
+            "tensors": st.sampled_from(
+                [{"wieght": torch.ones(1, 1)}, {"weight": 1.0}, [torch.ones(1, 1)]]
+            )
+        },
+        {
+            "args": st.sampled_from([torch.ones(2, 1), (torch.ones(2, 1),)]),
+            "kwargs": st.sampled_from([None, {}]),
+        },
     ),
     "ModelLoss": Entry(
         model_loss,
@@ -93,18 +120,25 @@ ENTRIES = {
         scalar,
         functions=frozenset({"criterion", "model"}),
     ),
-    "ModuleLoss": Entry(functional.ModuleLoss, {"module": st.builds(nn.MSELoss), "name": st.just("query_loss")}),
+    "ModuleLoss": Entry(
+        functional.ModuleLoss, {"module": st.builds(nn.MSELoss), "name": st.just("query_loss")}
+    ),
     "OnSupport": Entry(
         functional.OnSupport,
         {
             "loss": st.builds(functional.ModelLoss, st.just(nn.Linear(1, 1)), st.just(F.mse_loss)),
-            "batches": st.sampled_from([None, functional.DealtBatches(2), functional.SampledBatches(2)]),
+            "batches": st.sampled_from(
+                [None, functional.DealtBatches(2), functional.SampledBatches(2)]
+            ),
         },
     ),
     "DealtBatches": Entry(functional.DealtBatches, {"count": COUNTS}, sees),
-    "SampledBatches": Entry(functional.SampledBatches, {"size": COUNTS, "replacement": BOOLS}, sees),
+    "SampledBatches": Entry(
+        functional.SampledBatches, {"size": COUNTS, "replacement": BOOLS}, sees
+    ),
     "OnQuery": Entry(
-        functional.OnQuery, {"loss": st.builds(functional.ModelLoss, st.just(nn.Linear(1, 1)), st.just(F.mse_loss))}
+        functional.OnQuery,
+        {"loss": st.builds(functional.ModelLoss, st.just(nn.Linear(1, 1)), st.just(F.mse_loss))},
     ),
 }
 

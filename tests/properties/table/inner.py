@@ -23,8 +23,12 @@ def learns(rule, /, **_):
     estimate = learner.estimate(sine_episodes(num_tasks=2))
     finite = estimate.loss.isfinite()
     assert torch.equal(estimate.diagnostics["finite"].bool() | finite, finite)
-    assert estimate.diagnostics["finite"].all() == all(leaf.isfinite().all() for leaf in tree_leaves(estimate.gradient))
-    assert learner.adapt(sine_episodes(num_tasks=2).support, 3).loss(sine_episodes(num_tasks=2).query).shape == (2,)
+    assert estimate.diagnostics["finite"].all() == all(
+        leaf.isfinite().all() for leaf in tree_leaves(estimate.gradient)
+    )
+    assert learner.adapt(sine_episodes(num_tasks=2).support, 3).loss(
+        sine_episodes(num_tasks=2).query
+    ).shape == (2,)
 
 
 def rule(kind, wrong=None, /, **arguments):
@@ -37,7 +41,9 @@ def optimized(rule, meta, named_parameters, key):
     given = isinstance(named_parameters, str) and named_parameters == "of the module"
     if isinstance(meta, str) and isinstance(rule, inner.UpdateRule):
         meta = rule.init_meta(dict(module.named_parameters()))
-    optimizer = inner.as_optimizer(rule, meta, module.named_parameters() if given else named_parameters, key=key)
+    optimizer = inner.as_optimizer(
+        rule, meta, module.named_parameters() if given else named_parameters, key=key
+    )
 
     def closure():
         optimizer.zero_grad()
@@ -55,7 +61,10 @@ ENTRIES = {
     "Adam": rule(inner.Adam, **RATE, betas=BETAS, eps=st.just(1e-8)),
     "RMSProp": rule(inner.RMSProp, **RATE),
     "LearnedRate": rule(
-        inner.LearnedRate, rule=PLAIN_RULES, per=st.sampled_from(["scalar", "tensor", "parameter"]), num_steps=COUNTS
+        inner.LearnedRate,
+        rule=PLAIN_RULES,
+        per=st.sampled_from(["scalar", "tensor", "parameter"]),
+        num_steps=COUNTS,
     ),
     "MetaSGD": rule(inner.MetaSGD, **RATE),
     "Learned": rule(
@@ -66,14 +75,18 @@ ENTRIES = {
     ),
     "Clipped": rule(inner.Clipped, rule=PLAIN_RULES, norm=POSITIVE),
     "Masked": rule(inner.Masked, rule=PLAIN_RULES, temperature=POSITIVE, hard=BOOLS),
-    "LSTM": rule(inner.LSTM, lr=RATES, hidden_size=COUNTS, forget_bias=POSITIVE, gate_range=POSITIVE),
+    "LSTM": rule(
+        inner.LSTM, lr=RATES, hidden_size=COUNTS, forget_bias=POSITIVE, gate_range=POSITIVE
+    ),
     "Turtle": rule(
         inner.Turtle,
         {
             "inputs": st.sampled_from([(), ("grad", "grad"), ("gradient",), (3,)]),
             "hidden": st.sampled_from([(0,), (2.0,)]),
         },
-        inputs=st.sampled_from([("grad",), ["loss", "step"], ("grad_history", "update_history", "processed_grad")]),
+        inputs=st.sampled_from(
+            [("grad",), ["loss", "step"], ("grad_history", "update_history", "processed_grad")]
+        ),
         hidden=st.sampled_from([(), (2,), [2, 2]]),
         activation=ACTIVATIONS,
         beta=st.floats(0, 1),
@@ -87,7 +100,9 @@ ENTRIES = {
     ),
     "LowRank": rule(inner.LowRank, **RATE, rank=COUNTS, identity=BOOLS),
     "MetaCurvature": rule(inner.MetaCurvature, **RATE),
-    "SelfAdapting": rule(inner.SelfAdapting, rule=st.sampled_from([inner.MetaSGD(0.1), inner.LowRank(0.1)]), **RATE),
+    "SelfAdapting": rule(
+        inner.SelfAdapting, rule=st.sampled_from([inner.MetaSGD(0.1), inner.LowRank(0.1)]), **RATE
+    ),
     "t_net": Entry(
         inner.t_net,
         {"model": st.builds(lambda: models.mlp(1, [2], 1))},
@@ -105,11 +120,20 @@ ENTRIES = {
     **{
         function.__name__: Entry(
             function,
-            {"meta": st.builds(lambda: inner.Masked(inner.SGD(0.1)).init_meta({"w": torch.zeros(2, 3)}))},
+            {
+                "meta": st.builds(
+                    lambda: inner.Masked(inner.SGD(0.1)).init_meta({"w": torch.zeros(2, 3)})
+                )
+            },
             lambda fractions, /, **_: float(fractions["w"]),
             {
                 "meta": st.sampled_from(
-                    [{"mask": 3}, {"mask": {}}, {"mask": {"a": {"logits": "x"}}}, {"rule": {"rule": ()}}]
+                    [
+                        {"mask": 3},
+                        {"mask": {}},
+                        {"mask": {"a": {"logits": "x"}}},
+                        {"rule": {"rule": ()}},
+                    ]
                 )
             },
         )

@@ -38,7 +38,12 @@ def normalised(norm, /, num_features, **_):
 
 
 ENTRIES = {
-    "mlp": Entry(models.mlp, {"in_features": COUNTS, "hidden": HIDDEN, "out_features": COUNTS}, outputs, WRONG_HIDDEN),
+    "mlp": Entry(
+        models.mlp,
+        {"in_features": COUNTS, "hidden": HIDDEN, "out_features": COUNTS},
+        outputs,
+        WRONG_HIDDEN,
+    ),
     "linear_network": Entry(
         models.linear_network,
         {"in_features": COUNTS, "hidden": HIDDEN, "out_features": COUNTS, "bias": BOOLS},
@@ -87,11 +92,15 @@ ENTRIES = {
         wrong=WRONG_MODELS,
     ),
     "batch_statistics": Entry(models.batch_statistics, {"model": WITH_NORM}, wrong=WRONG_MODELS),
-    "running_statistics": Entry(models.running_statistics, {"model": WITH_NORM}, wrong=WRONG_MODELS),
+    "running_statistics": Entry(
+        models.running_statistics, {"model": WITH_NORM}, wrong=WRONG_MODELS
+    ),
     "BatchNorm": Entry(models.BatchNorm, NORM, normalised),
     "SupportNorm": Entry(models.SupportNorm, NORM, normalised),
     "FrozenNorm": Entry(models.FrozenNorm, NORM, normalised),
-    "PerStepNorm": Entry(models.PerStepNorm, NORM | {"num_steps": COUNTS, "momentum": st.floats(0.1, 1)}, normalised),
+    "PerStepNorm": Entry(
+        models.PerStepNorm, NORM | {"num_steps": COUNTS, "momentum": st.floats(0.1, 1)}, normalised
+    ),
 }
 
 EXCLUDED: dict[str, str] = {}

@@ -1,4 +1,5 @@
-"""Estimators and learners: whatever episodes come, losses have the right shape and are finite or flagged."""
+"""Estimators and learners: whatever episodes come, losses have the right shape and are finite or
+flagged."""
 
 import torch
 import torch.nn as nn
@@ -33,7 +34,11 @@ HIGHER = {
 }
 MODELS = st.builds(lambda: models.mlp(1, [2], 1).double())
 CRITERIA = st.sampled_from([F.mse_loss, nn.HuberLoss()])
-MODULES = {"model": st.sampled_from([nn.Linear, nn.Sequential(), nn.BatchNorm1d(1), nn.Sequential(nn.BatchNorm1d(1))])}
+MODULES = {
+    "model": st.sampled_from(
+        [nn.Linear, nn.Sequential(), nn.BatchNorm1d(1), nn.Sequential(nn.BatchNorm1d(1))]
+    )
+}
 PARTS = {"model": MODELS, "criterion": CRITERIA, "num_steps": st.integers(1, 3)}
 WRONG_FAST = {"fast": UNKNOWN_PATTERNS, "learn_init": UNKNOWN_PATTERNS}
 
@@ -67,7 +72,9 @@ def estimator(kind, wrong=None, /, **arguments):
 def method(build, wrong=None, **more):
     wrong = MODULES | WRONG_FAST | (wrong or {})
     arguments = PARTS | {"rule": PLAIN_RULES} | more
-    return Entry(build, arguments, works, wrong, functions=frozenset({"criterion", "fast", "learn_init"}))
+    return Entry(
+        build, arguments, works, wrong, functions=frozenset({"criterion", "fast", "learn_init"})
+    )
 
 
 def of_all_tasks(adapted, /, support, **_):
@@ -87,7 +94,9 @@ def of_learner(name):
 
 def pure(support_loss, query_loss, rule, estimator, num_steps):
     learner, episodes = sine_learner(), sine_episodes()
-    meta = learner.meta._replace(rule=rule.init_meta(learner.meta.init) if isinstance(rule, inner.UpdateRule) else {})
+    meta = learner.meta._replace(
+        rule=rule.init_meta(learner.meta.init) if isinstance(rule, inner.UpdateRule) else {}
+    )
     gradient = outer.meta_gradient(support_loss, query_loss, rule, estimator, num_steps)
     episode = type(episodes)(*(type(part)(part.x[0], part.y[0]) for part in episodes))
     return gradient(meta, episode, torch.tensor(0))
@@ -100,14 +109,20 @@ def solved(solver, /, **_):
 
 
 def compared(learner, episodes, chunk_sizes, compile, rounds):
-    return str(outer.compare_batching(learner, episodes, chunk_sizes=chunk_sizes, compile=compile, rounds=rounds))
+    return str(
+        outer.compare_batching(
+            learner, episodes, chunk_sizes=chunk_sizes, compile=compile, rounds=rounds
+        )
+    )
 
 
 def stacked(learners, episodes):
     assert outer.Replicas(learners)(episodes).shape == (len(learners),)
 
 
-LEARNER = st.builds(sine_learner, num_steps=st.just(2), estimator=ESTIMATORS.filter(lambda e: "shared" in e.reaches))
+LEARNER = st.builds(
+    sine_learner, num_steps=st.just(2), estimator=ESTIMATORS.filter(lambda e: "shared" in e.reaches)
+)
 LOSSES = sine_learner().problem
 TWO_TASKS = regressions(num_tasks=st.just(2))
 NO_KEYS = st.none()
@@ -133,7 +148,9 @@ ENTRIES = {
     "Direct": Entry(outer.Direct, {}, solved),
     "ForwardMode": estimator(outer.ForwardMode, max_directions=st.integers(200, 300)),
     "OnlineForwardMode": Entry(outer.OnlineForwardMode, {"max_directions": st.integers(200, 300)}),
-    "EvolutionStrategies": estimator(outer.EvolutionStrategies, num_pairs=COUNTS, std=POSITIVE, inner=BOOLS),
+    "EvolutionStrategies": estimator(
+        outer.EvolutionStrategies, num_pairs=COUNTS, std=POSITIVE, inner=BOOLS
+    ),
     "ClipPerTask": estimator(
         outer.ClipPerTask,
         {"on": st.sampled_from(["rule", "head"])},
@@ -170,9 +187,19 @@ ENTRIES = {
             "compile": st.just(False),
         },
         works,
-        MODULES | WRONG_FAST | {"estimator": ESTIMATORS, "support_batches": st.sampled_from([2, 5, 7])},
+        MODULES
+        | WRONG_FAST
+        | {"estimator": ESTIMATORS, "support_batches": st.sampled_from([2, 5, 7])},
         functions=frozenset(
-            {"criterion", "support_criterion", "support_loss", "query_loss", "compile", "fast", "learn_init"}
+            {
+                "criterion",
+                "support_criterion",
+                "support_loss",
+                "query_loss",
+                "compile",
+                "fast",
+                "learn_init",
+            }
         ),
         always=False,
     ),
@@ -185,20 +212,30 @@ ENTRIES = {
     ),
     "MetaLearner.adapt": Entry(
         of_learner("adapt"),
-        {"support": EPISODES.map(lambda episodes: episodes.support), "num_steps": st.integers(0, 3), "keys": NO_KEYS},
+        {
+            "support": EPISODES.map(lambda episodes: episodes.support),
+            "num_steps": st.integers(0, 3),
+            "keys": NO_KEYS,
+        },
         of_all_tasks,
         {"support": WRONG_SUPPORT},
         {"learner": LEARNER},
     ),
     "MetaLearner.set_batching": Entry(
         of_learner("set_batching"),
-        {"batching": st.sampled_from(["vmap", "loop"]), "chunk_size": COUNTS, "compile": st.just(False)},
+        {
+            "batching": st.sampled_from(["vmap", "loop"]),
+            "chunk_size": COUNTS,
+            "compile": st.just(False),
+        },
         given={"learner": LEARNER},
     ),
     "Replicas": Entry(
         stacked,
         {
-            "learners": st.lists(st.builds(sine_learner, num_steps=st.just(1)), min_size=1, max_size=2),
+            "learners": st.lists(
+                st.builds(sine_learner, num_steps=st.just(1)), min_size=1, max_size=2
+            ),
             "episodes": TWO_TASKS,
         },
         wrong={"episodes": WRONG_EPISODES, "learners": st.builds(lambda: [sine_learner(), 3])},
@@ -212,7 +249,10 @@ ENTRIES = {
             "compile": st.just(False),
             "rounds": st.just(1),
         },
-        wrong={"episodes": WRONG_EPISODES, "chunk_sizes": st.sampled_from([[3], [1], [0], ["2"], 2])},
+        wrong={
+            "episodes": WRONG_EPISODES,
+            "chunk_sizes": st.sampled_from([[3], [1], [0], ["2"], 2]),
+        },
         always=False,
     ),
     "MAML": method(outer.MAML, fast=PATTERNS),

@@ -18,7 +18,9 @@ SURROGATES = st.sampled_from([rl.reinforce, rl.dice, rl.clipped, partial(rl.clip
 POLICIES = st.builds(rl.GaussianPolicy, st.just(2), st.just([3]), st.just(2))
 GOALS = rl.UniformTasks((-0.5, -0.5), (0.5, 0.5))
 STEPS = tensors(2, 3, dtype=torch.float32)
-WRONG_STEPS = st.sampled_from([torch.zeros(3), torch.zeros(2, 4), torch.zeros(2, 3, 1), torch.zeros(0, 3)])
+WRONG_STEPS = st.sampled_from(
+    [torch.zeros(3), torch.zeros(2, 4), torch.zeros(2, 3, 1), torch.zeros(0, 3)]
+)
 LOG_PROBS = dict.fromkeys(("log_probs", "old_log_probs", "advantages"), STEPS)
 WRONG_LOG_PROBS = dict.fromkeys(LOG_PROBS, WRONG_STEPS)
 OPTIONS = {"baseline": BOOLS, "discount": FACTORS, "decay": FACTORS, "normalise": BOOLS}
@@ -29,7 +31,9 @@ HIDDEN = st.sampled_from([[], [3], (2, 2)])
 def keeps_the_protocol(environment, /, **_):
     is_table = isinstance(environment, rl.Tabular)
     sizes = environment.observation_size, environment.action_size
-    action = torch.zeros(2, dtype=torch.int64) if is_table else torch.ones(2, environment.action_size)
+    action = (
+        torch.zeros(2, dtype=torch.int64) if is_table else torch.ones(2, environment.action_size)
+    )
     rl.check_environment(environment, torch.ones(*sizes) if is_table else torch.ones(2), action)
 
 
@@ -96,21 +100,36 @@ ROLLS = {"policy": POLICIES, "environment": WALKS}
 ENTRIES = {
     "Navigation2D": Entry(
         rl.Navigation2D,
-        {"horizon": COUNTS, "max_step": POSITIVE, "reward": st.sampled_from(["distance", "squared"])},
+        {
+            "horizon": COUNTS,
+            "max_step": POSITIVE,
+            "reward": st.sampled_from(["distance", "squared"]),
+        },
         keeps_the_protocol,
     ),
     "Pendulum": Entry(rl.Pendulum, {"horizon": COUNTS, "max_torque": POSITIVE}, keeps_the_protocol),
     "Gymnasium": Entry(
         rl.Gymnasium,
-        {"make": st.just(pendulums), "horizon": COUNTS, "set_task": st.sampled_from([None, lambda made, task: None])},
+        {
+            "make": st.just(pendulums),
+            "horizon": COUNTS,
+            "set_task": st.sampled_from([None, lambda made, task: None]),
+        },
         keeps_the_protocol,
         functions=frozenset({"make", "set_task"}),
     ),
     "Tabular": Entry(
         rl.Tabular,
-        {"transitions": st.sampled_from([(((1.0,),),), (((1.0, 0.0),), ((0.5, 0.5),))]), "horizon": COUNTS},
+        {
+            "transitions": st.sampled_from([(((1.0,),),), (((1.0, 0.0),), ((0.5, 0.5),))]),
+            "horizon": COUNTS,
+        },
         keeps_the_protocol,
-        {"transitions": st.sampled_from([(((0.5,),),), ((1.0,),), ((("x",),),), (((2.0, -1.0),),) * 2, ((),)])},
+        {
+            "transitions": st.sampled_from(
+                [(((0.5,),),), ((1.0,),), ((("x",),),), (((2.0, -1.0),),) * 2, ((),)]
+            )
+        },
     ),
     "bandit": Entry(rl.bandit, {"num_arms": COUNTS, "horizon": COUNTS}, keeps_the_protocol),
     "check_environment": Entry(
@@ -124,13 +143,20 @@ ENTRIES = {
         rl.UniformTasks,
         {"low": st.just((-1.0, 0.0)), "high": st.sampled_from([(1.0, 0.0), (0, 1)])},
         drawn,
-        {"low": st.sampled_from([(2.0, 0.0), (), (None, 0.0)]), "high": st.sampled_from([(1.0,), ("a", "b")])},
+        {
+            "low": st.sampled_from([(2.0, 0.0), (), (None, 0.0)]),
+            "high": st.sampled_from([(1.0,), ("a", "b")]),
+        },
     ),
     "FiniteTasks": Entry(
         rl.FiniteTasks,
         {"tasks": st.one_of(tensors(2, 2), tensors(3).map(lambda leaf: {"mass": leaf}))},
         drawn,
-        {"tasks": st.sampled_from([torch.zeros(0, 2), {}, [1], {"a": torch.ones(2), "b": torch.ones(3)}])},
+        {
+            "tasks": st.sampled_from(
+                [torch.zeros(0, 2), {}, [1], {"a": torch.ones(2), "b": torch.ones(3)}]
+            )
+        },
     ),
     "GaussianPolicy": Entry(
         rl.GaussianPolicy,
@@ -138,7 +164,9 @@ ENTRIES = {
         acts,
     ),
     "CategoricalPolicy": Entry(
-        rl.CategoricalPolicy, {"observation_size": COUNTS, "hidden": HIDDEN, "num_actions": COUNTS}, acts
+        rl.CategoricalPolicy,
+        {"observation_size": COUNTS, "hidden": HIDDEN, "num_actions": COUNTS},
+        acts,
     ),
     "rollout": Entry(
         roll_out,
@@ -148,26 +176,44 @@ ENTRIES = {
     ),
     "fitted_values": Entry(
         rl.fitted_values,
-        {"observations": tensors(2, 3, 2, dtype=torch.float32), "rewards": STEPS, "discount": FACTORS},
+        {
+            "observations": tensors(2, 3, 2, dtype=torch.float32),
+            "rewards": STEPS,
+            "discount": FACTORS,
+        },
         finite,
         {"observations": WRONG_STEPS, "rewards": WRONG_STEPS, "discount": WRONG_FACTORS},
     ),
     "advantages": Entry(
         rl.advantages,
-        {"rewards": STEPS, "values": st.one_of(st.none(), STEPS), "discount": FACTORS, "decay": FACTORS},
+        {
+            "rewards": STEPS,
+            "values": st.one_of(st.none(), STEPS),
+            "discount": FACTORS,
+            "decay": FACTORS,
+        },
         finite,
-        {"rewards": WRONG_STEPS, "values": WRONG_STEPS, "discount": WRONG_FACTORS, "decay": WRONG_FACTORS},
+        {
+            "rewards": WRONG_STEPS,
+            "values": WRONG_STEPS,
+            "discount": WRONG_FACTORS,
+            "decay": WRONG_FACTORS,
+        },
     ),
     "reinforce": Entry(rl.reinforce, LOG_PROBS, finite, WRONG_LOG_PROBS),
     "dice": Entry(rl.dice, LOG_PROBS, finite, WRONG_LOG_PROBS),
-    "clipped": Entry(rl.clipped, {**LOG_PROBS, "clip": st.floats(0.01, 0.99)}, finite, WRONG_LOG_PROBS),
+    "clipped": Entry(
+        rl.clipped, {**LOG_PROBS, "clip": st.floats(0.01, 0.99)}, finite, WRONG_LOG_PROBS
+    ),
     "PolicyLoss": Entry(
         loss_of,
         {**ROLLS, "num_trajectories": COUNTS, "surrogate": SURROGATES, **OPTIONS},
         finite,
         functions=frozenset({"surrogate"}),
     ),
-    "SupportRollouts": Entry(rl.SupportRollouts, {"loss": st.builds(rl.PolicyLoss, POLICIES, WALKS)}),
+    "SupportRollouts": Entry(
+        rl.SupportRollouts, {"loss": st.builds(rl.PolicyLoss, POLICIES, WALKS)}
+    ),
     "QueryRollouts": Entry(rl.QueryRollouts, {"loss": st.builds(rl.PolicyLoss, POLICIES, WALKS)}),
     "policy_gradient": Entry(
         meta_gradient,
@@ -176,7 +222,9 @@ ENTRIES = {
         always=False,
     ),
     "record": Entry(
-        recorded, {"learner": st.builds(learner), "episodes": EPISODES}, wrong={"episodes": damaged(EPISODES)}
+        recorded,
+        {"learner": st.builds(learner), "episodes": EPISODES},
+        wrong={"episodes": damaged(EPISODES)},
     ),
 }
 

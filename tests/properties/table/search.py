@@ -12,7 +12,12 @@ INPUTS = st.integers(-2, -1)
 BLOCK = {"left_operator": NAMES, "left": INPUTS, "right_operator": NAMES, "right": INPUTS}
 CELLS = st.lists(st.builds(search.Block, **BLOCK), min_size=1, max_size=2).map(search.Cell)
 NETWORKS = st.builds(search.Network, CELLS, st.integers(1, 2), st.integers(1, 3))
-IMAGES = {"network": NETWORKS, "in_channels": COUNTS, "num_classes": COUNTS, "image_size": st.integers(4, 9)}
+IMAGES = {
+    "network": NETWORKS,
+    "in_channels": COUNTS,
+    "num_classes": COUNTS,
+    "image_size": st.integers(4, 9),
+}
 OPERATORS = st.lists(NAMES, min_size=1, max_size=3)
 TASKS = st.builds(lambda classes: data.EpisodeSampler(classes, 2, 2, 1), class_images())
 
@@ -48,9 +53,15 @@ ENTRIES = {
         search.Cell.from_json,
         {"text": CELLS.map(search.Cell.to_json)},
         same,
-        {"text": st.sampled_from(["[]", '{"blocks": 1}', '{"blocks": []}', '{"blocks": [{}]}', "[" * 10_000])},
+        {
+            "text": st.sampled_from(
+                ["[]", '{"blocks": 1}', '{"blocks": []}', '{"blocks": [{}]}', "[" * 10_000]
+            )
+        },
     ),
-    "Network": Entry(search.Network, {"cell": CELLS, "num_cells": COUNTS, "num_filters": COUNTS}, same),
+    "Network": Entry(
+        search.Network, {"cell": CELLS, "num_cells": COUNTS, "num_filters": COUNTS}, same
+    ),
     "Network.from_json": Entry(
         search.Network.from_json,
         {"text": NETWORKS.map(search.Network.to_json)},
@@ -60,10 +71,12 @@ ENTRIES = {
     "build": Entry(search.build, IMAGES | {"batch_statistics": STATISTICS}, logits),
     "cost": Entry(search.cost, IMAGES),
     "RidgeEnsemble": Entry(
-        search.RidgeEnsemble, {"num_members": COUNTS, "penalty": POSITIVE, "optimism": st.floats(-1, 1)}
+        search.RidgeEnsemble,
+        {"num_members": COUNTS, "penalty": POSITIVE, "optimism": st.floats(-1, 1)},
     ),
     "LSTMRanker": Entry(
-        search.LSTMRanker, {"num_members": COUNTS, "hidden_size": COUNTS, "num_steps": COUNTS, "lr": POSITIVE}
+        search.LSTMRanker,
+        {"num_members": COUNTS, "hidden_size": COUNTS, "num_steps": COUNTS, "lr": POSITIVE},
     ),
     "ProgressiveSearch": Entry(
         search.ProgressiveSearch,
@@ -89,7 +102,13 @@ ENTRIES = {
     ),
     "ReptileScore": Entry(
         search.ReptileScore,
-        {"train": TASKS, "validation": TASKS, "num_tasks": COUNTS, "inner_lr": POSITIVE, "seed": SEEDS},
+        {
+            "train": TASKS,
+            "validation": TASKS,
+            "num_tasks": COUNTS,
+            "inner_lr": POSITIVE,
+            "seed": SEEDS,
+        },
     ),
 }
 

@@ -8,7 +8,9 @@ from tests.properties.strategies import COUNTS
 
 ENTRIES = {
     "CSVLog": Entry(training.CSVLog, {"path": st.just("log.csv"), "every": COUNTS}),
-    "EarlyStopping": Entry(training.EarlyStopping, {"patience": COUNTS, "min_improvement": st.floats(0, 3)}),
+    "EarlyStopping": Entry(
+        training.EarlyStopping, {"patience": COUNTS, "min_improvement": st.floats(0, 3)}
+    ),
     "TensorBoardLog": Entry(training.TensorBoardLog, {"folder": st.just("logs"), "every": COUNTS}),
 }
 

@@ -34,7 +34,10 @@ ENTRIES = {
         given={"batch": regressions().map(lambda episodes: episodes.support)},
     ),
     "Episode.to": Entry(
-        lambda episodes, device: episodes.to(device), DEVICES, wrong=WRONG_DEVICES, given={"episodes": regressions()}
+        lambda episodes, device: episodes.to(device),
+        DEVICES,
+        wrong=WRONG_DEVICES,
+        given={"episodes": regressions()},
     ),
     "Adapted.__call__": Entry(
         of_adapted("__call__"),
