@@ -21,30 +21,38 @@ LONGEST = 300
 """Number of characters that a message shows of a value."""
 
 
-def invalid(what: str, condition: str, got: Any, fix: str = "") -> str:
+def message(what: str, condition: str, got: Any, fix: str = "") -> str:
     """Return the text of an error in the library's one form."""
     text = brief(got) if isinstance(got, torch.Tensor | Mapping | list | tuple) else str(got)
     got = text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
     return f"{what} must {condition}; got {got}." + (f" {fix}" if fix else "")
 
 
+def invalid(what: str, condition: str, got: Any, fix: str = "") -> ValueError:
+    """Return the error of a wrong value."""
+    return ValueError(message(what, condition, got, fix))
+
+
+def mistyped(what: str, condition: str, got: Any, fix: str = "") -> TypeError:
+    """Return the error of a value of a wrong kind."""
+    return TypeError(message(what, condition, got, fix))
+
+
 def check_count(what: str, value: Any, *, minimum: int = 1, fix: str = "") -> None:
     """Raise unless `value` is an int of at least `minimum`."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(
-            invalid(
-                what, "be an int", brief(value), "Convert it: int(...)." if _is_int(value) else fix
-            )
+        raise mistyped(
+            what, "be an int", brief(value), "Convert it: int(...)." if _is_int(value) else fix
         )
     if value < minimum:
-        raise ValueError(invalid(what, f"be at least {minimum}", value, fix))
+        raise invalid(what, f"be at least {minimum}", value, fix)
 
 
 def check_int64(what: str, value: Any, *, fix: str = "") -> None:
     """Raise unless `value` is an int that a tensor can hold."""
     check_count(what, value, minimum=-(2**63), fix=fix)
     if value >= 2**63:
-        raise ValueError(invalid(what, "be below 2**63", value, fix))
+        raise invalid(what, "be below 2**63", value, fix)
 
 
 def _is_int(value: Any) -> bool:
@@ -59,51 +67,51 @@ def _is_int(value: Any) -> bool:
 def check_bool(what: str, value: Any, *, fix: str = "") -> None:
     """Raise unless `value` is a bool."""
     if not isinstance(value, bool):
-        raise TypeError(invalid(what, "be True or False", brief(value), fix))
+        raise mistyped(what, "be True or False", brief(value), fix)
 
 
 def check_number(what: str, value: Any, *, fix: str = "") -> None:
     """Raise unless `value` is a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(invalid(what, "be a number", brief(value), fix))
+        raise mistyped(what, "be a number", brief(value), fix)
     if not is_finite(value):
-        raise ValueError(invalid(what, "be finite", value, fix))
+        raise invalid(what, "be finite", value, fix)
 
 
 def check_positive(what: str, value: Any, *, fix: str = "") -> None:
     """Raise unless `value` is a finite number above zero."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(invalid(what, "be a number", brief(value), fix))
+        raise mistyped(what, "be a number", brief(value), fix)
     if not (value > 0 and is_finite(value)):
-        raise ValueError(invalid(what, "be positive and finite", value, fix))
+        raise invalid(what, "be positive and finite", value, fix)
 
 
 def check_not_negative(what: str, value: Any, *, fix: str = "") -> None:
     """Raise unless `value` is a finite number of at least 0."""
     check_number(what, value, fix=fix)
     if value < 0:
-        raise ValueError(invalid(what, "be at least 0", value, fix))
+        raise invalid(what, "be at least 0", value, fix)
 
 
 def check_fraction(what: str, value: Any, *, fix: str = "") -> None:
     """Raise unless `value` is a number from 0 to 1."""
     check_number(what, value, fix=fix)
     if not 0 <= value <= 1:
-        raise ValueError(invalid(what, "be from 0 to 1", value, fix))
+        raise invalid(what, "be from 0 to 1", value, fix)
 
 
 def check_decay(what: str, value: Any, *, fix: str = "") -> None:
     """Raise unless `value` is a number of at least 0 and below 1."""
     check_number(what, value, fix=fix)
     if not 0 <= value < 1:
-        raise ValueError(invalid(what, "be at least 0 and below 1", value, fix))
+        raise invalid(what, "be at least 0 and below 1", value, fix)
 
 
 def check_between(what: str, value: Any, low: float, high: float, *, fix: str = "") -> None:
     """Raise unless `value` is a number strictly between two others."""
     check_number(what, value, fix=fix)
     if not low < value < high:
-        raise ValueError(invalid(what, f"be strictly between {low} and {high}", value, fix))
+        raise invalid(what, f"be strictly between {low} and {high}", value, fix)
 
 
 def check_range(what: str, value: Any, *, fix: str = "") -> None:
@@ -113,20 +121,16 @@ def check_range(what: str, value: Any, *, fix: str = "") -> None:
         isinstance(bound, int | float) and not isinstance(bound, bool) for bound in value
     )
     if not (numbers and len(value) == 2):
-        raise TypeError(invalid(what, "be a pair of numbers (low, high)", brief(value), fix))
+        raise mistyped(what, "be a pair of numbers (low, high)", brief(value), fix)
     low, high = value
     if not (is_finite(low) and is_finite(high) and low <= high and is_finite(high - low)):
-        raise ValueError(
-            invalid(what, "be finite with low <= high, and high - low finite", value, fix)
-        )
+        raise invalid(what, "be finite with low <= high, and high - low finite", value, fix)
 
 
 def check_index(what: str, value: Any, length: int) -> None:
     """Raise unless `value` is an index into something of that length."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(
-            invalid(what, "be an int", brief(value), f"Write [x[i] for i in range({length})].")
-        )
+        raise mistyped(what, "be an int", brief(value), f"Write [x[i] for i in range({length})].")
     if not -length <= value < length:
         raise IndexError(invalid(what, f"be from {-length} to {length - 1}", value))
 
@@ -136,9 +140,7 @@ def check_choice(what: str, value: Any, choices: Iterable[Any]) -> None:
     choices = list(choices)
     # By kind first, since the comparison of a tensor or an array has no single truth.
     if not any(isinstance(value, type(choice)) and value == choice for choice in choices):
-        raise ValueError(
-            invalid(what, f"be one of {choices}", brief(value), did_you_mean(value, choices))
-        )
+        raise invalid(what, f"be one of {choices}", brief(value), did_you_mean(value, choices))
 
 
 def check_kind(what: str, value: Any, kind: type | UnionType, expected: str, example: str) -> None:
@@ -146,7 +148,7 @@ def check_kind(what: str, value: Any, kind: type | UnionType, expected: str, exa
     if not isinstance(value, kind):
         is_class = isinstance(value, type) and issubclass(value, kind)
         fix = f"Write {value.__name__}(...)." if is_class else f"Pass {example}."
-        raise TypeError(invalid(what, f"be {expected}", brief(value), fix))
+        raise mistyped(what, f"be {expected}", brief(value), fix)
 
 
 def check_function(
@@ -154,7 +156,7 @@ def check_function(
 ) -> None:
     """Raise unless `value` can be called; a class cannot stand for what it makes."""
     if not callable(value) or isinstance(value, type):
-        raise TypeError(invalid(what, condition, brief(value), fix))
+        raise mistyped(what, condition, brief(value), fix)
 
 
 def misfit(function: Any, count: int) -> str:
@@ -178,46 +180,40 @@ def as_list(what: str, value: Any, condition: str = "be a list", *, fix: str = "
     try:
         return list(value)
     except TypeError as error:
-        raise TypeError(invalid(what, condition, brief(value), fix)) from error
+        raise mistyped(what, condition, brief(value), fix) from error
 
 
 def check_path(what: str, value: Any) -> None:
     """Raise unless `value` is a path that a file can have."""
     if not isinstance(value, str | os.PathLike):
-        raise TypeError(
-            invalid(what, "be a path", brief(value), "Pass a string or a pathlib.Path.")
-        )
+        raise mistyped(what, "be a path", brief(value), "Pass a string or a pathlib.Path.")
     if "\0" in os.fsdecode(value):
-        raise ValueError(invalid(what, "have no null character", brief(value)))
+        raise invalid(what, "have no null character", brief(value))
 
 
 def check_generator(generator: Any) -> None:
     """Raise unless `generator` is a source of random numbers, or None."""
     if not isinstance(generator, torch.Generator | None):
         fix = "Pass generator=torch.Generator().manual_seed(0)."
-        raise TypeError(invalid("generator", "be a torch.Generator or None", brief(generator), fix))
+        raise mistyped("generator", "be a torch.Generator or None", brief(generator), fix)
 
 
 def as_device(device: Any) -> torch.device:
     """Return a device by its name; raise for what is none."""
     fix = "Pass device='cuda', say."
     if isinstance(device, bool) or not isinstance(device, str | int | torch.device):
-        raise TypeError(invalid("device", "be a torch.device or its name", brief(device), fix))
+        raise mistyped("device", "be a torch.device or its name", brief(device), fix)
     try:
         return torch.device(device)
     except RuntimeError as error:
-        raise ValueError(
-            invalid("device", "be a name that PyTorch knows", brief(device), fix)
-        ) from error
+        raise invalid("device", "be a name that PyTorch knows", brief(device), fix) from error
 
 
 def check_one_device(what: str, places: Iterable[Any]) -> None:
     """Raise unless all of these, tensors or what else has a `device`, are on the same one."""
     devices = list(dict.fromkeys(str(each.device) for each in places))
     if len(devices) > 1:
-        raise ValueError(
-            invalid(what, "be on one device", devices, "Move them there: .to('cpu'), say.")
-        )
+        raise invalid(what, "be on one device", devices, "Move them there: .to('cpu'), say.")
 
 
 def is_finite(value: float) -> bool:

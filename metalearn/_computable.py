@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from metalearn._brief import brief
-from metalearn._checks import invalid
+from metalearn._checks import message
 from metalearn._join import OutputTypeError, OutputValueError
 from metalearn._tree import tree_leaves
 
@@ -58,5 +58,5 @@ def computable(what: str, data: Any, whose: str = "Its", beside: str = "") -> It
                 "y)."
             )
         raise kind(
-            invalid(what, "be computable", f"{type(error).__name__}: {error}", fix)
+            message(what, "be computable", f"{type(error).__name__}: {error}", fix)
         ) from error

@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from metalearn._checks import invalid
+from metalearn._checks import message
 from metalearn._tree import tree_detach, tree_leaves, tree_map, tree_pairs
 
 P = ParamSpec("P")
@@ -137,7 +137,7 @@ def _backward(outputs: Any, inputs: Any, cotangents: Any, nested: bool, retain_g
     if not reached:
         if torch.is_inference_mode_enabled():
             got, fix = "torch.inference_mode", "Use torch.no_grad()."
-            raise RuntimeError(invalid("mode of inner gradients", "let autograd record", got, fix))
+            raise RuntimeError(message("mode of inner gradients", "let autograd record", got, fix))
         return tree_map(torch.zeros_like, inputs)
     values, bars = zip(*reached, strict=True)
     options = {"retain_graph": retain_graph, "create_graph": nested, "materialize_grads": True}

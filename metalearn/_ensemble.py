@@ -28,15 +28,13 @@ class Ensemble:
 
     def __init__(self, learners: Sequence[MetaLearner]) -> None:
         if not learners:
-            raise ValueError(invalid("learner", "be at least one", "[]", "Pass [learner]."))
+            raise invalid("learner", "be at least one", "[]", "Pass [learner].")
         check_one_device("all learners", learners)
         for learner in learners:
             if not isinstance(learner.problem.query_loss, OnQuery):
                 fix = "Build them with a criterion, or evaluate them one by one."
-                raise ValueError(
-                    invalid(
-                        "learners of an ensemble", "be judged by a criterion", "a query_loss", fix
-                    )
+                raise invalid(
+                    "learners of an ensemble", "be judged by a criterion", "a query_loss", fix
                 )
         self._learners = learners
         self.device = learners[0].device
@@ -52,8 +50,8 @@ class Ensemble:
         counts = {learner.num_steps for learner in self._learners}
         if len(counts) > 1:
             fix = "Write num_steps=5, say, for all of them."
-            raise ValueError(
-                invalid("num_steps", "be given for learners that differ in it", sorted(counts), fix)
+            raise invalid(
+                "num_steps", "be given for learners that differ in it", sorted(counts), fix
             )
         return counts.pop()
 

@@ -62,6 +62,4 @@ def check_writable(what: str, folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ValueError(
-            invalid(what, "be a folder that can be written", f"{folder}: {error}")
-        ) from error
+        raise invalid(what, "be a folder that can be written", f"{folder}: {error}") from error

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from metalearn._brief import brief
-from metalearn._checks import invalid
+from metalearn._checks import message
 from metalearn._tree import PLAIN, tree_flatten, tree_leaves, tree_map, tree_names
 
 Join = Callable[[tuple[Tensor, ...]], Tensor]
@@ -88,7 +88,7 @@ def _check_structure(trees: Sequence[Any]) -> None:
             fix = "Return as many outputs, of the same names, for every task."
             got = f"{brief(trees[0])} and {brief(tree)}"
             raise OutputValueError(
-                invalid("outputs", "be of one structure for all tasks", got, fix)
+                message("outputs", "be of one structure for all tasks", got, fix)
             )
 
 
@@ -96,7 +96,7 @@ def _check_kind(what: str, leaf: Any) -> None:
     if not isinstance(leaf, (Tensor, *PLAIN)):
         fix = "Return a dict or a tuple of tensors in its place, or leave it out."
         raise OutputTypeError(
-            invalid(what, "be a tensor, a number, a string or None", type(leaf).__name__, fix)
+            message(what, "be a tensor, a number, a string or None", type(leaf).__name__, fix)
         )
 
 
@@ -114,10 +114,10 @@ def _check_leaves(what: str, join: Join, leaves: Sequence[Any]) -> None:
                 "Pad it to one length, or leave it out.",
             )
             raise OutputValueError(
-                invalid(what, "have one shape for all tasks", got, fix)
+                message(what, "have one shape for all tasks", got, fix)
             ) from error
     for leaf in leaves:
         if not (_are_tensors(leaves[0], leaf) or _is_same(leaves[0], leaf)):
             got = f"{brief(leaves[0])} and {brief(leaf)}"
             fix = "Return it as a tensor for every task: torch.as_tensor(value)."
-            raise OutputValueError(invalid(what, "be the same for all tasks", got, fix))
+            raise OutputValueError(message(what, "be the same for all tasks", got, fix))

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 
 from metalearn._brief import brief
-from metalearn._checks import check_kind, did_you_mean, invalid
+from metalearn._checks import check_kind, did_you_mean, invalid, mistyped
 from metalearn._copies import copied
 from metalearn._tree import tree_flatten, tree_leaves, tree_map, tree_names, tree_unflatten
 from metalearn.models._batch_norm import Norms
@@ -74,9 +74,7 @@ def call_copy(
     if not (
         isinstance(tensors, dict) and all(isinstance(tensor, Tensor) for tensor in tensors.values())
     ):
-        raise TypeError(
-            invalid("tensors", "be a dict of tensors by name", brief(tensors), "Pass params.")
-        )
+        raise mistyped("tensors", "be a dict of tensors by name", brief(tensors), "Pass params.")
     own = dict(
         (
             *module.named_parameters(remove_duplicate=False),
@@ -85,9 +83,7 @@ def call_copy(
     )
     if unknown := sorted(tensors.keys() - own.keys()):
         fix = did_you_mean(unknown[0], own)
-        raise ValueError(
-            invalid("tensors", "be named as parameters and buffers of the module", unknown, fix)
-        )
+        raise invalid("tensors", "be named as parameters and buffers of the module", unknown, fix)
     given = {own[name]: tensor for name, tensor in tensors.items()}
     args = args if isinstance(args, tuple) else (args,)
     with _parametrized_anew():
@@ -161,7 +157,7 @@ def _of_query(num_support: int, num_examples: int, output: Any) -> Any:
             "outputs of a model normalised by its support set",
             "Return no other, or use 'transductive'.",
         )
-        raise ValueError(invalid(what, "begin with the axis of examples", brief(output), fix))
+        raise invalid(what, "begin with the axis of examples", brief(output), fix)
     return output[num_support:]
 
 
@@ -187,7 +183,7 @@ def get_tensor(module: nn.Module, name: str) -> Tensor:
     except (KeyError, AttributeError) as error:
         condition = "have the tensors that it had when the learner was made"
         fix = "Change a copy: copy.deepcopy(model), or make the learner after the change."
-        raise ValueError(invalid("model", condition, f"none of the name {name!r}", fix)) from error
+        raise invalid("model", condition, f"none of the name {name!r}", fix) from error
 
 
 def set_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
@@ -265,7 +261,7 @@ class TensorTree(nn.Module):
         for name, leaf in zip(names, leaves, strict=True):
             if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
                 fix = "Return param.new_tensor(0.1), say, which has a parameter's dtype and device."
-                raise TypeError(invalid(f"leaf {name!r}", "be a floating tensor", brief(leaf), fix))
+                raise mistyped(f"leaf {name!r}", "be a floating tensor", brief(leaf), fix)
             *path, attribute = name.split(".")
             owner: nn.Module = self
             for folder in path:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from metalearn._checks import check_path, did_you_mean, invalid
+from metalearn._checks import check_path, did_you_mean, invalid, message, mistyped
 from metalearn._files import whole_file
 from metalearn._summary import Summaries, Summary, line
 
@@ -49,7 +49,7 @@ class Evaluation(Mapping[str, Summary]):
         if name not in self.summaries:
             names = list(self.summaries)
             raise KeyError(
-                invalid(
+                message(
                     "name of a summary", f"be one of {names}", repr(name), did_you_mean(name, names)
                 )
             )
@@ -84,13 +84,11 @@ class Evaluation(Mapping[str, Summary]):
             ValueError: If the two are not of the same tasks.
         """
         if not isinstance(other, Evaluation):
-            raise TypeError(
-                invalid("other", "be an Evaluation", type(other).__name__, "Pass evaluate(...).")
-            )
+            raise mistyped("other", "be an Evaluation", type(other).__name__, "Pass evaluate(...).")
         if self.fingerprint is None or self.fingerprint != other.fingerprint:
             got = f"fingerprints {self.fingerprint} and {other.fingerprint}"
             fix = "Pass generator=torch.Generator().manual_seed(0) to both calls of evaluate."
-            raise ValueError(invalid("both evaluations", "be of the same tasks", got, fix))
+            raise invalid("both evaluations", "be of the same tasks", got, fix)
         shared = [name for name in self if name in other]
         return Summaries(
             {
@@ -179,4 +177,4 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _not_saved(path: Path, got: str) -> str:
-    return invalid(str(path), "be a file of Evaluation.save", got, "Write evaluation.save(path).")
+    return message(str(path), "be a file of Evaluation.save", got, "Write evaluation.save(path).")

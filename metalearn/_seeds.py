@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 
 from metalearn._brief import brief
-from metalearn._checks import as_list, invalid
+from metalearn._checks import as_list, invalid, mistyped
 from metalearn._results import Evaluation
 from metalearn._summary import Summaries, Summary
 
@@ -42,12 +42,10 @@ def over_seeds(evaluations: Iterable[Evaluation]) -> Summaries:
     fix = "Write over_seeds([evaluate(learner, tasks, num_tasks=600) for learner in learners])."
     runs = as_list("evaluations", evaluations, "be a list of Evaluations", fix=fix)
     if not runs:
-        raise ValueError(invalid("evaluations", "be at least one", "[]", fix))
+        raise invalid("evaluations", "be at least one", "[]", fix)
     for run in runs:
         if not isinstance(run, Evaluation):
-            raise TypeError(
-                invalid("evaluations", "be a list of Evaluations", f"one with {brief(run)}", fix)
-            )
+            raise mistyped("evaluations", "be a list of Evaluations", f"one with {brief(run)}", fix)
     names, shared = (
         [name for name in runs[0] if all(name in run for run in runs)],
         _share_tasks(runs),
@@ -73,6 +71,4 @@ def _share_tasks(runs: list[Evaluation]) -> bool:
         "Pass generator=torch.Generator().manual_seed(run) to evaluate, another one for every run."
     )
     got = f"fingerprints {[run.fingerprint for run in runs]}"
-    raise ValueError(
-        invalid("evaluations", "be all of the same tasks, or each of its own", got, fix)
-    )
+    raise invalid("evaluations", "be all of the same tasks, or each of its own", got, fix)

@@ -10,7 +10,15 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parallel import DistributedDataParallel
 
 from metalearn._brief import brief
-from metalearn._checks import check_count, check_function, check_generator, invalid, misfit
+from metalearn._checks import (
+    check_count,
+    check_function,
+    check_generator,
+    invalid,
+    message,
+    misfit,
+    mistyped,
+)
 from metalearn._ensemble import Ensemble
 from metalearn._fingerprint import fingerprint
 from metalearn._results import Evaluation
@@ -186,17 +194,17 @@ def warn_of_training_mode(learners: Sequence[MetaLearner | Ensemble]) -> None:
             else "the query batch normalises itself"
         )
         condition = f"be in evaluation mode, or {does} while it is judged"
-        warnings.warn(invalid("model", condition, f"an active {active}", fix), stacklevel=4)
+        warnings.warn(message("model", condition, f"an active {active}", fix), stacklevel=4)
 
 
 def check_metrics(metrics: Any) -> None:
     """Raise unless `metrics` are functions by name."""
     fix = 'Write metrics={"accuracy": functional.accuracy}, say.'
     if not isinstance(metrics, Mapping):
-        raise TypeError(invalid("metrics", "be a dict of functions", brief(metrics), fix))
+        raise mistyped("metrics", "be a dict of functions", brief(metrics), fix)
     for name, metric in metrics.items():
         if name == "loss":
-            raise ValueError(invalid("a metric's name", "be another than 'loss'", brief(name), fix))
+            raise invalid("a metric's name", "be another than 'loss'", brief(name), fix)
         check_function(f"metric {name!r}", metric, fix=fix)
 
 
@@ -207,9 +215,7 @@ def _per_task(name: str, metric: Callable[..., Any], judged: tuple[Any, ...]) ->
     each = [_number(name, metric(*take(judged, task))) for task in range(count_tasks(judged))]
     if each[0].dim() != 0:
         fix = "Average it: .mean()."
-        raise ValueError(
-            invalid(f"metric {name!r}", "be a scalar", f"shape {tuple(each[0].shape)}", fix)
-        )
+        raise invalid(f"metric {name!r}", "be a scalar", f"shape {tuple(each[0].shape)}", fix)
     return _precise(torch.stack(each))
 
 
@@ -222,9 +228,7 @@ def _check_takes(name: str, metric: Callable[..., Any], count: int) -> None:
             ("(output, target)", "none") if count == 2 else ("(output, target, weight)", "weights")
         )
         fix = f"Write lambda {taken[1:-1]}: ..., or functional.accuracy."
-        raise TypeError(
-            invalid(f"metric {name!r}", f"take {taken}", f"{weights}, and {error}", fix)
-        )
+        raise mistyped(f"metric {name!r}", f"take {taken}", f"{weights}, and {error}", fix)
 
 
 def _number(name: str, value: Any) -> Tensor:
@@ -232,7 +236,7 @@ def _number(name: str, value: Any) -> Tensor:
         return torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
         fix = "Return a number, or a scalar tensor."
-        raise TypeError(invalid(f"metric {name!r}", "be a number", brief(value), fix)) from error
+        raise mistyped(f"metric {name!r}", "be a number", brief(value), fix) from error
 
 
 def _precise(values: Tensor) -> Tensor:
@@ -251,7 +255,7 @@ def bare(learner: Any, kinds: Any = MetaLearner | Replicas) -> Any:
     fix = "Write outer.MAML(model, F.mse_loss, inner.SGD(lr=0.01), num_steps=5), say."
     if isinstance(inside, Replicas):
         fix = "Take one: replicas[0]."
-    raise TypeError(invalid("learner", "be a MetaLearner", type(learner).__name__, fix))
+    raise mistyped("learner", "be a MetaLearner", type(learner).__name__, fix)
 
 
 def _one(learner: Any) -> MetaLearner | Ensemble:
@@ -269,9 +273,7 @@ def as_iterable(what: str, episodes: Any) -> Iterable[Episode]:
         return [episodes]
     if not isinstance(episodes, Iterable) or isinstance(episodes, Tensor):
         fix = "Pass data.Sinusoid(k_shot=10, num_query=10), say."
-        raise TypeError(
-            invalid(what, "be a task distribution or an iterable", brief(episodes), fix)
-        )
+        raise mistyped(what, "be a task distribution or an iterable", brief(episodes), fix)
     return episodes
 
 
@@ -308,4 +310,4 @@ def _batches(
         if seen >= num_tasks:
             return
     fix = f"Write num_tasks={seen}." if seen else "Pass a list: an iterator can be read once."
-    raise ValueError(invalid("episodes", f"give {num_tasks} tasks", f"{seen}", fix))
+    raise invalid("episodes", f"give {num_tasks} tasks", f"{seen}", fix)

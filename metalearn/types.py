@@ -9,7 +9,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from metalearn._attributes import attributes_kept, deep_copied
-from metalearn._checks import as_device, check_index, invalid
+from metalearn._checks import as_device, check_index, invalid, mistyped
 from metalearn._computable import computable
 from metalearn._modules import below, call_model, predict, set_tensor
 from metalearn._tasks import in_chunks, map_tasks, num_tasks, take
@@ -191,7 +191,7 @@ class Adapted:
         query_loss = self._of_learner(self.query_loss)
         if not isinstance(batch, Batch):
             fix = "Write adapted.loss(episodes.query)."
-            raise TypeError(invalid("batch", "be a Batch", type(batch).__name__, fix))
+            raise mistyped("batch", "be a Batch", type(batch).__name__, fix)
 
         def loss(params: Params, support: Batch, query: Batch) -> Tensor:
             return query_loss(params, self.shared, Episode(support, query))
@@ -260,9 +260,7 @@ class Adapted:
                 tuple(leaf.shape) if isinstance(leaf, Tensor) else leaf
                 for leaf in tree_leaves(data)
             ]
-            raise ValueError(
-                invalid(what, f"be tensors with a leading axis of {len(self)} tasks", got, fix)
-            )
+            raise invalid(what, f"be tensors with a leading axis of {len(self)} tasks", got, fix)
 
         def chunk(*part: Any) -> Any:
             results = of_all(*part)
@@ -275,9 +273,7 @@ class Adapted:
     def _of_learner(self, part: T | None) -> T:
         if part is None:
             fix = "Adapt with learner.adapt(support) instead of a pure function."
-            raise TypeError(
-                invalid("Adapted", "come from a learner to be called", "parameters alone", fix)
-            )
+            raise mistyped("Adapted", "come from a learner to be called", "parameters alone", fix)
         return part
 
     def __getitem__(self, index: int) -> nn.Module:

@@ -83,4 +83,4 @@ def test_no_check_prints_a_tensor(check, value):
 
 @pytest.mark.parametrize("got", [LARGE, [LARGE], {"x": LARGE}, (LARGE, 1)], ids=brief)
 def test_no_message_prints_a_tensor(got):
-    assert "Tensor (40, 50) of torch.float32" in _checks.invalid("value", "be small", got)
+    assert "Tensor (40, 50) of torch.float32" in _checks.message("value", "be small", got)

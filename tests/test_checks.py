@@ -6,8 +6,8 @@ from metalearn import _checks
 
 
 def test_messages_have_one_form():
-    assert _checks.invalid("x", "be odd", 2) == "x must be odd; got 2."
-    assert _checks.invalid("x", "be odd", 2, "Write x=3.") == "x must be odd; got 2. Write x=3."
+    assert _checks.message("x", "be odd", 2) == "x must be odd; got 2."
+    assert _checks.message("x", "be odd", 2, "Write x=3.") == "x must be odd; got 2. Write x=3."
 
 
 @pytest.mark.parametrize(

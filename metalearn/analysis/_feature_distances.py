@@ -125,10 +125,8 @@ def feature_distances(features: Callable[[Any], Tensor], episodes: Episode) -> F
         support, query = (_features(features, part).flatten(2) for part in episodes)
     if support.dtype != query.dtype:
         got = f"{support.dtype} and {query.dtype}"
-        raise ValueError(
-            invalid(
-                "features of support and query", "be of one dtype", got, "Convert the episodes."
-            )
+        raise invalid(
+            "features of support and query", "be of one dtype", got, "Convert the episodes."
         )
     # By differences, as products would lose the digits of small distances.
     values = torch.cdist(support, query, compute_mode="donot_use_mm_for_euclid_dist")
@@ -156,13 +154,8 @@ def _features(features: Callable[[Any], Tensor], batch: Batch) -> Tensor:
             else type(result).__name__
         )
         fix = "Pass learner.model.features, say."
-        raise ValueError(
-            invalid(
-                "features",
-                f"be floating numbers of shape {tuple(batch.y.shape)} and more",
-                got,
-                fix,
-            )
+        raise invalid(
+            "features", f"be floating numbers of shape {tuple(batch.y.shape)} and more", got, fix
         )
     return result.unsqueeze(-1)
 
@@ -173,7 +166,7 @@ def _pairs(episodes: Episode) -> tuple[Tensor, Tensor]:
         if not (isinstance(part.y, Tensor) and part.y.dim() == 2):
             got = tuple(part.y.shape) if isinstance(part.y, Tensor) else type(part.y).__name__
             fix = "Pass data.EpisodeSampler(...).sample(10), say."
-            raise ValueError(invalid("episodes", "have labels [num_tasks, num_examples]", got, fix))
+            raise invalid("episodes", "have labels [num_tasks, num_examples]", got, fix)
     same = episodes.support.y.unsqueeze(2) == episodes.query.y.unsqueeze(1)
     counts = [
         part.weight > 0 if isinstance(part.weight, Tensor) else torch.ones_like(part.y) > 0
@@ -182,7 +175,7 @@ def _pairs(episodes: Episode) -> tuple[Tensor, Tensor]:
     is_pair = counts[0].unsqueeze(2) & counts[1].unsqueeze(1)
     if empty := (~is_pair.flatten(1).any(1)).nonzero().flatten().tolist():
         fix = "Leave these tasks out."
-        raise ValueError(
-            invalid("every task", "have examples of weights above 0", f"none in tasks {empty}", fix)
+        raise invalid(
+            "every task", "have examples of weights above 0", f"none in tasks {empty}", fix
         )
     return same & is_pair, ~same & is_pair

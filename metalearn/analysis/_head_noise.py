@@ -98,7 +98,7 @@ def head_noise(
     check_count("num_steps", num_steps, minimum=0)
     check_count("seed", seed, minimum=0)
     if seed >= 2**62:
-        raise ValueError(invalid("seed", "be below 2**62", seed))
+        raise invalid("seed", "be below 2**62", seed)
     sizes = _sizes(stds)
     chosen = select_fast("names", names, learner)
     fixed = freeze(learner, select_fast("frozen", frozen, learner))
@@ -125,5 +125,5 @@ def _sizes(stds: Any) -> list[float]:
     for std in sizes:
         check_not_negative("stds", std, fix=fix)
     if not sizes:
-        raise ValueError(invalid("stds", "be at least one number", "[]", fix))
+        raise invalid("stds", "be at least one number", "[]", fix)
     return sizes

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalearn._checks import check_count, invalid
+from metalearn._checks import check_count, invalid, mistyped
 from metalearn._summary import Summary
 from metalearn.analysis._plot import axes_or_new
 from metalearn.data import TaskDistribution
@@ -141,7 +141,7 @@ def _permutations(n_way: int, num_permutations: int | None, keys: Tensor) -> Ite
                 f"be given for more than {MOST_CLASSES} classes",
                 "Write num_permutations=100, say.",
             )
-            raise ValueError(invalid("num_permutations", condition, f"{n_way} classes", fix))
+            raise invalid("num_permutations", condition, f"{n_way} classes", fix)
         for order in itertools.permutations(range(n_way)):
             yield torch.tensor(order, device=keys.device).expand(len(keys), n_way)
         return
@@ -165,10 +165,8 @@ def _num_classes(batch: Episode) -> int:
                 if isinstance(part.y, Tensor)
                 else type(part.y).__name__
             )
-            raise TypeError(
-                invalid("episodes", "have labels, int64 [num_tasks, num_examples]", got, fix)
-            )
+            raise mistyped("episodes", "have labels, int64 [num_tasks, num_examples]", got, fix)
     labels = torch.cat([batch.support.y, batch.query.y], 1)
     if labels.min() < 0:
-        raise ValueError(invalid("labels", "be at least 0", int(labels.min()), fix))
+        raise invalid("labels", "be at least 0", int(labels.min()), fix)
     return int(labels.max()) + 1

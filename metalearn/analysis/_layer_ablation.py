@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from metalearn._brief import brief
-from metalearn._checks import check_count, invalid
+from metalearn._checks import check_count, invalid, mistyped
 from metalearn._results import Evaluation
 from metalearn.analysis._frozen import frozen, select_fast
 from metalearn.analysis._plot import axes_or_new, check_score
@@ -130,14 +130,12 @@ def _named(layers: Any, learner: MetaLearner) -> dict[str, Selection]:
         return dict(owned)
     if isinstance(layers, str) or not isinstance(layers, Iterable):
         fix = "Write layers=['features', 'head'], say."
-        raise TypeError(invalid("layers", "be a list or a dict of patterns", brief(layers), fix))
+        raise mistyped("layers", "be a list or a dict of patterns", brief(layers), fix)
     if not isinstance(layers, Mapping):
         layers = {
             ", ".join(layer) if isinstance(layer, list | tuple) else str(layer): layer
             for layer in layers
         }
     if not layers:
-        raise ValueError(
-            invalid("layers", "be at least one", layers, "Leave it out for every module.")
-        )
+        raise invalid("layers", "be at least one", layers, "Leave it out for every module.")
     return dict(layers)

@@ -40,7 +40,7 @@ class StepsCurve:
         check_score(score, self.evaluations)
         if mode is None and score != "loss":
             fix = f"Write curve.best({score!r}, mode='max')."
-            raise ValueError(invalid("mode", "be given for a metric", mode, fix))
+            raise invalid("mode", "be given for a metric", mode, fix)
         check_choice("mode", mode or "min", ["min", "max"])
         sign = -1 if mode == "max" else 1
         means = {
@@ -94,9 +94,7 @@ def steps_curve(
     for count in counts:
         check_count("steps", count, minimum=0, fix="Write steps=range(11), say.")
     if not counts:
-        raise ValueError(
-            invalid("steps", "be at least one number", "[]", "Write steps=range(11), say.")
-        )
+        raise invalid("steps", "be at least one number", "[]", "Write steps=range(11), say.")
     conditions = [(learner, count) for count in counts]
     evaluations = evaluate_each(
         conditions, episodes, num_tasks=num_tasks, metrics=metrics, generator=generator

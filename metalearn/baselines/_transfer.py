@@ -60,7 +60,7 @@ class Transfer(MetaGradient):
         if isinstance(problem.support_loss, OnSupport) and problem.support_loss.batches is not None:
             fix = f"Leave it out: {self} draws batches of {self.batch_size}."
             got = problem.support_loss.batches
-            raise ValueError(invalid(f"support_batches under {self}", "not be given", got, fix))
+            raise invalid(f"support_batches under {self}", "not be given", got, fix)
 
     def __call__(
         self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree

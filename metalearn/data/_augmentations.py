@@ -12,7 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metalearn._brief import brief
-from metalearn._checks import check_count, check_function, check_generator, check_number, invalid
+from metalearn._checks import (
+    check_count,
+    check_function,
+    check_generator,
+    check_number,
+    invalid,
+    mistyped,
+)
 
 
 class Augmentation(ABC):
@@ -107,11 +114,9 @@ class Normalize:
             for number in numbers:
                 check_number(f"Normalize's {name}", number, fix=fix)
         if not means:
-            raise ValueError(invalid("Normalize's mean", "be at least one number", self.mean, fix))
+            raise invalid("Normalize's mean", "be at least one number", self.mean, fix)
         if len(means) != len(stds) or min(stds) <= 0:
-            raise ValueError(
-                invalid("Normalize's std", "be positive, one for each mean", self.std, fix)
-            )
+            raise invalid("Normalize's std", "be positive, one for each mean", self.std, fix)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return normalised images `[..., C, H, W]`.
@@ -124,8 +129,8 @@ class Normalize:
         if len(_numbers(self.mean)) not in (1, images.shape[-3]):
             fix = "Write Normalize(0.5, 0.25), one number for all channels, or one for each."
             got = f"{images.shape[-3]} in images of shape {tuple(images.shape)}"
-            raise ValueError(
-                invalid("Normalize's images", f"have {len(_numbers(self.mean))} channels", got, fix)
+            raise invalid(
+                "Normalize's images", f"have {len(_numbers(self.mean))} channels", got, fix
             )
         mean, std = (_of_channels(numbers, images) for numbers in (self.mean, self.std))
         return (images - mean) / std
@@ -185,11 +190,9 @@ def _check_images(what: str, images: Any, leading: tuple[str, ...] = ()) -> None
     fix = "Pass it to data.EpisodeSampler(transform=), which gives such images."
     if not (isinstance(images, Tensor) and images.is_floating_point()):
         got = images.dtype if isinstance(images, Tensor) else brief(images)
-        raise TypeError(invalid(f"{what}'s images", f"be a floating tensor [{axes}]", got, fix))
+        raise mistyped(f"{what}'s images", f"be a floating tensor [{axes}]", got, fix)
     if images.dim() < 3 or (leading and images.dim() != len(leading) + 3):
-        raise ValueError(
-            invalid(f"{what}'s images", f"be [{axes}]", f"shape {tuple(images.shape)}", fix)
-        )
+        raise invalid(f"{what}'s images", f"be [{axes}]", f"shape {tuple(images.shape)}", fix)
 
 
 def _of_channels(numbers: float | Sequence[float], images: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metalearn._checks import invalid
+from metalearn._checks import message
 from metalearn._files import clear_abandoned
 from metalearn.data._decoding import Decoding, decode_classes
 
@@ -154,7 +154,7 @@ def _write(file: Path, stamp: str, classes: Classes) -> None:
             (part / about.name).replace(about)
     except OSError as error:
         fix = "Make room, or choose another folder."
-        raise OSError(invalid(f"cache {file}", "be written", error, fix)) from error
+        raise OSError(message(f"cache {file}", "be written", error, fix)) from error
 
 
 def _crc32(description: dict[str, Any]) -> int:

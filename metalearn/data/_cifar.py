@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from metalearn._checks import check_bool, check_path, invalid
+from metalearn._checks import check_bool, check_path, message
 from metalearn.data._class_images import ClassImages
 from metalearn.data._names import check_known
 from metalearn.data._splits import Split, class_names_of
@@ -78,7 +78,7 @@ def _cifar100(root: str | Path, names: list[str], download: bool) -> ClassImages
             raise
         fix = f"Pass download=True, or unpack {ARCHIVE} there."
         got = f"{error} (in {Path(root) / 'cifar-100-python'})"
-        raise FileNotFoundError(invalid("root", "hold cifar-100-python", got, fix)) from error
+        raise FileNotFoundError(message("root", "hold cifar-100-python", got, fix)) from error
     check_known(names, halves[0].classes)
     images = np.concatenate([half.data for half in halves])
     labels = np.concatenate([half.targets for half in halves])

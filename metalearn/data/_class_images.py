@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from metalearn._brief import brief
-from metalearn._checks import as_device, check_path, invalid
+from metalearn._checks import as_device, check_path, invalid, mistyped
 from metalearn.data._cache import Flat
 from metalearn.data._dataset import read_dataset
 from metalearn.data._layout import Layout, flatten
@@ -200,7 +200,7 @@ class ClassImages:
         fix = "Pass select(['a', 'b'])."
         names = (names,) if isinstance(names, str) else as_strings("names", names, fix)
         if not names:
-            raise ValueError(invalid("names", "hold at least one name", "none", fix))
+            raise invalid("names", "hold at least one name", "none", fix)
         check_known(names, self.class_names)
         return type(self)([self.of_class(name) for name in names], names, layout="CHW")
 
@@ -222,9 +222,7 @@ class ClassImages:
         turns = _checked_turns(angles)
         if self.image_shape[-2] != self.image_shape[-1] and any(turn % 180 for turn in turns):
             fix = "Pass rotated(angles=(0, 180))."
-            raise ValueError(
-                invalid("images", "be square to be rotated by 90", self.image_shape, fix)
-            )
+            raise invalid("images", "be square to be rotated by 90", self.image_shape, fix)
         images = [
             part
             for turn in turns
@@ -274,8 +272,8 @@ def _checked_turns(angles: Any) -> list[int]:
     fix = "Pass rotated(angles=(0, 90, 180, 270))."
     ints = isinstance(angles, Sequence) and all(type(angle) is int for angle in angles)
     if not ints:
-        raise TypeError(invalid("angles", "be a sequence of ints", brief(angles), fix))
+        raise mistyped("angles", "be a sequence of ints", brief(angles), fix)
     turns = [angle % 360 for angle in angles]
     if not turns or len(set(turns)) < len(turns) or any(turn % 90 for turn in turns):
-        raise ValueError(invalid("angles", "be distinct multiples of 90", tuple(angles), fix))
+        raise invalid("angles", "be distinct multiples of 90", tuple(angles), fix)
     return turns

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from metalearn._brief import brief
-from metalearn._checks import invalid
+from metalearn._checks import invalid, mistyped
 from metalearn._tree import tree_flatten, tree_leaves, tree_map, tree_names
 from metalearn.types import Batch, Episode
 
@@ -64,13 +64,13 @@ def _checked(episodes: Any) -> list[Episode]:
     fix = "Return Episode(Batch(x, y), Batch(x, y)) of one task from the data set."
     if not isinstance(episodes, list | tuple) or isinstance(episodes, Episode):
         got = type(episodes).__name__
-        raise TypeError(invalid("episodes to collate", "be a list of tasks", got, fix))
+        raise mistyped("episodes to collate", "be a list of tasks", got, fix)
     if not episodes:
-        raise ValueError(invalid("episodes to collate", "be at least 1 task", "none", fix))
+        raise invalid("episodes to collate", "be at least 1 task", "none", fix)
     for task in episodes:
         if not (isinstance(task, Episode) and all(isinstance(batch, Batch) for batch in task)):
             got = type(task).__name__
-            raise TypeError(invalid("a task to collate", "be an Episode of two Batches", got, fix))
+            raise mistyped("a task to collate", "be an Episode of two Batches", got, fix)
     return [tree_map(_tensor, task) for task in episodes]
 
 
@@ -79,7 +79,7 @@ def _tensor(leaf: Any) -> Tensor:
         return torch.as_tensor(leaf)
     except (TypeError, ValueError, RuntimeError) as error:
         fix = "Write torch.as_tensor(x)."
-        raise TypeError(invalid("a task's data", "be tensors", brief(leaf), fix)) from error
+        raise mistyped("a task's data", "be tensors", brief(leaf), fix) from error
 
 
 def _check_alike(name: str, batches: list[Batch]) -> None:
@@ -91,7 +91,7 @@ def _check_alike(name: str, batches: list[Batch]) -> None:
             leaves = spec.flatten_up_to(other)
         except ValueError as error:
             got = f"{names} in task 0 and {tree_names(other)} in task {index}: {error}"
-            raise ValueError(invalid(f"{name} sets", "be trees of one structure", got)) from error
+            raise invalid(f"{name} sets", "be trees of one structure", got) from error
         for path, one, another in zip(names, tree_leaves(first), leaves, strict=True):
             _check_leaf(f"{name}.{path}", one, another, index)
 
@@ -101,7 +101,7 @@ def _check_leaf(what: str, one: Tensor, another: Any, index: int) -> None:
 
     def differs(condition: str, ours: Any, theirs: Any, fix: str) -> ValueError:
         got = f"{ours} in task 0 and {theirs} in task {index}"
-        return ValueError(invalid(f"{what} of all tasks", condition, got, fix))
+        return invalid(f"{what} of all tasks", condition, got, fix)
 
     if not isinstance(another, Tensor):
         fix = "Return the same tree for every task."
@@ -144,14 +144,14 @@ def _num_examples(name: str, index: int, batch: Batch) -> int:
     if _has_weights(batch) and not (isinstance(batch.weight, Tensor) and batch.weight.dim() == 1):
         what, fix = f"{name}.weight of task {index}", "Give every example one weight."
         got = [tuple(leaf.shape) for leaf in tree_leaves(batch.weight)]
-        raise ValueError(invalid(what, "be [num_examples]", got, fix))
+        raise invalid(what, "be [num_examples]", got, fix)
     sizes = {leaf.shape[0] for leaf in tree_leaves(batch) if leaf.dim()}
     if len(sizes) != 1 or 0 in sizes:
         what, fix = f"{name} tensors of task {index}", "Every tensor begins with [num_examples]."
         shapes = [tuple(leaf.shape) for leaf in tree_leaves(batch)]
         by_name = dict(zip(tree_names(batch), shapes, strict=True))
         condition = "agree on a number of examples of at least 1, to be padded"
-        raise ValueError(invalid(what, condition, by_name, fix))
+        raise invalid(what, condition, by_name, fix)
     return sizes.pop()
 
 
@@ -182,4 +182,4 @@ def explained(batches: Iterable[Any]) -> Iterator[Any]:
             raise
         fix = "Write DataLoader(tasks, batch_size=4, collate_fn=data.collate)."
         what, condition = "tasks of a DataLoader", "be of one size, or padded"
-        raise ValueError(invalid(what, condition, last, fix)) from error
+        raise invalid(what, condition, last, fix) from error

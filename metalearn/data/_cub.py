@@ -52,9 +52,7 @@ def cub(root: str | Path, split: Split, *, size: int | tuple[int, int] = 84) -> 
     found = len(files), sum(map(len, files.values()))
     if found != (NUM_CLASSES, NUM_IMAGES):
         condition = f"hold {NUM_CLASSES} classes with {NUM_IMAGES} images"
-        raise ValueError(
-            invalid(f"{root / 'CUB_200_2011'}", condition, f"{found[0]} with {found[1]}", fix)
-        )
+        raise invalid(f"{root / 'CUB_200_2011'}", condition, f"{found[0]} with {found[1]}", fix)
     chosen = {
         name: files[name] for position, name in enumerate(files) if split_of(position) == split
     }

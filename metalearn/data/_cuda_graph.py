@@ -50,8 +50,8 @@ class CudaGraph(TaskDistribution):
         )
         check_kind(what, self.tasks, TaskDistribution, "a task distribution", example)
         if self.source_device.type != "cuda":
-            raise ValueError(
-                invalid("CudaGraph's images", "be on a GPU", self.source_device, f"Pass {example}.")
+            raise invalid(
+                "CudaGraph's images", "be on a GPU", self.source_device, f"Pass {example}."
             )
 
     @property
@@ -67,10 +67,8 @@ class CudaGraph(TaskDistribution):
             return self.tasks.draw(num_tasks, generator, device)
         device = device or self.tasks.source_device or torch.get_default_device()
         if device.type != "cuda":
-            raise ValueError(
-                invalid(
-                    "tasks of a CudaGraph", "go to a GPU", device, "Pass sample(4, device='cuda')."
-                )
+            raise invalid(
+                "tasks of a CudaGraph", "go to a GPU", device, "Pass sample(4, device='cuda')."
             )
         device = torch.device(
             "cuda", torch.cuda.current_device() if device.index is None else device.index
@@ -88,12 +86,10 @@ class CudaGraph(TaskDistribution):
             what, fix = f"draw of {type(self.tasks).__name__}", "Draw without CudaGraph."
             if _host_state() != before:
                 got = "random numbers drawn on the host, as torchvision's transforms do"
-                raise ValueError(invalid(what, "draw all random numbers on the GPU", got, fix))
+                raise invalid(what, "draw all random numbers on the GPU", got, fix)
             places = {leaf.device.type for leaf in tree_leaves(episodes)}
             if places != {"cuda"}:
-                raise ValueError(
-                    invalid(what, "return tensors on the GPU", " and ".join(sorted(places)), fix)
-                )
+                raise invalid(what, "return tensors on the GPU", " and ".join(sorted(places)), fix)
             return episodes
 
         try:

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from metalearn._brief import brief
-from metalearn._checks import invalid
+from metalearn._checks import invalid, mistyped
 from metalearn.data._decoding import CHANNELS, sides
 from metalearn.data._layout import Layout, as_uint8, channels_first
 
@@ -32,7 +32,7 @@ def read_dataset(dataset: Any, columns: Any, size: Any) -> tuple[list[Tensor], l
                 "Pass one of its splits, dataset['train'], or list(zip(images, labels)) of its "
                 "columns."
             )
-        raise TypeError(invalid("dataset", condition, type(dataset), fix))
+        raise mistyped("dataset", condition, type(dataset), fix)
     _check_columns(columns)
     shape = None if size is None else sides(size)
     by_label: dict[int, list[Tensor]] = {}
@@ -58,8 +58,8 @@ def _check_columns(columns: Any) -> None:
         isinstance(column, str) for column in columns
     )
     if columns is not None and not (strings and len(columns) == 2):
-        raise TypeError(
-            invalid("columns", "be two strings, image and label, or None", brief(columns), COLUMNS)
+        raise mistyped(
+            "columns", "be two strings, image and label, or None", brief(columns), COLUMNS
         )
 
 
@@ -68,18 +68,16 @@ def _pair(what: str, item: Any, columns: Any) -> tuple[Any, Any]:
     if columns is None:
         if not (isinstance(item, tuple | list) and len(item) == 2):
             fix = f"{COLUMNS} Its columns are {list(item)}." if isinstance(item, Mapping) else ""
-            raise TypeError(invalid(what, "be a pair (image, label)", type(item), fix))
+            raise mistyped(what, "be a pair (image, label)", type(item), fix)
         return item[0], item[1]
     if not isinstance(item, Mapping):
-        raise TypeError(
-            invalid(what, "be a mapping where columns are given", type(item), "Leave columns out.")
+        raise mistyped(
+            what, "be a mapping where columns are given", type(item), "Leave columns out."
         )
     for column in columns:
         if column not in item:
             fix = "Pass columns=(image, label) with two of these."
-            raise ValueError(
-                invalid(what, f"have the column {column!r}", f"columns {list(item)}", fix)
-            )
+            raise invalid(what, f"have the column {column!r}", f"columns {list(item)}", fix)
     return item[columns[0]], item[columns[1]]
 
 
@@ -87,21 +85,17 @@ def _label(what: str, label: Any) -> int:
     try:
         return operator.index(label)
     except TypeError as error:
-        raise TypeError(invalid(what, "have an int as its label", brief(label))) from error
+        raise mistyped(what, "have an int as its label", brief(label)) from error
 
 
 def _resized(what: str, image: Any, size: tuple[int, int]) -> Image.Image:
     """Resize a Pillow image, which becomes grey or RGB."""
     if not isinstance(image, Image.Image):
         fix = "Leave size out, and resize images in the data set."
-        raise TypeError(
-            invalid(f"{what}'s image", "be a Pillow image where size is given", type(image), fix)
-        )
+        raise mistyped(f"{what}'s image", "be a Pillow image where size is given", type(image), fix)
     if image.mode[0] in "IF":
         fix = "Rescale it to 8 bits first: Pillow would clip it."
-        raise ValueError(
-            invalid(f"{what}'s image", "have 8 bits a channel", f"mode {image.mode!r}", fix)
-        )
+        raise invalid(f"{what}'s image", "have 8 bits a channel", f"mode {image.mode!r}", fix)
     mode = "L" if image.mode in ("1", "L") else "RGB"
     return image.convert(mode).resize(size[::-1], Image.Resampling.LANCZOS)
 
@@ -111,10 +105,8 @@ def _pixels(what: str, image: Any) -> Tensor:
     if isinstance(image, Image.Image):
         if image.mode not in CHANNELS:
             fix = "Pass a dataset with transform=lambda image: image.convert('RGB')."
-            raise ValueError(
-                invalid(
-                    f"{what}'s image", f"have a mode in {tuple(CHANNELS)}", repr(image.mode), fix
-                )
+            raise invalid(
+                f"{what}'s image", f"have a mode in {tuple(CHANNELS)}", repr(image.mode), fix
             )
         pixels = as_uint8(what, np.array(image))
         layout: Layout | None = "HW" if pixels.ndim == 2 else "HWC"
@@ -131,7 +123,7 @@ def _check_shape(what: str, pixels: Tensor, first: Tensor, *, resized: bool) -> 
             "Pass size=84, say, or a dataset with "
             "transform=torchvision.transforms.Resize((height, width))."
         )
-        raise ValueError(invalid(what, condition, tuple(pixels.shape), fix))
+        raise invalid(what, condition, tuple(pixels.shape), fix)
 
 
 def _names(dataset: Any, labels: list[int], columns: Any) -> list[str]:
@@ -146,5 +138,5 @@ def _names(dataset: Any, labels: list[int], columns: Any) -> list[str]:
         return [str(label) for label in labels]
     if labels and not 0 <= labels[0] <= labels[-1] < len(names):
         got = f"labels from {labels[0]} to {labels[-1]} and {len(names)} names"
-        raise ValueError(invalid(where, "name every label", got))
+        raise invalid(where, "name every label", got)
     return [str(names[label]) for label in labels]

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from metalearn._brief import brief
-from metalearn._checks import check_choice, check_count, invalid
+from metalearn._checks import check_choice, check_count, invalid, message, mistyped
 
 IMAGE_EXTENSIONS = (
     ".bmp",
@@ -49,7 +49,7 @@ class Decoding:
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", sides(self.size))
         if not isinstance(self.mode, str):
-            raise TypeError(invalid("mode", "be a string", brief(self.mode), "Pass mode='RGB'."))
+            raise mistyped("mode", "be a string", brief(self.mode), "Pass mode='RGB'.")
         check_choice("mode", self.mode, CHANNELS)
 
     @property
@@ -69,10 +69,10 @@ class Decoding:
                 pixels = np.asarray(image.convert(self.mode).resize((width, height), self.resample))
         except Exception as error:  # Pillow's decoders raise errors of many types for broken files.
             got, fix = f"{type(error).__name__}: {error}", "Replace the file or remove it."
-            raise ValueError(invalid(str(file), "be a readable image", got, fix)) from error
+            raise invalid(str(file), "be a readable image", got, fix) from error
         if depth[0] in "IF":
             fix = "Rescale it to 8 bits first: Pillow would clip it."
-            raise ValueError(invalid(str(file), "have 8 bits a channel", f"mode {depth!r}", fix))
+            raise invalid(str(file), "have 8 bits a channel", f"mode {depth!r}", fix)
         return pixels.reshape(height, width, channels).transpose(2, 0, 1)
 
     def __str__(self) -> str:
@@ -106,19 +106,17 @@ def class_files(path: Path, arrange: str) -> dict[str, list[Path]]:
     """
     condition = "be a folder with one sub-folder a class"
     if not path.is_dir():
-        raise FileNotFoundError(invalid("path", condition, f"no folder {path}", arrange))
+        raise FileNotFoundError(message("path", condition, f"no folder {path}", arrange))
     folders = sorted(
         folder for folder in path.iterdir() if folder.is_dir() and folder.name[0] != "."
     )
     if not folders:
-        raise ValueError(invalid(str(path), condition, "none", arrange))
+        raise invalid(str(path), condition, "none", arrange)
     files = {folder.name: image_files(folder) for folder in folders}
     for name, images in files.items():
         if not images:
             condition = f"hold images ({', '.join(IMAGE_EXTENSIONS)})"
-            raise ValueError(
-                invalid(str(path / name), condition, "none", "Add some, or remove the folder.")
-            )
+            raise invalid(str(path / name), condition, "none", "Add some, or remove the folder.")
     return files
 
 
@@ -127,7 +125,7 @@ def sides(size: Any) -> tuple[int, int]:
     pair = (size, size) if isinstance(size, int) else size
     fix = "Pass size=84 or size=(84, 84)."
     if not (isinstance(pair, tuple | list) and len(pair) == 2):
-        raise TypeError(invalid("size", "be an int or a pair (height, width)", brief(size), fix))
+        raise mistyped("size", "be an int or a pair (height, width)", brief(size), fix)
     for side in pair:
         check_count("size", side, fix=fix)
     return pair[0], pair[1]

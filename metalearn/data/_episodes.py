@@ -8,7 +8,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from metalearn._checks import as_device, check_count, check_generator, invalid
+from metalearn._checks import as_device, check_count, check_generator, invalid, mistyped
 from metalearn._tree import tree_leaves
 from metalearn.data._workers import seeded_batches
 from metalearn.types import Batch, Episode
@@ -150,7 +150,7 @@ class TaskDistribution(ABC):
             parts = [type(batch).__name__ for batch in episodes] if is_episode else None
             got = f"an Episode of {' and '.join(parts)}" if parts else type(episodes).__name__
             fix = "Write Episode(Batch(x, y), Batch(x, y))."
-            raise TypeError(invalid(what, "return an Episode of two Batches", got, fix))
+            raise mistyped(what, "return an Episode of two Batches", got, fix)
         leaves = tree_leaves(episodes)
         if any(not isinstance(leaf, Tensor) or leaf.shape[:1] != (num_tasks,) for leaf in leaves):
             shapes = [
@@ -158,7 +158,7 @@ class TaskDistribution(ABC):
                 for leaf in leaves
             ]
             fix = "Every tensor begins with [num_tasks, num_examples]."
-            raise ValueError(invalid(what, f"return tensors of {num_tasks} tasks", shapes, fix))
+            raise invalid(what, f"return tensors of {num_tasks} tasks", shapes, fix)
 
     def _check_workers(self, num_workers: int) -> None:
         """Raise if worker processes cannot read what tasks are made of."""
@@ -168,4 +168,4 @@ class TaskDistribution(ABC):
                 "num_workers out."
             )
             got = f"tasks on {self.source_device} for {num_workers} workers"
-            raise ValueError(invalid("worker processes", "draw on the CPU", got, fix))
+            raise invalid("worker processes", "draw on the CPU", got, fix)

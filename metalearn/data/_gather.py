@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalearn._checks import check_function, check_kind, invalid
+from metalearn._checks import check_function, check_kind, invalid, mistyped
 from metalearn.data._augmentations import apply
 from metalearn.data._class_images import ClassImages
 
@@ -55,8 +55,8 @@ def gather(
         return images
     result = apply(transform, images, generator)
     if not isinstance(result, Tensor):
-        raise TypeError(invalid("transform", "return a tensor", type(result)))
+        raise mistyped("transform", "return a tensor", type(result))
     if result.shape[:2] != images.shape[:2]:
         condition = f"keep the first two axes {tuple(images.shape[:2])}"
-        raise ValueError(invalid("transform", condition, f"shape {tuple(result.shape)}"))
+        raise invalid("transform", condition, f"shape {tuple(result.shape)}")
     return result

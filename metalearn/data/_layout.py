@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metalearn._checks import check_choice, invalid
+from metalearn._checks import check_choice, invalid, mistyped
 
 Layout = Literal["HW", "HWC", "CHW"]
 
@@ -34,15 +34,13 @@ def flatten(images: Any, layout: Layout | None) -> tuple[Tensor, list[int]]:
         pixels, num_images = torch.cat(parts), [len(part) for part in parts]
     else:
         fix = "Pass ClassImages([images_of_class_0, images_of_class_1])."
-        raise TypeError(
-            invalid("images", "be a tensor, an array or a list of them", type(images), fix)
-        )
+        raise mistyped("images", "be a tensor, an array or a list of them", type(images), fix)
     if not pixels.numel() or 0 in num_images:
         got = (
             f"{num_images.count(0)} empty of {len(num_images)} classes, images of "
             f"{tuple(pixels.shape[1:])}"
         )
-        raise ValueError(invalid("images", "hold at least one image for each class", got))
+        raise invalid("images", "hold at least one image for each class", got)
     return channels_first(pixels, layout).contiguous(), num_images
 
 
@@ -55,7 +53,7 @@ def as_uint8(what: str, images: Any) -> Tensor:
     got = getattr(images, "dtype", type(images).__name__)
     floats = "Pass (255 * images).round().to(torch.uint8) for floats in [0, 1]"
     fix = f"{floats}; for other data write a data.TaskDistribution."
-    raise TypeError(invalid(what, "be a tensor or array of uint8", got, fix))
+    raise mistyped(what, "be a tensor or array of uint8", got, fix)
 
 
 def channels_first(pixels: Tensor, layout: Layout | None) -> Tensor:
@@ -65,7 +63,7 @@ def channels_first(pixels: Tensor, layout: Layout | None) -> Tensor:
     check_choice("layout", layout, ("HW", "HWC", "CHW"))
     if len(shape) != len(layout):
         fix = "Leave layout out to have it recognised."
-        raise ValueError(invalid("each image", f"have the axes {layout}", f"shape {shape}", fix))
+        raise invalid("each image", f"have the axes {layout}", f"shape {shape}", fix)
     if layout == "HW":
         return pixels.unsqueeze(1)
     _check_channels(shape, shape[layout.index("C")])
@@ -74,9 +72,7 @@ def channels_first(pixels: Tensor, layout: Layout | None) -> Tensor:
 
 def _recognise(shape: tuple[int, ...]) -> Layout:
     if len(shape) not in (2, 3):
-        raise ValueError(
-            invalid("each image", "be [H, W], [H, W, C] or [C, H, W]", f"shape {shape}")
-        )
+        raise invalid("each image", "be [H, W], [H, W, C] or [C, H, W]", f"shape {shape}")
     if len(shape) == 2:
         height, width = shape
         if width in CHANNELS and height not in CHANNELS:
@@ -88,7 +84,7 @@ def _recognise(shape: tuple[int, ...]) -> Layout:
                 "Pass ClassImages([images_of_class_0, images_of_class_1]), or layout='HW' if this "
                 "is meant."
             )
-            raise ValueError(invalid("each image", "be [H, W], [H, W, C] or [C, H, W]", got, fix))
+            raise invalid("each image", "be [H, W], [H, W, C] or [C, H, W]", got, fix)
         return "HW"
     first, last = shape[0] in CHANNELS, shape[-1] in CHANNELS
     if first and last:
@@ -96,7 +92,7 @@ def _recognise(shape: tuple[int, ...]) -> Layout:
             f"shape {shape}, where both can be",
             "Pass ClassImages(images, layout='CHW') or layout='HWC'.",
         )
-        raise ValueError(invalid("each image", "have its channels either first or last", got, fix))
+        raise invalid("each image", "have its channels either first or last", got, fix)
     if not first:
         _check_channels(shape, shape[-1])
     return "CHW" if first else "HWC"
@@ -105,24 +101,22 @@ def _recognise(shape: tuple[int, ...]) -> Layout:
 def _check_channels(shape: tuple[int, ...], num_channels: int) -> None:
     if num_channels not in CHANNELS:
         fix = "Pass images of shape [H, W] if they are grey."
-        raise ValueError(
-            invalid("each image", "have 1, 3 or 4 channels, first or last", f"shape {shape}", fix)
-        )
+        raise invalid("each image", "have 1, 3 or 4 channels, first or last", f"shape {shape}", fix)
 
 
 def _check_axes(what: str, images: Tensor, leading: str, num_leading: int) -> None:
     if images.ndim - num_leading not in (2, 3):
         condition = f"be [{leading}, H, W], [{leading}, H, W, C] or [{leading}, C, H, W]"
         fix = "Pass images[None] to add an axis of one."
-        raise ValueError(invalid(what, condition, f"shape {tuple(images.shape)}", fix))
+        raise invalid(what, condition, f"shape {tuple(images.shape)}", fix)
 
 
 def _check_parts(parts: Sequence[Tensor]) -> None:
     if not parts:
-        raise ValueError(invalid("images", "hold at least one class", "an empty list"))
+        raise invalid("images", "hold at least one class", "an empty list")
     for label, part in enumerate(parts):
         _check_axes(f"images[{label}]", part, "n", num_leading=1)
         if part.shape[1:] != parts[0].shape[1:]:
             condition = f"hold images of shape {tuple(parts[0].shape[1:])} as images[0] does"
             fix = "Resize them first, as ClassImages.from_folder(path, size) does."
-            raise ValueError(invalid(f"images[{label}]", condition, tuple(part.shape[1:]), fix))
+            raise invalid(f"images[{label}]", condition, tuple(part.shape[1:]), fix)

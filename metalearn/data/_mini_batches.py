@@ -94,12 +94,10 @@ def _check_tasks(tasks: TaskDistribution, transform: Any) -> None:
     if isinstance(inside, EpisodeSampler):
         condition = "have targets that mean the same in all tasks"
         fix = "Pass its images: MiniBatches(sampler.classes, 16)."
-        raise ValueError(invalid("MiniBatches' source", condition, "N-way tasks", fix))
+        raise invalid("MiniBatches' source", condition, "N-way tasks", fix)
     if transform is not None:
         fix = "Change what its draw returns."
-        raise ValueError(
-            invalid("transform", "be left out for a task distribution", brief(transform), fix)
-        )
+        raise invalid("transform", "be left out for a task distribution", brief(transform), fix)
 
 
 def _images(
@@ -135,7 +133,7 @@ def _joint(
         )
     except (RuntimeError, ValueError, IndexError) as error:
         condition = "have support and query sets of one kind, to be joined"
-        raise ValueError(invalid("tasks of MiniBatches", condition, error)) from error
+        raise invalid("tasks of MiniBatches", condition, error) from error
     weights = [_is_there(batch) for batch in episodes]
     is_there = torch.cat(weights, 1)
     source = is_there.device if generator is None else generator.device

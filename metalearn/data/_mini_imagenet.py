@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from metalearn._checks import check_choice, check_path, invalid
+from metalearn._checks import check_choice, check_path, invalid, message
 from metalearn.data._cache import CACHE_FOLDER, read_files
 from metalearn.data._class_images import ClassImages
 from metalearn.data._decoding import Decoding
@@ -68,7 +68,7 @@ def mini_imagenet(
         return _unpickled(pickled, split, decoding)
     condition = f"hold {table.name} and a folder images, or {pickled.name}"
     fix = "Put Ravi and Larochelle's csv files there, with the images that they name in images/."
-    raise FileNotFoundError(invalid("root", condition, f"no such file in {root}", fix))
+    raise FileNotFoundError(message("root", condition, f"no such file in {root}", fix))
 
 
 def _listed(table: Path, images: Path) -> dict[str, list[Path]]:
@@ -78,22 +78,20 @@ def _listed(table: Path, images: Path) -> dict[str, list[Path]]:
             reader = csv.DictReader(stream)
             rows, columns = list(reader), reader.fieldnames or []
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(
-            invalid(str(table), "be a csv file", error, "Download it again.")
-        ) from error
+        raise invalid(str(table), "be a csv file", error, "Download it again.") from error
     if not {"filename", "label"} <= set(columns):
-        raise ValueError(invalid(str(table), CSV, f"the columns {columns}"))
+        raise invalid(str(table), CSV, f"the columns {columns}")
     files: dict[str, list[Path]] = {}
     for row in rows:
         name, label = row["filename"], row["label"]
         if not (name and label):
-            raise ValueError(invalid(str(table), "have a filename and a label in each row", row))
+            raise invalid(str(table), "have a filename and a label in each row", row)
         places = (images / name, images / label / name)
         found = next((place for place in places if place.is_file()), None)
         if found is None:
             fix = f"Put it there, or into {images / label}."
             raise FileNotFoundError(
-                invalid(str(images), f"hold every image of {table.name}", f"no file {name}", fix)
+                message(str(images), f"hold every image of {table.name}", f"no file {name}", fix)
             )
         files.setdefault(label, []).append(found)
     return files
@@ -102,7 +100,7 @@ def _listed(table: Path, images: Path) -> dict[str, list[Path]]:
 def _unpickled(file: Path, split: str, decoding: Decoding) -> ClassImages:
     if decoding.image_shape != (3, SIZE, SIZE):
         fix = f"Pass size={SIZE}, or a root with the images and {split}.csv."
-        raise ValueError(invalid("size", f"be {SIZE} for {file.name}", decoding.size, fix))
+        raise invalid("size", f"be {SIZE} for {file.name}", decoding.size, fix)
     images, classes = _checked(file, read_pickle(file, CACHE))
     _check_complete(file, split, {name: len(classes[name]) for name in classes})
     return ClassImages([images[classes[name]] for name in classes], list(classes), layout="HWC")
@@ -115,24 +113,22 @@ def _checked(file: Path, content: Any) -> tuple[np.ndarray, dict[str, np.ndarray
         indices = {str(name): np.ravel(as_array(classes[name])) for name in classes}
         dtype, shape = images.dtype, images.shape
     except Exception as error:  # Whatever a pickle may hold instead of a dict of these.
-        raise ValueError(invalid(str(file), CACHE, f"{type(error).__name__}: {error}")) from error
+        raise invalid(str(file), CACHE, f"{type(error).__name__}: {error}") from error
     if dtype != np.uint8 or shape[1:] != (SIZE, SIZE, 3):
-        raise ValueError(invalid(str(file), CACHE, f"images of {dtype} and shape {shape}"))
+        raise invalid(str(file), CACHE, f"images of {dtype} and shape {shape}")
     valid = range(len(images))
     if not all(
         index.dtype.kind in "iu" and np.isin(index, valid).all() for index in indices.values()
     ):
-        raise ValueError(
-            invalid(str(file), CACHE, f"an index that is not one of {len(images)} images")
-        )
+        raise invalid(str(file), CACHE, f"an index that is not one of {len(images)} images")
     return images, indices
 
 
 def _check_complete(file: Path, split: str, num_images: dict[str, int]) -> None:
     if len(num_images) != NUM_CLASSES[split]:
         condition = f"have {NUM_CLASSES[split]} classes for split {split!r}"
-        raise ValueError(invalid(str(file), condition, len(num_images), "Download it again."))
+        raise invalid(str(file), condition, len(num_images), "Download it again.")
     for name, number in num_images.items():
         if number != NUM_IMAGES:
             condition = f"have {NUM_IMAGES} images of class {name!r}"
-            raise ValueError(invalid(str(file), condition, number, "Download it again."))
+            raise invalid(str(file), condition, number, "Download it again.")

@@ -4,7 +4,7 @@ from collections.abc import Sequence, Set
 from typing import Any
 
 from metalearn._brief import brief
-from metalearn._checks import as_list, did_you_mean, invalid
+from metalearn._checks import as_list, did_you_mean, invalid, mistyped
 
 SEE = "See class_names for all of them."
 
@@ -17,10 +17,10 @@ def as_names(names: Any, num_classes: int) -> tuple[str, ...]:
     strings = as_strings("class_names", names, fix)
     if len(strings) != num_classes:
         condition = f"have one name for each of {num_classes} classes"
-        raise ValueError(invalid("class_names", condition, len(strings), fix))
+        raise invalid("class_names", condition, len(strings), fix)
     if len(set(strings)) < len(strings):
         repeated = next(name for position, name in enumerate(strings) if name in strings[:position])
-        raise ValueError(invalid("class_names", "be distinct", f"{repeated!r} twice", fix))
+        raise invalid("class_names", "be distinct", f"{repeated!r} twice", fix)
     return strings
 
 
@@ -28,18 +28,18 @@ def as_strings(what: str, strings: Any, fix: str) -> tuple[str, ...]:
     """Return an ordered iterable of strings as a tuple."""
     condition = "be a sequence of strings"
     if isinstance(strings, str | Set):
-        raise TypeError(invalid(what, condition, brief(strings), fix))
+        raise mistyped(what, condition, brief(strings), fix)
     strings = as_list(what, strings, condition, fix=fix)
     for string in strings:
         if not isinstance(string, str):
-            raise TypeError(invalid(what, condition, f"{brief(string)} in it", fix))
+            raise mistyped(what, condition, f"{brief(string)} in it", fix)
     return tuple(map(str, strings))  # NumPy's strings become Python's.
 
 
 def label_of(name: Any, names: tuple[str, ...]) -> int:
     """Return the position of `name` in `names`."""
     if not isinstance(name, str):
-        raise TypeError(invalid("class name", "be a string", brief(name), SEE))
+        raise mistyped("class name", "be a string", brief(name), SEE)
     check_known((name,), names)
     return names.index(name)
 
@@ -54,4 +54,4 @@ def check_known(some: Sequence[str], names: Sequence[str]) -> None:
         )
         fix = did_you_mean(unknown[0], names) or SEE
         got = ", ".join(map(repr, unknown))
-        raise ValueError(invalid(what, f"{condition} of the {len(names)} class_names", got, fix))
+        raise invalid(what, f"{condition} of the {len(names)} class_names", got, fix)

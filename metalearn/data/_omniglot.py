@@ -6,7 +6,7 @@ from typing import Literal
 
 from PIL import Image
 
-from metalearn._checks import check_bool, check_choice, check_path, invalid
+from metalearn._checks import check_bool, check_choice, check_path, invalid, message
 from metalearn.data._cache import CACHE_FOLDER, read_files
 from metalearn.data._class_images import ClassImages
 from metalearn.data._decoding import Decoding, image_files
@@ -115,7 +115,7 @@ def _characters(folder: Path) -> Iterator[tuple[str, bool, Path]]:
                 "Pass download=True, after deleting what is left of omniglot-py, or the folder "
                 "that holds it."
             )
-            raise FileNotFoundError(invalid("root", condition, f"no folder {folder / subset}", fix))
+            raise FileNotFoundError(message("root", condition, f"no folder {folder / subset}", fix))
         for character in sorted((folder / subset).glob("[!.]*/[!.]*/")):
             yield f"{character.parent.name}/{character.name}", background, character
 
@@ -124,6 +124,4 @@ def _check_complete(root: str | Path, split: str, num_found: int) -> None:
     expected = NUM_DRAWINGS * NUM_CHARACTERS[split]
     if num_found != expected:
         fix = "Delete its folder omniglot-py and pass download=True."
-        raise ValueError(
-            invalid(str(root), f"hold {expected} drawings for split {split!r}", num_found, fix)
-        )
+        raise invalid(str(root), f"hold {expected} drawings for split {split!r}", num_found, fix)

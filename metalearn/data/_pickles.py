@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from metalearn._checks import invalid
+from metalearn._checks import invalid, message
 
 KINDS = "biufSU"
 """Kinds of the elements of arrays: numbers and strings, no objects."""
@@ -32,7 +32,7 @@ def read_pickle(file: Path, condition: str) -> Any:
         ValueError: If it is damaged, or asks for anything that is not needed for arrays.
     """
     if not file.is_file():
-        raise FileNotFoundError(invalid("root", condition, f"no file {file}"))
+        raise FileNotFoundError(message("root", condition, f"no file {file}"))
     try:
         with file.open("rb") as stream:
             _check_sizes(stream)
@@ -40,12 +40,10 @@ def read_pickle(file: Path, condition: str) -> Any:
             return _plain(_Unpickler(stream, encoding="latin1").load())
     except _RefusedError as error:
         fix = "Nothing in it was run; do not trust where it comes from."
-        raise ValueError(
-            invalid(str(file), "hold plain values and arrays only", error, fix)
-        ) from error
+        raise invalid(str(file), "hold plain values and arrays only", error, fix) from error
     except Exception as error:  # Damaged pickles raise errors of many types.
         got, fix = f"{type(error).__name__}: {error}", "Download it again."
-        raise ValueError(invalid(str(file), condition, got, fix)) from error
+        raise invalid(str(file), condition, got, fix) from error
 
 
 def _check_sizes(stream: IO[bytes]) -> None:

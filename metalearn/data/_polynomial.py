@@ -58,9 +58,7 @@ class Polynomial(TaskDistribution):
         largest = max(1.0, *(abs(float(bound)) for bound in self.x_range))
         if self.order * math.log10(largest) > 30:  # float32 ends at 38, and there are coefficients
             got = f"{self.order} for x up to {largest}"
-            raise ValueError(
-                invalid("order", "be low enough for the powers of x to stay finite", got, fix)
-            )
+            raise invalid("order", "be low enough for the powers of x to stay finite", got, fix)
 
     def draw(
         self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from metalearn._checks import check_choice, check_path, invalid
+from metalearn._checks import check_choice, check_path, invalid, message
 from metalearn.data._cache import Flat, read_files
 from metalearn.data._decoding import Decoding, class_files
 
@@ -31,7 +31,7 @@ ARRANGE = "Arrange the images as path/class/image.png."
 def read_npz(path: Path, split: str | None) -> tuple[np.ndarray, list[str]]:
     """Return the images `[classes, per_class, ...]` and class names of one split, or of all."""
     if not path.is_file():
-        raise FileNotFoundError(invalid("path", NPZ, f"no file {path}", MAKE_NPZ))
+        raise FileNotFoundError(message("path", NPZ, f"no file {path}", MAKE_NPZ))
     keys = ("images", "class_names") if split is None else ("images", "class_names", "split")
     try:
         with zipfile.ZipFile(path) as archive:
@@ -39,14 +39,12 @@ def read_npz(path: Path, split: str | None) -> tuple[np.ndarray, list[str]]:
             names, *splits = (strings.astype(str) for strings in (names, *splits))
     except Exception as error:
         # zipfile, zlib and NumPy raise errors of many types for damaged files.
-        raise ValueError(invalid(str(path), NPZ, error, MAKE_NPZ)) from error
+        raise invalid(str(path), NPZ, error, MAKE_NPZ) from error
     if any(strings.shape != images.shape[:1] for strings in (names, *splits)):
         got = f"{images.shape[:1]}, {names.shape}" + "".join(
             f", {strings.shape}" for strings in splits
         )
-        raise ValueError(
-            invalid(f"{', '.join(keys)} of {path}", "have one entry a class", got, MAKE_NPZ)
-        )
+        raise invalid(f"{', '.join(keys)} of {path}", "have one entry a class", got, MAKE_NPZ)
     if split is None:
         return images, names.tolist()
     check_choice(f"split of {path}", split, sorted(set(splits[0].tolist())))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalearn._checks import check_count, invalid
+from metalearn._checks import check_count, invalid, mistyped
 from metalearn.data._class_images import ClassImages
 from metalearn.data._episodes import TaskDistribution
 from metalearn.data._gather import check_source, gather
@@ -149,9 +149,7 @@ class EpisodeSampler(TaskDistribution):
     def _check_enough_classes(self) -> None:
         if _most(self.n_way) > len(self.classes):
             condition = f"be at most {len(self.classes)}, the number of classes"
-            raise ValueError(
-                invalid("n_way", condition, self.n_way, self._call(n_way=len(self.classes)))
-            )
+            raise invalid("n_way", condition, self.n_way, self._call(n_way=len(self.classes)))
 
     def _check_enough_images(self) -> None:
         k_shot, num_images = _most(self.k_shot), self.classes.num_images
@@ -167,7 +165,7 @@ class EpisodeSampler(TaskDistribution):
             shots = min(k_shot, fewest - 1)
             fix = self._call(k_shot=shots, num_query=min(self.num_query, fewest - shots))
         got = f"{k_shot} + {self.num_query} = {needed}"
-        raise ValueError(invalid("k_shot + num_query", condition, got, fix))
+        raise invalid("k_shot + num_query", condition, got, fix)
 
     def _call(self, **changes: int) -> str:
         counts = {name: getattr(self, name) for name in ("n_way", "k_shot", "num_query")} | changes
@@ -188,10 +186,8 @@ def _check_counts(name: str, counts: Any, fix: str) -> None:
         check_count(name, counts, fix=fix)
         return
     if len(counts) != 2:
-        raise TypeError(invalid(name, "be a number or a pair (fewest, most)", counts, fix))
+        raise mistyped(name, "be a number or a pair (fewest, most)", counts, fix)
     for count in counts:
         check_count(name, count, fix=fix)
     if counts[0] > counts[1]:
-        raise ValueError(
-            invalid(name, "be a pair (fewest, most)", counts, f"Pass {name}={counts[::-1]}.")
-        )
+        raise invalid(name, "be a pair (fewest, most)", counts, f"Pass {name}={counts[::-1]}.")

@@ -54,8 +54,8 @@ class Shard(TaskDistribution):
         check_count("Shard's num_shards", self.num_shards, fix=fix)
         check_count("Shard's index", self.index, minimum=0, fix=fix)
         if self.index >= self.num_shards:
-            raise ValueError(
-                invalid("Shard's index", f"be below num_shards={self.num_shards}", self.index, fix)
+            raise invalid(
+                "Shard's index", f"be below num_shards={self.num_shards}", self.index, fix
             )
 
     @property

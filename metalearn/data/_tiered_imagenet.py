@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from metalearn._checks import check_choice, check_path, invalid
+from metalearn._checks import check_choice, check_path, invalid, message
 from metalearn.data._cache import CACHE_FOLDER, Classes, cached, read_files, stamp_of
 from metalearn.data._class_images import ClassImages
 from metalearn.data._decoding import Decoding, class_files, decode_classes
@@ -69,7 +69,7 @@ def tiered_imagenet(
     if not (images.is_file() and labels.is_file()):
         condition = f"hold a folder {split}, or {images.name} and {labels.name}"
         fix = f"Arrange the images as {root / split}/class/image.jpg."
-        raise FileNotFoundError(invalid("root", condition, f"no such files in {root}", fix))
+        raise FileNotFoundError(message("root", condition, f"no such files in {root}", fix))
     decoded = partial(_pickled, images, labels, split, decoding)
     source = [stamp_of(images), stamp_of(labels)]
     return ClassImages._from_flat(
@@ -86,16 +86,16 @@ def _pickled(images: Path, labels: Path, split: str, decoding: Decoding) -> Clas
         isinstance(encoded, list)
         and all(getattr(png, "dtype", None) == np.uint8 for png in encoded)
     ):
-        raise ValueError(invalid(str(images), IMAGES, type(encoded)))
+        raise invalid(str(images), IMAGES, type(encoded))
     if len(encoded) != len(label_of):
-        raise ValueError(
-            invalid(str(images), f"hold {len(label_of)} images as {labels.name} says", len(encoded))
+        raise invalid(
+            str(images), f"hold {len(label_of)} images as {labels.name} says", len(encoded)
         )
     members = [np.flatnonzero(label_of == label) for label in range(len(names))]
     num_images = {name: len(of_class) for name, of_class in zip(names, members, strict=True)}
     if 0 in num_images.values():
         empty = next(name for name in names if not num_images[name])
-        raise ValueError(invalid(str(labels), "have an image of each class", f"none of {empty!r}"))
+        raise invalid(str(labels), "have an image of each class", f"none of {empty!r}")
 
     def decode(index: int) -> np.ndarray:
         return decoding.decode(f"image {index} of {images}", bytes(encoded[index]))
@@ -110,14 +110,14 @@ def _checked_labels(file: Path, content: Any) -> tuple[list[str], np.ndarray]:
         labels = as_array(content["label_specific"])
         names = [_name(name) for name in content["label_specific_str"]]
     except Exception as error:  # Whatever a pickle may hold instead of a dict of these.
-        raise ValueError(invalid(str(file), LABELS, f"{type(error).__name__}: {error}")) from error
+        raise invalid(str(file), LABELS, f"{type(error).__name__}: {error}") from error
     if (
         labels.dtype.kind not in "iu"
         or labels.ndim != 1
         or not np.isin(labels, range(len(names))).all()
     ):
         got = f"labels of {labels.dtype} and shape {labels.shape} for {len(names)} names"
-        raise ValueError(invalid(str(file), LABELS, got))
+        raise invalid(str(file), LABELS, got)
     repeated = {name for name, number in Counter(names).items() if number > 1}
     return [
         f"{name} ({label})" if name in repeated else name for label, name in enumerate(names)
@@ -135,4 +135,4 @@ def _check_complete(place: Path, split: str, num_classes: int) -> None:
     if num_classes != NUM_CLASSES[split]:
         condition = f"hold {NUM_CLASSES[split]} classes"
         fix = f"Read other classes with ClassImages.from_folder({str(place)!r}, 84, cache='cache')."
-        raise ValueError(invalid(str(place), condition, num_classes, fix if place.is_dir() else ""))
+        raise invalid(str(place), condition, num_classes, fix if place.is_dir() else "")

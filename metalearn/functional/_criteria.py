@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metalearn._brief import brief
-from metalearn._checks import check_int64, invalid
+from metalearn._checks import check_int64, invalid, mistyped
 from metalearn._tree import over_first_axes
 
 IGNORED = -100
@@ -45,7 +45,7 @@ def cross_entropy(
     """
     _check_classified(output, target, weight, ignore_index)
     if target.dtype != torch.int64:
-        raise TypeError(invalid("target", "be of int64", target.dtype, "Write target.long()."))
+        raise mistyped("target", "be of int64", target.dtype, "Write target.long().")
     if weight is None:
         return F.cross_entropy(output, target, ignore_index=ignore_index)
     weights = _weights(target, weight, ignore_index)
@@ -89,7 +89,7 @@ def _check_classified(output: Any, target: Any, weight: Any, ignore_index: Any) 
     for what, value in given.items():
         if not isinstance(value, Tensor):
             fix = "Pass logits, class indices and weights."
-            raise TypeError(invalid(what, "be a tensor", brief(value), fix))
+            raise mistyped(what, "be a tensor", brief(value), fix)
     check_int64("ignore_index", ignore_index, fix="Write ignore_index=255, say.")
     shapes = {what: tuple(value.shape) for what, value in given.items()}
     of_places, of_examples = output.shape[:1] + output.shape[2:], output.shape[:1]
@@ -100,7 +100,7 @@ def _check_classified(output: Any, target: Any, weight: Any, ignore_index: Any) 
             "weight [num_examples]"
         )
         fix = "Pass one task's examples, classes on axis 1: output.movedim(-1, 1) if they are last."
-        raise ValueError(invalid("what is judged", condition, shapes, fix))
+        raise invalid("what is judged", condition, shapes, fix)
 
 
 def one_hot(index: Tensor, size: int) -> Tensor:

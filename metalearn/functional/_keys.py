@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 
 from metalearn._brief import brief
-from metalearn._checks import as_device, check_choice, check_count, check_generator, invalid
+from metalearn._checks import (
+    as_device,
+    check_choice,
+    check_count,
+    check_generator,
+    invalid,
+    mistyped,
+)
 
 _WORD = 0xFFFFFFFF
 _DIGITS = {torch.float64: 32, torch.float32: 23, torch.float16: 10, torch.bfloat16: 7}
@@ -132,8 +139,8 @@ def safe_sqrt(x: Tensor) -> Tensor:
     tensor([0.0000, 0.2500])
     """
     if not isinstance(x, Tensor) or x.is_complex():
-        raise TypeError(
-            invalid("x", "be a tensor of real numbers", brief(x), "Write torch.tensor(4.0), say.")
+        raise mistyped(
+            "x", "be a tensor of real numbers", brief(x), "Write torch.tensor(4.0), say."
         )
     positive = x > 0
     return torch.where(positive, torch.where(positive, x, 1.0).sqrt(), 0.0)
@@ -142,7 +149,7 @@ def safe_sqrt(x: Tensor) -> Tensor:
 def _check_key(key: Any) -> None:
     if not isinstance(key, Tensor) or key.dtype != torch.int64:
         fix = "Write torch.tensor(7), or functional.draw_keys(num_tasks)."
-        raise TypeError(invalid("key", "be an int64 tensor", brief(key), fix))
+        raise mistyped("key", "be an int64 tensor", brief(key), fix)
 
 
 def _check_shape(shape: Any, key: Tensor) -> None:
@@ -150,10 +157,8 @@ def _check_shape(shape: Any, key: Tensor) -> None:
     if not all(
         isinstance(size, int | torch.SymInt) and not isinstance(size, bool) for size in sizes
     ):
-        raise TypeError(invalid("shape", "be a tuple of ints", brief(shape), "Write (3,), say."))
+        raise mistyped("shape", "be a tuple of ints", brief(shape), "Write (3,), say.")
     pairs = zip(reversed(key.shape), reversed(sizes), strict=False)
     if any(size < 0 for size in sizes) or any(a != b and 1 not in (a, b) for a, b in pairs):
         got = f"{tuple(shape)} for a key of shape {tuple(key.shape)}"
-        raise ValueError(
-            invalid("shape", "be of sizes from 0 that broadcast against the key's", got)
-        )
+        raise invalid("shape", "be of sizes from 0 that broadcast against the key's", got)

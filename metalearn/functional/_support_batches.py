@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from metalearn._brief import brief
-from metalearn._checks import check_bool, check_count, invalid
+from metalearn._checks import check_bool, check_count, invalid, mistyped
 from metalearn._slices import part
 from metalearn._tree import tree_leaves, tree_map
 from metalearn.functional._keys import uniform
@@ -75,14 +75,12 @@ class DealtBatches(SupportBatches):
                 "Leave support_batches out, or draw them: "
                 "support_batches=functional.SampledBatches(5)."
             )
-            raise ValueError(
-                invalid("support_batches", "be 1 for tasks of different sizes", self.count, fix)
-            )
+            raise invalid("support_batches", "be 1 for tasks of different sizes", self.count, fix)
         sizes = {leaf.shape[1] for leaf in tree_leaves(support) if leaf.dim() > 1}
         if bad := [size for size in sizes if size % self.count]:
             fix = f"Use support_batches={_largest_divisor(bad[0], self.count)}, say."
-            raise ValueError(
-                invalid("support_batches", f"divide the {bad[0]} support examples", self.count, fix)
+            raise invalid(
+                "support_batches", f"divide the {bad[0]} support examples", self.count, fix
             )
 
 
@@ -127,9 +125,7 @@ class SampledBatches(SupportBatches):
                 "Pass it to a learner as support_batches=, or use the problem of one task: "
                 "problem.of_task(key)."
             )
-            raise ValueError(
-                invalid(f"support loss on {self}", "be given the task's key", "none", fix)
-            )
+            raise invalid(f"support loss on {self}", "be given the task's key", "none", fix)
         key = key[..., None]
         if not tree_leaves(support.weight):
             num_examples = tree_leaves(support)[0].shape[axis]
@@ -151,20 +147,13 @@ class SampledBatches(SupportBatches):
         if len(sizes) != 1 or any(leaf.dim() < 2 for leaf in leaves):
             fix = "Leave support_batches out, or write a support_loss that draws."
             condition = "have one number of examples to draw from, [num_tasks, num_examples, ...]"
-            raise ValueError(
-                invalid("support tensors", condition, [tuple(leaf.shape) for leaf in leaves], fix)
-            )
+            raise invalid("support tensors", condition, [tuple(leaf.shape) for leaf in leaves], fix)
         if not self.replacement and self.size > (count := sizes.pop()):
             fix = (
                 f"Write SampledBatches({count}), or SampledBatches({self.size}, replacement=True)."
             )
-            raise ValueError(
-                invalid(
-                    "SampledBatches' size",
-                    f"be at most the {count} support examples",
-                    self.size,
-                    fix,
-                )
+            raise invalid(
+                "SampledBatches' size", f"be at most the {count} support examples", self.size, fix
             )
 
     def _draw(self, key: Tensor, step: int, num_places: int, num_examples: int | Tensor) -> Tensor:
@@ -184,7 +173,7 @@ def as_support_batches(support_batches: Any) -> SupportBatches | None:
         return support_batches
     condition = "be an int or a functional.SupportBatches"
     if isinstance(support_batches, bool) or not isinstance(support_batches, int):
-        raise TypeError(invalid("support_batches", condition, brief(support_batches), FIX))
+        raise mistyped("support_batches", condition, brief(support_batches), FIX)
     return DealtBatches(support_batches)
 
 

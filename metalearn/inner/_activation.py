@@ -35,6 +35,4 @@ def check_activation(what: str, activation: Any) -> None:
         return
     check_function(what, activation, "be a name or a function", fix='Write activation="tanh", say.')
     if (shape := tuple(activation(torch.zeros(2, 3)).shape)) != (2, 3):
-        raise ValueError(
-            invalid(what, "be elementwise", f"shape {shape} for a tensor of shape (2, 3)")
-        )
+        raise invalid(what, "be elementwise", f"shape {shape} for a tensor of shape (2, 3)")

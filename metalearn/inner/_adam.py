@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from metalearn._brief import brief
-from metalearn._checks import check_decay, check_positive, invalid
+from metalearn._checks import check_decay, check_positive, mistyped
 from metalearn._tree import tree_zeros_like
 from metalearn.functional import safe_sqrt
 from metalearn.inner._rated import Rated
@@ -37,8 +37,8 @@ class Adam(Rated):
         super().__post_init__()
         check_positive("Adam's eps", self.eps)
         if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
-            raise TypeError(
-                invalid("Adam's betas", "be a pair", brief(self.betas), "Write betas=(0.9, 0.999).")
+            raise mistyped(
+                "Adam's betas", "be a pair", brief(self.betas), "Write betas=(0.9, 0.999)."
             )
         object.__setattr__(self, "betas", tuple(self.betas))
         for beta in self.betas:

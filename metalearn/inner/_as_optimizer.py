@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from metalearn._brief import brief
-from metalearn._checks import as_list, check_kind, check_number, invalid
+from metalearn._checks import as_list, check_kind, check_number, invalid, message, mistyped
 from metalearn._tree import tree_leaves, tree_map, tree_names
 from metalearn.functional import draw_keys
 from metalearn.inner._base import UpdateRule
@@ -67,18 +67,14 @@ class RuleOptimizer(torch.optim.Optimizer):
         if isinstance(meta, torch.nn.Module) or not all(
             isinstance(leaf, Tensor) for leaf in tree_leaves(meta)
         ):
-            raise TypeError(
-                invalid(
-                    "meta", "be a tree of tensors", type(meta).__name__, "Pass learner.meta.rule."
-                )
+            raise mistyped(
+                "meta", "be a tree of tensors", type(meta).__name__, "Pass learner.meta.rule."
             )
         if not (
             key is None or (isinstance(key, Tensor) and key.dtype == torch.int64 and key.dim() == 0)
         ):
-            raise TypeError(
-                invalid(
-                    "key", "be an int64 scalar tensor", brief(key), "Pass torch.tensor(7), say."
-                )
+            raise mistyped(
+                "key", "be an int64 scalar tensor", brief(key), "Pass torch.tensor(7), say."
             )
         super().__init__(_groups(named_parameters), {"lr": 1.0})
         params = self._values()
@@ -119,7 +115,7 @@ class RuleOptimizer(torch.optim.Optimizer):
                 "the loss."
             )
             raise RuntimeError(
-                invalid(f"a step of {self._rule}", "be given the loss, which it uses", "none", fix)
+                message(f"a step of {self._rule}", "be given the loss, which it uses", "none", fix)
             )
         params, grads = self._values(), self._gradients()
         like = next(iter(params.values()))
@@ -141,7 +137,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         if hasattr(self, "_rule"):
             fix = "Pass all groups to as_optimizer."
             raise RuntimeError(
-                invalid("parameters", "be known from the start", "another group", fix)
+                message("parameters", "be known from the start", "another group", fix)
             )
         super().add_param_group(param_group)
 
@@ -188,23 +184,21 @@ def _groups(named_parameters: Any) -> list[dict[str, Any]]:
     for group in groups:
         if not {"params"} <= group.keys() <= {"params", "lr"}:
             fix = 'Write {"params": module.named_parameters(), "lr": 0.5}.'
-            raise ValueError(invalid("a group", 'have "params" and perhaps "lr"', list(group), fix))
+            raise invalid("a group", 'have "params" and perhaps "lr"', list(group), fix)
         check_number('a group\'s "lr"', group.get("lr", 1.0))
     groups = [{**group, "params": list(group["params"])} for group in groups]
     for entry in (entry for group in groups for entry in group["params"]):
         if not (isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], str)):
             fix = "Pass module.named_parameters()."
-            raise TypeError(
-                invalid("parameters", "be named", f"{type(entry).__name__} without a name", fix)
-            )
+            raise mistyped("parameters", "be named", f"{type(entry).__name__} without a name", fix)
     names = [name for group in groups for name, _ in group["params"]]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         fix = "Write module.named_parameters(prefix='head'), say."
-        raise ValueError(invalid("parameters", "have names of their own", f"{twice} twice", fix))
+        raise invalid("parameters", "have names of their own", f"{twice} twice", fix)
     learned = [[entry for entry in group["params"] if entry[1].requires_grad] for group in groups]
     if not any(learned):
         fix = "Pass module.named_parameters()."
-        raise ValueError(invalid("parameters", "be at least one that requires grad", "none", fix))
+        raise invalid("parameters", "be at least one that requires grad", "none", fix)
     return [
         {**group, "params": params} for group, params in zip(groups, learned, strict=True) if params
     ]
@@ -221,7 +215,7 @@ def _check_alike(what: str, rule: UpdateRule, got: PyTree, expected: PyTree) -> 
             f"{theirs.get(name, 'nothing')} where it has {ours.get(name, 'nothing')}, at {name!r}"
         )
         fix = "Pass the parameters that it was learned for, under the same names."
-        raise ValueError(invalid(what, f"belong to {rule} and the parameters", shapes, fix))
+        raise invalid(what, f"belong to {rule} and the parameters", shapes, fix)
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:

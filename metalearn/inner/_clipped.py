@@ -35,9 +35,7 @@ class Clipped(Wrapper):
         given = {name: bound for name, bound in bounds.items() if bound is not None}
         if len(given) != 1:
             fix = "Write Clipped(rule, value=10.0) or Clipped(rule, norm=1.0)."
-            raise ValueError(
-                invalid("Clipped", "be given exactly one of value and norm", given, fix)
-            )
+            raise invalid("Clipped", "be given exactly one of value and norm", given, fix)
         for name, bound in given.items():
             check_positive(f"Clipped's {name}", bound)
 

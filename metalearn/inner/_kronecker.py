@@ -146,13 +146,8 @@ def identity(name: str, size: int, like: Tensor) -> Tensor:
     if size > MAX_SIZE:
         fix = "Leave the parameter out of fast=, or use LowRank(lr, rank=4, identity=True)."
         got = f"a side of {size:,} in {name!r}, shaped {tuple(like.shape)}"
-        raise ValueError(
-            invalid(
-                "a parameter with a matrix for each side",
-                f"have sides up to {MAX_SIZE:,}",
-                got,
-                fix,
-            )
+        raise invalid(
+            "a parameter with a matrix for each side", f"have sides up to {MAX_SIZE:,}", got, fix
         )
     return torch.eye(size, dtype=like.dtype, device=like.device)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from metalearn._brief import brief
-from metalearn._checks import check_choice, invalid
+from metalearn._checks import check_choice, invalid, mistyped
 from metalearn._random import random_numbers_kept
 from metalearn._tree import tree_leaves, tree_map
 from metalearn.inner._base import UpdateRule
@@ -44,14 +44,12 @@ class Learned(Wrapper):
             'Write Learned(rule, "lr"), say.',
         )
         if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
-            raise TypeError(
-                invalid("Learned's names", "be a name or a tuple of them", brief(self.names), fix)
+            raise mistyped(
+                "Learned's names", "be a name or a tuple of them", brief(self.names), fix
             )
         object.__setattr__(self, "names", tuple(names))
         if not names or len(set(names)) < len(names):
-            raise ValueError(
-                invalid("Learned's names", "be at least one, each once", tuple(names), fix)
-            )
+            raise invalid("Learned's names", "be at least one, each once", tuple(names), fix)
         for name in names:
             of_rule = {field.name: str(field.type) for field in fields(rule)}
             check_choice("Learned's names", name, of_rule)
@@ -60,15 +58,11 @@ class Learned(Wrapper):
             )
             if not numbers or "float" not in of_rule[name]:
                 got = repr(getattr(rule, name))
-                raise TypeError(
-                    invalid(f"{type(rule).__name__}'s {name}", "be a number to be learned", got)
-                )
+                raise mistyped(f"{type(rule).__name__}'s {name}", "be a number to be learned", got)
         if unused := _unused(self):
             fix = "It decides where something else starts, which is learned anyway."
             got = f"{unused}, which it does not use"
-            raise ValueError(
-                invalid(f"{type(rule).__name__}'s updates", "depend on what is learned", got, fix)
-            )
+            raise invalid(f"{type(rule).__name__}'s updates", "depend on what is learned", got, fix)
 
     def init_meta(self, params: Params) -> PyTree:
         """Return the hyperparameters at the rule's own values, each a scalar."""

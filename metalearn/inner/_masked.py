@@ -154,7 +154,7 @@ def _logits(meta: PyTree) -> dict[str, Tensor]:
     logits = {layer: leaf for layer, leaf in named if isinstance(leaf, Tensor)}
     if not logits:
         fix = "Pass learner.meta.rule of a learner with inner.Masked, such as outer.MTNet."
-        raise ValueError(invalid("meta", "have a mask in it", type(meta).__name__, fix))
+        raise invalid("meta", "have a mask in it", type(meta).__name__, fix)
     return logits
 
 

@@ -63,9 +63,7 @@ class SelfAdapting(Wrapper):
         meta = self.rule.init_meta(params)
         if not tree_leaves(meta):
             fix = "Write SelfAdapting(LearnedRate(SGD(0.01)), lr=1e-4), say."
-            raise ValueError(
-                invalid("SelfAdapting's rule", "have meta-parameters to adapt", self.rule, fix)
-            )
+            raise invalid("SelfAdapting's rule", "have meta-parameters to adapt", self.rule, fix)
         return meta
 
     def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:

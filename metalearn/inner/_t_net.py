@@ -61,9 +61,7 @@ def t_net(model: nn.Module) -> nn.Module:
         "the module itself: models.mlp(1, [40], 1)",
     )
     if transforms(model):
-        raise ValueError(
-            invalid("t_net's model", "be a plain network", "a T-net already", "Call t_net once.")
-        )
+        raise invalid("t_net's model", "be a plain network", "a T-net already", "Call t_net once.")
     if _has_transform(model):
         return TLayer(model)
     transformed: dict[nn.Module, TLayer] = {}
@@ -75,7 +73,7 @@ def t_net(model: nn.Module) -> nn.Module:
                     transformed[child] = TLayer(child)
                 module._modules[name] = transformed[child]
     if not transformed:
-        raise ValueError(invalid("t_net's model", "have linear or convolutional layers", model))
+        raise invalid("t_net's model", "have linear or convolutional layers", model)
     return model
 
 

@@ -15,6 +15,7 @@ from metalearn._checks import (
     check_fraction,
     check_positive,
     invalid,
+    mistyped,
 )
 from metalearn.inner._activation import Activation, activate, check_activation
 from metalearn.inner._base import UpdateRule
@@ -84,12 +85,12 @@ class Turtle(UpdateRule):
             given = getattr(self, name)
             if not isinstance(given, tuple | list):
                 fix = 'Write Turtle(inputs=("grad", "step"), hidden=(20, 20)), say.'
-                raise TypeError(invalid(f"Turtle's {name}", "be a tuple", brief(given), fix))
+                raise mistyped(f"Turtle's {name}", "be a tuple", brief(given), fix)
             object.__setattr__(self, name, tuple(given))
         for name in self.inputs:
             check_choice("Turtle's inputs", name, WIDTHS)
         if not self.inputs or len(set(self.inputs)) < len(self.inputs):
-            raise ValueError(invalid("Turtle's inputs", "be at least one, each once", self.inputs))
+            raise invalid("Turtle's inputs", "be at least one, each once", self.inputs)
         for width in self.hidden:
             check_count("Turtle's hidden widths", width, fix="Write hidden=(20, 20), say.")
         check_activation("Turtle's activation", self.activation)

@@ -39,10 +39,8 @@ class Wrapper(UpdateRule):
         )
         if isinstance(self.rule, Wrapper) and self.rule.outermost:
             inside = type(self.rule).__name__
-            raise ValueError(
-                invalid(
-                    inside, "be outermost", f"it inside {own}", f"Write {inside}({own}(...), ...)."
-                )
+            raise invalid(
+                inside, "be outermost", f"it inside {own}", f"Write {inside}({own}(...), ...)."
             )
 
     @property

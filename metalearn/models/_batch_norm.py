@@ -12,7 +12,14 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from metalearn._brief import brief
-from metalearn._checks import check_bool, check_count, check_fraction, check_positive, invalid
+from metalearn._checks import (
+    check_bool,
+    check_count,
+    check_fraction,
+    check_positive,
+    invalid,
+    mistyped,
+)
 from metalearn._walk import each_module
 
 
@@ -48,12 +55,10 @@ class BatchNorm(_BatchNorm):
         """Raise unless these are floating inputs `[n, C, ...]`."""
         if not (isinstance(input, Tensor) and input.is_floating_point()):
             got = input.dtype if isinstance(input, Tensor) else brief(input)
-            raise TypeError(invalid("inputs of batch normalisation", "be a floating tensor", got))
+            raise mistyped("inputs of batch normalisation", "be a floating tensor", got)
         if input.dim() < 2 or input.shape[1] != self.num_features or not input.numel():
             condition = f"be [n, {self.num_features}, ...], none of them empty"
-            raise ValueError(
-                invalid("inputs of batch normalisation", condition, f"shape {tuple(input.shape)}")
-            )
+            raise invalid("inputs of batch normalisation", condition, f"shape {tuple(input.shape)}")
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised inputs."""

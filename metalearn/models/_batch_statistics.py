@@ -8,7 +8,7 @@ import torch.nn as nn
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase, _NormBase
 
-from metalearn._checks import check_choice, check_count, check_kind, invalid
+from metalearn._checks import check_choice, check_count, check_kind, invalid, mistyped
 from metalearn.models._batch_norm import BatchNorm, FrozenNorm, PerStepNorm, SupportNorm, moments
 
 BATCH_STATISTICS = ("transductive", "support", "per_step", "frozen")
@@ -101,7 +101,7 @@ def use_batch_statistics(
     norms = _norms(model)
     if lazy := [name for name, norm in norms if isinstance(norm, _LazyNormBase)]:
         fix = "Call it once on an example: model(x)."
-        raise ValueError(invalid("model", "be initialised", f"lazy layers {lazy}", fix))
+        raise invalid("model", "be initialised", f"lazy layers {lazy}", fix)
     batch_norms = [(name, norm) for name, norm in norms if isinstance(norm, _BatchNorm)]
     layers = {norm: _replacement(name, norm, source, num_steps or 0) for name, norm in batch_norms}
     for _, norm in norms:
@@ -125,17 +125,13 @@ def _replace(model: nn.Module, layers: Mapping[Any, nn.Module]) -> nn.Module:
 def _replacement(name: str, norm: _BatchNorm, source: str, num_steps: int) -> nn.Module:
     if type(norm) not in KNOWN:
         fix = "Put models.BatchNorm in its place."
-        raise TypeError(
-            invalid(
-                f"layer {name!r}", "be a batch normalisation of PyTorch", type(norm).__name__, fix
-            )
+        raise mistyped(
+            f"layer {name!r}", "be a batch normalisation of PyTorch", type(norm).__name__, fix
         )
     if isinstance(norm, PerStepNorm):
         fix = "Build the model anew."
-        raise ValueError(
-            invalid(
-                f"layer {name!r}", "have one row of affine parameters", "one for every step", fix
-            )
+        raise invalid(
+            f"layer {name!r}", "have one row of affine parameters", "one for every step", fix
         )
     if isinstance(norm, FrozenNorm) and source == "frozen":
         return norm
@@ -150,9 +146,7 @@ def _replacement(name: str, norm: _BatchNorm, source: str, num_steps: int) -> nn
     if isinstance(new, FrozenNorm):
         if norm.running_mean is None or norm.running_var is None:
             fix = "Choose 'transductive' or 'support', or load a pretrained model."
-            raise ValueError(
-                invalid(f"layer {name!r}", "have statistics to be frozen", "none", fix)
-            )
+            raise invalid(f"layer {name!r}", "have statistics to be frozen", "none", fix)
         new.mean, new.var = norm.running_mean.clone(), norm.running_var.clone()
     like = next(
         (tensor for tensor in (norm.weight, norm.running_mean) if tensor is not None),

@@ -71,9 +71,7 @@ def conv4(
         size = (size + 1) // 2 if downsample == "stride" else size // pool
     if size < 1:
         fix = "Use larger images, or downsample='stride'."
-        raise ValueError(
-            invalid("conv4's image_size", f"be at least {pool**num_layers}", image_size, fix)
-        )
+        raise invalid("conv4's image_size", f"be at least {pool**num_layers}", image_size, fix)
 
     if downsample == "stride":
         blocks.append(nn.AdaptiveAvgPool2d(size := 1))

@@ -66,9 +66,7 @@ def init_(
     }
     for what, (fill, params) in chosen.items():
         if fill is not None and not params:
-            raise ValueError(
-                invalid(f"init_'s {what}", "have something to fill", "none", f"Leave {what} out.")
-            )
+            raise invalid(f"init_'s {what}", "have something to fill", "none", f"Leave {what} out.")
     with torch.no_grad():
         for what, (fill, params) in chosen.items():
             for name, param in params.items() if fill is not None else ():
@@ -80,9 +78,7 @@ def _fill(what: str, fill: Any, name: str, param: Tensor) -> None:
     version = param._version
     fill(param)
     if param._version == version:
-        raise ValueError(
-            invalid(f"init_'s {what}", f"fill {name} in place", f"{fill!r}, which does not", FIX)
-        )
+        raise invalid(f"init_'s {what}", f"fill {name} in place", f"{fill!r}, which does not", FIX)
 
 
 def _check(model: Any, weights: Any, biases: Any) -> None:
@@ -101,24 +97,18 @@ def _check(model: Any, weights: Any, biases: Any) -> None:
                 f"init_'s {what}", fill, "be a function that fills a tensor in place", fix=FIX
             )
     if weights is None and biases is None:
-        raise ValueError(
-            invalid("init_", "be given what to fill weights or biases by", "neither", FIX)
-        )
+        raise invalid("init_", "be given what to fill weights or biases by", "neither", FIX)
     if lazy := [name for name, param in model.named_parameters() if is_lazy(param)]:
-        raise ValueError(
-            invalid(
-                "model", "be initialised", f"lazy {lazy}", "Call it once on an example: model(x)."
-            )
+        raise invalid(
+            "model", "be initialised", f"lazy {lazy}", "Call it once on an example: model(x)."
         )
     if computed := [
         name or "itself" for name, module in model.named_modules() if is_parametrized(module)
     ]:
         fix = "Call init_ before the parametrization."
-        raise ValueError(
-            invalid(
-                "init_'s model", "have weights of its own", f"parametrizations of {computed}", fix
-            )
+        raise invalid(
+            "init_'s model", "have weights of its own", f"parametrizations of {computed}", fix
         )
     if transforms(model):
         fix = "Write inner.t_net(models.init_(model, ...))."
-        raise ValueError(invalid("init_'s model", "be a plain network", "a T-net", fix))
+        raise invalid("init_'s model", "be a plain network", "a T-net", fix)

@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch.nn as nn
 
 from metalearn._brief import brief
-from metalearn._checks import check_bool, check_count, invalid
+from metalearn._checks import check_bool, check_count, mistyped
 
 
 def mlp(in_features: int, hidden: Sequence[int], out_features: int) -> nn.Sequential:
@@ -62,7 +62,7 @@ def _linear_layers(
 ) -> list[nn.Linear]:
     fix = f"Write {what}(1, [40, 40], 1), say."
     if isinstance(hidden, int | str) or not isinstance(hidden, Sequence):
-        raise TypeError(invalid(f"{what}'s hidden", "be a list of widths", brief(hidden), fix))
+        raise mistyped(f"{what}'s hidden", "be a list of widths", brief(hidden), fix)
     widths = [in_features, *hidden, out_features]
     for width in widths:
         check_count(f"{what}'s widths", width, fix=fix)

@@ -7,7 +7,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from metalearn._brief import brief
-from metalearn._checks import check_choice, check_count, invalid
+from metalearn._checks import check_choice, check_count, mistyped
 from metalearn.models._batch_statistics import BATCH_STATISTICS, use_batch_statistics
 
 WIDTHS = (64, 160, 320, 640)
@@ -51,7 +51,7 @@ def resnet12(
     """
     fix = "Write resnet12(3, 5, widths=(64, 160, 320, 640))."
     if isinstance(widths, str) or not isinstance(widths, Sequence) or not widths:
-        raise TypeError(invalid("resnet12's widths", "be a list of counts", brief(widths), fix))
+        raise mistyped("resnet12's widths", "be a list of counts", brief(widths), fix)
     counts = [in_channels, *widths]
     for count in [*counts, num_classes]:
         check_count("resnet12's channels, widths and classes", count, fix=fix)

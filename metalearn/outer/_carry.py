@@ -92,6 +92,4 @@ def _check_fits(start: PyTree, carried: dict[str, Tensor]) -> None:
             "Load what the same estimator and rule have saved, or start anew: "
             "learner.carry.reset()."
         )
-        raise ValueError(
-            invalid("learner's carry", f"be shaped as {wanted or 'nothing'}", got, fix)
-        )
+        raise invalid("learner's carry", f"be shaped as {wanted or 'nothing'}", got, fix)

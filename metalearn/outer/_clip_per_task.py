@@ -52,10 +52,8 @@ class ClipPerTask(PerTask):
                 "Choose on= among "
                 f"{[field for field in meta._fields if tree_leaves(getattr(meta, field))]}."
             )
-            raise ValueError(
-                invalid(
-                    "ClipPerTask's on", "be a field of Meta that is learned", brief(self.on), fix
-                )
+            raise invalid(
+                "ClipPerTask's on", "be a field of Meta that is learned", brief(self.on), fix
             )
 
     def change(self, estimate: Estimate) -> Estimate:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from metalearn._attributes import deep_copied
-from metalearn._checks import as_list, check_count, invalid
+from metalearn._checks import as_list, check_count, invalid, mistyped
 from metalearn._memory import peak_live_bytes
 from metalearn.functional import draw_keys
 from metalearn.outer._episode_checks import check_episodes
@@ -67,9 +67,7 @@ class BatchingTable:
         if not fitting:
             peaks = [time.peak_bytes for time in self.times if not time.error]
             fix = "Estimate with outer.Stepwise(), which needs the least memory."
-            raise ValueError(
-                invalid("max_bytes", "allow one of the choices", f"{max_bytes} for {peaks}", fix)
-            )
+            raise invalid("max_bytes", "allow one of the choices", f"{max_bytes} for {peaks}", fix)
         return min(fitting, key=lambda time: time.seconds).settings
 
     def __repr__(self) -> str:
@@ -117,7 +115,7 @@ def compare_batching(
             if hasattr(learner, "learner")
             else "Pass outer.MAML(...), say."
         )
-        raise TypeError(invalid("learner", "be a MetaLearner", type(learner).__name__, fix))
+        raise mistyped("learner", "be a MetaLearner", type(learner).__name__, fix)
     num_tasks = check_episodes(episodes)
     check_count("rounds", rounds)
     check_batching("vmap", None, compile, False)
@@ -166,7 +164,7 @@ def _sizes(num_tasks: int, chunk_sizes: Any) -> list[int]:
             fix="Chunks of 1 are the loop, which is measured anyway.",
         )
         if size > num_tasks:
-            raise ValueError(invalid("chunk_sizes", f"be at most the {num_tasks} tasks", size))
+            raise invalid("chunk_sizes", f"be at most the {num_tasks} tasks", size)
     return sizes
 
 

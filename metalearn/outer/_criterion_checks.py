@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from metalearn._checks import invalid
+from metalearn._checks import invalid, mistyped
 from metalearn._tree import tree_leaves
 from metalearn.functional import ModelLoss, cross_entropy
 from metalearn.models import BatchNorm
@@ -51,16 +51,12 @@ def check_weights(loss: ModelLoss, batch: Batch) -> None:
             "Write models.use_batch_statistics(model, 'support'), or 'transductive' as it is now; "
             "see docs/gotchas.md."
         )
-        raise ValueError(
-            invalid(
-                "batch normalisation", "weigh examples as their batch does", f"plain {deaf}", fix
-            )
+        raise invalid(
+            "batch normalisation", "weigh examples as their batch does", f"plain {deaf}", fix
         )
     if _is_one_of(criterion := _bare(loss.criterion), CLASS_INDICES + ELEMENTWISE):
         fix = f"Write {_weighted(criterion)}."
-        raise TypeError(
-            invalid("criterion", "take a weight for every example", loss.criterion, fix)
-        )
+        raise mistyped("criterion", "take a weight for every example", loss.criterion, fix)
 
 
 def _weighted(criterion: Any) -> str:
@@ -78,7 +74,7 @@ def check_label_axes(name: str, criterion: Any, target: Tensor) -> None:
     """Raise if labels have the axis of tasks alone, which is then that of one task's examples."""
     if target.dim() == 1 and not _is_one_of(_bare(criterion), ELEMENTWISE):
         got, fix = f"shape {tuple(target.shape)}", "For one task write x[None] and y[None]."
-        raise ValueError(invalid(f"{name} labels", "be [num_tasks, num_examples]", got, fix))
+        raise invalid(f"{name} labels", "be [num_tasks, num_examples]", got, fix)
 
 
 def check_targets(name: str, criterion: Any, output: Any, target: Tensor) -> None:
@@ -87,21 +83,19 @@ def check_targets(name: str, criterion: Any, output: Any, target: Tensor) -> Non
     """
     if not isinstance(output, Tensor):
         fix = "Return a tensor, or write a criterion that takes what it returns."
-        raise TypeError(
-            invalid("model", f"give {name} outputs that are a tensor", type(output).__name__, fix)
+        raise mistyped(
+            "model", f"give {name} outputs that are a tensor", type(output).__name__, fix
         )
     if _is_one_of(_bare(criterion), ELEMENTWISE):
         if output.shape != target.shape[1:]:
             got = f"{tuple(output.shape)} and {tuple(target.shape[1:])}"
             fix = "Give y the model's shape: y[..., None], say."
-            raise ValueError(invalid(f"{name} outputs and targets", "have one shape", got, fix))
+            raise invalid(f"{name} outputs and targets", "have one shape", got, fix)
     elif target.dim() == 2 and target.dtype != torch.int64:
-        raise TypeError(invalid(f"{name} labels", "be of int64", target.dtype, "Write y.long()."))
+        raise mistyped(f"{name} labels", "be of int64", target.dtype, "Write y.long().")
     elif target.dim() > 2 and output.dim() == 2 and not _are_probabilities(criterion, target):
         fix = "Write y.argmax(-1) for one-hot labels, y.squeeze(-1) for labels of one number."
-        raise ValueError(
-            invalid(f"{name} labels", "be [num_tasks, num_examples]", tuple(target.shape), fix)
-        )
+        raise invalid(f"{name} labels", "be [num_tasks, num_examples]", tuple(target.shape), fix)
     elif not target.is_floating_point() and output.dim() > 1:
         _check_class_axis(name, output, target)
         _check_labels(name, target[target != _ignored(criterion)], output.shape[1])
@@ -135,14 +129,14 @@ def _check_class_axis(name: str, output: Tensor, target: Tensor) -> None:
         )
         if of_one == output.shape[:-1]:
             fix = "Write output.movedim(-1, 1) in the model or in a criterion of your own."
-        raise ValueError(invalid(f"{name} outputs", "have their classes along axis 1", got, fix))
+        raise invalid(f"{name} outputs", "have their classes along axis 1", got, fix)
 
 
 def _check_labels(name: str, labels: Tensor, num_classes: int) -> None:
     if labels.numel() and not (labels.min() >= 0 and labels.max() < num_classes):
         got = f"labels from {labels.min().item()} to {labels.max().item()}"
         condition = f"be below the model's {num_classes} outputs and at least 0"
-        raise ValueError(invalid(f"{name} labels", condition, got, "Give the model n_way outputs."))
+        raise invalid(f"{name} labels", condition, got, "Give the model n_way outputs.")
 
 
 def _is_one_of(criterion: Any, known: tuple[Any, ...]) -> bool:

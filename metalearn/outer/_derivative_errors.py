@@ -70,7 +70,7 @@ def derivatives_explained(which: str) -> Iterator[None]:
             raise
         condition, fix = advice
         fix += ENDS[which] if condition == DERIVATIVES else ""
-        raise ValueError(invalid("model", condition.format(which=which), error, fix)) from error
+        raise invalid("model", condition.format(which=which), error, fix) from error
 
 
 def _advice(error: RuntimeError) -> tuple[str, str] | None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from metalearn._brief import brief
-from metalearn._checks import invalid
+from metalearn._checks import invalid, message, mistyped
 from metalearn._tree import tree_leaves, tree_names
 from metalearn.functional import OnQuery, OnSupport
 from metalearn.outer._base import MetaGradient
@@ -27,7 +27,7 @@ def check_episodes(episodes: Any) -> int:
         got = type(episodes).__name__
         if isinstance(episodes, Episode):
             got += " of " + " and ".join(type(batch).__name__ for batch in episodes)
-        raise TypeError(invalid("episodes", "be an Episode of two Batches", got, fix))
+        raise mistyped("episodes", "be an Episode of two Batches", got, fix)
     return check_task_axis({"support": episodes.support, "query": episodes.query})
 
 
@@ -51,7 +51,7 @@ def check_task_axis(batches: dict[str, Batch]) -> int:
         fix = (
             "Every tensor begins with [num_tasks, num_examples]; for one task that is tensor[None]."
         )
-        raise ValueError(invalid("episodes", "agree on a number of tasks of at least 1", got, fix))
+        raise invalid("episodes", "agree on a number of tasks of at least 1", got, fix)
     return sizes.pop()
 
 
@@ -59,7 +59,7 @@ def check_batch(name: str, batch: Any) -> None:
     """Raise unless this is a batch."""
     if not isinstance(batch, Batch):
         fix = "Write learner.adapt(episodes.support)."
-        raise TypeError(invalid(name, "be a Batch", type(batch).__name__, fix))
+        raise mistyped(name, "be a Batch", type(batch).__name__, fix)
 
 
 def _check_leaf(name: str, leaf: Any) -> None:
@@ -73,37 +73,26 @@ def _check_leaf(name: str, leaf: Any) -> None:
             fix = "Make it a dict: dict(encoding)."
         elif is_dataclass(leaf):
             fix = "Make it a dict: vars(inputs)."
-        raise TypeError(
-            invalid(
-                "episodes", "hold tensors with a leading task axis", f"{brief(leaf)} in {name}", fix
-            )
+        raise mistyped(
+            "episodes", "hold tensors with a leading task axis", f"{brief(leaf)} in {name}", fix
         )
     if leaf.requires_grad:
         fix = "Detach it, or learn it as a model parameter or in a support_criterion."
-        raise ValueError(
-            invalid("episodes", "not require grad", f"{name}, whose gradient would be lost", fix)
-        )
+        raise invalid("episodes", "not require grad", f"{name}, whose gradient would be lost", fix)
 
 
 def _check_examples(name: str, x: Any, y: Any, weight: Any) -> None:
     if isinstance(weight, Tensor) and weight.is_complex():
-        raise TypeError(
-            invalid(
-                f"{name}.weight",
-                "hold real numbers",
-                weight.dtype,
-                "Leave it out to weigh all alike.",
-            )
+        raise mistyped(
+            f"{name}.weight", "hold real numbers", weight.dtype, "Leave it out to weigh all alike."
         )
     if isinstance(x, Tensor) and isinstance(weight, Tensor) and weight.shape != x.shape[:2]:
         got, fix = (
             f"{name}.weight {tuple(weight.shape)}",
             f"Give {name}.weight one number an example.",
         )
-        raise ValueError(
-            invalid(
-                "weights", f"be of shape {tuple(x.shape[:2])}, [num_tasks, num_examples]", got, fix
-            )
+        raise invalid(
+            "weights", f"be of shape {tuple(x.shape[:2])}, [num_tasks, num_examples]", got, fix
         )
     if (
         isinstance(x, Tensor)
@@ -113,11 +102,11 @@ def _check_examples(name: str, x: Any, y: Any, weight: Any) -> None:
     ):
         got = f"{name}.x {tuple(x.shape)} and {name}.y {tuple(y.shape)}"
         fix = "Both begin with [num_tasks, num_examples]; for one task write x[None], y[None]."
-        raise ValueError(invalid("inputs and targets", "agree on tasks and examples", got, fix))
+        raise invalid("inputs and targets", "agree on tasks and examples", got, fix)
     if {leaf.shape[1] for leaf in tree_leaves(x) if leaf.dim() > 1} == {0}:
         shapes = [tuple(leaf.shape) for leaf in tree_leaves(x)]
         fix = "Every tensor begins with [num_tasks, num_examples]."
-        raise ValueError(invalid(f"{name}.x", "have at least 1 example", shapes, fix))
+        raise invalid(f"{name}.x", "have at least 1 example", shapes, fix)
 
 
 def check_judged(problem: Problem, batches: dict[str, Batch]) -> None:
@@ -132,7 +121,7 @@ def check_judged(problem: Problem, batches: dict[str, Batch]) -> None:
                 else ""
             )
             condition = f"have the examples that the {name} loss is measured on"
-            raise ValueError(invalid(f"{name} set", condition, "none", fix))
+            raise invalid(f"{name} set", condition, "none", fix)
 
 
 def check_support_batches(problem: Problem, support: Batch) -> None:
@@ -146,7 +135,7 @@ def check_keys(keys: Any, num_tasks: int) -> None:
     if not isinstance(keys, Tensor) or keys.dtype != torch.int64 or keys.shape != (num_tasks,):
         got = f"{tuple(keys.shape)} of {keys.dtype}" if isinstance(keys, Tensor) else brief(keys)
         fix = f"Write keys=functional.draw_keys({num_tasks})."
-        raise ValueError(invalid("keys", f"be int64 of shape ({num_tasks},)", got, fix))
+        raise invalid("keys", f"be int64 of shape ({num_tasks},)", got, fix)
 
 
 def check_device(batches: Any, device: torch.device) -> None:
@@ -154,16 +143,14 @@ def check_device(batches: Any, device: torch.device) -> None:
     for leaf in tree_leaves(batches):
         if leaf.device != device:
             fix = f"Write episodes.to({str(device)!r}), or sample(..., device={str(device)!r})."
-            raise ValueError(
-                invalid("episodes", f"be on the learner's device {device}", leaf.device, fix)
-            )
+            raise invalid("episodes", f"be on the learner's device {device}", leaf.device, fix)
 
 
 def check_serial(estimator: MetaGradient, num_tasks: int) -> None:
     """Raise if an estimator that carries one task's progress is given several tasks."""
     if estimator.serial and num_tasks != 1:
         fix = "Pass the same one at every call: fit(learner, [episode], ...)."
-        raise ValueError(invalid(f"tasks for {estimator}", "come one at a time", num_tasks, fix))
+        raise invalid(f"tasks for {estimator}", "come one at a time", num_tasks, fix)
 
 
 def warn_of_single_examples(episodes: Episode) -> None:
@@ -179,5 +166,5 @@ def warn_of_single_examples(episodes: Episode) -> None:
         got = f"{(num_tasks, 1)}, {num_tasks} tasks of one example each"
         fix = f"For one task of {num_tasks} examples write x[None], y[None]."
         warnings.warn(
-            invalid("x and y", "be [num_tasks, num_examples, ...]", got, fix), stacklevel=2
+            message("x and y", "be [num_tasks, num_examples, ...]", got, fix), stacklevel=2
         )

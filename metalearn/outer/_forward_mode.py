@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import grad_and_value, vjp, vmap
 
-from metalearn._checks import check_count, invalid
+from metalearn._checks import check_count, invalid, mistyped
 from metalearn._tree import tree_leaves, tree_map, tree_ravel, tree_zeros_like
 from metalearn.inner._step import advance
 from metalearn.outer._base import MetaGradient
@@ -63,20 +63,13 @@ class ForwardMode(MetaGradient):
     def check(self, problem: Problem, meta: Meta) -> None:
         """Raise for more learned numbers than the estimator is made for, and for complex ones."""
         if any(leaf.is_complex() for leaf in tree_leaves(meta)):
-            raise TypeError(
-                invalid(
-                    "parameters",
-                    "be real for forward mode",
-                    "complex ones",
-                    "Use outer.Stepwise().",
-                )
+            raise mistyped(
+                "parameters", "be real for forward mode", "complex ones", "Use outer.Stepwise()."
             )
         count = sum(leaf.numel() for leaf in tree_leaves(_learned(problem, meta)))
         if count == 0:
             fix = "Learn a rate, say: inner.LearnedRate(inner.SGD(0.1))."
-            raise ValueError(
-                invalid("learned numbers", "be at least 1 for forward mode", "none", fix)
-            )
+            raise invalid("learned numbers", "be at least 1 for forward mode", "none", fix)
         if count > self.max_directions:
             start = "learn_init=False, " if _learned(problem, meta).init else ""
             fix = (
@@ -85,7 +78,7 @@ class ForwardMode(MetaGradient):
                 f"{start}or max_directions={count} if you mean it."
             )
             condition = f"be at most {self.max_directions} for forward mode"
-            raise ValueError(invalid("learned numbers", condition, count, fix))
+            raise invalid("learned numbers", condition, count, fix)
 
     def __call__(
         self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree

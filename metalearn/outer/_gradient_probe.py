@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalearn._checks import invalid
+from metalearn._checks import invalid, mistyped
 from metalearn._random import generator_states, random_numbers_kept
 from metalearn._tree import (
     tree_detach,
@@ -45,7 +45,7 @@ def check_gradient(
             "Call .requires_grad_(True) before you build the learner, or .requires_grad_(False) "
             "now."
         )
-        raise ValueError(invalid("constants of the learner", "not require grad", unlearned, fix))
+        raise invalid("constants of the learner", "not require grad", unlearned, fix)
     with random_numbers_kept(key.device):
         check_rule(problem, meta, key)
         unused = _unused(problem, estimator, meta, episode)
@@ -57,17 +57,13 @@ def check_gradient(
     if drew and estimator.repeats_losses:
         fix = "Use estimator=outer.Unrolled(), or switch dropout off with learner.eval()."
         got = "random draws in its forward pass"
-        raise ValueError(
-            invalid(f"model under {estimator}", "compute the same loss twice", got, fix)
-        )
+        raise invalid(f"model under {estimator}", "compute the same loss twice", got, fix)
     if nowhere := sorted(unused["support"] & unused["query"]):
         fix = (
             "Call .requires_grad_(False) on them before building the learner, or use them in the "
             "model."
         )
-        raise ValueError(
-            invalid("learned parameters", "get a gradient", f"none for {nowhere}", fix)
-        )
+        raise invalid("learned parameters", "get a gradient", f"none for {nowhere}", fix)
     reverse = unwrapped(estimator)
     if isinstance(reverse, ReverseMode) and (reverse.order == 1 or reverse.truncate is not None):
         with random_numbers_kept(key.device):
@@ -89,7 +85,7 @@ def _check_limited(
     if unreached:
         fix = f"Use outer.{type(estimator).__name__}(), of order 2 and not truncated."
         got = f"none for {sorted(unreached)}, which act through the rest of the inner loop alone"
-        raise ValueError(invalid(f"{estimator}", "give all that is learned a gradient", got, fix))
+        raise invalid(f"{estimator}", "give all that is learned a gradient", got, fix)
 
 
 def _unreached_in_rule(problem: Problem, meta: Meta, key: Tensor, num_constant: int) -> set[str]:
@@ -131,23 +127,17 @@ def _check_estimate(estimator: MetaGradient, meta: Meta, carry: PyTree, estimate
     """
     if not (isinstance(estimate, Estimate) and isinstance(estimate.gradient, Meta)):
         fix = "Write Estimate(Meta(init, shared, rule), loss, carry, {})."
-        raise TypeError(
-            invalid(f"{estimator}", "return an Estimate of a Meta", type(estimate).__name__, fix)
-        )
+        raise mistyped(f"{estimator}", "return an Estimate of a Meta", type(estimate).__name__, fix)
     for field, gradient, learned in zip(Meta._fields, estimate.gradient, meta, strict=True):
         if (wanted := _shapes(learned)) != (got := _shapes(gradient)):
             fix = "Return torch.zeros_like of what it does not reach."
-            raise ValueError(
-                invalid(f"gradient to {field} of {estimator}", f"be of shapes {wanted}", got, fix)
-            )
+            raise invalid(f"gradient to {field} of {estimator}", f"be of shapes {wanted}", got, fix)
     if (wanted := _shapes(carry)) != (got := _shapes(estimate.carry)):
         fix = "Define init_carry to return what the first call is given."
-        raise ValueError(
-            invalid(f"carry of {estimator}", f"be shaped as its init_carry, {wanted}", got, fix)
-        )
+        raise invalid(f"carry of {estimator}", f"be shaped as its init_carry, {wanted}", got, fix)
     if wrong := {name: leaf for name, leaf in estimate.diagnostics.items() if _shape(leaf) != ()}:
         fix = "Write loss.new_tensor(3.0), say."
-        raise TypeError(invalid(f"diagnostics of {estimator}", "be scalar tensors", wrong, fix))
+        raise mistyped(f"diagnostics of {estimator}", "be scalar tensors", wrong, fix)
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...] | None]:
@@ -192,7 +182,7 @@ def _unused(
                     "estimator=outer.EvolutionStrategies(inner=True)."
                 )
                 got = "none for any parameter that adapts"
-                raise ValueError(invalid("support loss", "have a derivative", got, fix))
+                raise invalid("support loss", "have a derivative", got, fix)
         if "query" in estimator.differentiates:
             unused["query"] = _unreached(problem.query_loss(init, shared, episode), leaves)
     return unused
@@ -210,10 +200,8 @@ def _unreached(loss: Tensor, leaves: dict[str, Tensor]) -> set[str]:
         for name, grad in zip(leaves, grads, strict=True)
     }
     if sparse := [name for name, layout in layouts.items() if layout not in (None, torch.strided)]:
-        raise ValueError(
-            invalid(
-                "model", "have dense gradients", f"sparse ones of {sparse}", "Write sparse=False."
-            )
+        raise invalid(
+            "model", "have dense gradients", f"sparse ones of {sparse}", "Write sparse=False."
         )
     reached = {
         _place(leaf) for leaf, grad in zip(leaves.values(), grads, strict=True) if grad is not None

@@ -39,16 +39,14 @@ def head(model: nn.Module, method: str) -> list[str]:
     if len(named) > 1:
         last = heads[max(heads, key=lambda params: list(names).index(params[-1]))]
         fix = f"Name what adapts: {method}(..., fast={last!r}), say."
-        raise ValueError(
-            invalid(f"{method}'s head", "be one module", f"{named} by their names", fix)
-        )
+        raise invalid(f"{method}'s head", "be one module", f"{named} by their names", fix)
     last = next(reversed(names), "")
     found = named[0] if named else last.rpartition(".")[0]
     if not found:
         if len({name.partition(".")[0] for name in names}) > 1:
             fix = f"Name what adapts: {method}(..., fast=[{last!r}])."
             got = f"parameters {list(names)[-2:]} of the model"
-            raise ValueError(invalid(f"{method}'s head", "be a module of its own", got, fix))
+            raise invalid(f"{method}'s head", "be a module of its own", got, fix)
         return list(names) or ["*"]
     module = model.get_submodule(found)
     if not any(is_lazy(param) or param.dim() >= 2 for param in module.parameters()):
@@ -57,5 +55,5 @@ def head(model: nn.Module, method: str) -> list[str]:
             "this alone."
         )
         got = f"{found!r}, {type(module).__name__}"
-        raise ValueError(invalid(f"{method}'s head", "have a weight matrix", got, fix))
+        raise invalid(f"{method}'s head", "have a weight matrix", got, fix)
     return select("fast", found, names)

@@ -114,9 +114,7 @@ class Implicit(MetaGradient):
             fix = (
                 "The last one only returns towards the start: the paper's code takes num_steps=17."
             )
-            raise ValueError(
-                invalid('num_steps with proximal="last_step"', "be at least 2", 1, fix)
-            )
+            raise invalid('num_steps with proximal="last_step"', "be at least 2", 1, fix)
         # Not at the start itself, which may be zero, where weight decay rests too, or have no
         # values yet.
         ones = tree_map(lambda start: torch.ones_like(start, device="cpu"), meta.init)
@@ -125,9 +123,7 @@ class Implicit(MetaGradient):
         if any(update.any() for update in updates.values()):
             fix = "Put a penalty into support_loss=: see docs/how_to/hyperparameters.md."
             got = f"{problem.rule}, whose update there is not zero"
-            raise ValueError(
-                invalid(f"rule under {self}", "rest where the gradient is zero", got, fix)
-            )
+            raise invalid(f"rule under {self}", "rest where the gradient is zero", got, fix)
 
     def __call__(
         self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree

@@ -49,7 +49,7 @@ def check_labels_of_all(learner: Any, episodes: Episode) -> None:
             f"validate=lambda learner: evaluate(...)['loss'].mean."
         )
         got = f"tasks of {count} classes that each numbers anew"
-        raise ValueError(invalid(f"labels under {learner.estimator}", condition, got, fix))
+        raise invalid(f"labels under {learner.estimator}", condition, got, fix)
 
 
 def _is_one_batch(episodes: Episode) -> bool:

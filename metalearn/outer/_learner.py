@@ -12,7 +12,7 @@ from torch import Tensor
 
 from metalearn._attributes import attributes_kept
 from metalearn._brief import brief
-from metalearn._checks import check_bool, check_count, invalid
+from metalearn._checks import check_bool, check_count, message
 from metalearn._derivatives import outside_inference_mode, untraced
 from metalearn._modules import TensorTree, get_tensor, set_constant, tie
 from metalearn._tasks import in_chunks, over_chunks, take
@@ -203,11 +203,11 @@ class MetaLearner(nn.Module):
         if name in AS_BUILT and "problem" in self.__dict__ and value is not getattr(self, name):
             fix = "Build a new learner: outer.MAML(model, ...)."
             raise AttributeError(
-                invalid(f"learner's {name}", "stay what it was built with", "another one", fix)
+                message(f"learner's {name}", "stay what it was built with", "another one", fix)
             )
         if name == "compile":
             fix = "Write learner.set_batching(compile=True)."
-            raise AttributeError(invalid("learner's compile", "be called", brief(value), fix))
+            raise AttributeError(message("learner's compile", "be called", brief(value), fix))
         super().__setattr__(name, value)
 
     def set_batching(

@@ -17,7 +17,9 @@ from metalearn._checks import (
     check_function,
     check_kind,
     invalid,
+    message,
     misfit,
+    mistyped,
 )
 from metalearn._modules import constant_starts
 from metalearn._walk import modules_of
@@ -54,9 +56,7 @@ def check_arguments(
         model, nn.DataParallel | nn.parallel.DistributedDataParallel | torch.jit.ScriptModule
     ):
         fix = "Pass the bare module; wrap the learner: DistributedDataParallel(learner)."
-        raise TypeError(
-            invalid("model", "be no wrapper and not scripted", type(model).__name__, fix)
-        )
+        raise mistyped("model", "be no wrapper and not scripted", type(model).__name__, fix)
     check_kind("rule", rule, UpdateRule, "an update rule", "one: inner.SGD(lr=0.01)")
     check_count("num_steps", num_steps, fix="Write num_steps=5, say.")
     check_parts({"model": model})
@@ -66,7 +66,7 @@ def check_arguments(
             "pretrained; see docs/gotchas.md."
         )
         got = f"them in {norms[:3]}" + f" and {len(norms) - 3} more layers" * (len(norms) > 3)
-        raise ValueError(invalid("model", "keep no running statistics", got, fix))
+        raise invalid("model", "keep no running statistics", got, fix)
 
 
 def check_batching(batching: Any, chunk_size: Any, compile: Any, cuda_graph: Any) -> None:
@@ -75,20 +75,13 @@ def check_batching(batching: Any, chunk_size: Any, compile: Any, cuda_graph: Any
     if chunk_size is not None:
         check_count("chunk_size", chunk_size, fix="Leave it out for all at once.")
         if batching == "loop" and chunk_size > 1:
-            raise ValueError(
-                invalid(
-                    "chunk_size of a loop",
-                    "be left out",
-                    chunk_size,
-                    "It takes one task at a time.",
-                )
+            raise invalid(
+                "chunk_size of a loop", "be left out", chunk_size, "It takes one task at a time."
             )
     if not isinstance(compile, bool | Mapping):
         name = "mode" if isinstance(compile, str) and compile in MODES else "backend"
         fix = f'Write compile={{"{name}": {compile!r}}}.'.replace("'", '"')
-        raise TypeError(
-            invalid("compile", "be a bool or torch.compile's options", brief(compile), fix)
-        )
+        raise mistyped("compile", "be a bool or torch.compile's options", brief(compile), fix)
     for name in compile if isinstance(compile, Mapping) else ():
         check_choice(
             "an option of compile", name, list(inspect.signature(torch.compile).parameters)[1:]
@@ -100,16 +93,14 @@ def check_batching(batching: Any, chunk_size: Any, compile: Any, cuda_graph: Any
             f"mode={mode!r}, which records CUDA graphs of its own",
             "Leave cuda_graph out, or the mode.",
         )
-        raise ValueError(invalid("compile with cuda_graph=True", "record nothing", got, fix))
+        raise invalid("compile with cuda_graph=True", "record nothing", got, fix)
 
 
 def check_on_gpu(learner: Any) -> None:
     """Raise if a learner is to be recorded as a CUDA graph and is not on a GPU."""
     if learner.cuda_graph and learner.device.type != "cuda":
         fix = "Write .to('cuda'), or call set_batching again, without cuda_graph."
-        raise ValueError(
-            invalid("a learner with cuda_graph=True", "be on a GPU", learner.device, fix)
-        )
+        raise invalid("a learner with cuda_graph=True", "be on a GPU", learner.device, fix)
 
 
 def check_estimator(estimator: Any) -> None:
@@ -137,20 +128,18 @@ def check_criteria(
     for what, names in ARGUMENTS.items():
         if given[what] is not None and (error := misfit(given[what], names.count(",") + 1)):
             fix = f"Write def {what}({names}): ...; a loss of output and y is a criterion."
-            raise TypeError(invalid(what, f"take ({names})", error, fix))
+            raise mistyped(what, f"take ({names})", error, fix)
     check_parts({what: value for what, value in given.items() if value is not None})
     if support_loss is not None and (support_criterion is not None or support_batches is not None):
         fix = "Leave out support_criterion and support_batches, or support_loss."
-        raise TypeError(
-            invalid("support_loss", "be given alone", "another way to make the inner loss too", fix)
+        raise mistyped(
+            "support_loss", "be given alone", "another way to make the inner loss too", fix
         )
     if support_loss is not None and query_loss is not None and criterion is not None:
-        raise TypeError(
-            invalid("criterion", "be None if both losses are given", criterion, "Pass None.")
-        )
+        raise mistyped("criterion", "be None if both losses are given", criterion, "Pass None.")
     if criterion is None and not (query_loss and (support_loss or support_criterion)):
         fix = "Pass one, or both support_loss and query_loss."
-        raise TypeError(invalid("criterion", "say what is minimised", None, fix))
+        raise mistyped("criterion", "say what is minimised", None, fix)
 
 
 def check_parameters(model: nn.Module) -> None:
@@ -158,32 +147,24 @@ def check_parameters(model: nn.Module) -> None:
     constant by now.
     """
     if lazy := [name for name, param in model.named_parameters() if is_lazy(param)]:
-        raise ValueError(
-            invalid(
-                "model", "be initialised", f"lazy {lazy}", "Call it once on an example: model(x)."
-            )
+        raise invalid(
+            "model", "be initialised", f"lazy {lazy}", "Call it once on an example: model(x)."
         )
     if constants := constant_starts(model):
         fix = "Build the model anew: with learn_init=False it serves one learner."
-        raise ValueError(
-            invalid(
-                "model", "be new", f"one whose starts {constants} a learner has made constants", fix
-            )
+        raise invalid(
+            "model", "be new", f"one whose starts {constants} a learner has made constants", fix
         )
     if not any(param.requires_grad for param in model.parameters()):
-        raise ValueError(
-            invalid(
-                "model", "have parameters that require grad", "none", "Call model.requires_grad_()."
-            )
+        raise invalid(
+            "model", "have parameters that require grad", "none", "Call model.requires_grad_()."
         )
 
 
 def check_fast(names: list[str]) -> None:
     """Raise if no parameter adapts."""
     if not names:
-        raise ValueError(
-            invalid("fast", "choose at least one parameter", "none", "fast='*' takes all.")
-        )
+        raise invalid("fast", "choose at least one parameter", "none", "fast='*' takes all.")
 
 
 def check_reaches(estimator: MetaGradient, rule: UpdateRule, learned: dict[str, list[str]]) -> None:
@@ -198,10 +179,8 @@ def check_reaches(estimator: MetaGradient, rule: UpdateRule, learned: dict[str, 
             other = instead.get(field, "a rule without meta-parameters")
             fix = f"Use an estimator that reaches them, as outer.Unrolled() does, or {other}."
             condition = f"reach all that is learned, {names}{of_rule} too"
-            raise ValueError(
-                invalid(
-                    f"estimator {estimator}", condition, f"one that reaches {reached} only", fix
-                )
+            raise invalid(
+                f"estimator {estimator}", condition, f"one that reaches {reached} only", fix
             )
 
 
@@ -212,7 +191,7 @@ def check_owns(criterion: str, adapting: list[str]) -> None:
             "Write support_loss= and query_loss=, which are given the adapted ones, or leave them "
             "out of fast=."
         )
-        raise ValueError(invalid(criterion, "hold no parameters that adapt", adapting, fix))
+        raise invalid(criterion, "hold no parameters that adapt", adapting, fix)
 
 
 def check_under_vmap(learner: Any) -> None:
@@ -224,16 +203,14 @@ def check_under_vmap(learner: Any) -> None:
     modules = list(modules_of(learner))
     if any(each._backward_hooks or each._backward_pre_hooks for each in modules):
         fix = "Remove them, or choose batching='loop'."
-        raise ValueError(
-            invalid("modules under vmap", "have no hooks of the backward pass", "some", fix)
-        )
+        raise invalid("modules under vmap", "have no hooks of the backward pass", "some", fix)
     of_users = not all(map(is_of_model, (learner.problem.support_loss, learner.problem.query_loss)))
     if of_users and has_tables_of_one(modules):
         what, condition = (
             "embeddings in losses of your own under vmap",
             "have no padding_idx and no scale_grad_by_freq",
         )
-        raise ValueError(invalid(what, condition, "one that has", "Choose batching='loop'."))
+        raise invalid(what, condition, "one that has", "Choose batching='loop'.")
 
 
 def check_copied(learner: Any, num_tasks: int) -> None:
@@ -248,12 +225,10 @@ def check_copied(learner: Any, num_tasks: int) -> None:
             "Choose batching='loop', or outer.Stepwise() without checkpoints, which spares the "
             "same memory."
         )
-        raise ValueError(invalid(what, "be called task by task", "vmap", fix))
+        raise invalid(what, "be called task by task", "vmap", fix)
     if learner.compile_options is not False:
         fix = "Call learner.set_batching('loop')."
-        raise ValueError(
-            invalid(what, "not be compiled", f"compile={learner.compile_options}", fix)
-        )
+        raise invalid(what, "not be compiled", f"compile={learner.compile_options}", fix)
 
 
 def check_norms(model: nn.Module, problem: Problem) -> None:
@@ -266,9 +241,7 @@ def check_norms(model: nn.Module, problem: Problem) -> None:
     norms = Norms.of(model)
     if any(loss.norms != norms for loss in losses):
         fix = "Call models.use_batch_statistics before you build the learner."
-        raise ValueError(
-            invalid("model", "keep its normalisation layers in a learner", "others", fix)
-        )
+        raise invalid("model", "keep its normalisation layers in a learner", "others", fix)
 
 
 def check_statistics(model: nn.Module, problem: Problem, estimator: MetaGradient) -> None:
@@ -281,24 +254,18 @@ def check_statistics(model: nn.Module, problem: Problem, estimator: MetaGradient
             "functional.OnQuery(functional.ModelLoss(...))."
         )
         got = "a loss of its own"
-        raise ValueError(
-            invalid(
-                "'support' or 'per_step' statistics", "be used by losses of the model", got, fix
-            )
+        raise invalid(
+            "'support' or 'per_step' statistics", "be used by losses of the model", got, fix
         )
     for name, rows in norms.rows:
         if rows not in (0, problem.num_steps + 1):
             fix = f"Write batch_statistics='per_step', num_steps={problem.num_steps}."
-            raise ValueError(
-                invalid(
-                    f"layer {name!r}", f"be made for {problem.num_steps} inner steps", rows - 1, fix
-                )
+            raise invalid(
+                f"layer {name!r}", f"be made for {problem.num_steps} inner steps", rows - 1, fix
             )
         if rows and "support" not in estimator.differentiates:
             got, fix = "'per_step' in the model", "Use batch_statistics='support'."
-            raise ValueError(
-                invalid(f"batch statistics under {estimator}", "not be tracked", got, fix)
-            )
+            raise invalid(f"batch statistics under {estimator}", "not be tracked", got, fix)
 
 
 def check_precision(kind: str, dtype: torch.dtype) -> None:
@@ -307,12 +274,10 @@ def check_precision(kind: str, dtype: torch.dtype) -> None:
     """
     if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16:
         fix = f"Write torch.autocast({kind!r}, torch.bfloat16)."
-        raise ValueError(invalid("autocast", "use bfloat16", "float16", fix))
+        raise invalid("autocast", "use bfloat16", "float16", fix)
     if dtype == torch.float16:
-        raise ValueError(
-            invalid(
-                "parameters", "be of bfloat16 or more bits", "float16", "Write learner.float()."
-            )
+        raise invalid(
+            "parameters", "be of bfloat16 or more bits", "float16", "Write learner.float()."
         )
 
 
@@ -326,6 +291,6 @@ def warn_of_new_statistics(model: nn.Module) -> None:
             "Load a pretrained model's with load_state_dict, or choose batch_statistics='support'."
         )
         warnings.warn(
-            invalid("frozen statistics", "be set", f"those of new layers in {new}", fix),
+            message("frozen statistics", "be set", f"those of new layers in {new}", fix),
             stacklevel=2,
         )

@@ -11,7 +11,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from metalearn._checks import invalid
+from metalearn._checks import invalid, mistyped
 from metalearn._computable import computable
 from metalearn._modules import call_model
 from metalearn._random import random_numbers_kept
@@ -89,10 +89,8 @@ def _check_unwritten(name: str, first: Episode) -> None:
         fix = (
             "Write x = x / 255 in place of x /= 255, say, and no layer that writes in place first."
         )
-        raise ValueError(
-            invalid(
-                f"{name} loss", "leave inputs and targets as they are", "a write into them", fix
-            )
+        raise invalid(
+            f"{name} loss", "leave inputs and targets as they are", "a write into them", fix
         )
 
 
@@ -113,7 +111,7 @@ def _check_captures(
         if id(first) in names:
             got = f"{names[id(first)]}, whose gradient would be lost"
             fix = "Take it from the arguments of a support_loss or query_loss, or detach it."
-        raise ValueError(invalid(what, "capture no parameters", got, fix))
+        raise invalid(what, "capture no parameters", got, fix)
 
 
 @contextmanager
@@ -130,15 +128,13 @@ def _explained(name: str, meta: Meta, batch: Batch) -> Iterator[None]:
         if not tree_leaves(batch.weight):
             raise
         fix = "Use functional.cross_entropy, or a criterion (output, target, weight) -> scalar."
-        raise TypeError(
-            invalid(f"{name} loss", "take the weights of the examples", error, fix)
-        ) from error
+        raise mistyped(f"{name} loss", "take the weights of the examples", error, fix) from error
 
 
 def _check_scalar(name: str, loss: Any) -> None:
     if not isinstance(loss, Tensor):
         fix = "Return the loss as a scalar tensor."
-        raise TypeError(invalid(f"{name} loss", "be a tensor", type(loss).__name__, fix))
+        raise mistyped(f"{name} loss", "be a tensor", type(loss).__name__, fix)
     if loss.dim() > 0:
         fix = "Average it: reduction='mean', or loss.mean()."
-        raise ValueError(invalid(f"{name} loss", "be a scalar", f"shape {tuple(loss.shape)}", fix))
+        raise invalid(f"{name} loss", "be a scalar", f"shape {tuple(loss.shape)}", fix)

@@ -199,9 +199,7 @@ def TNet(  # noqa: N802
         constant = transforms(model)
         if not constant:
             fix = "Write TNet(inner.t_net(model), ...)."
-            raise ValueError(
-                invalid("T-net's model", "have a matrix T after its layers", "none", fix)
-            )
+            raise invalid("T-net's model", "have a matrix T after its layers", "none", fix)
         chosen = select("fast", options.get("fast", "*"), trainable(model))
         options["fast"] = [name for name in chosen if name not in constant]
     return MetaLearner(model, criterion, rule, estimator=estimator, **options)

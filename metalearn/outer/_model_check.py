@@ -73,7 +73,7 @@ def needs_copies(
         return False
     except MISSED as error:  # which the model itself has not raised before
         got = f"{type(error).__name__} in a copy: {error}"
-        raise ValueError(invalid("model", "be one that can be copied", got, SKIP)) from error
+        raise invalid("model", "be one that can be copied", got, SKIP) from error
     if names:
         _refuse(names, OWN if all(of_model) else GIVEN)
     if not differs:
@@ -84,7 +84,7 @@ def needs_copies(
     if not (found := compare(with_copies(problem), meta, episode, order)).equal:
         fix = f"Compute in the model's forward pass alone, in PyTorch's own functions. {SKIP}"
         got = f"derivatives that are off by {found.error:.1g}"
-        raise ValueError(invalid("model", "have the derivatives of its outputs", got, fix))
+        raise invalid("model", "have the derivatives of its outputs", got, fix)
     return True
 
 
@@ -104,9 +104,7 @@ def _refuse_values(problem: Problem, meta: Meta, episode: Episode) -> None:
     changing = _changed_by_a_call(problem, meta, episode)
     got = "outputs that change from call to call" + (f", as {changing} do" if changing else "")
     fix = "Leave nothing behind for the next call, and draw from PyTorch's global generator alone."
-    raise ValueError(
-        invalid("model", "be a function of inputs and parameters", got, f"{fix} {SKIP}")
-    )
+    raise invalid("model", "be a function of inputs and parameters", got, f"{fix} {SKIP}")
 
 
 def _as_query_loss(support_loss: Any) -> Callable[..., Tensor]:
@@ -117,9 +115,7 @@ def _as_query_loss(support_loss: Any) -> Callable[..., Tensor]:
 
 def _refuse(names: list[str], fix: str) -> None:
     got = f"others in the place of {[f'model.{name}' for name in names]}"
-    raise ValueError(
-        invalid("model", "compute with the parameters that it is given", got, f"{fix} {SKIP}")
-    )
+    raise invalid("model", "compute with the parameters that it is given", got, f"{fix} {SKIP}")
 
 
 def _changed_by_a_call(problem: Problem, meta: Meta, episode: Episode) -> list[str]:

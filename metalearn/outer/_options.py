@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, Required, TypedDict, TypeVar
 from torch import Tensor
 
 from metalearn._brief import brief
-from metalearn._checks import did_you_mean, invalid
+from metalearn._checks import did_you_mean, mistyped
 from metalearn.functional import SupportBatches
 from metalearn.outer._select import Selection
 from metalearn.outer._siblings import where_it_is
@@ -71,11 +71,9 @@ def method(build: Callable[P, T]) -> Callable[P, T]:
                 )
                 fix = fix or did_you_mean(argument, taken)
                 what, condition = f"arguments of {name}", f"be among {', '.join(taken)}"
-                raise TypeError(invalid(what, condition, brief(argument), fix))
+                raise mistyped(what, condition, brief(argument), fix)
         if "num_steps" not in kwargs:
-            raise TypeError(
-                invalid("num_steps", "be given", "none", f"Write {name}(..., num_steps=5).")
-            )
+            raise mistyped("num_steps", "be given", "none", f"Write {name}(..., num_steps=5).")
         return build(*args, **kwargs)
 
     return checked

@@ -22,9 +22,7 @@ def check_parts(parts: dict[str, Any]) -> None:
     for what, part in parts.items():
         if compiled := list(_compiled(part)):
             fix = "Pass it uncompiled, and compile the whole meta-step: MAML(..., compile=True)."
-            raise ValueError(
-                invalid(what, "not be compiled", f"torch.compile of {', '.join(compiled)}", fix)
-            )
+            raise invalid(what, "not be compiled", f"torch.compile of {', '.join(compiled)}", fix)
         for name, module in _modules(part):
             if (
                 isinstance(module, nn.Embedding | nn.EmbeddingBag)
@@ -32,8 +30,8 @@ def check_parts(parts: dict[str, Any]) -> None:
                 and module.weight.requires_grad
             ):
                 fix = f"Write {'.'.join(filter(None, (what, name)))}.sparse = False."
-                raise ValueError(
-                    invalid(f"embeddings of the {what}", "have dense gradients", "sparse=True", fix)
+                raise invalid(
+                    f"embeddings of the {what}", "have dense gradients", "sparse=True", fix
                 )
 
 

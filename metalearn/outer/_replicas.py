@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from metalearn._attributes import attributes_kept, deep_copied
-from metalearn._checks import as_list, check_index, check_positive, invalid
+from metalearn._checks import as_list, check_index, check_positive, invalid, mistyped
 from metalearn._derivatives import outside_inference_mode
 from metalearn._modules import get_tensor, set_tensor
 from metalearn._tasks import map_tasks, take
@@ -198,9 +198,7 @@ class Replicas(nn.Module):
         self.learner._gate.data(self.learner, episodes._asdict())
         if num_tasks % len(self):
             fix = f"Write tasks.sample({len(self)} * meta_batch_size)."
-            raise ValueError(
-                invalid("tasks", f"be a multiple of the {len(self)} replicas", num_tasks, fix)
-            )
+            raise invalid("tasks", f"be a multiple of the {len(self)} replicas", num_tasks, fix)
         keys = draw_keys(num_tasks, device=self.device) if keys is None else keys
         check_keys(keys, num_tasks)
         dealt = tree_map(
@@ -298,15 +296,13 @@ def _checked(learners: Any) -> list[MetaLearner]:
         "outside of build."
     )
     if isinstance(learners, nn.Module):
-        raise TypeError(
-            invalid("Replicas", "be given a list of learners", type(learners).__name__, fix)
-        )
+        raise mistyped("Replicas", "be given a list of learners", type(learners).__name__, fix)
     learners = as_list("Replicas", learners, "be given a list of learners", fix=fix)
     if not learners:
-        raise ValueError(invalid("Replicas", "be given at least one learner", "none", fix))
+        raise invalid("Replicas", "be given at least one learner", "none", fix)
     for learner in learners:
         if not isinstance(learner, MetaLearner):
-            raise TypeError(invalid("Replicas", "be given learners", type(learner).__name__, fix))
+            raise mistyped("Replicas", "be given learners", type(learner).__name__, fix)
     _check_same(learners, fix)
     return learners
 
@@ -316,26 +312,22 @@ def _check_same(learners: list[MetaLearner], fix: str) -> None:
     first = learners[0]
     if first.batching != "vmap" or first.chunk_size is not None:
         got = f"batching={first.batching!r}, chunk_size={first.chunk_size}"
-        raise ValueError(
-            invalid("replicas' tasks", "be vmapped whole", got, "Leave both arguments out.")
-        )
+        raise invalid("replicas' tasks", "be vmapped whole", got, "Leave both arguments out.")
     if Norms.of(first.model).by_step:
         got = "batch_statistics='per_step', whose running statistics are one learner's"
-        raise ValueError(
-            invalid(
-                "replicas' models", "keep no statistics", got, "Use 'support', or train one by one."
-            )
+        raise invalid(
+            "replicas' models", "keep no statistics", got, "Use 'support', or train one by one."
         )
     for index, learner in enumerate(learners[1:], 1):
         ours, theirs = _settings(first), _settings(learner)
         if different := [what for what in ours | theirs if ours.get(what) != theirs.get(what)]:
             what = different[0]
             got = f"{ours.get(what)} in learner 0 and {theirs.get(what)} in learner {index}"
-            raise ValueError(invalid(f"learners' {what}", "be the same", got, fix))
+            raise invalid(f"learners' {what}", "be the same", got, fix)
         for name, tensor in _constants(first).items():
             if not torch.equal(tensor, _constants(learner)[name]):
                 got = f"another {name} in learner {index} than in learner 0"
-                raise ValueError(invalid("learners", "share what is not learned", got, fix))
+                raise invalid("learners", "share what is not learned", got, fix)
 
 
 def _settings(learner: MetaLearner) -> dict[str, Any]:

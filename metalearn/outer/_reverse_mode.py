@@ -45,8 +45,8 @@ class ReverseMode(MetaGradient):
 
     def __post_init__(self) -> None:
         if type(self.order) is not int or self.order not in (1, 2):
-            raise ValueError(
-                invalid("order", "be 1 or 2", brief(self.order), "2 is exact, 1 drops the Hessian.")
+            raise invalid(
+                "order", "be 1 or 2", brief(self.order), "2 is exact, 1 drops the Hessian."
             )
         if self.truncate is not None:
             check_count("truncate", self.truncate, minimum=0, fix="None differentiates all steps.")
@@ -85,7 +85,5 @@ class ReverseMode(MetaGradient):
             return [None] * (num_steps - 1) + [1.0], carry
         weights = self.multi_step.weights(carry, num_steps)
         if len(weights) != num_steps:
-            raise ValueError(
-                invalid("multi-step weights", f"be {num_steps}, one for every step", len(weights))
-            )
+            raise invalid("multi-step weights", f"be {num_steps}, one for every step", len(weights))
         return weights.unbind(), carry + 1

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from metalearn._brief import brief
-from metalearn._checks import invalid
+from metalearn._checks import invalid, mistyped
 from metalearn._tree import tree_flatten, tree_leaves
 from metalearn.outer._captured import captured
 from metalearn.types import Meta, Params, Problem
@@ -31,10 +31,8 @@ def check_rule(problem: Problem, meta: Meta, key: Tensor) -> Params:
     what = f"update of {problem.rule}"
     if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[0], dict)):
         fix = "Write `return updates, state`."
-        raise TypeError(
-            invalid(
-                what, "return a dict of updates and the next state", type(returned).__name__, fix
-            )
+        raise mistyped(
+            what, "return a dict of updates and the next state", type(returned).__name__, fix
         )
     wanted, got = (
         {name: tuple(leaf.shape) for name, leaf in tree.items()}
@@ -42,29 +40,20 @@ def check_rule(problem: Problem, meta: Meta, key: Tensor) -> Params:
     )
     if wanted != got:
         fix = "Return {name: ... for name, grad in grads.items()}."
-        raise ValueError(
-            invalid(what, f"be named and shaped as the parameters, {wanted}", got, fix)
-        )
+        raise invalid(what, f"be named and shaped as the parameters, {wanted}", got, fix)
     if wrong := [leaf for leaf in tree_leaves(returned[1]) if not isinstance(leaf, Tensor)]:
         fix = "Write param.new_tensor(0.0), say."
-        raise TypeError(
-            invalid(
-                f"state of {problem.rule}",
-                "be a pytree of tensors",
-                f"{brief(wrong[0])} in it",
-                fix,
-            )
+        raise mistyped(
+            f"state of {problem.rule}", "be a pytree of tensors", f"{brief(wrong[0])} in it", fix
         )
     if tree_flatten(returned[1])[1] != tree_flatten(state)[1]:
         fix = "Return the state as init_state shapes it."
         got_spec = tree_flatten(returned[1])[1]
-        raise ValueError(invalid(f"state of {problem.rule}", "keep its structure", got_spec, fix))
+        raise invalid(f"state of {problem.rule}", "keep its structure", got_spec, fix)
     if foreign:
         own = f"one of shape {tuple(foreign[0].shape)}, which nothing would learn"
         fix = "Return it from init_meta and take it from meta, or detach it."
-        raise ValueError(
-            invalid(
-                type(problem.rule).__name__, "hold no parameters but those of init_meta", own, fix
-            )
+        raise invalid(
+            type(problem.rule).__name__, "hold no parameters but those of init_meta", own, fix
         )
     return returned[0]

@@ -8,7 +8,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from metalearn._brief import brief
-from metalearn._checks import did_you_mean, invalid
+from metalearn._checks import did_you_mean, invalid, mistyped
 
 Selection: TypeAlias = bool | str | Callable[[str], bool] | Iterable[str]
 """True (all), False (none), a pattern such as "head.*" or "head", a predicate on names, or a list
@@ -57,15 +57,11 @@ def select(what: str, selection: Selection, names: dict[str, list[str]]) -> list
             name for name, aliases in names.items() if any(selection(alias) for alias in aliases)
         ]
         if not chosen:
-            raise ValueError(
-                invalid(what, "choose at least one parameter", f"none of {list(names)}")
-            )
+            raise invalid(what, "choose at least one parameter", f"none of {list(names)}")
         return chosen
     patterns = [selection] if isinstance(selection, str) else _patterns(what, selection)
     if not patterns:
-        raise ValueError(
-            invalid(what, "choose at least one parameter", "[]", f"{what}='*' takes all.")
-        )
+        raise invalid(what, "choose at least one parameter", "[]", f"{what}='*' takes all.")
     matched = set()
     for pattern in patterns:
         hits = {
@@ -77,9 +73,7 @@ def select(what: str, selection: Selection, names: dict[str, list[str]]) -> list
             everything = [alias for aliases in names.values() for alias in aliases]
             modules = [alias.rpartition(".")[0] for alias in everything]
             fix = did_you_mean(pattern, everything + modules) or f"{what}='*' takes all."
-            raise ValueError(
-                invalid(what, f"match a trainable parameter of {everything}", brief(pattern), fix)
-            )
+            raise invalid(what, f"match a trainable parameter of {everything}", brief(pattern), fix)
         matched |= hits
     return [name for name in names if name in matched]
 
@@ -92,8 +86,8 @@ def _patterns(what: str, selection: Any) -> list[str]:
         isinstance(pattern, str) for pattern in patterns
     ):
         fix = f"Write {what}='head.*', say."
-        raise TypeError(
-            invalid(what, "be a pattern, a predicate or a list of patterns", brief(selection), fix)
+        raise mistyped(
+            what, "be a pattern, a predicate or a list of patterns", brief(selection), fix
         )
     return patterns
 

@@ -33,9 +33,7 @@ def check_unwritten(learner: nn.Module, compute: Callable[[], T]) -> T:
             if bounded
             else "Compute with a new tensor: weight.clamp(-1, 1) in place of weight.clamp_(-1, 1)."
         )
-        raise ValueError(
-            invalid("model", "leave its parameters as they are", f"writes into {written}", fix)
-        )
+        raise invalid("model", "leave its parameters as they are", f"writes into {written}", fix)
     owners = [learner.get_submodule(name.rpartition(".")[0]) for name in written]
     fix = (
         "Write models.use_batch_statistics(model, 'support'), or keep what it writes in an "
@@ -50,9 +48,7 @@ def check_unwritten(learner: nn.Module, compute: Callable[[], T]) -> T:
         )
     elif _evaluation_helps(list(learner.modules()), learner, compute):
         fix = "Call learner.eval(), once model(x) has set them."
-    raise ValueError(
-        invalid("model", "leave its buffers as they are", f"writes into {written}", fix)
-    )
+    raise invalid("model", "leave its buffers as they are", f"writes into {written}", fix)
 
 
 def _is_written_once(learner: nn.Module, compute: Callable[[], Any]) -> bool:

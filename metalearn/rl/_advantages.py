@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from metalearn._brief import brief
-from metalearn._checks import check_fraction, check_one_device, invalid
+from metalearn._checks import check_fraction, check_one_device, invalid, mistyped
 
 
 def fitted_values(observations: Tensor, rewards: Tensor, discount: float = 0.99) -> Tensor:
@@ -35,13 +35,8 @@ def fitted_values(observations: Tensor, rewards: Tensor, discount: float = 0.99)
     check_one_device("observations and rewards", (observations, rewards))
     if observations.shape[:2] != rewards.shape:
         got = f"{tuple(observations.shape)} and {tuple(rewards.shape)}"
-        raise ValueError(
-            invalid(
-                "observations and rewards",
-                "be of the same steps",
-                got,
-                "Pass those of one Rollout.",
-            )
+        raise invalid(
+            "observations and rewards", "be of the same steps", got, "Pass those of one Rollout."
         )
     check_fraction("discount", discount, fix="Pass discount=0.99.")
     seen = observations.detach().double()
@@ -95,8 +90,8 @@ def advantages(
     check_one_device("values and rewards", (values, rewards))
     if values.shape != rewards.shape:
         got = f"{tuple(values.shape)} and {tuple(rewards.shape)}"
-        raise ValueError(
-            invalid("values and rewards", "be of the same steps", got, "Pass those of one Rollout.")
+        raise invalid(
+            "values and rewards", "be of the same steps", got, "Pass those of one Rollout."
         )
     values = values.detach()
     after = torch.cat([values[1:], torch.zeros_like(values[:1])])
@@ -121,10 +116,8 @@ def _check_steps(what: str, value: object, dim: int) -> None:
         else "[horizon, num_trajectories]"
     )
     if not isinstance(value, Tensor) or not value.is_floating_point():
-        raise TypeError(
-            invalid(what, f"be a floating tensor {sizes}", brief(value), "Pass those of a Rollout.")
+        raise mistyped(
+            what, f"be a floating tensor {sizes}", brief(value), "Pass those of a Rollout."
         )
     if value.dim() != dim or 0 in value.shape[:2]:
-        raise ValueError(
-            invalid(what, f"be of shape {sizes}", tuple(value.shape), "Pass those of a Rollout.")
-        )
+        raise invalid(what, f"be of shape {sizes}", tuple(value.shape), "Pass those of a Rollout.")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from metalearn._brief import brief
-from metalearn._checks import check_count, check_kind, invalid
+from metalearn._checks import check_count, check_kind, invalid, mistyped
 from metalearn._tree import tree_flatten, tree_leaves, tree_map
 from metalearn.types import PyTree
 
@@ -98,17 +98,15 @@ def check_environment(environment: Environment, task: PyTree, action: Tensor) ->
     check_sizes(environment)
     if not isinstance(action, Tensor) or action.dim() not in (1, 2) or not len(action):
         fix = "Write torch.zeros(num_trajectories, environment.action_size)."
-        raise TypeError(
-            invalid(
-                "action", "be a tensor of actions for at least one trajectory", brief(action), fix
-            )
+        raise mistyped(
+            "action", "be a tensor of actions for at least one trajectory", brief(action), fix
         )
     if action.shape[1:] not in ((), (environment.action_size,)):
         condition = (
             f"be [num_trajectories, {environment.action_size}], or indices [num_trajectories]"
         )
-        raise ValueError(
-            invalid("action", condition, tuple(action.shape), "Write policy.sample(output, noise).")
+        raise invalid(
+            "action", condition, tuple(action.shape), "Write policy.sample(output, noise)."
         )
     count, name = len(action), type(environment).__name__
     dtype = action.dtype if action.is_floating_point() else None
@@ -121,10 +119,8 @@ def check_environment(environment: Environment, task: PyTree, action: Tensor) ->
     returned = _pure(f"{name}.step", environment.step, state, action, noise)
     if not (isinstance(returned, tuple) and len(returned) == 2):
         fix = "Write `return state, reward`."
-        raise TypeError(
-            invalid(
-                f"{name}.step", "return the next state and the reward", type(returned).__name__, fix
-            )
+        raise mistyped(
+            f"{name}.step", "return the next state and the reward", type(returned).__name__, fix
         )
     following, reward = returned
     _check_tensor(
@@ -132,14 +128,14 @@ def check_environment(environment: Environment, task: PyTree, action: Tensor) ->
     )
     if not reward.is_floating_point():
         fix = "Write .to(noise.dtype)."
-        raise TypeError(invalid(f"{name}.step's reward", "be a floating tensor", reward.dtype, fix))
+        raise mistyped(f"{name}.step's reward", "be a floating tensor", reward.dtype, fix)
     _check_state(f"{name}.step", following, count)
     if _form(following) != _form(state):
         what, fix = (
             f"return states shaped as they come, {_shapes(state)}",
             "Return `{**state, ...}`.",
         )
-        raise ValueError(invalid(f"{name}.step", what, _shapes(following), fix))
+        raise invalid(f"{name}.step", what, _shapes(following), fix)
 
 
 def check_sizes(environment: Environment) -> None:
@@ -163,8 +159,8 @@ def check_task(environment: Environment, task: Any, shape: tuple[int, ...]) -> N
             "Draw tasks of that shape, such as rl.FiniteTasks(torch.rand(10, "
             f"{', '.join(map(str, shape))}))."
         )
-        raise ValueError(
-            invalid(f"task of {type(environment).__name__}", f"be a tensor {list(shape)}", got, fix)
+        raise invalid(
+            f"task of {type(environment).__name__}", f"be a tensor {list(shape)}", got, fix
         )
 
 
@@ -176,12 +172,10 @@ def _pure(what: str, function: Any, *args: Any) -> Any:
     first = function(*args)
     if not _same(before, args):
         fix = "Write `place = place + action`, not `place += action`."
-        raise ValueError(invalid(what, "leave its arguments as they are", "a change in place", fix))
+        raise invalid(what, "leave its arguments as they are", "a change in place", fix)
     if not _same(first, function(*args)):
         fix = "Draw from `noise`, with noise_size > 0, and keep all else in the state."
-        raise ValueError(
-            invalid(what, "be a pure function", "two results from the same arguments", fix)
-        )
+        raise invalid(what, "be a pure function", "two results from the same arguments", fix)
     return first
 
 
@@ -192,16 +186,14 @@ def _check_state(what: str, state: Any, count: int) -> None:
     ):
         fix = "Expand what all share: task.expand(len(noise), ...)."
         got = _shapes(state)
-        raise ValueError(
-            invalid(what, f"return states of tensors [num_trajectories = {count}, ...]", got, fix)
-        )
+        raise invalid(what, f"return states of tensors [num_trajectories = {count}, ...]", got, fix)
 
 
 def _check_tensor(what: str, value: Any, shape: tuple[int, ...], fix: str) -> None:
     if not isinstance(value, Tensor):
-        raise TypeError(invalid(what, "be a tensor", type(value).__name__, fix))
+        raise mistyped(what, "be a tensor", type(value).__name__, fix)
     if value.shape != shape:
-        raise ValueError(invalid(what, f"be of shape {shape}", tuple(value.shape), fix))
+        raise invalid(what, f"be of shape {shape}", tuple(value.shape), fix)
 
 
 def _same(left: Any, right: Any) -> bool:

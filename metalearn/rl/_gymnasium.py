@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from metalearn._brief import brief
-from metalearn._checks import check_count, check_function, invalid
+from metalearn._checks import check_count, check_function, invalid, mistyped
 from metalearn.rl._base import Environment
 from metalearn.types import PyTree
 
@@ -72,10 +72,8 @@ class Gymnasium(Environment):
         self.simulators: dict[int, _Simulator] = {}
         environment: Any = self.simulator(1).environment
         if not isinstance(environment, VectorEnv):
-            raise TypeError(
-                invalid(
-                    "what Gymnasium's make returns", "be a vector environment", environment, fix
-                )
+            raise mistyped(
+                "what Gymnasium's make returns", "be a vector environment", environment, fix
             )
         seen: Any = environment.single_observation_space
         done: Any = environment.single_action_space
@@ -88,9 +86,7 @@ class Gymnasium(Environment):
                 "have observations that are vectors, and actions that are vectors or discrete"
             )
             fix = "Wrap it, in gymnasium.wrappers.vector.FlattenObservation, say."
-            raise ValueError(
-                invalid("Gymnasium's environment", condition, f"{seen} and {done}", fix)
-            )
+            raise invalid("Gymnasium's environment", condition, f"{seen} and {done}", fix)
         self.observation_size = seen.shape[0]
         self.action_size = done.shape[0] if done.shape else int(done.n)
         self._action_shape = tuple(done.shape)
@@ -104,9 +100,7 @@ class Gymnasium(Environment):
         """Return states at a reset, its seeds drawn by the noise; the task is one tensor."""
         if not isinstance(task, Tensor):
             fix = "Concatenate what it holds."
-            raise TypeError(
-                invalid("task of a Gymnasium environment", "be a tensor", brief(task), fix)
-            )
+            raise mistyped("task of a Gymnasium environment", "be a tensor", brief(task), fix)
         count = len(noise)
         state = {
             "task": task.expand(count, *task.shape),
@@ -198,6 +192,4 @@ def simulate(
 @simulate.register_vmap
 def _simulate_tasks(*_: Any) -> NoReturn:
     fix = 'Pass batching="loop" to the learner, and an estimator other than EvolutionStrategies.'
-    raise ValueError(
-        invalid("learner's batching", 'be "loop" for Gymnasium environments', "vmap", fix)
-    )
+    raise invalid("learner's batching", 'be "loop" for Gymnasium environments', "vmap", fix)

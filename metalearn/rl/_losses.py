@@ -15,6 +15,7 @@ from metalearn._checks import (
     check_function,
     check_kind,
     invalid,
+    mistyped,
 )
 from metalearn._modules import below
 from metalearn._tree import tree_map
@@ -101,9 +102,7 @@ class PolicyLoss:
             return new, new.log_probs.detach()
         if step >= (most := len(batch.x["recorded"].rewards)):
             fix = f"Pass num_steps={most}, or the episodes that were given to rl.record."
-            raise ValueError(
-                invalid("inner steps on kept trajectories", f"be at most {most}", step + 1, fix)
-            )
+            raise invalid("inner steps on kept trajectories", f"be at most {most}", step + 1, fix)
         kept: Rollout = tree_map(lambda leaf: leaf[step], batch.x["recorded"])
         now = log_probs(self.policy, params, kept.observations, kept.actions)
         return kept._replace(log_probs=now), kept.log_probs
@@ -207,7 +206,5 @@ def policy_gradient(
 def _task_and_key(batch: Batch) -> dict[str, Any]:
     if not (isinstance(batch.x, dict) and "task" in batch.x and "key" in batch.x):
         fix = "Sample tasks from rl.UniformTasks or rl.FiniteTasks."
-        raise TypeError(
-            invalid("batch", "hold a dict of 'task' and 'key'", type(batch.x).__name__, fix)
-        )
+        raise mistyped("batch", "hold a dict of 'task' and 'key'", type(batch.x).__name__, fix)
     return batch.x

@@ -144,4 +144,4 @@ def check_action_size(environment: Environment, policy: Policy) -> None:
             f"be {wanted}, as {type(environment).__name__}'s",
             f"Give the policy {wanted} outputs.",
         )
-        raise ValueError(invalid("policy's action_size", condition, size, fix))
+        raise invalid("policy's action_size", condition, size, fix)

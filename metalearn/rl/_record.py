@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from metalearn._attributes import attributes_kept
-from metalearn._checks import check_kind, invalid
+from metalearn._checks import check_kind, invalid, mistyped
 from metalearn._tasks import in_chunks, map_tasks
 from metalearn._tree import tree_map
 from metalearn._walk import parts_of
@@ -47,14 +47,14 @@ def record(learner: MetaLearner, episodes: Episode, *, keys: Tensor | None = Non
             "Write outer.MAML(policy, None, rule, num_steps=1, **rl.policy_gradient(policy, "
             "environment))."
         )
-        raise TypeError(invalid("learner's losses", "be those of rl.policy_gradient", support, fix))
+        raise mistyped("learner's losses", "be those of rl.policy_gradient", support, fix)
     estimator = learner.estimator
     if "query" not in estimator.differentiates or getattr(unwrapped(estimator), "multi_step", None):
         condition, fix = (
             "differentiate the query loss after the last step alone",
             "Use outer.Unrolled().",
         )
-        raise ValueError(invalid("estimator on kept trajectories", condition, estimator, fix))
+        raise invalid("estimator on kept trajectories", condition, estimator, fix)
     check_episodes(episodes)
     episodes = Episode(*(_unrecorded(batch) for batch in episodes))
     keys = learner.check(episodes, keys)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from metalearn._brief import brief
-from metalearn._checks import check_between, check_one_device, invalid
+from metalearn._checks import check_between, check_one_device, invalid, mistyped
 
 
 def reinforce(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor) -> Tensor:
@@ -93,15 +93,11 @@ def _box(x: Tensor) -> Tensor:
 def _check(*given: Any) -> None:
     for what, value in zip(("log_probs", "old_log_probs", "advantages"), given, strict=True):
         if not isinstance(value, Tensor) or not value.is_floating_point():
-            raise TypeError(
-                invalid(what, "be a floating tensor", brief(value), "Pass those of a Rollout.")
-            )
+            raise mistyped(what, "be a floating tensor", brief(value), "Pass those of a Rollout.")
     check_one_device("log-probabilities and advantages", given)
     shapes = [tuple(value.shape) for value in given]
     if len(shapes[0]) != 2 or len(set(shapes)) > 1:
         condition = "be of one shape [horizon, num_trajectories]"
-        raise ValueError(
-            invalid(
-                "log-probabilities and advantages", condition, shapes, "Pass those of one Rollout."
-            )
+        raise invalid(
+            "log-probabilities and advantages", condition, shapes, "Pass those of one Rollout."
         )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from metalearn._brief import brief
-from metalearn._checks import check_count, invalid
+from metalearn._checks import check_count, invalid, mistyped
 from metalearn.functional._criteria import one_hot
 from metalearn.rl._base import Environment, check_task
 from metalearn.types import PyTree
@@ -46,15 +46,15 @@ class Tabular(Environment):
         try:
             table = torch.tensor(self.transitions, dtype=torch.float64)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise TypeError(invalid(what, "be nested tuples of numbers", got, fix)) from error
+            raise mistyped(what, "be nested tuples of numbers", got, fix) from error
         if not isinstance(self.transitions, tuple):
-            raise TypeError(invalid(what, "be nested tuples of numbers", got, fix))
+            raise mistyped(what, "be nested tuples of numbers", got, fix)
         if table.dim() != 3 or table.shape[0] != table.shape[2] or 0 in table.shape:
             condition = "be of shape [num_states, num_actions, num_states]"
-            raise ValueError(invalid(what, condition, tuple(table.shape), fix))
+            raise invalid(what, condition, tuple(table.shape), fix)
         if not ((table >= 0).all() and torch.allclose(table.sum(-1), table.new_ones(()))):
-            raise ValueError(
-                invalid(what, "be probabilities that sum to 1 for every state and action", got, fix)
+            raise invalid(
+                what, "be probabilities that sum to 1 for every state and action", got, fix
             )
 
     @property

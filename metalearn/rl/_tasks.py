@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from metalearn._brief import brief
-from metalearn._checks import check_range, invalid
+from metalearn._checks import check_range, invalid, mistyped
 from metalearn._tasks import num_tasks as count_tasks
 from metalearn._tree import tree_leaves, tree_map
 from metalearn.data import TaskDistribution
@@ -70,14 +70,10 @@ class UniformTasks(Tasks):
         for what in ("low", "high"):
             if not isinstance(getattr(self, what), tuple):
                 got = brief(getattr(self, what))
-                raise TypeError(
-                    invalid(f"UniformTasks's {what}", "be a tuple of numbers", got, fix)
-                )
+                raise mistyped(f"UniformTasks's {what}", "be a tuple of numbers", got, fix)
         if len(self.low) != len(self.high) or not self.low:
             got = f"{self.low} and {self.high}"
-            raise ValueError(
-                invalid("UniformTasks's low and high", "be as long, and not empty", got, fix)
-            )
+            raise invalid("UniformTasks's low and high", "be as long, and not empty", got, fix)
         for bounds in zip(self.low, self.high, strict=True):
             check_range("UniformTasks's low and high", bounds, fix=fix)
 
@@ -115,15 +111,13 @@ class FiniteTasks(Tasks):
         )
         if not all(isinstance(leaf, Tensor) and leaf.dim() for leaf in leaves):
             got = brief(self.tasks)
-            raise TypeError(
-                invalid("FiniteTasks's tasks", "be tensors with a leading axis of tasks", got, fix)
+            raise mistyped(
+                "FiniteTasks's tasks", "be tensors with a leading axis of tasks", got, fix
             )
         counts = {len(leaf) for leaf in leaves}
         if len(counts) != 1 or 0 in counts:
             shapes = [tuple(leaf.shape) for leaf in leaves]
-            raise ValueError(
-                invalid("FiniteTasks's tasks", "be the same number of at least 1", shapes, fix)
-            )
+            raise invalid("FiniteTasks's tasks", "be the same number of at least 1", shapes, fix)
 
     @property
     def source_device(self) -> torch.device | None:

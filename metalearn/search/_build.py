@@ -68,8 +68,8 @@ def build(
     # huge power.
     if image_size.bit_length() <= network.num_cells:
         fix = f"Use larger images, or num_cells={image_size.bit_length() - 1}."
-        raise ValueError(
-            invalid("build's image_size", f"be at least 2 ** {network.num_cells}", image_size, fix)
+        raise invalid(
+            "build's image_size", f"be at least 2 ** {network.num_cells}", image_size, fix
         )
 
     features = Cells(network, in_channels)
@@ -181,9 +181,7 @@ def operator(name: str, channels: int) -> nn.Module:
         shape = module.eval()(x).shape
     if shape != x.shape:
         fix = "Pad its convolutions by half of their kernels, with stride 1."
-        raise ValueError(
-            invalid(f"operator {name!r}", f"keep the shape {tuple(x.shape)}", tuple(shape), fix)
-        )
+        raise invalid(f"operator {name!r}", f"keep the shape {tuple(x.shape)}", tuple(shape), fix)
     return module.train()
 
 

@@ -87,7 +87,7 @@ class Cell:
             self, "blocks", tuple(as_list("Cell's blocks", blocks, "be a list of blocks", fix=fix))
         )
         if not self.blocks:
-            raise ValueError(invalid("Cell's blocks", "be at least one", "none", fix))
+            raise invalid("Cell's blocks", "be at least one", "none", fix)
         for index, block in enumerate(self.blocks):
             check_kind(
                 f"block {index}", block, Block, "a Block", "Block('conv_3x3', -1, 'identity', -2)"
@@ -97,7 +97,7 @@ class Cell:
                     f", 0 to {index - 1} the blocks before." if index else "."
                 )
                 condition = f"refer to inputs from -2 to {index - 1}"
-                raise ValueError(invalid(f"block {index}", condition, str(block), fix))
+                raise invalid(f"block {index}", condition, str(block), fix)
 
     def __str__(self) -> str:
         return "; ".join(f"{index}: {block}" for index, block in enumerate(self.blocks))
@@ -205,9 +205,7 @@ def _read(kind: type, text: Any) -> dict[str, Any]:
         values = json.loads(text)
     except (TypeError, ValueError, RecursionError) as error:
         fix = f"Pass what {kind.__name__}.to_json() returned."
-        raise ValueError(
-            invalid(f"{kind.__name__} in JSON", "be readable", repr(text), fix)
-        ) from error
+        raise invalid(f"{kind.__name__} in JSON", "be readable", repr(text), fix) from error
     return _checked(kind, values)
 
 
@@ -216,9 +214,7 @@ def _checked(kind: Any, values: Any) -> dict[str, Any]:
     names = [field.name for field in fields(kind)]
     if not isinstance(values, dict) or sorted(values) != sorted(names):
         fix = f"Pass what {kind.__name__}.to_json() returned."
-        raise ValueError(
-            invalid(f"{kind.__name__} in JSON", f"have the fields {names}", repr(values), fix)
-        )
+        raise invalid(f"{kind.__name__} in JSON", f"have the fields {names}", repr(values), fix)
     return values
 
 

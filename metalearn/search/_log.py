@@ -91,7 +91,7 @@ class Log:
         head, *lines = path.read_bytes().splitlines(keepends=True)
         if head != f"{self._head}\n".encode():
             got = repr(head.decode(errors="replace"))
-            raise ValueError(invalid(f"log {path}", f"begin with {self._head}", got, ANEW))
+            raise invalid(f"log {path}", f"begin with {self._head}", got, ANEW)
         whole = len(head)
         for number, line in enumerate(lines, 1):
             try:
@@ -99,8 +99,8 @@ class Log:
             except (ValueError, TypeError, KeyError, RecursionError) as error:
                 if number == len(lines):
                     break
-                raise ValueError(
-                    invalid(f"line {number + 1} of {path}", "be a trial", repr(line), ANEW)
+                raise invalid(
+                    f"line {number + 1} of {path}", "be a trial", repr(line), ANEW
                 ) from error
             if line.endswith(b"\n"):
                 self.trials[trial.cell] = trial

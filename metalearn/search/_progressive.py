@@ -19,6 +19,8 @@ from metalearn._checks import (
     check_function,
     check_kind,
     invalid,
+    message,
+    mistyped,
 )
 from metalearn.search._cell import Cell
 from metalearn.search._expand import expanded, smallest
@@ -114,14 +116,10 @@ class ProgressiveSearch:
         fix = "Write operators=('identity', 'conv_3x3'), say."
         if isinstance(self.operators, str) or not isinstance(self.operators, Iterable):
             condition = "be a list of names"
-            raise TypeError(
-                invalid("ProgressiveSearch's operators", condition, brief(self.operators), fix)
-            )
+            raise mistyped("ProgressiveSearch's operators", condition, brief(self.operators), fix)
         operators = as_list("ProgressiveSearch's operators", self.operators)
         if not operators:
-            raise ValueError(
-                invalid("ProgressiveSearch's operators", "be at least one", "none", fix)
-            )
+            raise invalid("ProgressiveSearch's operators", "be at least one", "none", fix)
         for name in operators:
             check_choice("ProgressiveSearch's operators", name, OPERATORS)
         object.__setattr__(self, "operators", tuple(dict.fromkeys(operators)))
@@ -203,9 +201,7 @@ class _Run:
         level = self._top(level, search.num_first or len(level))
         if not level:
             fix = "Allow more: more operators, or fewer filters."
-            raise ValueError(
-                invalid("cells of one block", "be allowed in part", "none that is", fix)
-            )
+            raise invalid("cells of one block", "be allowed in part", "none that is", fix)
         self._try(level)
         for _ in range(1, search.num_blocks):
             candidates = expanded(
@@ -234,9 +230,7 @@ class _Run:
                 else brief(predicted)
             )
             fix = "Return one score of each cell from what fit returns."
-            raise ValueError(
-                invalid("surrogate's predictions", f"be a tensor [{len(candidates)}]", got, fix)
-            )
+            raise invalid("surrogate's predictions", f"be a tensor [{len(candidates)}]", got, fix)
         order = predicted.argsort(descending=True, stable=True).tolist()
         chosen = self._top([candidates[index] for index in order], self.search.num_candidates)
         self._try(chosen)
@@ -275,7 +269,7 @@ class _Run:
                 "Run it again with a new executor and the same log; fewer workers need less memory."
             )
             raise RuntimeError(
-                invalid("executor", "keep its workers", f"{type(error).__name__}: {error}", fix)
+                message("executor", "keep its workers", f"{type(error).__name__}: {error}", fix)
             ) from error
         finally:
             for future in futures:
@@ -285,7 +279,7 @@ class _Run:
             first = next(iter(self.tried.values()))
             fix = f"Try score(Cell.from_json({first.cell.to_json()!r}))."
             raise RuntimeError(
-                invalid("score", "work for some cell", f"{first.error} for the first of them", fix)
+                message("score", "work for some cell", f"{first.error} for the first of them", fix)
             )
 
 
@@ -295,7 +289,7 @@ def judge(score: Score, cell: Cell) -> Trial:
     try:
         value = float(score(cell))
         if not math.isfinite(value):
-            raise ValueError(invalid("score", "be finite", value))
+            raise invalid("score", "be finite", value)
         return Trial(cell, value, seconds=perf_counter() - start)
     except Exception as error:  # the system's and PyTorch's errors of memory among them
         return Trial(cell, None, f"{type(error).__name__}: {error}", perf_counter() - start)
@@ -315,12 +309,10 @@ def _check_sends(executor: Executor, score: Score, operators: tuple[str, ...]) -
             "Define the score at the top level of a module that workers can import, or pass "
             "ThreadPoolExecutor(2)."
         )
-        raise TypeError(
-            invalid(
-                "executor", "send the score to its workers", f"{type(error).__name__}: {error}", fix
-            )
+        raise mistyped(
+            "executor", "send the score to its workers", f"{type(error).__name__}: {error}", fix
         ) from error
     if unknown:
         fix = "Add them to search.OPERATORS in the module of the score, which workers import."
         condition = f"know the operators {list(operators)}"
-        raise ValueError(invalid("executor's workers", condition, f"none of {unknown}", fix))
+        raise invalid("executor's workers", condition, f"none of {unknown}", fix)

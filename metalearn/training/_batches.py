@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from metalearn._checks import invalid
+from metalearn._checks import invalid, mistyped
 from metalearn.data import Shard, TaskDistribution
 from metalearn.data._collate import explained
 from metalearn.evaluation import as_iterable
@@ -53,16 +53,12 @@ class Batches:
             batch = next(self._pass, None)
         if batch is None:
             fix = "Pass a list or a DataLoader, which can be started anew, or lower num_iterations."
-            raise ValueError(
-                invalid("batches", "last for all iterations", "an iterator at its end", fix)
-            )
+            raise invalid("batches", "last for all iterations", "an iterator at its end", fix)
         self._taken += 1
         count = check_episodes(batch)
         if self._size not in (None, count):
             fix = "Leave it out for an iterable, whose batches have their size."
-            raise ValueError(
-                invalid("meta_batch_size", f"be the {count} tasks of a batch", self._size, fix)
-            )
+            raise invalid("meta_batch_size", f"be the {count} tasks of a batch", self._size, fix)
         return batch.to(self._device)
 
     def state_dict(self) -> dict[str, Any]:
@@ -129,12 +125,12 @@ def _generators(batches: Any) -> list[torch.Generator]:
 def _per_process(meta_batch_size: int | None, processes: Processes) -> int:
     if meta_batch_size is None:
         fix = "Write meta_batch_size=4, say."
-        raise TypeError(invalid("meta_batch_size", "be given for a task distribution", None, fix))
+        raise mistyped("meta_batch_size", "be given for a task distribution", None, fix)
     if meta_batch_size % processes.count:
         # With unequal shares the mean over processes would not be the mean over tasks.
         fix = f"Write meta_batch_size={processes.count * -(-meta_batch_size // processes.count)}."
         condition = f"be a multiple of the {processes.count} processes"
-        raise ValueError(invalid("meta_batch_size", condition, meta_batch_size, fix))
+        raise invalid("meta_batch_size", condition, meta_batch_size, fix)
     return meta_batch_size // processes.count
 
 

@@ -89,13 +89,11 @@ class Run:
         if different := [what for what in ours | theirs if ours.get(what) != theirs.get(what)]:
             what = different[0]
             got = f"{theirs.get(what)} where this run has {ours.get(what)}"
-            raise ValueError(invalid(f"{what} in {file}", "be this run's", got, ANEW))
+            raise invalid(f"{what} in {file}", "be this run's", got, ANEW)
         if state["iteration"] > num_iterations:
             fix = f"Write num_iterations={state['iteration']}, or more. {ANEW}"
-            raise ValueError(
-                invalid(
-                    "num_iterations", "be at least what the checkpoint has", num_iterations, fix
-                )
+            raise invalid(
+                "num_iterations", "be at least what the checkpoint has", num_iterations, fix
             )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -176,9 +174,7 @@ class Checkpoints:
                 f"{[rank for rank, is_there in enumerate(found) if not is_there]}"
             )
             fix = "Pass a folder that all processes share."
-            raise ValueError(
-                invalid(f"checkpoint {self.file}", "be there for all processes", missing, fix)
-            )
+            raise invalid(f"checkpoint {self.file}", "be there for all processes", missing, fix)
         if self.file is None:
             return
         if found[0]:
@@ -215,15 +211,13 @@ def read(file: Path) -> dict[str, Any]:
     except OSError:
         raise
     except Exception as error:  # what is wrong with a file shows in errors of many types
-        raise ValueError(
-            invalid(f"checkpoint {file}", "be whole", f"{type(error).__name__}: {error}", ANEW)
+        raise invalid(
+            f"checkpoint {file}", "be whole", f"{type(error).__name__}: {error}", ANEW
         ) from error
     if damaged:
-        raise ValueError(
-            invalid(
-                f"checkpoint {file}", "be whole", f"one whose record {damaged} is damaged", ANEW
-            )
+        raise invalid(
+            f"checkpoint {file}", "be whole", f"one whose record {damaged} is damaged", ANEW
         )
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise ValueError(invalid(f"file {file}", "be a checkpoint of fit", "another file", ANEW))
+        raise invalid(f"file {file}", "be a checkpoint of fit", "another file", ANEW)
     return state

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from metalearn._brief import brief
-from metalearn._checks import check_count, check_function, invalid
+from metalearn._checks import check_count, check_function, invalid, message, mistyped
 from metalearn.data import TaskDistribution
 from metalearn.outer import MetaLearner, Replicas
 
@@ -21,23 +21,19 @@ def check_optimizer(learner: MetaLearner | Replicas, optimizer: Any) -> None:
     """Raise unless the optimizer holds all that is learned, and does not mix replicas."""
     fix = "Write torch.optim.Adam(learner.parameters(), lr=1e-3), say."
     if not isinstance(optimizer, torch.optim.Optimizer):
-        raise TypeError(invalid("optimizer", "be a torch.optim.Optimizer", brief(optimizer), fix))
+        raise mistyped("optimizer", "be a torch.optim.Optimizer", brief(optimizer), fix)
     if isinstance(learner, Replicas) and type(optimizer).__name__ in NOT_ELEMENTWISE:
         condition = "work on each element by itself, or replicas would influence one another"
-        raise ValueError(invalid("optimizer of replicas", condition, type(optimizer).__name__, fix))
+        raise invalid("optimizer of replicas", condition, type(optimizer).__name__, fix)
     held = {id(param) for group in optimizer.param_groups for param in group["params"]}
     learned = [name for name, param in learner.named_parameters() if param.requires_grad]
     if not learned:
         fix = "There is nothing to fit: evaluate(learner, tasks, num_tasks=600)."
-        raise ValueError(
-            invalid("learner", "have something to learn", "no parameter that requires grad", fix)
-        )
+        raise invalid("learner", "have something to learn", "no parameter that requires grad", fix)
     if left_out := [name for name in learned if id(learner.get_parameter(name)) not in held]:
         fix += " Call .requires_grad_(False) on what shall not be learned."
-        raise ValueError(
-            invalid(
-                "optimizer", "hold all of the learner's parameters", f"one without {left_out}", fix
-            )
+        raise invalid(
+            "optimizer", "hold all of the learner's parameters", f"one without {left_out}", fix
         )
 
 
@@ -46,7 +42,7 @@ def warn_of_evaluation_mode(learner: MetaLearner | Replicas) -> None:
     if not learner.training:
         got, fix = "one in evaluation mode", "Call learner.train() first."
         condition = "be in training mode, where dropout is on and estimators carry on"
-        warnings.warn(invalid("learner", condition, got, fix), stacklevel=3)
+        warnings.warn(message("learner", condition, got, fix), stacklevel=3)
 
 
 def check_validation(validate: Any, num_steps: Any) -> None:
@@ -74,8 +70,8 @@ def check_validation(validate: Any, num_steps: Any) -> None:
                 "function."
             )
         got = f"validate={validate!r}"
-        raise ValueError(
-            invalid("num_validation_steps", "go with a task distribution to validate on", got, fix)
+        raise invalid(
+            "num_validation_steps", "go with a task distribution to validate on", got, fix
         )
 
 
@@ -84,29 +80,23 @@ def check_keep_best(keep_best: Any, learner: MetaLearner | Replicas) -> None:
     check_count("keep_best", keep_best, fix="Write keep_best=5, say.")
     if keep_best > 1 and isinstance(learner, Replicas):
         fix = "Leave it out; every replica's best state is kept."
-        raise ValueError(invalid("keep_best of replicas", "be 1", keep_best, fix))
+        raise invalid("keep_best of replicas", "be 1", keep_best, fix)
 
 
 def check_scheduler(scheduler: Any, optimizer: Any, validate: Any) -> None:
     """Raise unless this is a scheduler of the optimizer that gets what it asks for, or None."""
     if not (scheduler is None or isinstance(scheduler, LRScheduler | ReduceLROnPlateau)):
         fix = "Pass torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_iterations), say."
-        raise TypeError(
-            invalid("scheduler", "be one of torch.optim.lr_scheduler", brief(scheduler), fix)
-        )
+        raise mistyped("scheduler", "be one of torch.optim.lr_scheduler", brief(scheduler), fix)
     if scheduler is not None and scheduler.optimizer is not optimizer:
         fix = (
             "Make it of the optimizer that fit is given: CosineAnnealingLR(optimizer, "
             "num_iterations), say."
         )
-        raise ValueError(
-            invalid("scheduler", "be the optimizer's", "one of another optimizer", fix)
-        )
+        raise invalid("scheduler", "be the optimizer's", "one of another optimizer", fix)
     if isinstance(scheduler, ReduceLROnPlateau) and validate is None:
         fix = "Pass validate=tasks too."
-        raise ValueError(
-            invalid("ReduceLROnPlateau", "have a validation score", "validate=None", fix)
-        )
+        raise invalid("ReduceLROnPlateau", "have a validation score", "validate=None", fix)
 
 
 def check_callbacks(callbacks: Any) -> None:
@@ -114,7 +104,7 @@ def check_callbacks(callbacks: Any) -> None:
     fix = 'Write callbacks=[training.CSVLog("log.csv")], say.'
     condition = "be a list of functions of the progress"
     if not isinstance(callbacks, Sequence):
-        raise TypeError(invalid("callbacks", condition, brief(callbacks), fix))
+        raise mistyped("callbacks", condition, brief(callbacks), fix)
     for callback in callbacks:
         check_function("callbacks", callback, condition, fix=fix)
 

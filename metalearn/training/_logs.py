@@ -94,10 +94,8 @@ class CSVLog:
         old = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
         if text and old.fieldnames != list(self.COLUMNS):
             got = f"columns {old.fieldnames} in {self._path}"
-            raise ValueError(
-                invalid(
-                    "CSVLog's file", f"have columns {list(self.COLUMNS)}", got, "Pass another path."
-                )
+            raise invalid(
+                "CSVLog's file", f"have columns {list(self.COLUMNS)}", got, "Pass another path."
             )
         kept = [row for row in old if int(row["iteration"]) < iteration]
         table = io.StringIO(newline="")

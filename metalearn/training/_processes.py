@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from metalearn._checks import invalid
+from metalearn._checks import mistyped
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Processes:
         if fsdp is not None and isinstance(inside, fsdp.FSDPModule):
             fix = "Wrap it in DistributedDataParallel, or write the loop yourself with data.Shard."
             got = "one of fully_shard, whose parameters are in pieces between steps"
-            raise TypeError(invalid("fit's learner", "be whole in every process", got, fix))
+            raise mistyped("fit's learner", "be whole in every process", got, fix)
         if not isinstance(inside, DistributedDataParallel):
             return Processes()
         group = inside.process_group

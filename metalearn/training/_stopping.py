@@ -60,13 +60,8 @@ def is_over(callbacks: Sequence[Callable[[Progress], Any]], progress: Progress) 
 def check_has_score(callbacks: Sequence[Any], validate: Any) -> None:
     """Raise if a run that is never scored is to end by its score."""
     if validate is None and any(isinstance(callback, EarlyStopping) for callback in callbacks):
-        raise ValueError(
-            invalid(
-                "EarlyStopping",
-                "have a validation score",
-                "validate=None",
-                "Pass validate=tasks too.",
-            )
+        raise invalid(
+            "EarlyStopping", "have a validation score", "validate=None", "Pass validate=tasks too."
         )
 
 

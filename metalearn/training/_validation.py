@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from metalearn._brief import brief
-from metalearn._checks import invalid
+from metalearn._checks import mistyped
 from metalearn._random import random_numbers_kept
 from metalearn.data import TaskDistribution
 from metalearn.evaluation import evaluate, keyed_batches, mean_losses
@@ -72,7 +72,7 @@ def _score(learner: MetaLearner, validate: Any, num_tasks: int, num_steps: int |
         return float(score)
     except (TypeError, ValueError, RuntimeError) as error:
         fix = "Write validate=lambda learner: evaluate(learner, ...)['loss'].mean."
-        raise TypeError(invalid("validate", "return a number", brief(score), fix)) from error
+        raise mistyped("validate", "return a number", brief(score), fix) from error
 
 
 def _same_tasks() -> torch.Generator:
