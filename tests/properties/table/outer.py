@@ -229,6 +229,7 @@ ENTRIES = {
             "compile": st.just(False),
         },
         given={"learner": LEARNER},
+        always=False,  # a loop takes no chunk_size
     ),
     "Replicas": Entry(
         stacked,
