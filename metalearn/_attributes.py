@@ -8,7 +8,7 @@ pickled.
 import copy
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from operator import is_
 from types import SimpleNamespace
 from typing import Any
@@ -37,10 +37,22 @@ def attributes_kept(*roots: Any) -> Iterator[None]:
         roots: Modules, or dataclasses that hold them. Their lists, dicts, sets and dataclasses are
             kept too.
     """
+    with _kept(roots, below=True):
+        yield
+
+
+def attributes_of(modules: list[nn.Module]) -> AbstractContextManager[None]:
+    """Put back what code within changes in the attributes of these modules, but not of theirs."""
+    return _kept(modules, below=False) if modules else nullcontext()
+
+
+@contextmanager
+def _kept(roots: Iterable[Any], below: bool) -> Iterator[None]:
     if torch.compiler.is_compiling():  # which puts back by itself what it traces
         yield
         return
-    before = [(each, each.copy()) for each in _containers(roots) if not isinstance(each, tuple)]
+    found = _containers(roots, below)
+    before = [(each, each.copy()) for each in found if not isinstance(each, tuple)]
     try:
         yield
     finally:
@@ -62,8 +74,8 @@ def deep_copied(module: nn.Module) -> Any:
     return copy.deepcopy(module, {id(tensor): tensor.detach().clone() for tensor in left})
 
 
-def _containers(roots: Iterable[Any]) -> Iterator[Any]:
-    """Yield all dicts of attributes, lists, tuples, dicts and sets below."""
+def _containers(roots: Iterable[Any], below: bool = True) -> Iterator[Any]:
+    """Yield all dicts of attributes, lists, tuples, dicts and sets, also `below` modules."""
     left, seen = list(roots), set()
     while left:
         each = left.pop()
@@ -73,7 +85,7 @@ def _containers(roots: Iterable[Any]) -> Iterator[Any]:
         if isinstance(each, nn.Module):
             own = vars(each)
             yield own
-            left += each._modules.values()
+            left += each._modules.values() if below else ()
             left += [own[name] for name in own.keys() - OWN if _holds(own[name])]
             continue
         if not isinstance(each, CONTAINERS):

@@ -139,7 +139,7 @@ def check_exact(
     episode, key = take(case.episodes(), 0)
     problem, meta = learner.problem, tree_detach(learner.meta)
     gradient = estimator(
-        problem, meta, episode, key, estimator.init_carry(problem, meta, episode)
+        problem, meta, episode, key, estimator.init_carry(problem, meta, episode, key)
     ).gradient
     constant = rule.as_values | ({"grads", "loss"} if order == 1 else set())
     _, record = _naive_loop(problem, meta, episode, key)
@@ -313,7 +313,7 @@ def check_estimate(rule: inner.UpdateRule, estimator: outer.MetaGradient, case: 
     learner = case.learner(rule, estimator=estimator)
     episode, key = take(case.episodes(), 0)
     problem, meta = learner.problem, tree_detach(learner.meta)
-    carry = estimator.init_carry(problem, meta, episode)
+    carry = estimator.init_carry(problem, meta, episode, key)
     estimate: Estimate = estimator(problem, meta, episode, key, carry)
     for what, ours, expected in (
         ("gradient", estimate.gradient, meta),

@@ -6,7 +6,6 @@ differentiate twice: models that `torch.func` cannot trace work in a loop over t
 `torch.func`, a result requires grad only if something that it was computed from does.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -85,22 +84,15 @@ def untraced(function: Callable[P, T]) -> Callable[P, T]:
     return torch.compiler.disable(function) if torch.compiler.is_compiling() else function
 
 
-def outside_inference_mode(function: Callable[P, T]) -> Callable[P, T]:
-    """Call a function under `torch.no_grad` if it is called under `torch.inference_mode`, where
-    nothing has a gradient.
+def outside_inference_mode(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Call a function under `torch.no_grad` in place of `torch.inference_mode`, where nothing has a
+    gradient.
 
     Lightning and others validate in that mode, and adaptation needs gradients.
     """
-
-    @functools.wraps(function)
-    def outside(*args: P.args, **kwargs: P.kwargs) -> T:
-        if not torch.is_inference_mode_enabled():
-            return function(*args, **kwargs)
-        with torch.inference_mode(False), torch.no_grad():
-            outer_args, outer_kwargs = tree_map(_as_made_outside, (args, kwargs))
-            return function(*outer_args, **outer_kwargs)
-
-    return outside
+    with torch.inference_mode(False), torch.no_grad():
+        outer_args, outer_kwargs = tree_map(_as_made_outside, (args, kwargs))
+        return function(*outer_args, **outer_kwargs)
 
 
 def _as_made_outside(leaf: Any) -> Any:

@@ -11,8 +11,8 @@ from torch import Tensor
 from metalearn._checks import check_one_device, invalid
 from metalearn._join import joined
 from metalearn.functional import OnQuery
-from metalearn.outer import MetaLearner
-from metalearn.types import Adapted, Batch, Episode, PyTree
+from metalearn.outer import AdaptedModels, MetaLearner
+from metalearn.types import Batch, Episode, PyTree
 
 
 class Ensemble:
@@ -74,7 +74,7 @@ class AdaptedEnsemble:
         members: What became of each; the first one's criterion judges.
     """
 
-    members: list[Adapted]
+    members: list[AdaptedModels]
 
     def __call__(self, x: PyTree | Batch) -> Any:
         """Return the mean of the members' outputs `[num_tasks, num_examples, ...]`."""

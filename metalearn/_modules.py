@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -13,8 +12,7 @@ from torch.nn.utils import parametrize
 from metalearn._brief import brief
 from metalearn._checks import check_kind, did_you_mean, invalid, mistyped
 from metalearn._copies import copied
-from metalearn._tree import tree_flatten, tree_leaves, tree_map, tree_names, tree_unflatten
-from metalearn.models._batch_norm import Norms
+from metalearn._tree import tree_flatten, tree_map, tree_names, tree_unflatten
 
 CONSTANTS = "_constant_starts"
 """Attribute of modules with the names of parameters that a learner has made buffers."""
@@ -121,44 +119,6 @@ def call_model(
     if isinstance(x, dict):
         return call(model, tensors, (), x)
     return call(model, tensors, (x,))
-
-
-def predict(
-    model: nn.Module,
-    tensors: dict[str, Tensor],
-    norms: Norms,
-    query: Any,
-    support: Any,
-    call: Call = functional_call,
-) -> Any:
-    """Return the outputs for a query `Batch`; layers that normalise by the support set see its
-    `Batch` too.
-    """
-    if not norms.by_support:
-        return call_model(model, {**tensors, **norms.buffers(model, query.weight)}, query.x, call)
-    first, second = tree_leaves(support.x)[0], tree_leaves(query.x)[0]
-    weight = (
-        support.weight
-        if isinstance(support.weight, Tensor)
-        else torch.ones(len(first), device=first.device)
-    )
-    weight = torch.cat([weight, weight.new_zeros(len(second))])
-    both = tree_map(lambda *leaves: torch.cat(leaves), support.x, query.x)
-    outputs = call_model(model, {**tensors, **norms.buffers(model, weight)}, both, call)
-    return tree_map(partial(_of_query, len(first), len(first) + len(second)), outputs)
-
-
-def _of_query(num_support: int, num_examples: int, output: Any) -> Any:
-    """Return the query's part of an output for support and query examples."""
-    if not isinstance(output, Tensor):
-        return output
-    if not output.dim() or len(output) != num_examples:
-        what, fix = (
-            "outputs of a model normalised by its support set",
-            "Return no other, or use 'transductive'.",
-        )
-        raise invalid(what, "begin with the axis of examples", brief(output), fix)
-    return output[num_support:]
 
 
 def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -32,7 +32,7 @@ from metalearn.functional import draw_keys
 from metalearn.models import batch_statistics
 from metalearn.models._batch_norm import PerStepNorm
 from metalearn.outer import MetaLearner, Replicas
-from metalearn.outer._episode_checks import check_episodes
+from metalearn.outer._checks._episodes import check_episodes
 from metalearn.outer._replicas import adapted_losses
 from metalearn.types import Episode
 

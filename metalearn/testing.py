@@ -24,10 +24,10 @@ from metalearn._contract import (
 from metalearn._memory import peak_live_bytes
 from metalearn._tasks import take
 from metalearn._tree import tree_detach, tree_map
+from metalearn.outer._checks._derivative_errors import derivatives_explained
+from metalearn.outer._checks._model import needs_copies
+from metalearn.outer._checks._purity import compare
 from metalearn.outer._copied_loss import are_copied, with_copies
-from metalearn.outer._derivative_errors import derivatives_explained
-from metalearn.outer._model_check import needs_copies
-from metalearn.outer._purity import compare
 from metalearn.types import Batch, Episode
 
 __all__ = [

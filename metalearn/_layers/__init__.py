@@ -1,9 +1,7 @@
-"""Layers for many tasks at once: what takes the place of `vmap` for models whose layers are all
-known.
-"""
+"""Models for many tasks at once: what replaces `vmap` where a model's layers are known."""
 
-from metalearn._layers._criteria import known_losses
 from metalearn._layers._memo import Memo
-from metalearn._layers._sequence import Inputs, Layers
+from metalearn._layers._network import Network
+from metalearn._layers._sequence import HOOKS, KNOWN, Inputs, Layers
 
-__all__ = ["Inputs", "Layers", "Memo", "known_losses"]
+__all__ = ["HOOKS", "KNOWN", "Inputs", "Layers", "Memo", "Network"]

@@ -3,7 +3,7 @@ all at once.
 """
 
 from collections.abc import Callable, Container, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -51,11 +51,13 @@ class Layers:
         steps: Its layers in their order: what computes each, the layer, and its name followed by a
             dot.
         images: Whether one of them is for images `[n, C, H, W]`.
+        is_trusted: Whether somebody else looks that the layers are as they were.
     """
 
     model: nn.Module
     steps: tuple[tuple[Compute, nn.Module, str], ...]
     images: bool
+    is_trusted: bool = False
 
     @classmethod
     def of(cls, model: nn.Module) -> "Layers | None":
@@ -76,12 +78,17 @@ class Layers:
             return None
         return cls(model, steps, any(compute in IMAGES for compute, *_ in steps))
 
-    def take(self, x: Any, of_tasks: bool) -> bool:
+    def take(self, x: Any, of_tasks: int) -> bool:
         """Return whether these are inputs for the layers, which are as they were and have no
         hooks.
         """
         dims = x.dim() - of_tasks if isinstance(x, Tensor) and x.layout == torch.strided else 0
-        return (dims == 4 if self.images else dims >= 2) and self._as_they_were()
+        suits = dims == 4 if self.images else dims >= 2
+        return suits and (self.is_trusted or self._as_they_were())
+
+    def unchanged(self) -> "Layers":
+        """Return layers that need not look whether they are as they were."""
+        return replace(self, is_trusted=True)
 
     def _as_they_were(self) -> bool:
         """Return whether the layers are those that they were, and calling them does what their

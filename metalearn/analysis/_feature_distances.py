@@ -16,7 +16,7 @@ from metalearn._tasks import map_tasks
 from metalearn._tree import tree_leaves
 from metalearn.analysis._plot import axes_or_new
 from metalearn.models._batch_norm import Norms
-from metalearn.outer._episode_checks import check_episodes
+from metalearn.outer._checks._episodes import check_episodes
 from metalearn.types import Batch, Episode
 
 

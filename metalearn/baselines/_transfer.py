@@ -10,8 +10,8 @@ from metalearn._checks import check_count, invalid
 from metalearn._derivatives import grad_and_value
 from metalearn._tree import tree_map, tree_zeros_like
 from metalearn.functional import OnSupport, SampledBatches
-from metalearn.outer import MetaGradient
-from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Problem, PyTree
+from metalearn.outer import MetaGradient, Traits
+from metalearn.types import Adapted, Batch, Carry, Episode, Estimate, Meta, Problem
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,6 @@ class Transfer(MetaGradient):
     batch_size: int = 4
     select_every: int = 25
 
-    joint = True
-
     def __post_init__(self) -> None:
         check_count("batch_size", self.batch_size, fix="Write Transfer(batch_size=4).")
         check_count("select_every", self.select_every, fix="Write Transfer(select_every=25).")
@@ -50,10 +48,7 @@ class Transfer(MetaGradient):
         """What the model consists of."""
         return frozenset({"init", "shared"})
 
-    @property
-    def differentiates(self) -> frozenset[str]:
-        """The query loss."""
-        return frozenset({"query"})
+    traits = Traits(differentiates=frozenset({"query"}), joint=True)
 
     def check(self, problem: Problem, meta: Meta) -> None:
         """Raise for batches of the support set that are not those that it draws itself."""
@@ -63,7 +58,7 @@ class Transfer(MetaGradient):
             raise invalid(f"support_batches under {self}", "not be given", got, fix)
 
     def __call__(
-        self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree
+        self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: Carry
     ) -> Estimate:
         """Return the gradient of the query loss at the start."""
         (init, shared), loss = grad_and_value(problem.query_loss, argnums=(0, 1))(

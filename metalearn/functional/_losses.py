@@ -1,22 +1,22 @@
 """Losses of modules as pure functions of their parameters."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
-import torch
 import torch.nn as nn
 from torch import Tensor
 
 from metalearn._checks import check_function, check_kind
-from metalearn._derivatives import in_transform
-from metalearn._layers import Inputs, Layers, Memo
-from metalearn._modules import Call, below, call_model, functional_call, predict
+from metalearn._layers import Memo, Network
+from metalearn._modules import below, functional_call
+from metalearn._tasks import vmap_tasks
 from metalearn._tree import tree_leaves
 from metalearn.functional._keys import derive_key
+from metalearn.functional._known_criteria import is_known, known_losses
 from metalearn.functional._support_batches import SupportBatches
-from metalearn.models._batch_norm import Norms
-from metalearn.types import Batch, Episode, Params
+from metalearn.types import Batch, Episode, KeyedLoss, Params
 
 OF_BATCHES = 2
 """Which of the keys derived from a task's the batches of its support set are drawn by, as no rule
@@ -36,16 +36,13 @@ class ModelLoss:
         criterion: `(output, y) -> scalar`, a function or a module.
         name: What the criterion is called: its parameters are `<name>.<parameter>` in `shared`,
             where the model's are `model.<parameter>`.
-        call: How model and criterion are called with the parameters.
+        network: The model as a function, and how it and the criterion are called.
     """
 
     model: nn.Module
     criterion: Callable[..., Any]
     name: str = "criterion"
-    call: Call = field(default=functional_call, repr=False)
-    norms: Norms = field(init=False, repr=False)
-    layers: Layers | None = field(init=False, repr=False)
-    differentiable_around_vmap: bool = field(init=False, repr=False)
+    network: Network = field(default=None, repr=False)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         check_kind("ModelLoss's model", self.model, nn.Module, "an nn.Module", "the module itself")
@@ -53,69 +50,64 @@ class ModelLoss:
             "ModelLoss's criterion", self.criterion, fix="Pass F.mse_loss or nn.MSELoss()."
         )
         check_kind("ModelLoss's name", self.name, str, "a string", "'criterion', say")
-        object.__setattr__(self, "norms", Norms.of(self.model))
-        object.__setattr__(
-            self, "layers", Layers.of(self.model) if self.call is functional_call else None
-        )
-        object.__setattr__(
-            self, "differentiable_around_vmap", not has_tables_of_one(self.model.modules())
-        )
+        if self.network is None:
+            object.__setattr__(self, "network", Network.of(self.model))
 
     def __call__(self, params: Params, shared: Params, batch: Batch, step: int = 0) -> Tensor:
         """Return the loss at `params` and `shared`, a scalar."""
-        output = self.by_layers(params, shared, batch)
-        if output is None:
-            buffers = self.norms.buffers(self.model, batch.weight, step)
-            output = call_model(
-                self.model, {**self.model_tensors(params, shared), **buffers}, batch.x, self.call
-            )
+        output = self.network(self.model_tensors(params, shared), batch, None, step)
         return self.judge(output, batch, shared)
 
     def on_query(self, params: Params, shared: Params, episode: Episode) -> Tensor:
         """Return the loss on the query set, which the support set may help to normalise."""
-        output = self.by_layers(params, shared, episode.query, support=episode.support)
-        if output is None:
-            tensors = self.model_tensors(params, shared)
-            output = predict(
-                self.model, tensors, self.norms, episode.query, episode.support, self.call
-            )
+        tensors = self.model_tensors(params, shared)
+        output = self.network(tensors, episode.query, episode.support)
         return self.judge(output, episode.query, shared)
 
-    def by_layers(
+    def of_tasks(
         self,
         params: Params,
         shared: Params,
         batch: Batch,
-        *,
-        support: Batch | None = None,
-        of_tasks: bool = False,
-        memo: Memo | None = None,
-    ) -> Tensor | None:
-        """Return the model's output if its layers are known and it depends on parameters and `x`
-        alone, or else None.
+        support: Batch | None,
+        step: int | None,
+        own: bool,
+        memo: Memo,
+    ) -> Tensor:
+        """Return the losses of all tasks, `[num_tasks]`.
 
         Args:
-            params: Fast parameters.
-            shared: The others.
-            batch: What the output is for.
-            support: The support set of a query batch, which layers may normalise it by.
-            of_tasks: Whether the batch is of all tasks, and so are parameters with an axis more
-                than the model's.
-            memo: Of what the layers without fast parameters made of their inputs at the last call.
+            params: Fast parameters, with a leading task axis.
+            shared: The others, with one too if `own`.
+            batch: What the losses are on.
+            support: The support sets of query examples.
+            step: Number of the inner step.
+            own: Whether each task has shared parameters of its own.
+            memo: Of what the network's layers without fast parameters have made of their inputs.
         """
-        if self.layers is None or tree_leaves(batch.weight) or in_transform():
-            return None
-        if not self.layers.take(batch.x, of_tasks):
-            return None
-        tensors = self.model_tensors(params, shared)
-        if support is None or not self.norms.by_support:
-            return self.layers(tensors, batch.x, Inputs(of_tasks), params, memo)
-        if tree_leaves(support.weight) or not isinstance(support.x, Tensor):
-            return None
-        axis = int(of_tasks)
-        both, num_support = torch.cat([support.x, batch.x], axis), support.x.shape[axis]
-        output = self.layers(tensors, both, Inputs(of_tasks, num_support), params, memo)
-        return output.narrow(axis, num_support, batch.x.shape[axis])
+        if self.network.knows(batch, support):
+            of_model = below("model", shared)
+            each, common = ({**params, **of_model}, {}) if own else (params, of_model)
+            outputs = self.network.of_tasks(
+                each, common, batch, support, step, fast=params.keys(), memo=memo
+            )
+            return self.judge_tasks(outputs, batch, shared, own)
+
+        def of_one(params: Params, batch: Batch, support: Batch | None, shared: Params) -> Tensor:
+            output = self.network(self.model_tensors(params, shared), batch, support, step)
+            return self.judge(output, batch, shared)
+
+        if own:
+            return vmap_tasks(of_one, params, batch, support, shared)
+        return vmap_tasks(partial(of_one, shared=shared), params, batch, support)
+
+    def judge_tasks(self, outputs: Any, batch: Batch, shared: Params, own: bool = False) -> Tensor:
+        """Return the criterion of what the models make of all tasks' batches, `[num_tasks]`."""
+        if is_known(self.criterion, outputs, batch):
+            return known_losses(self.criterion, outputs, batch.y)
+        if own:
+            return vmap_tasks(self.judge, outputs, batch, shared)
+        return vmap_tasks(lambda output, batch: self.judge(output, batch, shared), outputs, batch)
 
     def judge(self, output: Any, batch: Batch, shared: Params) -> Tensor:
         """Return the criterion of what the model has made of a batch."""
@@ -123,8 +115,12 @@ class ModelLoss:
         # `Batch`.
         targets = [target for target in (batch.y, batch.weight) if tree_leaves(target)]
         if isinstance(self.criterion, nn.Module):
-            return self.call(self.criterion, below(self.name, shared), (output, *targets))
+            return self.network.call(self.criterion, below(self.name, shared), (output, *targets))
         return self.criterion(output, *targets)
+
+    def unchanged(self) -> "ModelLoss":
+        """Return a loss for as long as the model's layers are what they are now."""
+        return replace(self, network=Network.of(self.model, self.network.call).unchanged())
 
     def model_tensors(self, params: Params, shared: Params) -> Params:
         """Return what replaces the model's own parameters."""
@@ -155,7 +151,7 @@ class ModuleLoss:
 
 
 @dataclass(frozen=True, eq=False)
-class OnSupport:
+class OnSupport(KeyedLoss):
     """A loss on a batch as a `Problem.support_loss`.
 
     Attributes:
@@ -197,6 +193,14 @@ class OnSupport:
             episode.support, derive_key(self.key, OF_BATCHES), step, self.key.dim()
         )
 
+    def of_tasks(
+        self, params: Params, shared: Params, episodes: Episode, step: int, *, own: bool, memo: Memo
+    ) -> Tensor:
+        """Return the losses of all tasks `[num_tasks]`; arguments as for `ModelLoss.of_tasks`."""
+        return self.loss.of_tasks(
+            params, shared, self.batch(episodes, step), None, step, own=own, memo=memo
+        )
+
     def of_task(self, key: Tensor) -> "OnSupport":
         """Return the loss whose batches are drawn by a task's key, or by those of all tasks,
         `[num_tasks]`.
@@ -227,17 +231,12 @@ class OnQuery:
         """Return the loss on the query set."""
         return self.loss.on_query(params, shared, episode)
 
-    def batch(self, episodes: Episode) -> Batch:
-        """Return what the loss is of, of all tasks."""
-        return episodes.query
-
-
-def has_tables_of_one(modules: Iterable[nn.Module]) -> bool:
-    """Return whether one is an embedding whose derivative, if not vmapped as it is, takes all
-    tasks' tables for one.
-    """
-    tables = (module for module in modules if isinstance(module, nn.Embedding))
-    return any(table.padding_idx is not None or table.scale_grad_by_freq for table in tables)
+    def of_tasks(
+        self, params: Params, shared: Params, episodes: Episode, *, own: bool, memo: Memo
+    ) -> Tensor:
+        """Return the losses of all tasks `[num_tasks]`; arguments as for `ModelLoss.of_tasks`."""
+        support, query = episodes
+        return self.loss.of_tasks(params, shared, query, support, None, own=own, memo=memo)
 
 
 def is_of_model(loss: Any) -> bool:

@@ -6,7 +6,8 @@ decides when the checks and the two probes run, `_compile.py` and `_cuda_graph.p
 runs. Every other file is one estimator, wrapper or method.
 """
 
-from metalearn.outer._base import MetaGradient, meta_gradient
+from metalearn.outer._adapted import AdaptedModels
+from metalearn.outer._base import MetaGradient, Traits, meta_gradient
 from metalearn.outer._clip_per_task import ClipPerTask
 from metalearn.outer._compare_batching import BatchingTable, BatchingTime, compare_batching
 from metalearn.outer._evolution_strategies import EvolutionStrategies
@@ -33,6 +34,7 @@ from metalearn.outer._unrolled import Unrolled
 
 __all__ = [
     "MetaGradient",
+    "Traits",
     "meta_gradient",
     "Unrolled",
     "Stepwise",
@@ -49,6 +51,7 @@ __all__ = [
     "ClipPerTask",
     "SkipDiverged",
     "MetaLearner",
+    "AdaptedModels",
     "Replicas",
     "compare_batching",
     "BatchingTable",

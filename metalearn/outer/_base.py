@@ -2,13 +2,40 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from metalearn import inner
 from metalearn._attributes import attributes_kept
 from metalearn._checks import check_count, check_function, check_kind
-from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Params, Problem, PyTree
+from metalearn.types import Adapted, Batch, Carry, Episode, Estimate, Meta, Params, Problem
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a learner may do with an estimator, and what it must ask of a model for it.
+
+    Attributes:
+        leafwise: Whether it can be given all tasks at once, without `vmap`: tensors with a leading
+            task axis, losses of shape `[num_tasks]`. It must then mix elements of a tensor by the
+            problem's losses and rule alone. What tasks share has no task axis, and its gradient is
+            the sum over tasks.
+        per_task: Whether it needs each task's own gradient to what tasks share, not their sum.
+        one_backward: Whether one backward pass differentiates all of a task's losses, so that they
+            may share a graph.
+        repeats_losses: Whether it computes a loss twice at one point, so that a model that draws
+            random numbers goes wrong.
+        differentiates: Which losses, of "support" and "query", must have derivatives.
+        joint: Whether it takes all tasks for one, in all of which a label must mean the same.
+    """
+
+    leafwise: bool = False
+    per_task: bool = False
+    one_backward: bool = False
+    repeats_losses: bool = False
+    differentiates: frozenset[str] = frozenset({"support", "query"})
+    joint: bool = False
 
 
 class MetaGradient(ABC):
@@ -21,49 +48,13 @@ class MetaGradient(ABC):
 
     @property
     def reaches(self) -> frozenset[str]:
-        """Which fields of `Meta` the estimator gives a gradient to; the others must not be
-        learned.
-        """
+        """Which fields of `Meta` it gives a gradient to; the others must not be learned."""
         return frozenset(Meta._fields)
 
     @property
-    def repeats_losses(self) -> bool:
-        """Whether a loss is computed twice at one point, so that a model that draws random numbers
-        goes wrong.
-        """
-        return False
-
-    @property
-    def differentiates(self) -> frozenset[str]:
-        """Which losses, of "support" and "query", must have derivatives."""
-        return frozenset({"support", "query"})
-
-    @property
-    def leafwise(self) -> bool:
-        """Whether it can be given all tasks at once: tensors with a leading task axis, losses of
-        shape `[num_tasks]`.
-
-        It then must not mix elements of a tensor, but by the problem's losses and rule, and runs
-        without `vmap`. What is shared has no task axis, and its gradient is the sum over tasks.
-        """
-        return False
-
-    @property
-    def one_backward(self) -> bool:
-        """Whether one backward pass differentiates all of a task's losses, so that they may share a
-        graph.
-        """
-        return False
-
-    @property
-    def serial(self) -> bool:
-        """Whether what it carries belongs to one task, so that a meta-step takes a single one."""
-        return False
-
-    @property
-    def joint(self) -> bool:
-        """Whether it takes all tasks for one, so that a label must mean the same in all of them."""
-        return False
+    def traits(self) -> Traits:
+        """How it may be run."""
+        return Traits()
 
     def check(self, problem: Problem, meta: Meta) -> None:
         """Raise a ValueError for a problem that the estimator is not made for; learners call it
@@ -77,13 +68,13 @@ class MetaGradient(ABC):
         """
         return []
 
-    def init_carry(self, problem: Problem, meta: Meta, episode: Episode) -> PyTree:
-        """Return what outlives a meta-step, at the start of training; `()` if nothing does."""
-        return ()
+    def init_carry(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor) -> Carry:
+        """Return what outlives a meta-step, at the start of training; nothing by default."""
+        return Carry()
 
     @abstractmethod
     def __call__(
-        self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree
+        self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: Carry
     ) -> Estimate:
         """Estimate one task's meta-gradient.
 
@@ -134,7 +125,7 @@ def meta_gradient(
 
     >>> import torch
     >>> from metalearn import inner, outer
-    >>> from metalearn.types import Batch, Episode, Meta
+    >>> from metalearn.types import Adapted, Batch, Carry, Episode, Estimate, Meta, Params, Problem
     >>> def loss(params, shared, batch):
     ...     return (params["w"] * batch.x - batch.y) ** 2
     >>> gradient = meta_gradient(
@@ -154,10 +145,10 @@ def meta_gradient(
     check_count("num_steps", num_steps)
     problem = Problem(support_loss, query_loss, rule, num_steps)
 
-    def gradient(meta: Meta, episode: Episode, key: Tensor, carry: PyTree = None) -> Estimate:
+    def gradient(meta: Meta, episode: Episode, key: Tensor, carry: Carry | None = None) -> Estimate:
         with attributes_kept(support_loss, query_loss):
             if carry is None:
-                carry = estimator.init_carry(problem, meta, episode)
+                carry = estimator.init_carry(problem, meta, episode, key)
             return estimator(problem.of_task(key), meta, episode, key, carry)
 
     return gradient

@@ -1,5 +1,6 @@
 """What outlives a meta-step, kept by the learner."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch.nn as nn
@@ -8,88 +9,141 @@ from torch import Tensor
 from metalearn._checks import invalid
 from metalearn._modules import TensorTree
 from metalearn._tree import tree_leaves, tree_map, tree_names
-from metalearn.types import PyTree
+from metalearn.types import Carry, PyTree
+
+RESET = "or start anew: learner.carry.reset()."
 
 
-class Carry(nn.Module):
-    """Buffers that come into being with the first training step, if the estimator carries anything.
+class Carried(nn.Module):
+    """Tensors that come into being with the first training step, if the estimator carries anything.
 
-    Calling the module with the estimator's start returns what is carried: what the last training
-    step left, or what was loaded, or that start. Its structure is known only then, so what is
-    loaded waits for it.
+    Calling the module returns what is carried: what the last training step left, or what was
+    loaded, or the estimator's start. Its structure is known only then, so what is loaded waits.
     """
+
+    _own: TensorTree | None
 
     def __init__(self) -> None:
         super().__init__()
-        self.tree: TensorTree | None = None
+        self.common: TensorTree | None = None
+        # No submodule: DistributedDataParallel would give all processes the first one's problems.
+        vars(self)["_own"] = None
         self._loaded: dict[str, Tensor] = {}
 
     @property
-    def value(self) -> PyTree:
+    def value(self) -> Carry | None:
         """What the last training step left; None before the first one."""
-        return None if self.tree is None else self.tree()
+        if self.common is None or self._own is None:
+            return None
+        return Carry(self.common(), self._own())
 
-    def forward(self, start: PyTree) -> PyTree:
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is carried and nothing was loaded."""
+        return self.common is None and not self._loaded
+
+    def forward(
+        self, start: Carry, start_own: Callable[[], PyTree], num_own: tuple[int, ...]
+    ) -> Carry:
         """Return what is carried.
 
-        Raises:
-            ValueError: If it is not named and shaped as the start.
-        """
-        if carried := dict(self.tree.named_buffers()) if self.tree else self._loaded:
-            _check_fits(start, carried)
-        if self.tree is None and self._loaded:
-            tree = TensorTree(start, learned=False)
-            tree.load_state_dict(self._loaded)
-            self.keep(tree())
-        if self.tree is None:
-            return start
-        # learner.bfloat16() converts it too
-        return tree_map(lambda kept, new: kept.to(new.dtype), self.tree(), start)
+        Args:
+            start: The estimator's start; of what is each problem's own, the first problem's.
+            start_own: Returns the starts of all problems, `[*num_own, ...]`.
+            num_own: Number of inner problems, `(num_tasks,)`, or `()` if `start` is that of all.
 
-    def keep(self, carry: PyTree) -> None:
+        Raises:
+            ValueError: If it is not named and shaped as the start, or of another number of
+                problems.
+        """
+        if self._loaded:
+            _check_fits(start, self._loaded, num_own)
+            own = tree_map(lambda leaf: leaf.new_zeros(*num_own, *leaf.shape), start.own)
+            self.keep(Carry(start.common, own))
+            own_tree: Any = self._own
+            for name, tree in (("common", self.common), ("own", own_tree)):
+                tree.load_state_dict(_below(name, self._loaded))  # type: ignore[union-attr]
+            self._loaded = {}
+        elif self.common is None:
+            return Carry(start.common, start_own())
+        else:
+            _check_fits(start, self._named(), num_own)
+        # learner.bfloat16() converts it too
+        kept: Any = self.value
+        return tree_map(lambda kept, new: kept.to(new.dtype), kept, start)
+
+    def keep(self, carry: Carry) -> None:
         """Carry this from now on."""
         if tree_leaves(carry):
-            self.tree, self._loaded = TensorTree(carry, learned=False), {}
+            self.common = TensorTree(carry.common, learned=False)
+            vars(self)["_own"] = TensorTree(carry.own, learned=False)
 
     def reset(self) -> None:
         """Start anew with the next training step."""
-        self.tree, self._loaded = None, {}
+        self.common, vars(self)["_own"], self._loaded = None, None, {}
 
-    def part(self, index: int) -> "Carry":
-        """Return one replica's part of what replicas carry."""
-        part = Carry()
+    def part(self, index: int) -> "Carried":
+        """Return one replica's part of what replicas carry, all tensors of which are `[R, ...]`."""
+        part = Carried()
         part._loaded = {name: tensor[index].clone() for name, tensor in self._loaded.items()}
-        if self.tree is not None:
-            part.keep(tree_map(lambda leaf: leaf[index].clone(), self.tree()))
+        if (carried := self.value) is not None:
+            part.keep(tree_map(lambda leaf: leaf[index].clone(), carried))
         return part
+
+    def _named(self) -> dict[str, Tensor]:
+        """Return the tensors by names such as "common.0" and "own.params.weight"."""
+        if self.common is None or self._own is None:
+            return self._loaded
+        trees = {"common": self.common, "own": self._own}
+        return {
+            f"{name}.{path}": tensor
+            for name, tree in trees.items()
+            for path, tensor in tree.named_buffers()
+        }
+
+    def _apply(self, *args: Any, **kwargs: Any) -> "Carried":
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        if self._own is not None:
+            self._own._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        return self
 
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
-        destination.update(
-            {f"{prefix}tree.{name}": tensor for name, tensor in self._loaded.items()}
-        )
+        destination.update({f"{prefix}{name}": tensor for name, tensor in self._named().items()})
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-        inside = f"{prefix}tree."
-        self.tree = None
+        self.reset()
         self._loaded = {
-            name.removeprefix(inside): tensor.clone()
+            name.removeprefix(prefix): tensor.clone()
             for name, tensor in state_dict.items()
-            if name.startswith(inside)
+            if name.startswith(prefix)
         }
 
 
-def _check_fits(start: PyTree, carried: dict[str, Tensor]) -> None:
-    """Raise if what is carried is another estimator's or rule's."""
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(f"{prefix}."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(f"{prefix}.")
+    }
+
+
+def _check_fits(start: Carry, carried: dict[str, Tensor], num_own: tuple[int, ...]) -> None:
+    """Raise if what is carried is another estimator's or rule's, or of other inner problems."""
     wanted = {
-        name or "value": tuple(leaf.shape)
-        for name, leaf in zip(tree_names(start), tree_leaves(start), strict=True)
+        f"{kind}.{name or 'value'}": (*many, *leaf.shape)
+        for kind, tree, many in (("common", start.common, ()), ("own", start.own, num_own))
+        for name, leaf in zip(tree_names(tree), tree_leaves(tree), strict=True)
     }
     got = {name: tuple(tensor.shape) for name, tensor in carried.items()}
+    begun, asked = (
+        {shape[0] for name, shape in shapes.items() if name.startswith("own.")}
+        for shapes in (got, wanted)
+    )
+    if got.keys() == wanted.keys() and begun != asked:
+        fix = f"Pass as many tasks at every call, {RESET}"
+        raise invalid("inner problems that go on", f"be {begun.pop()} tasks", asked.pop(), fix)
     if got != wanted:
-        fix = (
-            "Load what the same estimator and rule have saved, or start anew: "
-            "learner.carry.reset()."
-        )
+        fix = f"Load what the same estimator and rule have saved, {RESET}"
         raise invalid("learner's carry", f"be shaped as {wanted or 'nothing'}", got, fix)

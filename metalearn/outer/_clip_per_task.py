@@ -37,13 +37,6 @@ class ClipPerTask(PerTask):
         check_positive("ClipPerTask's value", self.value)
         check_choice("ClipPerTask's on", self.on, Meta._fields)
 
-    @property
-    def leafwise(self) -> bool:
-        """Whether the wrapped estimator can be given all tasks at once; not of gradients that come
-        summed then.
-        """
-        return self.estimator.leafwise and self.on != "shared"
-
     def check(self, problem: Problem, meta: Meta) -> None:
         """Raise as the wrapped estimator does, or if there is nothing to clip."""
         super().check(problem, meta)

@@ -14,9 +14,9 @@ from metalearn._attributes import deep_copied
 from metalearn._checks import as_list, check_count, invalid, mistyped
 from metalearn._memory import peak_live_bytes
 from metalearn.functional import draw_keys
-from metalearn.outer._episode_checks import check_episodes
+from metalearn.outer._checks._construction import check_batching
+from metalearn.outer._checks._episodes import check_episodes
 from metalearn.outer._learner import MetaLearner
-from metalearn.outer._learner_checks import check_batching
 from metalearn.types import Episode
 
 

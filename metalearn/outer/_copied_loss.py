@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from metalearn._copies import copied
+from metalearn._layers import Network
 from metalearn._modules import below, call_holding, get_tensor
 from metalearn.functional import ModelLoss
 from metalearn.functional._losses import is_of_model
@@ -42,7 +43,7 @@ class CopiedLoss(ModelLoss):
         model, criterion = copied(
             (self.model, self.criterion), lambda tensor: given.get(tensor, tensor)
         )
-        return ModelLoss(model, criterion, self.name, call=call_holding)
+        return ModelLoss(model, criterion, self.name, Network(model, call_holding))
 
 
 def with_copies(problem: Problem) -> Problem:

@@ -19,8 +19,8 @@ from metalearn._tree import (
     tree_zeros_like,
 )
 from metalearn.functional import derive_key, normal
-from metalearn.outer._base import MetaGradient
-from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Params, Problem, PyTree
+from metalearn.outer._base import MetaGradient, Traits
+from metalearn.types import Adapted, Batch, Carry, Episode, Estimate, Meta, Params, Problem
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class EvolutionStrategies(MetaGradient):
     inner: bool = False
 
     @property
-    def differentiates(self) -> frozenset[str]:
-        """The support loss, unless its gradient is estimated too."""
-        return frozenset() if self.inner else frozenset({"support"})
+    def traits(self) -> Traits:
+        """Derivatives of the support loss alone, or of none if its gradient is estimated too."""
+        return Traits(differentiates=frozenset() if self.inner else frozenset({"support"}))
 
     def __post_init__(self) -> None:
         check_count("EvolutionStrategies' num_pairs", self.num_pairs)
@@ -64,7 +64,7 @@ class EvolutionStrategies(MetaGradient):
         check_bool("EvolutionStrategies' inner", self.inner)
 
     def __call__(
-        self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree
+        self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: Carry
     ) -> Estimate:
         """Estimate one task's meta-gradient."""
         inside = self._inner_problem(problem, key)

@@ -12,8 +12,8 @@ from torch.func import grad_and_value, vjp, vmap
 from metalearn._checks import check_count, invalid, mistyped
 from metalearn._tree import tree_leaves, tree_map, tree_ravel, tree_zeros_like
 from metalearn.inner._step import advance
-from metalearn.outer._base import MetaGradient
-from metalearn.types import Episode, Estimate, Meta, Params, Problem, PyTree
+from metalearn.outer._base import MetaGradient, Traits
+from metalearn.types import Carry, Episode, Estimate, Meta, Params, Problem, PyTree
 
 
 class Progress(NamedTuple):
@@ -55,7 +55,7 @@ class ForwardMode(MetaGradient):
 
     max_directions: int = 300
 
-    repeats_losses = True
+    traits = Traits(repeats_losses=True)
 
     def __post_init__(self) -> None:
         check_count("max_directions", self.max_directions)
@@ -81,18 +81,16 @@ class ForwardMode(MetaGradient):
             raise invalid("learned numbers", condition, count, fix)
 
     def __call__(
-        self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree
+        self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: Carry
     ) -> Estimate:
         """Estimate one task's meta-gradient."""
         progress = _start(problem, meta, key)
-        return self._advance(problem, meta, episode, progress)._replace(carry=carry)
+        return self._advance(problem, meta, episode, progress)[0]._replace(carry=carry)
 
     def _advance(
         self, problem: Problem, meta: Meta, episode: Episode, progress: Progress
-    ) -> Estimate:
-        """Take all inner steps and return the gradient there; the carry is where the inner loop
-        stands then.
-        """
+    ) -> tuple[Estimate, Progress]:
+        """Take all inner steps, and return the estimate there and where the inner loop stands."""
         directions = _directions(problem, meta)
         for step in range(problem.num_steps):
             progress = _step(problem, meta, directions, episode, progress, step)
@@ -103,7 +101,8 @@ class ForwardMode(MetaGradient):
         products = tree_map(lambda bar, dot: (dot * bar).reshape(len(dot), -1).sum(1), at_end, dots)
         slopes = torch.stack(tree_leaves(products)).sum(0)
         gradient = tree_map(lambda dot: torch.tensordot(slopes, dot, 1), directions)
-        return Estimate(gradient, loss, progress, {})
+        estimate = Estimate(gradient, loss, Carry(), {}, progress.params, progress.state)
+        return estimate, progress
 
 
 @dataclass(frozen=True)
@@ -124,17 +123,17 @@ class OnlineForwardMode(ForwardMode):
     """
 
     reaches = frozenset({"shared", "rule"})
-    serial = True
 
-    def init_carry(self, problem: Problem, meta: Meta, episode: Episode) -> PyTree:
-        """Return the start of the run."""
-        return _start(problem, meta, tree_leaves(meta.init)[0].new_zeros((), dtype=torch.int64))
+    def init_carry(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor) -> Carry:
+        """Return the start of the task's run."""
+        return Carry(own=_start(problem, meta, key))
 
     def __call__(
-        self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree
+        self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: Carry
     ) -> Estimate:
         """Go on from the carry and estimate the gradient there."""
-        return self._advance(problem, meta, episode, carry)
+        estimate, progress = self._advance(problem, meta, episode, carry.own)
+        return estimate._replace(carry=Carry(own=progress))
 
 
 def _learned(problem: Problem, meta: Meta) -> Meta:

@@ -5,7 +5,7 @@ from torch.nn.parameter import is_lazy
 
 from metalearn._checks import invalid
 from metalearn.inner._t_net import transforms
-from metalearn.outer._learner_checks import check_parameters
+from metalearn.outer._checks._construction import check_parameters
 from metalearn.outer._select import select, trainable
 
 NAMES = ("head", "fc", "classifier", "output")

@@ -12,10 +12,10 @@ from metalearn._derivatives import grad_and_value, vjp
 from metalearn._random import random_numbers_kept
 from metalearn._tree import tree_map, tree_ravel, tree_zeros_like
 from metalearn.functional import OnSupport
-from metalearn.outer._base import MetaGradient
-from metalearn.outer._rule_checks import check_rule
+from metalearn.outer._base import MetaGradient, Traits
+from metalearn.outer._checks._rules import check_rule
 from metalearn.outer._solvers import CG, Solver
-from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Params, Problem, PyTree
+from metalearn.types import Adapted, Batch, Carry, Episode, Estimate, Meta, Params, Problem
 
 TRUSTED = 0.5
 """Relative inner gradient and residual above which a learner warns."""
@@ -91,7 +91,7 @@ class Implicit(MetaGradient):
     system_strength: float | None = None
 
     reaches = frozenset({"init", "shared"})
-    repeats_losses = True
+    traits = Traits(repeats_losses=True)
 
     def __post_init__(self) -> None:
         fix = (
@@ -126,7 +126,7 @@ class Implicit(MetaGradient):
             raise invalid(f"rule under {self}", "rest where the gradient is zero", got, fix)
 
     def __call__(
-        self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree
+        self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: Carry
     ) -> Estimate:
         """Estimate one task's meta-gradient."""
         support_loss, last = _whole(problem.support_loss), problem.num_steps - 1

@@ -2,6 +2,7 @@
 meta-gradient.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -10,49 +11,44 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from metalearn._attributes import attributes_kept
+from metalearn._attributes import attributes_kept, attributes_of
 from metalearn._brief import brief
 from metalearn._checks import check_bool, check_count, message
 from metalearn._derivatives import outside_inference_mode, untraced
 from metalearn._modules import TensorTree, get_tensor, set_constant, tie
-from metalearn._tasks import in_chunks, over_chunks, take
+from metalearn._tasks import in_chunks, take
 from metalearn._tree import tree_detach, tree_leaves, tree_map
 from metalearn._walk import parts_of
 from metalearn.functional import ModelLoss, ModuleLoss, OnQuery, OnSupport, SupportBatches
 from metalearn.functional._support_batches import as_support_batches
 from metalearn.inner import UpdateRule
 from metalearn.models._batch_norm import Norms, tracking
+from metalearn.outer._adapted import AdaptedModels
 from metalearn.outer._attach import attach, refuse_forward_mode
 from metalearn.outer._base import MetaGradient
-from metalearn.outer._carry import Carry
-from metalearn.outer._compile import WholeStep
-from metalearn.outer._each_task import (
-    adapt_each,
-    adapted_loss,
-    estimate_each,
-    losses_each,
-    mean_carried,
-    sum_carried,
-)
-from metalearn.outer._episode_checks import check_batch, check_serial
-from metalearn.outer._gate import Gate
-from metalearn.outer._learner_checks import (
+from metalearn.outer._carry import Carried
+from metalearn.outer._checks._call import Purpose
+from metalearn.outer._checks._construction import (
     check_arguments,
     check_batching,
     check_criteria,
     check_estimator,
     check_fast,
-    check_on_gpu,
     check_owns,
     check_parameters,
     check_reaches,
     check_statistics,
 )
-from metalearn.outer._options import method
-from metalearn.outer._recomputed import exactly
+from metalearn.outer._checks._episodes import check_batch
+from metalearn.outer._checks._options import method
+from metalearn.outer._compile import WholeStep
+from metalearn.outer._estimates import collected, estimate_tasks
+from metalearn.outer._over_tasks import How, over_tasks, spread
+from metalearn.outer._plan import Plan, Plans
+from metalearn.outer._recomputed import attempts
 from metalearn.outer._select import Selection, select, shown, trainable
 from metalearn.outer._unrolled import Unrolled
-from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Params, Problem, PyTree
+from metalearn.types import Batch, Carry, Episode, Estimate, Meta, Params, Problem, PyTree
 
 AS_BUILT = (
     "model",
@@ -171,13 +167,15 @@ class MetaLearner(nn.Module):
         )
         fixed = [name for name in self._fast if name not in learned]
         self.problem = self.problem._replace(constant=frozenset(fixed))
-        self.carry = Carry()
+        self.carry = Carried()
         self.diagnostics: dict[str, Tensor] = {}
         self.estimator = estimator
         for name in fixed:
             set_constant(model, name)
         self._tied = [aliases for aliases in names.values() if len(aliases) > 1]
         self.register_load_state_dict_post_hook(_tie_again)  # type: ignore[no-untyped-call]
+
+    _plans: Plans
 
     @property
     def estimator(self) -> MetaGradient:
@@ -197,7 +195,7 @@ class MetaLearner(nn.Module):
         check_reaches(estimator, self.problem.rule, learned)
         check_statistics(self.model, self.problem, estimator)
         estimator.check(self.problem, tree_detach(self.meta))
-        self._estimator, self._gate = estimator, Gate()
+        self._estimator, self._plans = estimator, Plans(copy.deepcopy(self._plans.step))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in AS_BUILT and "problem" in self.__dict__ and value is not getattr(self, name):
@@ -238,7 +236,7 @@ class MetaLearner(nn.Module):
         check_batching(batching, chunk_size, compile, cuda_graph)
         self.batching, self.compile_options, self.cuda_graph = batching, compile, cuda_graph
         self.chunk_size = 1 if batching == "loop" else chunk_size
-        self._run = WholeStep(MetaLearner._estimate_chunk, compile, cuda_graph)
+        self._plans = Plans(WholeStep(estimate_tasks, compile, cuda_graph))
 
     @property
     def num_steps(self) -> int:
@@ -261,7 +259,6 @@ class MetaLearner(nn.Module):
         init = {name: get_tensor(self.model, name) for name in self._fast}
         return Meta(init, {name: get_tensor(self, name) for name in self._shared}, self.rule())
 
-    @outside_inference_mode
     def forward(self, episodes: Episode, *, keys: Tensor | None = None) -> Tensor:
         """Return the mean query loss after adaptation, a scalar that carries the meta-gradient.
 
@@ -278,20 +275,27 @@ class MetaLearner(nn.Module):
             ValueError: If their shapes disagree, they require grad, or the first of them shows that
                 the problem is ill posed.
         """
+        if torch.is_inference_mode_enabled():
+            return outside_inference_mode(self.forward, episodes, keys=keys)
         meta = self.meta
         refuse_forward_mode(meta)
         if not (torch.is_grad_enabled() and any(leaf.requires_grad for leaf in tree_leaves(meta))):
             return self._losses(episodes, keys).mean()
-        keys = self.check(episodes, keys)
-        estimate = self._estimate(meta, episodes, keys)
+        for attempt in attempts(self):
+            with attempt:
+                plan, keys = self._plans.of(self, episodes, keys, Purpose.META_GRADIENT)
+                with torch.no_grad(), attributes_of(plan.writers):
+                    constant = tree_detach(meta)
+                    carry = self._carried(constant, episodes, keys)
+                    parts = plan.run(constant, *carry, episodes, keys)
+                    estimate = collected(parts, carry)
         self.diagnostics = estimate.diagnostics
         if self.training:
             self.carry.keep(estimate.carry)
             if Norms.of(self.model).by_step:
-                untraced(self._track)(episodes, keys)
+                untraced(self._track)(episodes, keys)  # type: ignore[arg-type]
         return attach(estimate.loss.mean(), meta, estimate.gradient)
 
-    @outside_inference_mode
     def estimate(self, episodes: Episode, keys: Tensor | None = None) -> Estimate:
         """Return the meta-gradient as data: a pure function of the learner's state, the episodes
         and the keys.
@@ -302,15 +306,25 @@ class MetaLearner(nn.Module):
                 given.
 
         Returns:
-            The gradient, a mean over tasks, and the carry, one over the tasks that are finite; loss
-            and diagnostics of every task, `[num_tasks]`. The diagnostic "finite" says which tasks'
-            losses and gradients are.
+            The gradient, a mean over tasks; of the carry, the common part, a mean over the tasks
+            that are finite, and every task's own; loss and diagnostics of every task,
+            `[num_tasks]`. The diagnostic "finite" says which tasks' losses and gradients are.
 
         Raises:
             TypeError: If the episodes are of the wrong kind.
             ValueError: As `forward`.
         """
-        return self._estimate(self.meta, episodes, self.check(episodes, keys))
+        if torch.is_inference_mode_enabled():
+            return outside_inference_mode(self.estimate, episodes, keys)
+        for attempt in attempts(self):
+            with attempt:
+                plan, keys = self._plans.of(self, episodes, keys, Purpose.META_GRADIENT)
+                with torch.no_grad(), attributes_of(plan.writers):
+                    meta = tree_detach(self.meta)
+                    carry = self._carried(meta, episodes, keys)
+                    parts = plan.run(meta, *carry, episodes, keys)
+                    return collected(parts, carry)
+        raise AssertionError
 
     def check(self, episodes: Episode, keys: Tensor | None = None) -> Tensor:
         """Raise for what is wrong with the episodes or the problem, and return the keys.
@@ -327,13 +341,8 @@ class MetaLearner(nn.Module):
             TypeError: If the episodes are of the wrong kind.
             ValueError: As `forward`.
         """
-        check_on_gpu(self)
-        keys = self.check_episodes(episodes, keys)
-        check_serial(self.estimator, len(keys))
-        self._gate.training(self, episodes, keys)
-        return keys
+        return self._plans.of(self, episodes, keys, Purpose.META_GRADIENT)[1]
 
-    @outside_inference_mode
     def check_episodes(self, episodes: Episode, keys: Tensor | None = None) -> Tensor:
         """Raise for what is wrong with the episodes or the first task's losses, and return the
         keys: a part of `check`.
@@ -348,12 +357,13 @@ class MetaLearner(nn.Module):
             ValueError: If their shapes disagree, they require grad, or the first of them shows that
                 a loss is ill posed.
         """
-        return self._gate.episodes(self, episodes, keys)
+        if torch.is_inference_mode_enabled():
+            return outside_inference_mode(self.check_episodes, episodes, keys)
+        return self._plans.of(self, episodes, keys, Purpose.EPISODES)[1]
 
-    @outside_inference_mode
     def adapt(
         self, support: Batch, num_steps: int | None = None, *, keys: Tensor | None = None
-    ) -> Adapted:
+    ) -> AdaptedModels:
         """Adapt to many tasks at once.
 
         Args:
@@ -370,26 +380,24 @@ class MetaLearner(nn.Module):
             TypeError: If the support sets are of the wrong kind.
             ValueError: If their shapes disagree, they require grad, or `num_steps` is negative.
         """
+        if torch.is_inference_mode_enabled():
+            return outside_inference_mode(self.adapt, support, num_steps, keys=keys)
         num_steps = self.num_steps if num_steps is None else num_steps
         check_batch("support", support)  # or else adapt(x, y) would hear of its number of steps
         check_count("num_steps", num_steps, minimum=0)
-        keys = self._gate.support(self, support, keys)
-        self._gate.adaptation(self, support)
-        with torch.no_grad(), attributes_kept(*parts_of(self)):
-            meta = tree_map(torch.clone, tree_detach(self.meta))
+        meta = tree_map(torch.clone, tree_detach(self.meta))
 
-            def adapt(support: Batch, keys: Tensor) -> Any:
-                return adapt_each(
-                    self.estimator, self.problem, meta, support, keys, num_steps, self.batching
-                )
+        def adapt(
+            problem: Problem, meta: Meta, support: Batch, key: Tensor
+        ) -> tuple[Params, PyTree]:
+            adapted = self.estimator.adapt(problem, meta, support, key, num_steps)
+            return adapted.params, adapted.state
 
-            adapted = exactly(
-                self, lambda: in_chunks(adapt, (support, keys), self.chunk_size), len(keys)
-            )
-            # after no step all tasks would share their memory
-            params, state = tree_map(Tensor.contiguous, adapted)
-        calling = (self.model, self.problem.query_loss, self.batching, self.chunk_size)
-        return Adapted(params, meta.shared, state, support, *calling)
+        alone = Episode(support, Batch(()))
+        adapted = self._of_tasks(adapt, meta, alone, keys, Purpose.ADAPTATION)
+        params, state = tree_map(Tensor.contiguous, adapted)  # of no step, tasks share their memory
+        calling = self.model, self.problem.query_loss, self.batching, self.chunk_size
+        return AdaptedModels(params, meta.shared, state, support, *calling)
 
     def extra_repr(self) -> str:
         """Return what `print` shows of the method."""
@@ -407,53 +415,53 @@ class MetaLearner(nn.Module):
         )
         return f"{method}{others}\nfast={shown(self._fast, len(self._fast) + shared)}{starts}"
 
-    def _estimate(self, meta: Meta, episodes: Episode, keys: Tensor) -> Estimate:
-        with torch.no_grad(), attributes_kept(*parts_of(self)):
-            meta = tree_detach(meta)
-            carry = self.carry(self.estimator.init_carry(self.problem, meta, take(episodes, 0)))
-            run = partial(self._run.for_shapes_of(episodes), self, len(keys), meta, carry)
-            each = exactly(
-                self, lambda: over_chunks(run, (episodes, keys), self.chunk_size), len(keys)
-            )
-            (gradient, total), (loss, diagnostics) = each
-            return Estimate(
-                gradient, loss, mean_carried(total, diagnostics["finite"], carry), diagnostics
-            )
-
     def _losses(self, episodes: Episode, keys: Tensor | None) -> Tensor:
         """Return every task's query loss after adaptation, without a gradient."""
-        keys = self.check_episodes(episodes, keys)
-        self._gate.adaptation(self, episodes.support)
-        with torch.no_grad(), attributes_kept(*parts_of(self)):
-            meta = tree_detach(self.meta)
+        loss, meta = partial(adapted_loss, self.estimator), tree_detach(self.meta)
+        return self._of_tasks(loss, meta, episodes, keys, Purpose.LOSSES)
 
-            def losses(episodes: Episode, keys: Tensor) -> Tensor:
-                return losses_each(
-                    self.estimator, self.problem, meta, episodes, keys, self.batching
-                )
+    def _of_tasks(
+        self,
+        function: Callable[..., Any],
+        meta: Meta,
+        episodes: Episode,
+        keys: Tensor | None,
+        purpose: Purpose,
+    ) -> Any:
+        """Return `function(problem, meta, data, key)` of every task, stacked."""
+        for attempt in attempts(self):
+            with attempt:
+                plan, keys = self._plans.of(self, episodes, keys, purpose)
+                data = episodes.support if purpose is Purpose.ADAPTATION else episodes
 
-            return exactly(
-                self, lambda: in_chunks(losses, (episodes, keys), self.chunk_size), len(keys)
-            )
+                def chunk(data: Any, keys: Tensor, plan: Plan = plan) -> Any:
+                    how = plan.how.of(len(keys))
+                    metas = spread(meta, len(keys)) if how.own else meta
+                    return over_tasks(function, plan.problem, metas, keys, (data, keys), how)
+
+                with torch.no_grad(), attributes_of(plan.writers):
+                    results = in_chunks(chunk, (data, keys), self.chunk_size)
+        return results
+
+    def _carried(self, meta: Meta, episodes: Episode, keys: Tensor) -> Carry:
+        """Return what the estimator is given of earlier meta-steps."""
+        init_carry = self.estimator.init_carry
+        start = init_carry(self.problem, meta, *take((episodes, keys), 0))
+        if self.carry.is_empty and not tree_leaves(start):
+            return start
+
+        def start_own() -> PyTree:
+            how = How(self.batching).of(len(keys))
+            return over_tasks(init_carry, self.problem, meta, keys, (episodes, keys), how).own
+
+        return self.carry(start, start_own, (len(keys),))
 
     def _track(self, episodes: Episode, keys: Tensor) -> None:
         """Let the running statistics of the inner steps follow the first task."""
+        meta = tree_detach(self.meta)
         with torch.no_grad(), tracking(self.model), attributes_kept(*parts_of(self)):
-            adapted_loss(
-                self.estimator, self.problem, tree_detach(self.meta), *take((episodes, keys), 0)
-            )
-
-    def _estimate_chunk(
-        self, num_tasks: int, meta: Meta, carry: PyTree, episodes: Episode, keys: Tensor
-    ) -> Any:
-        """Return a chunk's part of the mean gradient over all tasks and of the carry, and what is
-        of every task.
-        """
-        each = estimate_each(
-            self.estimator, self.problem, meta, episodes, keys, carry, self.batching
-        )
-        gradient = tree_map(lambda total: total / num_tasks, each.gradient)
-        return (gradient, sum_carried(each)), (each.loss, each.diagnostics)
+            episode, key = take((episodes, keys), 0)
+            adapted_loss(self.estimator, self.problem.of_task(key), meta, episode, key)
 
     def _model_loss(self, name: str) -> ModelLoss:
         return ModelLoss(self.model, getattr(self, name), name)
@@ -488,6 +496,14 @@ class MetaLearner(nn.Module):
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
         _tie_again(self)
         return self
+
+
+def adapted_loss(
+    estimator: MetaGradient, problem: Problem, meta: Meta, episode: Episode, key: Tensor
+) -> Tensor:
+    """Return one task's query loss after adaptation."""
+    adapted = estimator.adapt(problem, meta, episode.support, key, problem.num_steps)
+    return problem.query_loss(adapted.params, adapted.shared, episode)
 
 
 def _tie_again(learner: MetaLearner, *_: Any) -> None:

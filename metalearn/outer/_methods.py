@@ -10,10 +10,10 @@ from metalearn._checks import invalid
 from metalearn.inner import Masked, UpdateRule, Wrapper
 from metalearn.inner._t_net import transforms
 from metalearn.outer._base import MetaGradient
+from metalearn.outer._checks._options import Options, method
 from metalearn.outer._head import head
 from metalearn.outer._implicit import Implicit
 from metalearn.outer._learner import MetaLearner
-from metalearn.outer._options import Options, method
 from metalearn.outer._parameter_difference import ParameterDifference
 from metalearn.outer._select import select, trainable
 from metalearn.outer._solvers import CG, Solver

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from metalearn import inner
 from metalearn._checks import check_bool
-from metalearn._tree import tree_leaves, tree_map, tree_zeros_like
-from metalearn.outer._base import MetaGradient
-from metalearn.types import Episode, Estimate, Meta, Problem, PyTree
+from metalearn._tree import tree_map, tree_zeros_like
+from metalearn.outer._base import MetaGradient, Traits
+from metalearn.types import Carry, Episode, Estimate, Meta, Problem
 
 
 @dataclass(frozen=True)
@@ -38,27 +38,27 @@ class ParameterDifference(MetaGradient):
     def __post_init__(self) -> None:
         check_bool("ParameterDifference's keep_state", self.keep_state)
 
-    def init_carry(self, problem: Problem, meta: Meta, episode: Episode) -> PyTree:
+    def init_carry(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor) -> Carry:
         """Return the rule's state that the first task starts with, if states are kept."""
-        key = tree_leaves(meta.init)[0].new_zeros((), dtype=torch.int64)
-        return problem.rule.init_state(meta.rule, meta.init, key) if self.keep_state else ()
+        state = problem.rule.init_state(meta.rule, meta.init, key) if self.keep_state else ()
+        return Carry(state)
 
     @property
-    def leafwise(self) -> bool:
-        """Yes, but nothing is known of subclasses."""
-        return type(self) is ParameterDifference
+    def traits(self) -> Traits:
+        """All tasks at once, but nothing is known of subclasses."""
+        return Traits(leafwise=type(self) is ParameterDifference)
 
     def __call__(
-        self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree
+        self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: Carry
     ) -> Estimate:
         """Estimate one task's meta-gradient."""
-        adapted = inner.adapt(problem, meta, episode, key, state=carry if self.keep_state else None)
+        state = carry.common if self.keep_state else None
+        adapted = inner.adapt(problem, meta, episode, key, state=state)
         gradient = Meta(
             init=tree_map(torch.sub, meta.init, adapted.params),
             shared=tree_zeros_like(meta.shared),
             rule=tree_zeros_like(meta.rule),
         )
-        kept = adapted.state if self.keep_state else carry
-        return Estimate(
-            gradient, problem.query_loss(adapted.params, meta.shared, episode), kept, {}
-        )
+        kept = Carry(adapted.state) if self.keep_state else carry
+        loss = problem.query_loss(adapted.params, meta.shared, episode)
+        return Estimate(gradient, loss, kept, {}, adapted.params, adapted.state)

@@ -3,13 +3,14 @@ is.
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from metalearn._checks import check_kind
-from metalearn.outer._base import MetaGradient
-from metalearn.types import Adapted, Batch, Episode, Estimate, Meta, Problem, PyTree
+from metalearn._tasks import vmap_tasks
+from metalearn.outer._base import MetaGradient, Traits
+from metalearn.types import Adapted, Batch, Carry, Episode, Estimate, Meta, Problem
 
 
 @dataclass(frozen=True)
@@ -40,29 +41,13 @@ class PerTask(MetaGradient):
         return self.estimator.reaches
 
     @property
-    def one_backward(self) -> bool:
-        """As the wrapped estimator."""
-        return self.estimator.one_backward
-
-    @property
-    def repeats_losses(self) -> bool:
-        """Whether the wrapped estimator repeats losses."""
-        return self.estimator.repeats_losses
-
-    @property
-    def differentiates(self) -> frozenset[str]:
-        """Which losses the wrapped estimator differentiates."""
-        return self.estimator.differentiates
-
-    @property
-    def serial(self) -> bool:
-        """Whether the wrapped estimator takes one task at a time."""
-        return self.estimator.serial
-
-    @property
-    def joint(self) -> bool:
-        """Whether the wrapped estimator takes all tasks for one."""
-        return self.estimator.joint
+    def traits(self) -> Traits:
+        """Those of the wrapped estimator, each task's gradient by itself."""
+        of_wrapped = self.estimator.traits
+        is_plain = all(
+            getattr(type(self), name) is getattr(PerTask, name) for name in ("__call__", "adapt")
+        )
+        return replace(of_wrapped, per_task=True, leafwise=of_wrapped.leafwise and is_plain)
 
     def check(self, problem: Problem, meta: Meta) -> None:
         """Raise as the wrapped estimator does."""
@@ -72,15 +57,17 @@ class PerTask(MetaGradient):
         """Doubt as the wrapped estimator does."""
         return self.estimator.doubts(diagnostics)
 
-    def init_carry(self, problem: Problem, meta: Meta, episode: Episode) -> PyTree:
+    def init_carry(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor) -> Carry:
         """Return the wrapped estimator's carry."""
-        return self.estimator.init_carry(problem, meta, episode)
+        return self.estimator.init_carry(problem, meta, episode, key)
 
     def __call__(
-        self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree
+        self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: Carry
     ) -> Estimate:
         """Estimate one task's meta-gradient and change it."""
-        return self.change(self.estimator(problem, meta, episode, key, carry))
+        estimate = self.estimator(problem, meta, episode, key, carry)
+        # All tasks at once have losses [num_tasks], and changes are of one task.
+        return vmap_tasks(self.change, estimate) if estimate.loss.dim() else self.change(estimate)
 
     def adapt(
         self, problem: Problem, meta: Meta, support: Batch, key: Tensor, num_steps: int

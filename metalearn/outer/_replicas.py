@@ -2,40 +2,32 @@
 the time of one.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn as nn
 from torch import Tensor
-from torch.func import vmap
 
-from metalearn._attributes import attributes_kept, deep_copied
+from metalearn._attributes import attributes_of, deep_copied
 from metalearn._checks import as_list, check_index, check_positive, invalid, mistyped
 from metalearn._derivatives import outside_inference_mode
 from metalearn._modules import get_tensor, set_tensor
-from metalearn._tasks import map_tasks, take
+from metalearn._tasks import take
 from metalearn._tree import over_first_axes, tree_detach, tree_leaves, tree_map
-from metalearn._walk import parts_of
-from metalearn.functional import ModuleLoss, OnQuery, OnSupport, draw_keys
+from metalearn.functional import ModuleLoss, OnQuery, OnSupport
 from metalearn.models._batch_norm import Norms
 from metalearn.outer._attach import attach, refuse_forward_mode
-from metalearn.outer._carry import Carry
+from metalearn.outer._carry import Carried
+from metalearn.outer._checks._call import Purpose
+from metalearn.outer._checks._episodes import check_episodes
 from metalearn.outer._compile import WholeStep
-from metalearn.outer._each_task import (
-    adapted_loss,
-    at_once,
-    estimate_own,
-    losses_own,
-    mean_carried,
-    sum_carried,
-)
-from metalearn.outer._episode_checks import check_episodes, check_keys, check_serial
-from metalearn.outer._gate import kinds
-from metalearn.outer._learner import MetaLearner
-from metalearn.outer._learner_checks import check_on_gpu
-from metalearn.types import Episode, Estimate, Meta, PyTree
+from metalearn.outer._estimates import Setup, kept_own, marked, mean_common, sum_common
+from metalearn.outer._learner import MetaLearner, adapted_loss
+from metalearn.outer._over_tasks import How, over_tasks
+from metalearn.outer._plan import Plan, Plans
+from metalearn.types import Carry, Episode, Estimate, Meta, PyTree
 
 
 class Replicas(nn.Module):
@@ -71,7 +63,7 @@ class Replicas(nn.Module):
         super().__init__()
         learners = _checked(learners)
         self.learner = deep_copied(learners[0])
-        self.learner.carry, self.learner.diagnostics = Carry(), {}
+        self.learner.carry, self.learner.diagnostics = Carried(), {}
         self._count = len(learners)
         self.diagnostics: dict[str, Tensor] = {}
         for name in _learned_names(learners[0]):
@@ -112,7 +104,7 @@ class Replicas(nn.Module):
             ValueError: If both choices exclude one another.
         """
         self.learner.set_batching(compile=compile, cuda_graph=cuda_graph)
-        self._run = WholeStep(_estimate_replicas, compile, cuda_graph)
+        self._plans = Plans(WholeStep(estimate_replicas, compile, cuda_graph), own=True)
 
     @property
     def constants(self) -> frozenset[str]:
@@ -124,7 +116,6 @@ class Replicas(nn.Module):
         """Where the replicas' parameters are, and the episodes must be."""
         return self.learner.device
 
-    @outside_inference_mode
     def forward(self, episodes: Episode, *, keys: Tensor | None = None) -> Tensor:
         """Return every replica's mean query loss after adaptation, `[R]`; their sum carries every
         meta-gradient.
@@ -139,6 +130,8 @@ class Replicas(nn.Module):
             TypeError: If the episodes are of the wrong kind.
             ValueError: If the number of tasks is no multiple of R, or as a learner's `forward`.
         """
+        if torch.is_inference_mode_enabled():
+            return outside_inference_mode(self.forward, episodes, keys=keys)
         meta = self.learner.meta
         refuse_forward_mode(meta)
         if not (torch.is_grad_enabled() and any(leaf.requires_grad for leaf in tree_leaves(meta))):
@@ -149,7 +142,6 @@ class Replicas(nn.Module):
             self.learner.carry.keep(estimate.carry)
         return attach(estimate.loss.mean(1), meta, estimate.gradient)
 
-    @outside_inference_mode
     def estimate(self, episodes: Episode, keys: Tensor | None = None) -> Estimate:
         """Return every replica's meta-gradient as data, its learner's `estimate` with a leading
         axis of R.
@@ -163,19 +155,17 @@ class Replicas(nn.Module):
             TypeError: As `forward`.
             ValueError: As `forward`.
         """
-        check_on_gpu(self.learner)
-        dealt = self._deal(episodes, keys)
-        check_serial(self.learner.estimator, dealt[1].shape[1])
-        with torch.no_grad(), attributes_kept(*parts_of(self.learner)):
+        if torch.is_inference_mode_enabled():
+            return outside_inference_mode(self.estimate, episodes, keys)
+        plan, keys = self._plan(episodes, keys, Purpose.META_GRADIENT)
+        with torch.no_grad(), attributes_of(plan.writers):
             meta = tree_detach(self.learner.meta)
-            first_tasks = tree_map(lambda leaf: leaf[:, 0], dealt[0])
-            init_carry = partial(self.learner.estimator.init_carry, self.learner.problem)
-            start = init_carry(*take((meta, first_tasks), 0))
-            # Nearly all estimators carry nothing, and vmap is slow.
-            carry = self.learner.carry(
-                _vmap(init_carry)(meta, first_tasks) if tree_leaves(start) else start
-            )
-            return self._run.for_shapes_of(episodes)(self.learner, meta, carry, *dealt)
+            carry = self._carried(plan, meta, episodes, keys)
+            each, common = plan.run(meta, *carry, episodes, keys)
+            finite = each.diagnostics["finite"]
+            kept = mean_common(common, finite, carry.common)
+            own = kept_own(each.carry.own, finite, carry.own)
+            return each._replace(carry=Carry(kept, own))
 
     def clip_grad_norm_(self, max_norm: float) -> Tensor:
         """Scale down every replica's gradient whose norm is larger than `max_norm`, and return the
@@ -192,25 +182,30 @@ class Replicas(nn.Module):
             grad.mul_(over_first_axes(scales, grad))
         return norms
 
-    def _deal(self, episodes: Episode, keys: Tensor | None) -> tuple[Episode, Tensor]:
-        """Check episodes and keys, and return them with leading axes of replicas and tasks."""
+    def _plan(
+        self, episodes: Episode, keys: Tensor | None, purpose: Purpose
+    ) -> tuple[Plan, Tensor]:
+        """Return the plan of a call and the tasks' keys, checked on the first replica."""
         num_tasks = check_episodes(episodes)
-        self.learner._gate.data(self.learner, episodes._asdict())
         if num_tasks % len(self):
             fix = f"Write tasks.sample({len(self)} * meta_batch_size)."
             raise invalid("tasks", f"be a multiple of the {len(self)} replicas", num_tasks, fix)
-        keys = draw_keys(num_tasks, device=self.device) if keys is None else keys
-        check_keys(keys, num_tasks)
-        dealt = tree_map(
-            lambda leaf: leaf.reshape(len(self), -1, *leaf.shape[1:]),
-            (episodes, keys.to(self.device)),
-        )
-        # The first replica checks, as a learner, what costs a pass through the model, and the
-        # labels of all tasks.
-        once = partial(self.learner._gate.once, learner=self.learner)
-        once(("losses", kinds(*episodes)), check=lambda: self[0].check_episodes(episodes, keys))
-        once("gradient", check=lambda: self[0].check(*take(dealt, 0)))
-        return dealt
+        return self._plans.of(self.learner, episodes, keys, purpose, lambda: self[0])
+
+    def _carried(self, plan: Plan, meta: Meta, episodes: Episode, keys: Tensor) -> Carry:
+        """Return what the estimator is given of earlier meta-steps, `[R, ...]`; of what is each
+        problem's own, `[R, tasks, ...]`.
+        """
+        learner, shape = self.learner, (len(self), len(keys) // len(self))
+        init_carry, problem = learner.estimator.init_carry, learner.problem
+        first = init_carry(problem, *take((meta, episodes, keys), 0))
+        if learner.carry.is_empty and not tree_leaves(first):
+            return first
+        metas, how = repeated(meta, shape[1]), How("vmap", own=True).of(len(keys))
+        start = over_tasks(init_carry, problem, metas, keys, (episodes, keys), how)
+        start = tree_map(lambda leaf: leaf.unflatten(0, shape), start)
+        common = tree_map(lambda leaf: leaf[:, 0], start.common)
+        return learner.carry(Carry(common, start.own), lambda: start.own, ())
 
 
 def adapted_losses(
@@ -224,55 +219,54 @@ def adapted_losses(
         keys: The tasks' random keys `[num_tasks]`; drawn from PyTorch's generator if not given.
         num_steps: Number of adaptation steps, at least 0; as in training if not given.
     """
-    learner, (episodes, keys) = replicas.learner, replicas._deal(episodes, keys)
-    meta, problem = tree_detach(learner.meta), learner.problem
-    problem = problem if num_steps is None else problem._replace(num_steps=num_steps)
-    with torch.no_grad(), attributes_kept(*parts_of(learner)):
-        if at_once(learner.estimator, problem, keys.numel(), learner.batching):
-            metas, row, row_keys = _in_one_row(meta, episodes, keys)
-            return losses_own(learner.estimator, problem, metas, row, row_keys).unflatten(
-                0, keys.shape
-            )
-
-        def losses(meta: Meta, episodes: Episode, keys: Tensor) -> Tensor:
-            return map_tasks(
-                partial(adapted_loss, learner.estimator, problem, meta), (episodes, keys)
-            )
-
-        return _vmap(losses)(meta, episodes, keys)
+    plan, keys = replicas._plan(episodes, keys, Purpose.LOSSES)
+    problem = plan.problem if num_steps is None else plan.problem._replace(num_steps=num_steps)
+    loss, how = partial(adapted_loss, replicas.learner.estimator), plan.how.of(len(keys))
+    with torch.no_grad(), attributes_of(plan.writers):
+        metas = repeated(tree_detach(replicas.learner.meta), len(keys) // len(replicas))
+        losses: Tensor = over_tasks(loss, problem, metas, keys, (episodes, keys), how)
+        return losses.unflatten(0, (len(replicas), -1))
 
 
-def _estimate_replicas(
-    learner: MetaLearner, meta: Meta, carry: PyTree, episodes: Episode, keys: Tensor
-) -> Estimate:
-    if at_once(learner.estimator, learner.problem, keys.numel(), learner.batching):
-        (metas, carries), row, row_keys = _in_one_row((meta, carry), episodes, keys)
-        each = estimate_own(learner.estimator, learner.problem, metas, carries, row, row_keys)
-        each = tree_map(lambda leaf: leaf.unflatten(0, keys.shape), each)
-        gradient = tree_map(lambda leaf: leaf.mean(1), each.gradient)
-        kept = mean_carried(sum_carried(each, axis=1), each.diagnostics["finite"], carry)
-        return each._replace(gradient=gradient, carry=kept)
+def estimate_replicas(
+    learner: MetaLearner,
+    setup: Setup,
+    meta: Meta,
+    common: PyTree,
+    own: PyTree,
+    episodes: Episode,
+    keys: Tensor,
+) -> tuple[Estimate, PyTree]:
+    """Estimate the meta-gradients of all replicas in one row of tasks.
 
-    estimate = partial(learner._estimate_chunk, keys.shape[1])
-    (gradient, total), (loss, diagnostics) = _vmap(estimate)(meta, carry, episodes, keys)
-    return Estimate(gradient, loss, mean_carried(total, diagnostics["finite"], carry), diagnostics)
-
-
-def _in_one_row(tree: Any, episodes: Episode, keys: Tensor) -> tuple[Any, Episode, Tensor]:
-    """Return what the replicas have, for each of their tasks, and all tasks, with one leading axis
-    of R times tasks.
+    Returns:
+        The estimates `[R, ...]`, of which loss, diagnostics and own carry are `[R, tasks, ...]`,
+        and the sums of what they leave in common.
     """
-    spread = tree_map(
-        lambda leaf: leaf[:, None].expand(*keys.shape, *(-1 for _ in leaf.shape[1:])), tree
-    )
-    row: tuple[Any, Episode, Tensor] = tree_map(
-        lambda leaf: leaf.flatten(0, 1), (spread, episodes, keys)
-    )
-    return row
+    num_replicas = len(tree_leaves(meta)[0])
+    num_tasks = setup.num_tasks // num_replicas
+    per_task = episodes, keys, Carry(repeated(common, num_tasks), flattened(own))
+    how = setup.how.of(setup.num_tasks)
+    metas = repeated(meta, num_tasks)
+    each = over_tasks(setup.estimator, setup.problem, metas, keys, per_task, how)
+    each = marked(each, how.sums_shared)
+    each = tree_map(lambda leaf: leaf.unflatten(0, (num_replicas, num_tasks)), each)
+    gradient = tree_map(lambda leaf: leaf.mean(1), each.gradient)
+    return each._replace(gradient=gradient), sum_common(each, axis=1)
 
 
-def _vmap(function: Callable[..., Any]) -> Callable[..., Any]:
-    return vmap(function, randomness="different")
+def repeated(tree: Any, num_tasks: int) -> Any:
+    """Return what is of every replica `[R, ...]` for each of its tasks, `[R * tasks, ...]`."""
+
+    def repeat(leaf: Tensor) -> Tensor:
+        return leaf[:, None].expand(-1, num_tasks, *leaf.shape[1:]).flatten(0, 1)
+
+    return tree_map(repeat, tree)
+
+
+def flattened(tree: Any) -> Any:
+    """Return what is `[R, tasks, ...]` in one row."""
+    return tree_map(lambda leaf: leaf.flatten(0, 1), tree)
 
 
 def _learned_names(learner: MetaLearner) -> list[str]:

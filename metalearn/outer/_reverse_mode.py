@@ -13,7 +13,7 @@ from metalearn._checks import check_count, check_kind, invalid
 from metalearn._tree import tree_leaves
 from metalearn.outer._base import MetaGradient
 from metalearn.outer._multi_step import MultiStep
-from metalearn.types import Episode, Meta, Problem, PyTree
+from metalearn.types import Carry, Episode, Meta, Problem
 
 
 @dataclass(frozen=True)
@@ -59,31 +59,28 @@ class ReverseMode(MetaGradient):
         """Everything, but the rule only if a step is differentiated."""
         return frozenset({"init", "shared"} if self.truncate == 0 else Meta._fields)
 
-    def init_carry(self, problem: Problem, meta: Meta, episode: Episode) -> PyTree:
+    def init_carry(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor) -> Carry:
         """Return the number of meta-iterations so far, if the weights of a multi-step loss may
         depend on it.
         """
         like = tree_leaves(meta.init)[0]
         # At least in float32: counted in bfloat16, 256 + 1 is 256.
-        return (
-            like.new_zeros((), dtype=torch.promote_types(like.dtype, torch.float32))
-            if self.multi_step
-            else ()
-        )
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        return Carry(like.new_zeros((), dtype=dtype) if self.multi_step else ())
 
     def num_constant(self, num_steps: int) -> int:
         """Return the number of first steps that are not differentiated."""
         return 0 if self.truncate is None else max(num_steps - self.truncate, 0)
 
     def weights(
-        self, carry: PyTree, num_steps: int
-    ) -> tuple[Sequence[Tensor | float | None], PyTree]:
+        self, carry: Carry, num_steps: int
+    ) -> tuple[Sequence[Tensor | float | None], Carry]:
         """Return the weight of the query loss after each step, None where it is not needed, and the
         next carry.
         """
         if self.multi_step is None:
             return [None] * (num_steps - 1) + [1.0], carry
-        weights = self.multi_step.weights(carry, num_steps)
+        weights = self.multi_step.weights(carry.common, num_steps)
         if len(weights) != num_steps:
             raise invalid("multi-step weights", f"be {num_steps}, one for every step", len(weights))
-        return weights.unbind(), carry + 1
+        return weights.unbind(), Carry(carry.common + 1)

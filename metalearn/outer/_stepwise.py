@@ -13,8 +13,9 @@ from metalearn._checks import check_count
 from metalearn._derivatives import grad_and_value, vjp
 from metalearn._tree import tree_add, tree_zeros_like
 from metalearn.inner._step import advance
+from metalearn.outer._base import Traits
 from metalearn.outer._reverse_mode import ReverseMode
-from metalearn.types import Episode, Estimate, Meta, Params, Problem, PyTree
+from metalearn.types import Carry, Episode, Estimate, Meta, Params, Problem, PyTree
 
 
 class _Record(NamedTuple):
@@ -66,20 +67,18 @@ class Stepwise(ReverseMode):
 
     segment: int | None = None
 
-    repeats_losses = True
-
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.segment is not None:
             check_count("segment", self.segment, fix="None keeps all steps.")
 
     @property
-    def leafwise(self) -> bool:
-        """Yes, but nothing is known of subclasses."""
-        return type(self) is Stepwise
+    def traits(self) -> Traits:
+        """All tasks at once, but nothing is known of subclasses; losses twice."""
+        return Traits(leafwise=type(self) is Stepwise, repeats_losses=True)
 
     def __call__(
-        self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree
+        self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: Carry
     ) -> Estimate:
         """Estimate one task's meta-gradient."""
 

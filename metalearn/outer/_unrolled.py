@@ -8,8 +8,9 @@ from torch import Tensor
 from metalearn import inner
 from metalearn._derivatives import grad_and_value
 from metalearn._tree import tree_detach, tree_map
+from metalearn.outer._base import Traits
 from metalearn.outer._reverse_mode import ReverseMode
-from metalearn.types import Episode, Estimate, Meta, Problem, PyTree
+from metalearn.types import Carry, Episode, Estimate, Meta, Problem, PyTree
 
 
 @dataclass(frozen=True)
@@ -30,15 +31,13 @@ class Unrolled(ReverseMode):
         Finn et al., "Model-agnostic meta-learning for fast adaptation of deep networks", ICML 2017.
     """
 
-    one_backward = True
-
     @property
-    def leafwise(self) -> bool:
-        """Yes, but nothing is known of subclasses."""
-        return type(self) is Unrolled
+    def traits(self) -> Traits:
+        """All tasks at once, but nothing is known of subclasses; one backward pass."""
+        return Traits(leafwise=type(self) is Unrolled, one_backward=True)
 
     def __call__(
-        self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: PyTree
+        self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: Carry
     ) -> Estimate:
         """Estimate one task's meta-gradient."""
         cut = self.num_constant(problem.num_steps)

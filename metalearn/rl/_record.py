@@ -11,7 +11,7 @@ from metalearn._tasks import in_chunks, map_tasks
 from metalearn._tree import tree_map
 from metalearn._walk import parts_of
 from metalearn.outer import MetaLearner
-from metalearn.outer._episode_checks import check_episodes
+from metalearn.outer._checks._episodes import check_episodes
 from metalearn.outer._per_task import unwrapped
 from metalearn.rl._losses import PolicyLoss, QueryRollouts, SupportRollouts
 from metalearn.types import Batch, Episode, Params
@@ -49,7 +49,9 @@ def record(learner: MetaLearner, episodes: Episode, *, keys: Tensor | None = Non
         )
         raise mistyped("learner's losses", "be those of rl.policy_gradient", support, fix)
     estimator = learner.estimator
-    if "query" not in estimator.differentiates or getattr(unwrapped(estimator), "multi_step", None):
+    if "query" not in estimator.traits.differentiates or getattr(
+        unwrapped(estimator), "multi_step", None
+    ):
         condition, fix = (
             "differentiate the query loss after the last step alone",
             "Use outer.Unrolled().",

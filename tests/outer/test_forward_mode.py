@@ -121,9 +121,47 @@ class TestOnline:
         first.carry.reset()
         assert first(one).item() == losses[0]
 
-    def test_takes_one_task(self, episodes):
-        with pytest.raises(ValueError, match="must come one at a time; got 3. Pass the same one"):
-            hyperparameters(outer.OnlineForwardMode(), 2)(episodes)
+    @pytest.mark.parametrize("options", [{}, {"batching": "loop"}, {"chunk_size": 2}], ids=str)
+    def test_every_task_has_a_run_of_its_own(self, options, episodes):
+        together = hyperparameters(outer.OnlineForwardMode(), 2, **options)
+        alone = [hyperparameters(outer.OnlineForwardMode(), 2) for _ in range(3)]
+        for _ in range(3):
+            estimate = together.estimate(episodes, keys())
+            together.carry.keep(estimate.carry)
+            each = []
+            for index, learner in enumerate(alone):
+                one = slice(index, index + 1)
+                each.append(learner.estimate(task(episodes, one), keys()[one]))
+                learner.carry.keep(each[-1].carry)
+        rates = torch.stack([one.gradient.rule["lr"] for one in each])
+        torch.testing.assert_close(estimate.gradient.rule["lr"], rates.mean(0), rtol=1e-9, atol=0)
+        torch.testing.assert_close(estimate.loss, torch.cat([one.loss for one in each]))
+
+    def test_runs_of_another_number_of_tasks_are_refused(self, episodes):
+        learner = hyperparameters(outer.OnlineForwardMode(), 2)
+        learner(episodes)
+        with pytest.raises(ValueError, match="that go on must be 3 tasks; got 1. Pass as many"):
+            learner(task(episodes, slice(0, 1)))
+        learner.carry.reset()
+        learner(task(episodes, slice(0, 1)))
+
+    def test_a_run_that_diverges_stays_where_it_was(self, episodes):
+        learner = hyperparameters(outer.OnlineForwardMode(), 2)
+        learner(episodes)
+        before = learner.carry.value.own.params["0.weight"].clone()
+        episodes.support.y[1] = torch.nan
+        learner(episodes)
+        after = learner.carry.value.own.params["0.weight"]
+        assert torch.equal(after[1], before[1])
+        assert not torch.equal(after[0], before[0])
+
+    def test_runs_are_no_buffers_that_processes_share(self, episodes):
+        learner = hyperparameters(outer.OnlineForwardMode(), 2)
+        learner(episodes)
+        assert not [name for name, _ in learner.named_buffers() if "carry" in name]
+        assert any(name.startswith("carry.own.params") for name in learner.state_dict())
+        learner.float()
+        assert learner.carry.value.own.params["0.weight"].dtype == torch.float32
 
     def test_does_not_learn_a_start(self):
         with pytest.raises(
@@ -157,7 +195,7 @@ class TestOnline:
             learner(one).backward()
             slopes.append(learner.support_loss.log_decay.grad.item())
         assert slopes[0] == 0 != slopes[1]
-        assert learner.carry.value.params["weight"].any()
+        assert learner.carry.value.own.params["weight"].any()
 
 
 def test_compiles_whole(episodes):

@@ -12,7 +12,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from metalearn import evaluate, functional, inner, models, outer
-from metalearn.types import Batch, Episode, Estimate, Meta
+from metalearn.types import Batch, Carry, Episode, Estimate, Meta
 from tests.cases import sine_episodes, sine_learner
 from tests.outer.cases import SGD, assert_refused, learner
 
@@ -919,7 +919,7 @@ class Changed(outer.Unrolled):
             "diagnostics of .* be scalar tensors; got {'x': 3}",
         ),
         (
-            lambda e: e._replace(carry={"n": e.loss}),
+            lambda e: e._replace(carry=Carry({"n": e.loss})),
             ValueError,
             "carry of .* be shaped as its init_carry, {}; got",
         ),

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from metalearn import functional, inner, models, outer, testing
 from metalearn._tree import tree_detach
-from metalearn.types import Batch, Episode
+from metalearn.types import Batch, Carry, Episode
 from tests.cases import RandomMask, keys, relative_difference, sine_episodes, sine_learner, task
 
 
@@ -534,8 +534,7 @@ class TestAdapt:
         )
         assert relative_difference({n: p[0] for n, p in adapted.params.items()}, one.params) < 1e-12
         assert len(adapted) == 3
-        assert repr(adapted) == "Adapted(3 tasks, 6 parameter tensors)"
-        assert repr(one) == "Adapted(6 parameter tensors)"
+        assert repr(adapted) == "AdaptedModels(3 tasks, 6 parameter tensors)"
 
     def test_loss_and_outputs(self, episodes):
         learner = sine_learner()
@@ -637,19 +636,20 @@ class TestCarry:
     class Counting(outer.Unrolled):
         """Counts meta-steps, by tasks of different weight so that the mean over tasks shows."""
 
-        def init_carry(self, problem, meta, episode):
-            return {"steps": episode.support.x.new_zeros(())}
+        def init_carry(self, problem, meta, episode, key):
+            return Carry({"steps": episode.support.x.new_zeros(())})
 
         def __call__(self, problem, meta, episode, key, carry):
             estimate = super().__call__(problem, meta, episode, key, carry)
-            return estimate._replace(carry={"steps": carry["steps"] + key.to(carry["steps"])})
+            steps = carry.common["steps"]
+            return estimate._replace(carry=Carry({"steps": steps + key.to(steps)}))
 
     @pytest.mark.parametrize("chunk_size", [None, 2])
     def test_is_the_mean_over_tasks(self, chunk_size, episodes):
         learner = sine_learner(estimator=self.Counting(), chunk_size=chunk_size)
         for _ in range(2):
             learner(episodes, keys=torch.tensor([1, 2, 6]))
-        assert learner.state_dict()["carry.tree.steps"] == 6
+        assert learner.state_dict()["carry.common.steps"] == 6
 
     def test_only_training_moves_it(self, episodes):
         learner = sine_learner(estimator=self.Counting())
@@ -658,7 +658,7 @@ class TestCarry:
         learner.eval()(episodes)
         with torch.no_grad():
             learner.train()(episodes)
-        assert learner.carry.tree.steps == 1
+        assert learner.carry.common.steps == 1
 
     def test_survives_saving(self, episodes):
         ones = torch.ones(3, dtype=torch.int64)
@@ -668,15 +668,15 @@ class TestCarry:
         )
         learner(episodes, keys=ones)
         other.load_state_dict(learner.state_dict())
-        assert other.state_dict()["carry.tree.steps"] == 1
+        assert other.state_dict()["carry.common.steps"] == 1
         other(episodes, keys=ones)
-        assert other.carry.tree.steps == 2
+        assert other.carry.common.steps == 2
         other.load_state_dict(learner.state_dict())
-        assert other.state_dict()["carry.tree.steps"] == 1
+        assert other.state_dict()["carry.common.steps"] == 1
         other.load_state_dict(sine_learner(estimator=self.Counting()).state_dict())
         other(episodes, keys=ones)
-        assert other.carry.tree.steps == 1
-        assert pickle.loads(pickle.dumps(learner)).carry.tree.steps == 1
+        assert other.carry.common.steps == 1
+        assert pickle.loads(pickle.dumps(learner)).carry.common.steps == 1
 
     def test_of_another_estimator_is_refused(self, episodes):
         learner, other = sine_learner(estimator=self.Counting()), sine_learner()
@@ -690,7 +690,8 @@ class TestCarry:
         other(episodes)
         learner.estimator = outer.Unrolled(multi_step=outer.MultiStep(10))
         with pytest.raises(
-            ValueError, match=r"carry must be shaped as {'value': \(\)}; got {'steps': \(\)}"
+            ValueError,
+            match=r"carry must be shaped as {'common.value': \(\)}; got {'common.steps': \(\)}",
         ):
             learner(episodes)
 
@@ -715,7 +716,7 @@ class TestCompile:
         learner = sine_learner(num_steps=1, compile={"backend": "eager"})
         for num_tasks in range(2, 5):
             learner(sine_episodes(num_tasks))
-        assert len(learner._run._made) == 3
+        assert len(learner._plans.step._made) == 3
 
     def test_many_learners(self, episodes):
         with torch._dynamo.config.patch(recompile_limit=2):

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from metalearn import data, inner, models, outer
 from metalearn._tree import tree_map
+from metalearn.types import Carry
 from tests.cases import keys, relative_difference, sine_learner
 
 KINDS = [outer.Unrolled, outer.Stepwise]
@@ -62,7 +63,7 @@ class TestWeights:
         assert len({round(loss, 9) for loss in losses}) == 3  # at the floor from iteration 2 on
         last = sine_learner(num_steps=2)(episodes).item()
         assert abs(losses[3] - last) < abs(losses[0] - last)
-        assert learner.estimate(episodes, keys()).carry == 5
+        assert learner.estimate(episodes, keys()).carry.common == 5
         assert learner.eval()(episodes).item() == losses[3]
 
     def test_compile_once(self, episodes):
@@ -148,9 +149,9 @@ def test_iterations_are_counted_exactly_in_bfloat16():
     episodes = tree_map(torch.Tensor.bfloat16, data.Sinusoid(3, 3).sample(3))
     learner(episodes)
     # in the dtype that the learner counts in
-    learner.carry.keep(torch.full_like(learner.carry.value, 256.0))
+    learner.carry.keep(Carry(torch.full_like(learner.carry.value.common, 256.0)))
     learner(episodes)
-    assert learner.carry.value.item() == 257
+    assert learner.carry.value.common.item() == 257
 
 
 @pytest.mark.parametrize("chunk_size", [None, 1])
@@ -161,16 +162,16 @@ def test_iterations_do_not_wait_for_diverged_tasks(chunk_size, episodes):
     broken.support.y[1] = torch.nan
     for _ in range(5):
         learner(broken)
-    assert learner.carry.value.item() == 5.0
+    assert learner.carry.value.common.item() == 5.0
     broken.support.y[:] = torch.nan
     learner(broken)
-    assert learner.carry.value.item() == 5.0
+    assert learner.carry.value.common.item() == 5.0
 
 
 def test_iterations_are_counted_exactly_after_a_cast(episodes):
     learner = sine_learner(estimator=outer.Unrolled(multi_step=outer.MultiStep(10)), num_steps=1)
     learner(episodes)
     learner.bfloat16()
-    learner.carry.tree.value.fill_(256)
+    learner.carry.common.value.fill_(256)
     learner(tree_map(lambda leaf: leaf.bfloat16(), episodes))
-    assert learner.carry.value.item() == 257.0
+    assert learner.carry.value.common.item() == 257.0

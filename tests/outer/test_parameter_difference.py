@@ -150,10 +150,10 @@ class TestKeptState:
     def test_a_batch_leaves_the_mean_of_its_states(self, episodes):
         learner = self.learner()
         each = [
-            learner.estimate(task(episodes, slice(i, i + 1))).carry["square"]["0.weight"]
+            learner.estimate(task(episodes, slice(i, i + 1))).carry.common["square"]["0.weight"]
             for i in range(3)
         ]
-        together = learner.estimate(episodes).carry["square"]["0.weight"]
+        together = learner.estimate(episodes).carry.common["square"]["0.weight"]
         torch.testing.assert_close(together, torch.stack(each).mean(0), rtol=1e-10, atol=1e-14)
 
     def test_adapt_starts_afresh(self, episodes):
@@ -176,9 +176,9 @@ class TestKeptState:
         estimate = learner.estimate(broken)
         assert estimate.diagnostics["finite"].tolist() == [True, False, True]
         assert not estimate.gradient.init["0.weight"].isfinite().all()
-        kept = estimate.carry["square"]["0.weight"]
+        kept = estimate.carry.common["square"]["0.weight"]
         each = [
-            learner.estimate(task(episodes, slice(i, i + 1))).carry["square"]["0.weight"]
+            learner.estimate(task(episodes, slice(i, i + 1))).carry.common["square"]["0.weight"]
             for i in (0, 2)
         ]
         torch.testing.assert_close(kept, (each[0] + each[1]) / 2, rtol=1e-10, atol=1e-14)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from metalearn import inner, models, outer
 from metalearn._tree import tree_detach
-from metalearn.outer._purity import compare
+from metalearn.outer._checks._purity import compare
 from tests.cases import sine_episodes, task
 
 

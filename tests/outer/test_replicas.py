@@ -411,7 +411,7 @@ def test_what_learners_carry_starts_anew():
     replicas = outer.Replicas(learners)
     assert replicas.learner.diagnostics == {}
     replicas(sine_episodes(R * TASKS))
-    assert [replicas[index].carry.value.item() for index in range(R)] == [1.0] * R
+    assert [replicas[index].carry.value.common.item() for index in range(R)] == [1.0] * R
     assert not any("carry" in name for name in replicas.constants)
 
 

@@ -15,9 +15,9 @@ from metalearn._tree import tree_leaves
 from metalearn.functional import OnQuery
 from metalearn.functional._losses import is_of_model
 from metalearn.outer._base import MetaGradient
+from metalearn.outer._checks._purity import compare, sees_own
 from metalearn.outer._copied_loss import with_copies
 from metalearn.outer._per_task import unwrapped
-from metalearn.outer._purity import compare, sees_own
 from metalearn.types import Episode, Meta, Problem
 
 SKIP = "check_model=False trusts the model as it is."
@@ -39,8 +39,8 @@ MISSED = (AttributeError, LookupError, NameError, RecursionError, TypeError)
 def order_of(estimator: MetaGradient) -> int:
     """Return how many times an estimator differentiates a model's loss."""
     estimator = unwrapped(estimator)
-    if "query" not in estimator.differentiates:
-        return len(estimator.differentiates)
+    if "query" not in estimator.traits.differentiates:
+        return len(estimator.traits.differentiates)
     return getattr(estimator, "order", 2)
 
 

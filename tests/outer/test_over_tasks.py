@@ -9,9 +9,8 @@ import torch.nn.functional as F
 
 from metalearn import inner, outer
 from metalearn._tree import tree_detach, tree_map
-from metalearn.outer import _learner
-from metalearn.outer._each_task import estimate_each
-from metalearn.types import Estimate, Meta
+from metalearn.outer._over_tasks import How, over_tasks
+from metalearn.types import Carry, Estimate, Meta
 from tests.cases import RandomMask, keys, relative_difference, sine_episodes, sine_learner
 
 
@@ -173,8 +172,7 @@ class Twice(outer.Unrolled):
     """An estimator of one's own that takes the gradient to what is shared in two backward
     passes."""
 
-    one_backward = False
-    leafwise = True
+    traits = outer.Traits(leafwise=True)
 
     def __call__(self, problem, meta, episode, key, carry):
         shared = {
@@ -192,18 +190,21 @@ class Twice(outer.Unrolled):
 
 def test_graphs_are_shared_only_by_one_backward_pass(episodes):
     learner = sine_learner(fast="4")
-    arguments = learner.problem, tree_detach(learner.meta), episodes, keys(), (), "vmap"
-    shared = estimate_each(Twice(), *arguments).gradient.shared
+    arguments = learner.problem, tree_detach(learner.meta), keys(), (episodes, keys(), Carry())
+    shared = over_tasks(Twice(), *arguments, How("at once")).gradient.shared
     assert all(grad.any() for name, grad in shared.items() if name.endswith("weight"))
 
 
-def test_a_learner_without_gradients_works_in_chunks(episodes, monkeypatch):
-    learner, seen = sine_learner(), []
-    whole = learner._losses(episodes, keys())
-    learner.set_batching(chunk_size=2)
-    original = _learner.losses_each
-    monkeypatch.setattr(
-        _learner, "losses_each", lambda *args: seen.append(len(args[4])) or original(*args)
-    )
-    torch.testing.assert_close(learner._losses(episodes, keys()), whole)
-    assert max(seen) == 2
+def test_a_learner_without_gradients_works_in_chunks(episodes):
+    seen = []
+
+    class Sizes(nn.Linear):
+        def forward(self, x):
+            seen.append(len(x))
+            return super().forward(x)
+
+    learner = outer.MAML(Sizes(1, 1).double(), F.mse_loss, inner.SGD(0.01), num_steps=1)
+    with torch.no_grad():
+        whole = learner(episodes, keys=keys())
+        learner.set_batching(chunk_size=2)
+        torch.testing.assert_close(learner(episodes, keys=keys()), whole)

@@ -1,7 +1,6 @@
 """What `MetaLearner` refuses of its arguments and its model, before anything is computed."""
 
 import inspect
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,20 +16,16 @@ from metalearn._checks import (
     check_function,
     check_kind,
     invalid,
-    message,
     misfit,
     mistyped,
 )
 from metalearn._modules import constant_starts
-from metalearn._walk import modules_of
 from metalearn.functional import OnQuery, OnSupport
-from metalearn.functional._losses import has_tables_of_one, is_of_model
 from metalearn.inner import UpdateRule
-from metalearn.models import FrozenNorm, running_statistics
+from metalearn.models import running_statistics
 from metalearn.models._batch_norm import Norms
 from metalearn.outer._base import MetaGradient
-from metalearn.outer._copied_loss import are_copied
-from metalearn.outer._part_checks import check_parts
+from metalearn.outer._checks._parts import check_parts
 from metalearn.types import Problem
 
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
@@ -94,13 +89,6 @@ def check_batching(batching: Any, chunk_size: Any, compile: Any, cuda_graph: Any
             "Leave cuda_graph out, or the mode.",
         )
         raise invalid("compile with cuda_graph=True", "record nothing", got, fix)
-
-
-def check_on_gpu(learner: Any) -> None:
-    """Raise if a learner is to be recorded as a CUDA graph and is not on a GPU."""
-    if learner.cuda_graph and learner.device.type != "cuda":
-        fix = "Write .to('cuda'), or call set_batching again, without cuda_graph."
-        raise invalid("a learner with cuda_graph=True", "be on a GPU", learner.device, fix)
 
 
 def check_estimator(estimator: Any) -> None:
@@ -194,56 +182,6 @@ def check_owns(criterion: str, adapting: list[str]) -> None:
         raise invalid(criterion, "hold no parameters that adapt", adapting, fix)
 
 
-def check_under_vmap(learner: Any) -> None:
-    """Raise for what would silently be another thing under vmap: hooks of the backward pass, padded
-    tables.
-    """
-    if learner.batching == "loop":
-        return
-    modules = list(modules_of(learner))
-    if any(each._backward_hooks or each._backward_pre_hooks for each in modules):
-        fix = "Remove them, or choose batching='loop'."
-        raise invalid("modules under vmap", "have no hooks of the backward pass", "some", fix)
-    of_users = not all(map(is_of_model, (learner.problem.support_loss, learner.problem.query_loss)))
-    if of_users and has_tables_of_one(modules):
-        what, condition = (
-            "embeddings in losses of your own under vmap",
-            "have no padding_idx and no scale_grad_by_freq",
-        )
-        raise invalid(what, condition, "one that has", "Choose batching='loop'.")
-
-
-def check_copied(learner: Any, num_tasks: int) -> None:
-    """Raise if a model that the backward pass computes again, which is called by copies, would be
-    traced.
-    """
-    if not are_copied(learner.problem):
-        return
-    what = "model that computes a part again in the backward pass, as torch.utils.checkpoint does,"
-    if learner.batching == "vmap" and learner.chunk_size != 1 and num_tasks > 1:
-        fix = (
-            "Choose batching='loop', or outer.Stepwise() without checkpoints, which spares the "
-            "same memory."
-        )
-        raise invalid(what, "be called task by task", "vmap", fix)
-    if learner.compile_options is not False:
-        fix = "Call learner.set_batching('loop')."
-        raise invalid(what, "not be compiled", f"compile={learner.compile_options}", fix)
-
-
-def check_norms(model: nn.Module, problem: Problem) -> None:
-    """Raise if normalisation layers have been replaced since the losses were made."""
-    losses = [
-        on.loss
-        for on in (problem.support_loss, problem.query_loss)
-        if isinstance(on, OnSupport | OnQuery)
-    ]
-    norms = Norms.of(model)
-    if any(loss.norms != norms for loss in losses):
-        fix = "Call models.use_batch_statistics before you build the learner."
-        raise invalid("model", "keep its normalisation layers in a learner", "others", fix)
-
-
 def check_statistics(model: nn.Module, problem: Problem, estimator: MetaGradient) -> None:
     """Raise unless the model's normalisation layers get what they need of losses and estimator."""
     norms = Norms.of(model)
@@ -263,34 +201,6 @@ def check_statistics(model: nn.Module, problem: Problem, estimator: MetaGradient
             raise invalid(
                 f"layer {name!r}", f"be made for {problem.num_steps} inner steps", rows - 1, fix
             )
-        if rows and "support" not in estimator.differentiates:
+        if rows and "support" not in estimator.traits.differentiates:
             got, fix = "'per_step' in the model", "Use batch_statistics='support'."
             raise invalid(f"batch statistics under {estimator}", "not be tracked", got, fix)
-
-
-def check_precision(kind: str, dtype: torch.dtype) -> None:
-    """Raise if the parameters, or autocast on their kind of device, use float16: nobody could scale
-    the gradient.
-    """
-    if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16:
-        fix = f"Write torch.autocast({kind!r}, torch.bfloat16)."
-        raise invalid("autocast", "use bfloat16", "float16", fix)
-    if dtype == torch.float16:
-        raise invalid(
-            "parameters", "be of bfloat16 or more bits", "float16", "Write learner.float()."
-        )
-
-
-def warn_of_new_statistics(model: nn.Module) -> None:
-    """Warn of frozen statistics that nothing has set: layers with them normalise nothing."""
-    norms = {name: norm for name, norm in model.named_modules() if isinstance(norm, FrozenNorm)}
-    if new := [
-        name for name, norm in norms.items() if not norm.mean.any() and (norm.var == 1).all()
-    ]:
-        fix = (
-            "Load a pretrained model's with load_state_dict, or choose batch_statistics='support'."
-        )
-        warnings.warn(
-            message("frozen statistics", "be set", f"those of new layers in {new}", fix),
-            stacklevel=2,
-        )

@@ -19,10 +19,10 @@ from metalearn._tree import (
     tree_unflatten,
 )
 from metalearn.outer._base import MetaGradient
-from metalearn.outer._derivative_errors import derivatives_explained
+from metalearn.outer._checks._derivative_errors import derivatives_explained
+from metalearn.outer._checks._rules import check_rule
 from metalearn.outer._per_task import unwrapped
 from metalearn.outer._reverse_mode import ReverseMode
-from metalearn.outer._rule_checks import check_rule
 from metalearn.types import Episode, Estimate, Meta, Problem, PyTree
 
 
@@ -54,7 +54,7 @@ def check_gradient(
         drew = before != generator_states(key.device)
     for doubt in estimator.doubts(estimate.diagnostics):
         warnings.warn(doubt, stacklevel=2)
-    if drew and estimator.repeats_losses:
+    if drew and estimator.traits.repeats_losses:
         fix = "Use estimator=outer.Unrolled(), or switch dropout off with learner.eval()."
         got = "random draws in its forward pass"
         raise invalid(f"model under {estimator}", "compute the same loss twice", got, fix)
@@ -115,7 +115,7 @@ def _estimate(
     problem: Problem, estimator: MetaGradient, meta: Meta, episode: Episode, key: Tensor
 ) -> Estimate:
     with derivatives_explained("second"):
-        carry = estimator.init_carry(problem, meta, episode)
+        carry = estimator.init_carry(problem, meta, episode, key)
         estimate = estimator(problem, meta, episode, key, carry)
     _check_estimate(estimator, meta, carry, estimate)
     return estimate
@@ -168,7 +168,7 @@ def _unused(
     leaves = _named(Meta(init, shared, {}))
     unused: dict[str, set[str]] = {"support": set(), "query": set()}
     with torch.enable_grad(), derivatives_explained("first"):
-        if "support" in estimator.differentiates:
+        if "support" in estimator.traits.differentiates:
             steps = range(problem.num_steps)  # of which each may have a loss of its own
             unused["support"] = set.intersection(
                 *(
@@ -183,7 +183,7 @@ def _unused(
                 )
                 got = "none for any parameter that adapts"
                 raise invalid("support loss", "have a derivative", got, fix)
-        if "query" in estimator.differentiates:
+        if "query" in estimator.traits.differentiates:
             unused["query"] = _unreached(problem.query_loss(init, shared, episode), leaves)
     return unused
 

@@ -14,7 +14,6 @@ from metalearn._brief import brief
 from metalearn._checks import invalid, message, mistyped
 from metalearn._tree import tree_leaves, tree_names
 from metalearn.functional import OnQuery, OnSupport
-from metalearn.outer._base import MetaGradient
 from metalearn.types import Batch, Episode, Problem
 
 
@@ -144,13 +143,6 @@ def check_device(batches: Any, device: torch.device) -> None:
         if leaf.device != device:
             fix = f"Write episodes.to({str(device)!r}), or sample(..., device={str(device)!r})."
             raise invalid("episodes", f"be on the learner's device {device}", leaf.device, fix)
-
-
-def check_serial(estimator: MetaGradient, num_tasks: int) -> None:
-    """Raise if an estimator that carries one task's progress is given several tasks."""
-    if estimator.serial and num_tasks != 1:
-        fix = "Pass the same one at every call: fit(learner, [episode], ...)."
-        raise invalid(f"tasks for {estimator}", "come one at a time", num_tasks, fix)
 
 
 def warn_of_single_examples(episodes: Episode) -> None:

@@ -18,14 +18,14 @@ from metalearn._random import random_numbers_kept
 from metalearn._tasks import take
 from metalearn._tree import tree_detach, tree_leaves, tree_map
 from metalearn.functional import OnQuery, OnSupport
-from metalearn.outer._captured import captured
-from metalearn.outer._criterion_checks import (
+from metalearn.outer._checks._captured import captured
+from metalearn.outer._checks._criteria import (
     check_label_axes,
     check_targets,
     check_weights,
     judges_targets,
 )
-from metalearn.outer._unwritten import check_unwritten
+from metalearn.outer._checks._unwritten import check_unwritten
 from metalearn.types import Batch, Episode, Meta, Problem
 
 

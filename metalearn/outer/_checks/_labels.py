@@ -27,9 +27,9 @@ def check_labels_of_all(learner: Any, episodes: Episode) -> None:
         learner.problem.query_loss,
         learner._shared or set(learner._fast) - learner.problem.constant,
     )
-    if not (learner.estimator.joint and learned and isinstance(on, OnQuery)) or _is_one_batch(
-        episodes
-    ):
+    if not (
+        learner.estimator.traits.joint and learned and isinstance(on, OnQuery)
+    ) or _is_one_batch(episodes):
         return
     counts = {_num_classes(batch.y) for batch in episodes}
     if len(counts) != 1 or (count := counts.pop()) < 2:

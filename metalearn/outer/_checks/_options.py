@@ -12,8 +12,8 @@ from torch import Tensor
 from metalearn._brief import brief
 from metalearn._checks import did_you_mean, mistyped
 from metalearn.functional import SupportBatches
+from metalearn.outer._checks._siblings import where_it_is
 from metalearn.outer._select import Selection
-from metalearn.outer._siblings import where_it_is
 
 RATE = "The rate is the rule's: write inner.SGD(lr=0.01)."
 ORDER = (

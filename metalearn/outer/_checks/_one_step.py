@@ -14,7 +14,7 @@ from metalearn._derivatives import grad_and_value
 from metalearn._random import random_numbers_kept
 from metalearn._tree import tree_leaves, tree_map
 from metalearn.outer._unrolled import Unrolled
-from metalearn.types import Episode, Meta, Params, Problem
+from metalearn.types import Carry, Episode, Meta, Params, Problem
 
 Results: TypeAlias = dict[str, Params]
 """Losses, and gradients by the names of their parameters."""
@@ -87,7 +87,9 @@ def by_library(problem: Problem, probe: Probe) -> Results:
     with random_numbers_kept(tree_leaves(init)[0].device):
         grads, loss = grad_and_value(problem.support_loss)(init, shared, episode, 0)
     problem = problem._replace(rule=inner.SGD(probe.rate), num_steps=1)
-    estimate = Unrolled(probe.order)(problem, Meta(init, shared, {}), episode, torch.tensor(0), ())
+    estimate = Unrolled(probe.order)(
+        problem, Meta(init, shared, {}), episode, torch.tensor(0), Carry()
+    )
     losses: Results = {"support loss": {"": loss}, "query loss": {"": estimate.loss}}
     return losses | {
         "support gradient": grads,

@@ -41,7 +41,7 @@ def _owners(caller: str) -> list[tuple[str, Owners]]:
     into.
     """
     import metalearn
-    from metalearn.outer._options import METHODS
+    from metalearn.outer._checks._options import METHODS
 
     outer, inner, models, data = map(_public, ("outer", "inner", "models", "data"))
     methods = {name: each for name, each in outer.items() if name.removeprefix("outer.") in METHODS}

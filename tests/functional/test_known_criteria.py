@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch.func import vmap
 
 from metalearn import functional
-from metalearn._layers import known_losses
+from metalearn.functional._known_criteria import is_known, known_losses
+from metalearn.types import Batch
 
 SQUARES = (F.mse_loss, torch.randn(3, 5, 2), torch.randn(3, 5, 2))
 CLASSES = (F.cross_entropy, torch.randn(3, 5, 4), torch.arange(15).reshape(3, 5) % 4)
@@ -27,6 +28,7 @@ DENSE_IGNORED = (
 )
 def test_is_the_criterion_of_every_task(case):
     criterion, outputs, targets = case
+    assert is_known(criterion, outputs, Batch((), targets))
     torch.testing.assert_close(known_losses(*case), vmap(criterion)(outputs, targets))
 
 
@@ -45,4 +47,5 @@ UNKNOWN = [
 
 @pytest.mark.parametrize("case", UNKNOWN)
 def test_leaves_what_it_does_not_know(case):
-    assert known_losses(*case) is None
+    criterion, outputs, targets = case
+    assert not is_known(criterion, outputs, Batch((), targets))

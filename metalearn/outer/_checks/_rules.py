@@ -8,7 +8,7 @@ from torch import Tensor
 from metalearn._brief import brief
 from metalearn._checks import invalid, mistyped
 from metalearn._tree import tree_flatten, tree_leaves
-from metalearn.outer._captured import captured
+from metalearn.outer._checks._captured import captured
 from metalearn.types import Meta, Params, Problem
 
 

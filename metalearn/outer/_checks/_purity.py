@@ -18,8 +18,8 @@ from torch import Tensor
 from metalearn._copies import copied
 from metalearn._modules import get_tensor
 from metalearn._tree import tree_leaves, tree_map
+from metalearn.outer._checks._one_step import Probe, Results, by_hand, by_library, kept
 from metalearn.outer._copied_loss import with_copies
-from metalearn.outer._one_step import Probe, Results, by_hand, by_library, kept
 from metalearn.types import Batch, Episode, Meta, Params, Problem
 
 NOISE = 0.05

@@ -1,0 +1,98 @@
+"""What a learner refuses of a call by shapes, dtypes, devices and the state of its modules."""
+
+from enum import Enum
+from typing import Any
+
+import torch
+import torch.nn as nn
+
+from metalearn._checks import invalid
+from metalearn._walk import parts_of
+from metalearn.functional import OnQuery, OnSupport
+from metalearn.functional._losses import is_of_model
+from metalearn.models._batch_norm import Norms
+from metalearn.outer._checks._episodes import (
+    check_device,
+    check_episodes,
+    check_judged,
+    check_support_batches,
+    check_task_axis,
+)
+from metalearn.outer._over_tasks import has_tables_of_one
+from metalearn.types import Problem
+
+
+class Purpose(Enum):
+    """What a learner is called for."""
+
+    META_GRADIENT = "a meta-gradient"
+    LOSSES = "losses after adaptation"
+    EPISODES = "a look at the episodes"
+    ADAPTATION = "adaptation, without a query set"
+
+
+def check_call(learner: Any, episodes: Any, purpose: Purpose) -> None:
+    """Raise unless the data are episodes that fit the learner, in its present state."""
+    if purpose is Purpose.ADAPTATION:
+        batches = {"support": episodes.support}
+        check_task_axis(batches)
+    else:
+        check_episodes(episodes)
+        batches = episodes._asdict()
+    problem: Problem = learner.problem
+    check_judged(problem, batches)
+    check_device(batches, learner.device)
+    check_norms(learner.model, problem)
+    check_under_vmap(learner)
+    check_precision(learner.device.type, learner.dtype)
+    check_support_batches(problem, batches["support"])
+    if purpose is Purpose.META_GRADIENT:
+        check_on_gpu(learner)
+
+
+def check_on_gpu(learner: Any) -> None:
+    """Raise if a learner is to be recorded as a CUDA graph and is not on a GPU."""
+    if learner.cuda_graph and learner.device.type != "cuda":
+        fix = "Write .to('cuda'), or call set_batching again, without cuda_graph."
+        raise invalid("a learner with cuda_graph=True", "be on a GPU", learner.device, fix)
+
+
+def check_under_vmap(learner: Any) -> None:
+    """Raise for what would silently be another thing under vmap: hooks of the backward pass, padded
+    tables.
+    """
+    if learner.batching == "loop":
+        return
+    modules = [module for part in parts_of(learner) for module in part.modules()]
+    if any(each._backward_hooks or each._backward_pre_hooks for each in modules):
+        fix = "Remove them, or choose batching='loop'."
+        raise invalid("modules under vmap", "have no hooks of the backward pass", "some", fix)
+    of_users = not all(map(is_of_model, (learner.problem.support_loss, learner.problem.query_loss)))
+    if of_users and any(map(has_tables_of_one, parts_of(learner))):
+        what, condition = (
+            "embeddings in losses of your own under vmap",
+            "have no padding_idx and no scale_grad_by_freq",
+        )
+        raise invalid(what, condition, "one that has", "Choose batching='loop'.")
+
+
+def check_norms(model: nn.Module, problem: Problem) -> None:
+    """Raise if normalisation layers have been replaced since the losses were made."""
+    losses, norms = (problem.support_loss, problem.query_loss), Norms.of(model)
+    of_model = [on.loss for on in losses if isinstance(on, OnSupport | OnQuery)]
+    if any(loss.network.norms != norms for loss in of_model):
+        fix = "Call models.use_batch_statistics before you build the learner."
+        raise invalid("model", "keep its normalisation layers in a learner", "others", fix)
+
+
+def check_precision(kind: str, dtype: torch.dtype) -> None:
+    """Raise if the parameters, or autocast on their kind of device, use float16: nobody could scale
+    the gradient.
+    """
+    if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16:
+        fix = f"Write torch.autocast({kind!r}, torch.bfloat16)."
+        raise invalid("autocast", "use bfloat16", "float16", fix)
+    if dtype == torch.float16:
+        raise invalid(
+            "parameters", "be of bfloat16 or more bits", "float16", "Write learner.float()."
+        )

@@ -1,0 +1,132 @@
+"""What a new kind of call is tried for: passes through the model, on its first task."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn as nn
+
+from metalearn._attributes import attributes_kept
+from metalearn._checks import message
+from metalearn._derivatives import untraced
+from metalearn._tasks import num_tasks, take
+from metalearn._tree import tree_detach, tree_leaves
+from metalearn._walk import parts_of
+from metalearn.models import FrozenNorm
+from metalearn.outer._checks._call import Purpose
+from metalearn.outer._checks._derivative_errors import derivatives_explained
+from metalearn.outer._checks._episodes import warn_of_single_examples
+from metalearn.outer._checks._first_gradient import check_gradient
+from metalearn.outer._checks._first_losses import check_losses
+from metalearn.outer._checks._labels import check_labels_of_all
+from metalearn.outer._checks._model import needs_copies, order_of
+from metalearn.outer._checks._unwritten import check_unwritten
+from metalearn.outer._copied_loss import with_copies
+from metalearn.outer._recomputed import attempts, check_copied
+from metalearn.types import Batch, Episode
+
+Once = Callable[[Any, Callable[[], None]], None]
+"""Runs a check, unless this one has passed before in the learner's present state."""
+
+
+def check_kind(learner: Any, subject: Any, episodes: Episode, purpose: Purpose, once: Once) -> None:
+    """Raise for what is wrong with the first task's losses, meta-gradient or model.
+
+    A model that the backward pass computes again is called by copies from then on.
+
+    Args:
+        learner: The learner.
+        subject: What is tried: the learner, or the first of several replicas.
+        episodes: Tasks; without query sets if the purpose is adaptation.
+        purpose: What the learner is called for.
+        once: Runs what was not run before.
+    """
+
+    def tried(check: Callable[..., None], *args: Any) -> Callable[[], None]:
+        def try_it() -> None:
+            with attributes_kept(*parts_of(subject)):
+                for attempt in attempts(subject):
+                    with attempt:
+                        check(subject, *args)
+
+        return untraced(try_it)
+
+    once(("losses", kinds(*episodes)), tried(_check_losses, episodes))
+    if purpose is Purpose.META_GRADIENT:
+        once("gradient", tried(_check_gradient, take(episodes, 0)))
+    if learner.check_model and purpose is not Purpose.EPISODES:
+        order = order_of(learner.estimator)
+        if purpose is not Purpose.META_GRADIENT:
+            episodes, order = Episode(episodes.support, Batch(())), min(order, 1)
+        # Not of which shapes: a check takes several passes, and texts are of a hundred lengths.
+        ranks = tuple((leaf.dim(), leaf.dtype) for leaf in tree_leaves(episodes))
+        once(("model", order, ranks), tried(_check_model, episodes, order))
+    learner.problem = subject.problem
+    check_copied(learner, num_tasks(episodes))
+
+
+def kinds(*batches: Batch) -> tuple[Any, ...]:
+    """Return which batches have weights, and of each tensor what is probed anew if it is new.
+
+    That is its rank, shape of one example and dtype, and the number of labels, with which that of
+    classes may grow.
+    """
+    weighted = tuple(bool(tree_leaves(batch.weight)) for batch in batches)
+    # an outer torch.compile(learner), which has guards of its own
+    if torch.compiler.is_compiling():
+        return weighted
+    return weighted, *(
+        (leaf.dim(), leaf.shape[2 if leaf.is_floating_point() else 1 :], leaf.dtype)
+        for leaf in tree_leaves(batches)
+    )
+
+
+def _check_losses(learner: Any, episodes: Episode) -> None:
+    any_key = torch.zeros((), dtype=torch.int64, device=learner.device)
+    check_losses(learner.problem.of_task(any_key), learner.meta, episodes, learner)
+    check_labels_of_all(learner, episodes)
+    warn_of_new_statistics(learner.model)
+    warn_of_single_examples(episodes)
+
+
+@torch.no_grad()
+def _check_model(learner: Any, episodes: Episode, order: int) -> None:
+    problem, meta, episode = learner.problem, tree_detach(learner.meta), take(episodes, 0)
+    with derivatives_explained("second" if order == 2 else "first"):
+        copies = check_unwritten(
+            learner, lambda: needs_copies(problem, learner.model, meta, episode, order)
+        )
+    if copies:
+        learner.problem = with_copies(problem)
+
+
+@torch.no_grad()
+def _check_gradient(learner: Any, episode: Episode) -> None:
+    learned = {id(leaf) for leaf in tree_leaves(learner.meta)}
+    wanted = ((name, param) for name, param in learner.named_parameters() if param.requires_grad)
+    constants = [name for name, param in wanted if id(param) not in learned]
+    key = torch.zeros((), dtype=torch.int64, device=learner.device)
+    check_gradient(
+        learner.problem.of_task(key),
+        learner.estimator,
+        tree_detach(learner.meta),
+        episode,
+        key,
+        constants,
+    )
+
+
+def warn_of_new_statistics(model: nn.Module) -> None:
+    """Warn of frozen statistics that nothing has set: layers with them normalise nothing."""
+    norms = {name: norm for name, norm in model.named_modules() if isinstance(norm, FrozenNorm)}
+    if new := [
+        name for name, norm in norms.items() if not norm.mean.any() and (norm.var == 1).all()
+    ]:
+        fix = (
+            "Load a pretrained model's with load_state_dict, or choose batch_statistics='support'."
+        )
+        warnings.warn(
+            message("frozen statistics", "be set", f"those of new layers in {new}", fix),
+            stacklevel=2,
+        )
