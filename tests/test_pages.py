@@ -14,7 +14,7 @@ from benchmarks.pages import DOCS, MARKED, pages, written
 from metalearn import data
 
 ROOT = DOCS.parent
-HOW_TO = sorted((DOCS / "how_to").glob("*.md"))
+FOLDERS = [f"{path.parent.name}/{path.stem}" for path in pages() if path.parent != DOCS]
 CODE = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#:\s]+)\)|\]\(([^)#:\s]*)#([^)\s]+)\)")
 MANY = re.compile(r"\b\d+_000\b|(?<=num_tasks=)\d+")
@@ -40,9 +40,7 @@ def somewhere(monkeypatch, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
-@pytest.mark.parametrize(
-    "name", ["gotchas", "few_shot_images", *(f"how_to/{path.stem}" for path in HOW_TO)]
-)
+@pytest.mark.parametrize("name", ["gotchas", "few_shot_images", *FOLDERS])
 def test_code(name, somewhere, capsys, monkeypatch):
     page = ModuleType("page")  # as a script, whose classes can be pickled
     monkeypatch.setitem(sys.modules, "page", page)

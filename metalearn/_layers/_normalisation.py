@@ -89,6 +89,7 @@ class _NormaliseBackward(Function):
     def backward(
         ctx: Any, x_dot: Tensor, weight_dot: Tensor, bias_dot: Tensor
     ) -> tuple[Tensor | None, ...]:
+        # derivation: docs/devdocs/batch_norm.md
         y_bar, x, weight, m, s, y_bar_z, y_bar_sum = ctx.saved_tensors
         n, w = x.numel() // x.shape[1], torch.ones_like(m) if weight is None else weight
         pushed, x_dot_z, x_dot_sum = _pull(x_dot, x, weight, m, s, ctx.eps)  # w P(x_dot)
