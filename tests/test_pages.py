@@ -54,7 +54,11 @@ def test_code(name, somewhere, capsys, monkeypatch):
             exec(compile(code, name, "exec"), names)
 
 
-@pytest.mark.parametrize("path", [*pages(), ROOT / "README.md"], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [*pages(), ROOT / "README.md", *(ROOT / "metalearn").rglob("README.md")],
+    ids=lambda path: path.stem,
+)
 def test_links(path):
     for file, other, anchor in LINK.findall(path.read_text()):
         to = (path.parent / (file or other)) if file or other else path
