@@ -3,7 +3,7 @@ OLDEST ?= .venv-oldest
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-inductor test-nightly test-slow test-oldest lint docs clean
+.PHONY: demo test test-inductor test-nightly test-slow test-oldest lint docs bench-compare clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m metalearn demo
@@ -31,6 +31,11 @@ lint: $(VENV)/installed
 
 docs: $(VENV)/docs-installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The working tree beside a commit, the last one without BASE=.
+bench-compare: BASE := HEAD
+bench-compare: $(VENV)/installed
+	$(BIN)/python -m benchmarks.compare '$(BASE)'
 
 $(VENV)/docs-installed: $(VENV)/installed
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[docs]'

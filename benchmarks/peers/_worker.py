@@ -50,16 +50,14 @@ def serve(build: Callable[[Workload, Arrays, str, str], System]) -> None:
         try:
             if order["do"] == "build":
                 workload = Workload(**order["workload"])
-                system = build(workload, dict(np.load(order["arrays"])), variant, device)
+                chosen = order.get("variant", variant)
+                system = build(workload, dict(np.load(order["arrays"])), chosen, device)
                 system.step()
                 answer: Any = True
-            elif order["do"] == "time":
-                answer = _seconds(system.step, order["at_least"])
-            elif order["do"] == "gradient":
-                np.savez(order["to"], *system.gradient())
-                answer = True
+            elif order["do"] == "package":
+                answer = sys.modules["metalearn"].__file__
             else:
-                answer = system.peak()
+                answer = _measured(system, order)
         except Exception as error:
             traceback.print_exc()
             print(json.dumps({"error": f"{type(error).__name__}: {error}"}), file=pipe, flush=True)
@@ -67,10 +65,39 @@ def serve(build: Callable[[Workload, Arrays, str, str], System]) -> None:
             print(json.dumps({"answer": answer}), file=pipe, flush=True)
 
 
-def _seconds(step: Callable[[], Any], at_least: float) -> float:
+def _measured(system: Any, order: dict[str, Any]) -> Any:
+    """Return what the driver wants to know of a system that has been built."""
+    if order["do"] == "time":
+        clock = getattr(time, order.get("clock", "perf_counter"))
+        return _seconds(system.step, order["at_least"], clock)
+    if order["do"] == "calls":
+        return _calls(system.step)
+    if order["do"] == "gradient":
+        np.savez(order["to"], *system.gradient())
+        return True
+    return system.peak()
+
+
+def _seconds(step: Callable[[], Any], at_least: float, clock: Callable[[], float]) -> float:
     """Return the mean time of as many steps as take `at_least` seconds together."""
-    calls, start = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - start) < at_least or not calls:
+    calls, start = 0, clock()
+    while (elapsed := clock() - start) < at_least or not calls:
         step()
         calls += 1
     return elapsed / calls
+
+
+def _calls(step: Callable[[], Any]) -> int:
+    """Return how many Python functions one step calls, its backward pass on a CPU included."""
+    count = 0
+
+    def note(frame: Any, event: str, argument: Any) -> None:
+        nonlocal count
+        count += event == "call"
+
+    sys.setprofile(note)
+    try:
+        step()
+    finally:
+        sys.setprofile(None)
+    return count

@@ -11,7 +11,6 @@ from _worker import System, serve
 from _workload import Arrays, Workload
 
 from metalearn import data, inner, models, outer
-from metalearn._tree import tree_map
 from metalearn.types import Batch, Episode
 
 RULES = {"sgd": inner.SGD, "lstm": inner.LSTM, "turtle": inner.Turtle}
@@ -60,8 +59,8 @@ def build(workload: Workload, arrays: Arrays, variant: str, device: str) -> Syst
     ).to(device)
     if variant == "rule in a plain loop":
         return system(plain_loop(workload, learner, given), learner.parameters(), device)
-    if "30 seeds" in variant:
-        return seeds(learner, given, 30)
+    if "seeds" in variant:
+        return seeds(learner, given, int(variant.split()[0]))
     measured = system(lambda: learner(given).backward(), learner.parameters(), device)
     # its memory was taken at the recording
     return measured._replace(peak=int) if learner.cuda_graph else measured
@@ -72,7 +71,9 @@ def seeds(learner: outer.MetaLearner, episodes: Episode, count: int) -> System:
     first.
     """
     replicas = outer.Replicas([copy.deepcopy(learner) for _ in range(count)])
-    tasks = tree_map(lambda leaf: leaf.repeat(count, *[1] * (leaf.dim() - 1)), episodes)
+    tasks = Episode(
+        *(Batch(torch.cat([x] * count), torch.cat([y] * count)) for x, y, _ in episodes)
+    )
     measured = system(
         lambda: replicas(tasks).sum().backward(), replicas.parameters(), str(learner.device)
     )
@@ -83,7 +84,10 @@ def estimator(workload: Workload, variant: str) -> Any:
     if workload.method == "reptile":
         return outer.ParameterDifference()
     kind = outer.Stepwise if "Stepwise" in variant else outer.Unrolled
-    return kind(order=2 if workload.method == "maml" else 1)
+    result = kind(order=2 if workload.method == "maml" else 1)
+    if "SkipDiverged" in variant:
+        return outer.SkipDiverged(result)
+    return outer.ClipPerTask(result, 10.0) if "ClipPerTask" in variant else result
 
 
 def plain_loop(

@@ -1,5 +1,7 @@
 """Which systems compute which workloads."""
 
+from functools import partial
+
 from benchmarks.peers._workload import Workload
 
 SCRIPTS = {  # the system's name, its script in benchmarks/peers, and the variant of it
@@ -141,3 +143,20 @@ ON_GPU: Cases = [
     *rest("CUDA graph"),
     (SAMPLING, ("autograd.grad loop", "EpisodeSampler", "EpisodeSampler, CUDA graph")),
 ]
+
+SINE = partial(Workload, num_tasks=25, num_steps=5)
+QUICK = {  # for benchmarks.compare: the workload, and the variant of it in use_metalearn
+    SINE("W1 sine, 1 task", num_tasks=1): "Unrolled",
+    SINE("W1 sine, 25 tasks"): "Unrolled",
+    SINE("W1 Stepwise, 25 tasks"): "Stepwise",
+    SINE("W1 SkipDiverged, 25 tasks"): "SkipDiverged",
+    SINE("W1 ClipPerTask, 25 tasks"): "ClipPerTask",
+    Workload("W2 Conv-4, 1 task", 1, 1, **CONV4): "Unrolled",
+    Workload("W2 Conv-4, 4 tasks", 4, 1, **CONV4): "Unrolled",
+    SINE("W4 LSTM, 25 tasks", rule="lstm"): "Unrolled",
+    SINE("W4 TURTLE, 25 tasks", rule="turtle"): "Unrolled",
+    SINE("W5 first-order MAML, 25 tasks", method="fomaml"): "Unrolled",
+    SINE("W5 Reptile, 25 tasks", method="reptile"): "ParameterDifference",
+    SAMPLING: "EpisodeSampler",
+    SINE("W7 4 seeds, 4 tasks each", num_tasks=4): "4 seeds",
+}

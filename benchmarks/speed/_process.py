@@ -27,6 +27,7 @@ class Process:
         log: File for its standard error.
         peers: Folder with the packages of the systems that are not this library; None for
             environments by uv.
+        tree: Folder with the package of this library.
     """
 
     def __init__(
@@ -38,11 +39,12 @@ class Process:
         threads: int,
         log: Path,
         peers: Path | None = None,
+        tree: Path = ROOT,
     ) -> None:
         path = ROOT / "benchmarks" / "peers" / f"{script}.py"
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         if script == "use_metalearn":
-            command, environment["PYTHONPATH"] = [sys.executable], str(ROOT)
+            command, environment["PYTHONPATH"] = [sys.executable], str(tree)
         elif peers:
             command, environment["PYTHONPATH"] = [sys.executable], str(peers.resolve())
         else:
@@ -89,12 +91,11 @@ class Process:
 
     def close(self) -> None:
         """End the process."""
-        if self._process.stdin:
-            self._process.stdin.close()
         try:
-            self._process.wait(timeout=30)
+            self._process.communicate(timeout=30)
         except subprocess.TimeoutExpired:
             self._process.kill()
+            self._process.communicate()
 
 
 def _uv() -> str:
