@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from metalearn._checks import as_device
+from metalearn._checks import as_device, mistyped
 from metalearn._tree import tree_map
 
 __all__ = [
@@ -172,3 +172,8 @@ class Adapted(NamedTuple):
     params: Params
     shared: Params
     state: PyTree
+
+    def __call__(self, *_: Any) -> Any:
+        """Raise: parameters alone are no model; `learner.adapt` returns some that can be called."""
+        fix = "Adapt with learner.adapt(support) instead of a pure function."
+        raise mistyped("Adapted", "come from a learner to be called", "parameters alone", fix)

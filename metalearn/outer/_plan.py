@@ -32,6 +32,8 @@ from metalearn.types import Episode, Meta, Problem, PyTree
 
 MOST = 1000
 """Number of plans that are remembered: texts may be of any length."""
+AUTOCAST = ("cpu", "cuda", "mps", "xpu")
+"""Kinds of devices that have it."""
 PLAIN = (bool, int, float, str, tuple)
 """Types of the attributes that known layers compute with."""
 WRITERS_OF_NOTHING = {*KNOWN, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Module, TensorTree}
@@ -176,7 +178,8 @@ def _read(tree: Any, key: list[Any]) -> None:
     if isinstance(tree, Tensor):
         device = tree.device
         key += (tree.shape, tree.dtype, device, tree.requires_grad)
-        key += (torch.is_autocast_enabled(device.type), torch.get_autocast_dtype(device.type))
+        if device.type in AUTOCAST:
+            key += (torch.is_autocast_enabled(device.type), torch.get_autocast_dtype(device.type))
     elif isinstance(tree, dict):
         for name, part in tree.items():
             key.append(name)

@@ -16,7 +16,7 @@ from metalearn._derivatives import outside_inference_mode
 from metalearn._modules import get_tensor, set_tensor
 from metalearn._tasks import take
 from metalearn._tree import over_first_axes, tree_detach, tree_leaves, tree_map
-from metalearn.functional import ModuleLoss, OnQuery, OnSupport
+from metalearn.functional import OnQuery, OnSupport
 from metalearn.models._batch_norm import Norms
 from metalearn.outer._attach import attach, refuse_forward_mode
 from metalearn.outer._carry import Carried
@@ -27,6 +27,7 @@ from metalearn.outer._estimates import Setup, kept_own, marked, mean_common, sum
 from metalearn.outer._learner import MetaLearner, adapted_loss
 from metalearn.outer._over_tasks import How, over_tasks
 from metalearn.outer._plan import Plan, Plans
+from metalearn.outer._signature import difference, signature, tensors_of
 from metalearn.types import Carry, Episode, Estimate, Meta, PyTree
 
 
@@ -312,64 +313,27 @@ def _check_same(learners: list[MetaLearner], fix: str) -> None:
         raise invalid(
             "replicas' models", "keep no statistics", got, "Use 'support', or train one by one."
         )
+    ours, constants = _settings(first), _constants(first)
     for index, learner in enumerate(learners[1:], 1):
-        ours, theirs = _settings(first), _settings(learner)
-        if different := [what for what in ours | theirs if ours.get(what) != theirs.get(what)]:
-            what = different[0]
-            got = f"{ours.get(what)} in learner 0 and {theirs.get(what)} in learner {index}"
+        if (found := difference(ours, _settings(learner))) is not None:
+            what, one, other = found
+            got = f"{one} in learner 0 and {other} in learner {index}"
             raise invalid(f"learners' {what}", "be the same", got, fix)
-        for name, tensor in _constants(first).items():
-            if not torch.equal(tensor, _constants(learner)[name]):
-                got = f"another {name} in learner {index} than in learner 0"
-                raise invalid("learners", "share what is not learned", got, fix)
+        theirs = _constants(learner)
+        if other := [name for name in constants if not constants[name].equal(theirs[name])]:
+            got = f"another {other[0]} in learner {index} than in learner 0"
+            raise invalid("learners", "share what is not learned", got, fix)
 
 
 def _settings(learner: MetaLearner) -> dict[str, Any]:
-    return {
-        "num_steps": learner.num_steps,
-        "losses": [
-            _kind(loss) for loss in (learner.problem.support_loss, learner.problem.query_loss)
-        ],
-        "rule": learner.problem.rule,
-        "estimator": learner.estimator,
-        "criteria": [
-            _kind(criterion) for criterion in (learner.criterion, learner.support_criterion)
-        ],
-        "support_batches": learner.support_batches,
-        "batching": (
-            learner.batching,
-            learner.chunk_size,
-            learner.compile_options,
-            learner.cuda_graph,
-        ),
-        "fast parameters": list(learner.meta.init),
-        **{f"tensor {name}": _layout(tensor) for name, tensor in _tensors(learner)},
-        **{
-            f"module {name}": _hyperparameters(module)
-            for name, module in learner.named_modules()
-            if _counts(name)
-        },
+    common = signature(learner)
+    modules = {
+        f"module {name}": _hyperparameters(module)
+        for name, module in learner.named_modules()
+        if name and name.partition(".")[0] != "carry"
     }
-
-
-def _tensors(learner: MetaLearner) -> list[tuple[str, Tensor]]:
-    """Return parameters and buffers by name, under every name of those that are tied, but for what
-    is carried.
-    """
-    parameters = learner.named_parameters(remove_duplicate=False)
-    tensors = [*parameters, *learner.named_buffers(remove_duplicate=False)]
-    return [(name, tensor) for name, tensor in tensors if _counts(name)]
-
-
-def _counts(name: str) -> bool:
-    """Return whether replicas must have a module or tensor of that name in common: not what starts
-    anew.
-    """
-    return name.partition(".")[0] not in ("", "carry")
-
-
-def _layout(tensor: Tensor) -> tuple[Any, ...]:
-    return tuple(tensor.shape), tensor.dtype, tensor.requires_grad
+    how = learner.batching, learner.chunk_size, learner.compile_options, learner.cuda_graph
+    return {**common, "losses": list(map(_kind, common["losses"])), "batching": how, **modules}
 
 
 def _kind(function: Any) -> Any:
@@ -378,11 +342,8 @@ def _kind(function: Any) -> Any:
     """
     if isinstance(function, partial):
         return function.func, function.args, function.keywords
-    return (
-        type(function)
-        if isinstance(function, nn.Module | ModuleLoss | OnSupport | OnQuery)
-        else function
-    )
+    is_built = isinstance(function, nn.Module | OnSupport | OnQuery)
+    return type(function) if is_built else function
 
 
 def _hyperparameters(module: nn.Module) -> dict[str, Any]:
@@ -395,4 +356,4 @@ def _hyperparameters(module: nn.Module) -> dict[str, Any]:
 
 def _constants(learner: MetaLearner) -> dict[str, Tensor]:
     learned = {id(get_tensor(learner, name)) for name in _learned_names(learner)}
-    return {name: tensor for name, tensor in _tensors(learner) if id(tensor) not in learned}
+    return {name: tensor for name, tensor in tensors_of(learner) if id(tensor) not in learned}

@@ -13,6 +13,7 @@ from metalearn._described import described
 from metalearn._files import check_writable, whole_file
 from metalearn.outer import MetaLearner, Replicas
 from metalearn.outer._per_task import unwrapped
+from metalearn.outer._signature import difference, signature
 from metalearn.training._batches import Batches, load_random_state, random_state
 from metalearn.training._history import History
 from metalearn.training._processes import Processes
@@ -77,6 +78,8 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
             "history": {name: getattr(self.history, name) for name in HISTORY},
+            # of which each process has its own inner problems
+            "carry": self.processes.all(self.one_learner.carry.state_dict()),
             "batches": self.processes.all(self.batches.state_dict()),
             "random": self.processes.all(random_state(self.generator)),
         }
@@ -85,10 +88,9 @@ class Run:
         """Raise if the state is that of another kind of run, of another number of processes, or
         further than asked.
         """
-        ours, theirs = self.kind, state["of"]
-        if different := [what for what in ours | theirs if ours.get(what) != theirs.get(what)]:
-            what = different[0]
-            got = f"{theirs.get(what)} where this run has {ours.get(what)}"
+        if (found := difference(self.kind, state["of"])) is not None:
+            what, ours, theirs = found
+            got = f"{theirs} where this run has {ours}"
             raise invalid(f"{what} in {file}", "be this run's", got, ANEW)
         if state["iteration"] > num_iterations:
             fix = f"Write num_iterations={state['iteration']}, or more. {ANEW}"
@@ -99,6 +101,7 @@ class Run:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to where a run of the same kind was."""
         self.learner.load_state_dict(state["learner"])
+        self.one_learner.carry.load_state_dict(state["carry"][self.processes.rank])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
@@ -109,28 +112,17 @@ class Run:
         load_random_state(state["random"][self.processes.rank], self.generator)
 
     def _kind(self) -> dict[str, Any]:
-        tensors = {
-            f"tensor {name}": f"{tensor.dtype} {list(tensor.shape)}"
-            for name, tensor in self.learner.state_dict().items()
-            if "carry." not in name  # which comes into being with the first step
-        }
         learner = self.one_learner
-        losses = (
-            learner.criterion,
-            learner.support_criterion,
-            learner.support_loss,
-            learner.query_loss,
-        )
+        of_learner = {
+            what: list(map(described, value)) if isinstance(value, list) else described(value)
+            for what, value in signature(learner).items()
+        }
         return {
-            **tensors,
-            "update rule": described(learner.problem.rule),
-            "losses": list(map(described, losses)),
+            **of_learner,
             # Without what wraps it: divergence may be skipped from now on.
             "estimator": described(unwrapped(learner.estimator)),
-            "number of inner steps": learner.num_steps,
             # or its scores were not comparable
             "number of steps in a validation": self.num_validation_steps,
-            "fast parameters": list(learner.meta.init),
             "optimizer": type(self.optimizer).__name__,
             "sizes of parameter groups": [
                 len(group["params"]) for group in self.optimizer.param_groups

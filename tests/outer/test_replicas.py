@@ -285,14 +285,14 @@ BAD = {
     "other rules": (
         lambda: outer.Replicas([build(0), build(1, inner.SGD(0.1))]),
         ValueError,
-        "learners' rule must be the same",
+        "learners' update rule must be the same",
     ),
     "other criteria": (
         lambda: outer.Replicas(
             [build(0), outer.MAML(build(0).model, F.l1_loss, inner.SGD(0.05), num_steps=2)]
         ),
         ValueError,
-        "learners' criteria must be the same",
+        "learners' losses must be the same",
     ),
     "other losses": (
         lambda: outer.Replicas([of_loss(F.mse_loss), of_loss(F.l1_loss)]),

@@ -22,7 +22,7 @@ from metalearn.outer._checks._first_losses import check_losses
 from metalearn.outer._checks._labels import check_labels_of_all
 from metalearn.outer._checks._model import needs_copies, order_of
 from metalearn.outer._checks._unwritten import check_unwritten
-from metalearn.outer._copied_loss import with_copies
+from metalearn.outer._copied_loss import are_copied, with_copies
 from metalearn.outer._recomputed import attempts, check_copied
 from metalearn.types import Batch, Episode
 
@@ -62,7 +62,8 @@ def check_kind(learner: Any, subject: Any, episodes: Episode, purpose: Purpose, 
         # Not of which shapes: a check takes several passes, and texts are of a hundred lengths.
         ranks = tuple((leaf.dim(), leaf.dtype) for leaf in tree_leaves(episodes))
         once(("model", order, ranks), tried(_check_model, episodes, order))
-    learner.problem = subject.problem
+    if are_copied(subject.problem) and not are_copied(learner.problem):
+        learner.problem = with_copies(learner.problem)
     check_copied(learner, num_tasks(episodes))
 
 
