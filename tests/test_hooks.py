@@ -71,6 +71,19 @@ def test_doctests_are_fenced(hook):
     assert docstring.value == "Return x.\n\n```pycon\n>>> f(1)\n[2, 3]\n>>> g()\n```\n\nMore."
 
 
+def test_fields_have_plain_types(hook):
+    extensions = griffe.load_extensions(hook("field_types").FieldTypes)
+    package = griffe.load("metalearn", search_paths=[DOCS.parent], extensions=extensions)
+    rule = package["inner._learned_rate.LearnedRate"]
+    assert [str(each.annotation) for each in rule.parameters][1:] == [
+        "UpdateRule",
+        "str",
+        "int | None",
+    ]
+    assert [str(base) for base in package["inner._rated.Rated"].bases] == ["UpdateRule"]
+    assert str(package["inner._sgd.SGD"].parameters["lr"].annotation) == "float"
+
+
 def test_patterns_of_the_navigation(hook):
     pytest.importorskip("mkdocs")
     nav, found = (

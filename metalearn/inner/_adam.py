@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from metalearn._brief import brief
-from metalearn._checks import check_decay, check_positive, mistyped
+from metalearn._checks import check_decay, mistyped
+from metalearn._fields import Positive
 from metalearn._tree import tree_zeros_like
 from metalearn.functional import safe_sqrt
 from metalearn.inner._rated import Rated
@@ -31,11 +32,10 @@ class Adam(Rated):
     """
 
     betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
+    eps: Positive = 1e-8
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive("Adam's eps", self.eps)
         if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
             raise mistyped(
                 "Adam's betas", "be a pair", brief(self.betas), "Write betas=(0.9, 0.999)."

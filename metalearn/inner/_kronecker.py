@@ -3,11 +3,13 @@ and columns.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from metalearn._checks import check_bool, check_count, invalid
+from metalearn._checks import invalid
+from metalearn._fields import Check, Count, Flag
 from metalearn.functional import safe_sqrt
 from metalearn.inner._activation import Activation, activate, check_activation
 from metalearn.inner._gradient_transform import GradientTransform
@@ -45,11 +47,7 @@ class KroneckerLinear(GradientTransform):
     10001
     """
 
-    bias: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_bool("KroneckerLinear's bias", self.bias)
+    bias: Flag = False
 
     def init_weights(self, name: str, param: Tensor) -> PyTree:
         """Return L, R and perhaps b."""
@@ -94,15 +92,9 @@ class KroneckerNetwork(GradientTransform):
     torch.Size([32, 9])
     """
 
-    num_layers: int = 2
-    activation: Activation = "relu"
-    normalise: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_count("KroneckerNetwork's num_layers", self.num_layers)
-        check_bool("KroneckerNetwork's normalise", self.normalise)
-        check_activation("KroneckerNetwork's activation", self.activation)
+    num_layers: Count = 2
+    activation: Annotated[Activation, Check(check_activation)] = "relu"
+    normalise: Flag = False
 
     def init_weights(self, name: str, param: Tensor) -> PyTree:
         """Return the layers' L and R, and perhaps the factor of the network's output."""

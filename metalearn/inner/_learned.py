@@ -1,7 +1,8 @@
 """Hyperparameters of any rule, learned by the outer loop."""
 
+from contextlib import suppress
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import torch
 from torch import Tensor
@@ -50,13 +51,13 @@ class Learned(Wrapper):
         object.__setattr__(self, "names", tuple(names))
         if not names or len(set(names)) < len(names):
             raise invalid("Learned's names", "be at least one, each once", tuple(names), fix)
+        types = _field_types(type(rule))
         for name in names:
-            of_rule = {field.name: str(field.type) for field in fields(rule)}
-            check_choice("Learned's names", name, of_rule)
+            check_choice("Learned's names", name, types)
             numbers = all(
                 isinstance(value, int | float) for value in tree_leaves(getattr(rule, name))
             )
-            if not numbers or "float" not in of_rule[name]:
+            if not (numbers and _of_floats(types[name])):
                 got = repr(getattr(rule, name))
                 raise mistyped(f"{type(rule).__name__}'s {name}", "be a number to be learned", got)
         if unused := _unused(self):
@@ -91,6 +92,21 @@ class Learned(Wrapper):
             value = meta[field.name] if field.name in self.names else getattr(self.rule, field.name)
             object.__setattr__(rule, field.name, value)
         return rule
+
+
+def _field_types(rule: Any) -> dict[str, Any]:
+    """Return the types of a rule's fields by name, as texts if only type checkers can read them."""
+    hints = {}
+    with suppress(Exception):
+        hints = get_type_hints(rule)
+    return {field.name: hints.get(field.name, field.type) for field in fields(rule)}
+
+
+def _of_floats(kind: Any) -> bool:
+    """Return whether a type is that of a float, of a tuple of them or of one that may be None."""
+    if isinstance(kind, str):
+        return "float" in kind
+    return kind is float or any(map(_of_floats, get_args(kind)))
 
 
 def _unused(learned: Learned) -> list[str]:

@@ -3,11 +3,13 @@ parameter.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from metalearn._checks import check_choice, check_count
+from metalearn._checks import check_choice
+from metalearn._fields import Check, CountOrNone
 from metalearn.inner._sgd import SGD
 from metalearn.inner._wrapper import Wrapper
 from metalearn.types import Params, PyTree
@@ -39,15 +41,8 @@ class LearnedRate(Wrapper):
         num_steps).
     """
 
-    per: str = "scalar"
-    num_steps: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("LearnedRate's per", self.per, ["scalar", "tensor", "parameter"])
-        if self.num_steps is not None:
-            fix = "Leave it out to share one rate among all steps."
-            check_count("LearnedRate's num_steps", self.num_steps, fix=fix)
+    per: Annotated[str, Check(check_choice, ("scalar", "tensor", "parameter"))] = "scalar"
+    num_steps: Annotated[CountOrNone, "Leave it out to share one rate among all steps."] = None
 
     def init_meta(self, params: Params) -> PyTree:
         """Return rates at the wrapped rule's own, `[num_steps, ...]` if they are per step."""

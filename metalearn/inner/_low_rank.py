@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metalearn._checks import check_bool, check_count
+from metalearn._fields import Count, Flag
 from metalearn.inner._gradient_transform import GradientTransform
 from metalearn.types import PyTree
 
@@ -39,13 +39,8 @@ class LowRank(GradientTransform):
         2019 (section 4.2).
     """
 
-    rank: int = 4
-    identity: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_count("LowRank's rank", self.rank)
-        check_bool("LowRank's identity", self.identity)
+    rank: Count = 4
+    identity: Flag = False
 
     def init_weights(self, name: str, param: Tensor) -> PyTree:
         """Return a random L."""

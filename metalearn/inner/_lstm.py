@@ -2,12 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metalearn._checks import check_between, check_count, check_not_negative, check_number
+from metalearn._checks import check_between
+from metalearn._fields import Check, Checked, Count, NotNegative, Number
 from metalearn.inner._base import UpdateRule
 from metalearn.inner._coordinates import flatten, init_linear, preprocess, unflatten
 from metalearn.types import Params, PyTree
@@ -17,7 +19,7 @@ NUM_INPUTS = 4
 
 
 @dataclass(frozen=True)
-class LSTM(UpdateRule):
+class LSTM(UpdateRule, Checked):
     """The LSTM meta-learner: theta_{t+1} = f_t * theta_t - i_t * gradient, with learned gates for
     every element.
 
@@ -50,16 +52,12 @@ class LSTM(UpdateRule):
         8-11).
     """
 
-    lr: float = 0.01
-    hidden_size: int = 20
-    forget_bias: float = 10.0
-    gate_range: float = 0.01
-
-    def __post_init__(self) -> None:
-        check_between("LSTM's lr", self.lr, 0, 1, fix="It is a gate's value: LSTM(lr=0.01), say.")
-        check_count("LSTM's hidden_size", self.hidden_size)
-        check_number("LSTM's forget_bias", self.forget_bias)
-        check_not_negative("LSTM's gate_range", self.gate_range)
+    lr: Annotated[
+        float, Check(check_between, 0, 1), "It is a gate's value: LSTM(lr=0.01), say."
+    ] = 0.01
+    hidden_size: Count = 20
+    forget_bias: Number = 10.0
+    gate_range: NotNegative = 0.01
 
     def init_meta(self, params: Params) -> PyTree:
         """Return the weights of both layers."""

@@ -1,11 +1,13 @@
 """Learned random masks: which output units of every layer a task may change."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from metalearn._checks import check_bool, check_positive, invalid
+from metalearn._checks import invalid
+from metalearn._fields import Flag, Positive
 from metalearn._tree import over_first_axes
 from metalearn.functional import derive_key, uniform
 from metalearn.inner._base import UpdateRule
@@ -40,17 +42,8 @@ class Masked(Wrapper):
         2017.
     """
 
-    temperature: float = 1.0
-    hard: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(
-            "Masked's temperature",
-            self.temperature,
-            fix="Write Masked(rule, temperature=1.0), say.",
-        )
-        check_bool("Masked's hard", self.hard)
+    temperature: Annotated[Positive, "Write Masked(rule, temperature=1.0), say."] = 1.0
+    hard: Flag = True
 
     def init_meta(self, params: Params) -> PyTree:
         """Return logits of zero for every layer, and the rule's own meta-parameters."""

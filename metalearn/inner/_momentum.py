@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from metalearn._checks import check_fraction
+from metalearn._fields import Fraction
 from metalearn._tree import tree_zeros_like
 from metalearn.inner._rated import Rated
 from metalearn.types import Params, PyTree
@@ -15,11 +15,7 @@ from metalearn.types import Params, PyTree
 class _WithVelocity(Rated):
     """A rule with a velocity v = momentum v + g, from zero."""
 
-    momentum: float = 0.9
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_fraction(f"{type(self).__name__}'s momentum", self.momentum)
+    momentum: Fraction = 0.9
 
     @abstractmethod
     def _direction(self, grad: Tensor, velocity: Tensor) -> Tensor:

@@ -1,13 +1,16 @@
 """Rules whose updates are proportional to a rate."""
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
-from metalearn._checks import check_positive
+from metalearn._fields import Checked, Positive
 from metalearn.inner._base import UpdateRule
+
+FIX = "Pass inner.{own}(lr=0.01), say; to learn it, inner.LearnedRate(inner.{own}(lr=0.01))."
 
 
 @dataclass(frozen=True)
-class Rated(UpdateRule):
+class Rated(UpdateRule, Checked):
     """A rule with a rate that is a factor of its updates, so that `LearnedRate` can learn it. Its
     `update` is abstract.
 
@@ -18,15 +21,7 @@ class Rated(UpdateRule):
         ValueError: If `lr` is not positive and finite.
     """
 
-    lr: float
-
-    def __post_init__(self) -> None:
-        name = type(self).__name__
-        fix = (
-            f"Pass inner.{name}(lr=0.01), say; to learn it, "
-            f"inner.LearnedRate(inner.{name}(lr=0.01))."
-        )
-        check_positive(f"{name}'s lr", self.lr, fix=fix)
+    lr: Annotated[Positive, FIX]
 
     def split_rate(self) -> tuple[float, UpdateRule]:
         """Return lr and this rule at rate 1."""

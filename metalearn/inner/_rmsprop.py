@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from metalearn._checks import check_decay, check_positive
+from metalearn._fields import Decay, Positive
 from metalearn._tree import tree_zeros_like
 from metalearn.functional import safe_sqrt
 from metalearn.inner._rated import Rated
@@ -27,13 +27,8 @@ class RMSProp(Rated):
         Tieleman and Hinton, "RMSProp", lecture 6.5 of Neural networks for machine learning, 2012.
     """
 
-    alpha: float = 0.99
-    eps: float = 1e-8
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_decay("RMSProp's alpha", self.alpha)
-        check_positive("RMSProp's eps", self.eps)
+    alpha: Decay = 0.99
+    eps: Positive = 1e-8
 
     def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
         """Return a mean of zero."""

@@ -1,12 +1,13 @@
 """Rules whose own meta-parameters descend within a task."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor
 
-from metalearn._checks import check_positive, invalid
+from metalearn._checks import invalid
 from metalearn._derivatives import vjp
+from metalearn._fields import Positive
 from metalearn._tree import tree_leaves, tree_map, tree_zeros_like
 from metalearn.inner._wrapper import Wrapper
 from metalearn.types import Params, PyTree
@@ -44,15 +45,7 @@ class SelfAdapting(Wrapper):
 
     outermost: ClassVar[bool] = True
 
-    lr: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(
-            "SelfAdapting's lr",
-            self.lr,
-            fix="Write SelfAdapting(KroneckerLinear(0.5), lr=0.5), say.",
-        )
+    lr: Annotated[Positive, "Write SelfAdapting(KroneckerLinear(0.5), lr=0.5), say."]
 
     def init_meta(self, params: Params) -> PyTree:
         """Return the rule's meta-parameters.

@@ -2,21 +2,15 @@
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from metalearn._brief import brief
-from metalearn._checks import (
-    check_bool,
-    check_choice,
-    check_count,
-    check_fraction,
-    check_positive,
-    invalid,
-    mistyped,
-)
+from metalearn._checks import check_choice, check_count, invalid, mistyped
+from metalearn._fields import Check, Checked, Flag, Fraction, Positive
 from metalearn.inner._activation import Activation, activate, check_activation
 from metalearn.inner._base import UpdateRule
 from metalearn.inner._coordinates import flatten, init_linear, preprocess, unflatten
@@ -36,7 +30,7 @@ HISTORIES = ("grad_history", "update_history")
 
 
 @dataclass(frozen=True)
-class Turtle(UpdateRule):
+class Turtle(UpdateRule, Checked):
     """TURTLE: the update of every element is lr * net(inputs), one network for all of them.
 
     The network starts with the weights of `nn.Linear` and biases of zero. With a learned rate for
@@ -74,13 +68,14 @@ class Turtle(UpdateRule):
 
     inputs: tuple[str, ...] = ("grad",)
     hidden: tuple[int, ...] = (20, 20, 20, 20, 20)
-    activation: Activation = "relu"
-    beta: float = 0.9
-    lr: float = 1.0
-    loss_as_value: bool = False
-    applied_updates: bool = False
+    activation: Annotated[Activation, Check(check_activation)] = "relu"
+    beta: Fraction = 0.9
+    lr: Positive = 1.0
+    loss_as_value: Flag = False
+    applied_updates: Flag = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("inputs", "hidden"):
             given = getattr(self, name)
             if not isinstance(given, tuple | list):
@@ -93,11 +88,6 @@ class Turtle(UpdateRule):
             raise invalid("Turtle's inputs", "be at least one, each once", self.inputs)
         for width in self.hidden:
             check_count("Turtle's hidden widths", width, fix="Write hidden=(20, 20), say.")
-        check_activation("Turtle's activation", self.activation)
-        check_fraction("Turtle's beta", self.beta)
-        check_positive("Turtle's lr", self.lr)
-        check_bool("Turtle's loss_as_value", self.loss_as_value)
-        check_bool("Turtle's applied_updates", self.applied_updates)
 
     @property
     def as_values(self) -> frozenset[str]:

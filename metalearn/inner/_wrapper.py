@@ -6,12 +6,13 @@ from typing import ClassVar
 from torch import Tensor
 
 from metalearn._checks import check_kind, invalid
+from metalearn._fields import Checked
 from metalearn.inner._base import UpdateRule
 from metalearn.types import Params, PyTree
 
 
 @dataclass(frozen=True)
-class Wrapper(UpdateRule):
+class Wrapper(UpdateRule, Checked):
     """A rule around another one, which decides whatever the subclass does not define. Its `update`
     is abstract.
 
@@ -29,14 +30,10 @@ class Wrapper(UpdateRule):
     rule: UpdateRule
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         own = type(self).__name__
-        check_kind(
-            f"{own}'s rule",
-            self.rule,
-            UpdateRule,
-            "an update rule",
-            f"one to wrap: {own}(SGD(lr=0.01), ...)",
-        )
+        example = f"one to wrap: {own}(SGD(lr=0.01), ...)"
+        check_kind(f"{own}'s rule", self.rule, UpdateRule, "an update rule", example)
         if isinstance(self.rule, Wrapper) and self.rule.outermost:
             inside = type(self.rule).__name__
             raise invalid(

@@ -3,6 +3,7 @@ import torch
 
 from metalearn import inner
 from tests.cases import sine_learner
+from tests.inner import written
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,43 @@ def test_what_only_later_steps_use_can_be_learned():
     assert inner.Learned(
         inner.Turtle(("update_history",), (), applied_updates=True), "beta"
     ).names == ("beta",)
+
+
+@pytest.mark.parametrize(
+    ("rule", "name"),
+    [
+        (written.Scaled(), "lr"),
+        (written.Scaled(), "pair"),
+        (written.Scaled(norm=2.0), "norm"),
+        (written.Scheduled(), "bias"),
+        (written.Unchecked(0.1), "lr"),
+        (written.Narrow(0.1), "momentum"),
+    ],
+    ids=str,
+)
+def test_floats_of_users_rules_can_be_learned(rule, name):
+    assert inner.Learned(rule, name).names == (name,)
+
+
+@pytest.mark.parametrize(
+    ("rule", "name"),
+    [
+        (written.Scaled(), "times"),
+        (written.Scaled(), "norm"),
+        (written.Unchecked(0.1), "twice"),
+        (written.Narrow(0.1), "what"),
+    ],
+    ids=str,
+)
+def test_what_is_no_float_cannot_be_learned(rule, name):
+    with pytest.raises(TypeError, match="be a number to be learned"):
+        inner.Learned(rule, name)
+
+
+def test_users_rules_inherit_checks():
+    assert written.Unchecked(0).twice is True  # whose own __post_init__ leaves them out
+    with pytest.raises(ValueError, match="Narrow's momentum must be from 0 to 1; got 2"):
+        written.Narrow(0.1, momentum=2)
 
 
 BAD = [
