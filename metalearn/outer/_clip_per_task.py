@@ -1,9 +1,11 @@
 """Clipping of every task's meta-gradient before the mean over tasks."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from metalearn._brief import brief
-from metalearn._checks import check_choice, check_positive, invalid
+from metalearn._checks import check_choice, invalid
+from metalearn._fields import Check, Positive
 from metalearn._tree import tree_leaves, tree_map
 from metalearn.outer._per_task import PerTask
 from metalearn.types import Estimate, Meta, Problem
@@ -29,13 +31,8 @@ class ClipPerTask(PerTask):
             clipped, task by task, is its code's.
     """
 
-    value: float
-    on: str = "init"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive("ClipPerTask's value", self.value)
-        check_choice("ClipPerTask's on", self.on, Meta._fields)
+    value: Positive
+    on: Annotated[str, Check(check_choice, Meta._fields)] = "init"
 
     def check(self, problem: Problem, meta: Meta) -> None:
         """Raise as the wrapped estimator does, or if there is nothing to clip."""

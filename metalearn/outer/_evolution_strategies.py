@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from metalearn import inner
-from metalearn._checks import check_bool, check_count, check_positive
+from metalearn._fields import Checked, Count, Flag, Positive
 from metalearn._tree import (
     over_first_axes,
     tree_detach,
@@ -24,7 +24,7 @@ from metalearn.types import Adapted, Batch, Carry, Episode, Estimate, Meta, Para
 
 
 @dataclass(frozen=True)
-class EvolutionStrategies(MetaGradient):
+class EvolutionStrategies(MetaGradient, Checked):
     """The gradient of the query loss smoothed by Gaussian noise, from its values at antithetic
     pairs of points.
 
@@ -49,19 +49,16 @@ class EvolutionStrategies(MetaGradient):
         arXiv 2017. Song et al., "ES-MAML: simple Hessian-free meta learning", ICLR 2020.
     """
 
-    num_pairs: int = 32
-    std: float = 0.01
-    inner: bool = False
+    _what = "EvolutionStrategies' {field}"
+
+    num_pairs: Count = 32
+    std: Positive = 0.01
+    inner: Flag = False
 
     @property
     def traits(self) -> Traits:
         """Derivatives of the support loss alone, or of none if its gradient is estimated too."""
         return Traits(differentiates=frozenset() if self.inner else frozenset({"support"}))
-
-    def __post_init__(self) -> None:
-        check_count("EvolutionStrategies' num_pairs", self.num_pairs)
-        check_positive("EvolutionStrategies' std", self.std)
-        check_bool("EvolutionStrategies' inner", self.inner)
 
     def __call__(
         self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: Carry

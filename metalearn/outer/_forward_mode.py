@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.func import grad_and_value, vjp, vmap
 
-from metalearn._checks import check_count, invalid, mistyped
+from metalearn._checks import invalid, mistyped
+from metalearn._fields import Checked, Count
 from metalearn._tree import tree_leaves, tree_map, tree_ravel, tree_zeros_like
 from metalearn.inner._step import advance
 from metalearn.outer._base import MetaGradient, Traits
@@ -33,7 +34,7 @@ class Progress(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ForwardMode(MetaGradient):
+class ForwardMode(MetaGradient, Checked):
     """The exact gradient by forward mode, for a few hyperparameters and any number of steps.
 
     Every learned number is a direction in which the fast parameters' derivative is carried along,
@@ -53,12 +54,11 @@ class ForwardMode(MetaGradient):
         2017 (eqs. 13-15).
     """
 
-    max_directions: int = 300
+    _what = "{field}"
+
+    max_directions: Count = 300
 
     traits = Traits(repeats_losses=True)
-
-    def __post_init__(self) -> None:
-        check_count("max_directions", self.max_directions)
 
     def check(self, problem: Problem, meta: Meta) -> None:
         """Raise for more learned numbers than the estimator is made for, and for complex ones."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from metalearn import inner
 from metalearn._checks import check_choice, check_kind, check_positive, invalid
 from metalearn._derivatives import grad_and_value, vjp
+from metalearn._fields import Check, Checked, Positive
 from metalearn._random import random_numbers_kept
 from metalearn._tree import tree_map, tree_ravel, tree_zeros_like
 from metalearn.functional import OnSupport
@@ -17,6 +19,10 @@ from metalearn.outer._checks._rules import check_rule
 from metalearn.outer._solvers import CG, Solver
 from metalearn.types import Adapted, Batch, Carry, Episode, Estimate, Meta, Params, Problem
 
+STRENGTHS = (
+    "The paper's is Implicit(2.0); beside a regulariser of your own a small one does: "
+    "Implicit(1e-3, CG(20))."
+)
 TRUSTED = 0.5
 """Relative inner gradient and residual above which a learner warns."""
 
@@ -52,7 +58,7 @@ class Proximal:
 
 
 @dataclass(frozen=True)
-class Implicit(MetaGradient):
+class Implicit(MetaGradient, Checked):
     """The gradient at the inner problem's solution, whatever path led there: iMAML.
 
     The inner problem is the support loss plus (strength / 2) |params - init|^2, in training,
@@ -85,26 +91,13 @@ class Implicit(MetaGradient):
         Rajeswaran et al., "Meta-learning with implicit gradients", NeurIPS 2019.
     """
 
-    strength: float
-    solver: Solver = CG()
-    proximal: str = "every_step"
-    system_strength: float | None = None
+    strength: Annotated[Positive, STRENGTHS]
+    solver: Annotated[Solver, Check(check_kind, Solver, "a solver", "outer.CG(num_steps=5)")] = CG()
+    proximal: Annotated[str, Check(check_choice, ("every_step", "last_step"))] = "every_step"
+    system_strength: Annotated[float | None, Check(check_positive), "None takes strength."] = None
 
     reaches = frozenset({"init", "shared"})
     traits = Traits(repeats_losses=True)
-
-    def __post_init__(self) -> None:
-        fix = (
-            "The paper's is Implicit(2.0); beside a regulariser of your own a small one does: "
-            "Implicit(1e-3, CG(20))."
-        )
-        check_positive("Implicit's strength", self.strength, fix=fix)
-        if self.system_strength is not None:
-            check_positive(
-                "Implicit's system_strength", self.system_strength, fix="None takes strength."
-            )
-        check_choice("Implicit's proximal", self.proximal, ["every_step", "last_step"])
-        check_kind("Implicit's solver", self.solver, Solver, "a solver", "outer.CG(num_steps=5)")
 
     def check(self, problem: Problem, meta: Meta) -> None:
         """Raise if no step descends the support loss, or the rule moves on where the gradient is

@@ -1,15 +1,17 @@
 """The weights of a multi-step loss."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from metalearn._checks import check_between, check_count
+from metalearn._checks import check_between
+from metalearn._fields import Check, Checked, CountOrNone
 
 
 @dataclass(frozen=True)
-class MultiStep:
+class MultiStep(Checked):
     """How much the query loss after each inner step counts: MAML++'s annealed weights.
 
     All steps count alike in the first iteration. The weights of all but the last fall linearly, by
@@ -32,17 +34,8 @@ class MultiStep:
     tensor([0.2500, 0.7500])
     """
 
-    num_iterations: int | None = None
-    floor: float = 0.03
-
-    def __post_init__(self) -> None:
-        if self.num_iterations is not None:
-            check_count(
-                "MultiStep's num_iterations",
-                self.num_iterations,
-                fix="None keeps all weights alike.",
-            )
-        check_between("MultiStep's floor", self.floor, 0, 1)
+    num_iterations: Annotated[CountOrNone, "None keeps all weights alike."] = None
+    floor: Annotated[float, Check(check_between, 0, 1)] = 0.03
 
     def weights(self, iteration: Tensor, num_steps: int) -> Tensor:
         """Return the weight of the loss after every step, `[num_steps, ...]`.

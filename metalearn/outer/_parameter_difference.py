@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from metalearn import inner
-from metalearn._checks import check_bool
+from metalearn._fields import Checked, Flag
 from metalearn._tree import tree_map, tree_zeros_like
 from metalearn.outer._base import MetaGradient, Traits
 from metalearn.types import Carry, Episode, Estimate, Meta, Problem
 
 
 @dataclass(frozen=True)
-class ParameterDifference(MetaGradient):
+class ParameterDifference(MetaGradient, Checked):
     """Reptile: the gradient to `init` is init minus adapted parameters; nothing else gets one.
 
     With `torch.optim.SGD(lr=epsilon)` the outer step is Reptile's init + epsilon (adapted - init).
@@ -31,12 +31,9 @@ class ParameterDifference(MetaGradient):
         Nichol et al., "On first-order meta-learning algorithms", arXiv 2018.
     """
 
-    keep_state: bool = False
+    keep_state: Flag = False
 
     reaches = frozenset({"init"})
-
-    def __post_init__(self) -> None:
-        check_bool("ParameterDifference's keep_state", self.keep_state)
 
     def init_carry(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor) -> Carry:
         """Return the rule's state that the first task starts with, if states are kept."""

@@ -4,17 +4,19 @@ is.
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 from torch import Tensor
 
 from metalearn._checks import check_kind
+from metalearn._fields import Check, Checked
 from metalearn._tasks import vmap_tasks
 from metalearn.outer._base import MetaGradient, Traits
 from metalearn.types import Adapted, Batch, Carry, Episode, Estimate, Meta, Problem
 
 
 @dataclass(frozen=True)
-class PerTask(MetaGradient):
+class PerTask(MetaGradient, Checked):
     """An estimator whose estimates are changed task by task, before the mean over tasks. Subclasses
     say how.
 
@@ -25,11 +27,9 @@ class PerTask(MetaGradient):
         TypeError: If `estimator` is not an estimator.
     """
 
-    estimator: MetaGradient
-
-    def __post_init__(self) -> None:
-        what, example = f"{type(self).__name__}'s estimator", "one to wrap: Unrolled()"
-        check_kind(what, self.estimator, MetaGradient, "an estimator", example)
+    estimator: Annotated[
+        MetaGradient, Check(check_kind, MetaGradient, "an estimator", "one to wrap: Unrolled()")
+    ]
 
     @abstractmethod
     def change(self, estimate: Estimate) -> Estimate:

@@ -4,20 +4,28 @@ how many steps.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from metalearn._brief import brief
 from metalearn._checks import check_count, check_kind, invalid
+from metalearn._fields import Check, Checked
 from metalearn._tree import tree_leaves
 from metalearn.outer._base import MetaGradient
 from metalearn.outer._multi_step import MultiStep
 from metalearn.types import Carry, Episode, Meta, Problem
 
 
+def check_order(what: str, value: Any, *, fix: str) -> None:
+    """Raise unless `value` is an order of derivatives."""
+    if type(value) is not int or value not in (1, 2):
+        raise invalid(what, "be 1 or 2", brief(value), fix)
+
+
 @dataclass(frozen=True)
-class ReverseMode(MetaGradient):
+class ReverseMode(MetaGradient, Checked):
     """Reverse mode through the last steps of the inner loop.
 
     Args:
@@ -39,20 +47,16 @@ class ReverseMode(MetaGradient):
         Antoniou et al., "How to train your MAML", ICLR 2019 (multi-step loss).
     """
 
-    order: int = 2
-    truncate: int | None = None
-    multi_step: MultiStep | None = None
+    _what = "{field}"
 
-    def __post_init__(self) -> None:
-        if type(self.order) is not int or self.order not in (1, 2):
-            raise invalid(
-                "order", "be 1 or 2", brief(self.order), "2 is exact, 1 drops the Hessian."
-            )
-        if self.truncate is not None:
-            check_count("truncate", self.truncate, minimum=0, fix="None differentiates all steps.")
-        if self.multi_step is not None:
-            example = "outer.MultiStep(num_iterations=10_000)"
-            check_kind("multi_step", self.multi_step, MultiStep, "a MultiStep", example)
+    order: Annotated[int, Check(check_order), "2 is exact, 1 drops the Hessian."] = 2
+    truncate: Annotated[
+        int | None, Check(check_count, minimum=0), "None differentiates all steps."
+    ] = None
+    multi_step: Annotated[
+        MultiStep | None,
+        Check(check_kind, MultiStep, "a MultiStep", "outer.MultiStep(num_iterations=10_000)"),
+    ] = None
 
     @property
     def reaches(self) -> frozenset[str]:

@@ -3,12 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 from torch.func import vmap
 
-from metalearn._checks import check_count, check_not_negative, check_positive
+from metalearn._fields import Checked, Count, NotNegative, Positive
 
 Product = Callable[[Tensor], Tensor]
 
@@ -30,7 +31,7 @@ class Solver(ABC):
 
 
 @dataclass(frozen=True)
-class CG(Solver):
+class CG(Solver, Checked):
     """Conjugate gradients from zero, for a positive definite matrix.
 
     Args:
@@ -46,12 +47,8 @@ class CG(Solver):
         Rajeswaran et al., "Meta-learning with implicit gradients", NeurIPS 2019 (5 steps).
     """
 
-    num_steps: int = 5
-    damping: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_count("CG's num_steps", self.num_steps)
-        check_not_negative("CG's damping", self.damping, fix="Write CG(5, damping=1.0).")
+    num_steps: Count = 5
+    damping: Annotated[NotNegative, "Write CG(5, damping=1.0)."] = 0.0
 
     def __call__(self, product: Product, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return the solution after `num_steps` steps, and its residual."""
@@ -67,7 +64,7 @@ class CG(Solver):
 
 
 @dataclass(frozen=True)
-class Neumann(Solver):
+class Neumann(Solver, Checked):
     """The Neumann series x = rate * sum_k (I - rate A)^k b, which converges if 0 < rate A < 2.
 
     For an implicit gradient with rate 1: if the support loss's curvature is below the strength.
@@ -85,12 +82,8 @@ class Neumann(Solver):
         AISTATS 2020.
     """
 
-    num_steps: int = 5
-    rate: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_count("Neumann's num_steps", self.num_steps)
-        check_positive("Neumann's rate", self.rate)
+    num_steps: Count = 5
+    rate: Positive = 1.0
 
     def __call__(self, product: Product, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sum of the first `num_steps` terms, and its residual."""

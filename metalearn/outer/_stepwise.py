@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from metalearn import inner
-from metalearn._checks import check_count
 from metalearn._derivatives import grad_and_value, vjp
+from metalearn._fields import CountOrNone
 from metalearn._tree import tree_add, tree_zeros_like
 from metalearn.inner._step import advance
 from metalearn.outer._base import Traits
@@ -65,12 +65,7 @@ class Stepwise(ReverseMode):
         (segments).
     """
 
-    segment: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.segment is not None:
-            check_count("segment", self.segment, fix="None keeps all steps.")
+    segment: Annotated[CountOrNone, "None keeps all steps."] = None
 
     @property
     def traits(self) -> Traits:
