@@ -5,21 +5,15 @@ images are.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from metalearn._brief import brief
-from metalearn._checks import (
-    check_count,
-    check_function,
-    check_generator,
-    check_number,
-    invalid,
-    mistyped,
-)
+from metalearn._checks import check_function, check_generator, check_number, invalid, mistyped
+from metalearn._fields import Checked, Count
 
 
 class Augmentation(ABC):
@@ -57,7 +51,7 @@ class RandomFlip(Augmentation):
 
 
 @dataclass(frozen=True)
-class RandomCrop(Augmentation):
+class RandomCrop(Augmentation, Checked):
     """Move every image by up to `padding` pixels in each direction; what comes in is black.
 
     Args:
@@ -68,10 +62,7 @@ class RandomCrop(Augmentation):
         ValueError: If `padding` is below 1.
     """
 
-    padding: int
-
-    def __post_init__(self) -> None:
-        check_count("RandomCrop's padding", self.padding, fix="Write RandomCrop(padding=4), say.")
+    padding: Annotated[Count, "Write RandomCrop(padding=4), say."]
 
     def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return images moved at random."""

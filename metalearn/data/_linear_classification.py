@@ -1,17 +1,20 @@
 """Binary classification by hyperplanes through the origin."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
-from metalearn._checks import check_count
+from metalearn._fields import Checked, Count
 from metalearn.data._episodes import TaskDistribution
 from metalearn.data._synthetic import normal, split
 from metalearn.types import Episode
 
+FIX = "Pass LinearClassification(k_shot=10, num_query=10)."
+
 
 @dataclass(frozen=True)
-class LinearClassification(TaskDistribution):
+class LinearClassification(TaskDistribution, Checked):
     """Binary classification, label 1 where `w . x > 0`, each task with its own hyperplane.
 
     w and every x are drawn from N(0, I). An episode's x is `[tasks, n, dim]` and its y `[tasks, n,
@@ -36,15 +39,11 @@ class LinearClassification(TaskDistribution):
     (torch.Size([2, 10, 100]), torch.Size([2, 10, 1]))
     """
 
-    k_shot: int
-    num_query: int
-    dim: int = 100
+    _what = "{field}"
 
-    def __post_init__(self) -> None:
-        for name in ("k_shot", "num_query", "dim"):
-            check_count(
-                name, getattr(self, name), fix="Pass LinearClassification(k_shot=10, num_query=10)."
-            )
+    k_shot: Annotated[Count, FIX]
+    num_query: Annotated[Count, FIX]
+    dim: Annotated[Count, FIX] = 100
 
     def draw(
         self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None

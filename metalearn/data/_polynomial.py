@@ -2,17 +2,21 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
-from metalearn._checks import check_count, check_not_negative, check_range, invalid
+from metalearn._checks import invalid
+from metalearn._fields import Checked, Count, CountFromZero, NotNegative, Range
 from metalearn.data._episodes import TaskDistribution
 from metalearn.data._synthetic import add_noise, split, uniform
 from metalearn.types import Episode
 
+FIX = "Pass Polynomial(k_shot=10, num_query=10, order=2)."
+
 
 @dataclass(frozen=True)
-class Polynomial(TaskDistribution):
+class Polynomial(TaskDistribution, Checked):
     """Polynomials `y = sum_i c_i x^i`, i = 0, ..., order, each with its own coefficients.
 
     Every c_i and x is uniform on its range. An episode's x and y are `[tasks, k_shot, 1]` in the
@@ -41,24 +45,21 @@ class Polynomial(TaskDistribution):
     21.0
     """
 
-    k_shot: int
-    num_query: int
-    order: int
-    coefficient_range: tuple[float, float] = (-1, 1)
-    x_range: tuple[float, float] = (-2, 2)
-    noise_std: float = 0
+    _what = "{field}"
+
+    k_shot: Annotated[Count, FIX]
+    num_query: Annotated[Count, FIX]
+    order: Annotated[CountFromZero, FIX]
+    coefficient_range: Range = (-1, 1)
+    x_range: Range = (-2, 2)
+    noise_std: Annotated[NotNegative, "Pass noise_std=0 for none."] = 0
 
     def __post_init__(self) -> None:
-        fix = "Pass Polynomial(k_shot=10, num_query=10, order=2)."
-        for name, minimum in (("k_shot", 1), ("num_query", 1), ("order", 0)):
-            check_count(name, getattr(self, name), minimum=minimum, fix=fix)
-        for name in ("coefficient_range", "x_range"):
-            check_range(name, getattr(self, name), fix=f"Pass {name}=(low, high).")
-        check_not_negative("noise_std", self.noise_std, fix="Pass noise_std=0 for none.")
+        super().__post_init__()
         largest = max(1.0, *(abs(float(bound)) for bound in self.x_range))
         if self.order * math.log10(largest) > 30:  # float32 ends at 38, and there are coefficients
             got = f"{self.order} for x up to {largest}"
-            raise invalid("order", "be low enough for the powers of x to stay finite", got, fix)
+            raise invalid("order", "be low enough for the powers of x to stay finite", got, FIX)
 
     def draw(
         self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None

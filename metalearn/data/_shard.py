@@ -1,17 +1,21 @@
 """One process's share of a task distribution."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
-from metalearn._checks import check_count, check_kind, invalid
+from metalearn._checks import check_kind, invalid
+from metalearn._fields import Check, Checked, Count, CountFromZero
 from metalearn._tasks import take
 from metalearn.data._episodes import TaskDistribution
 from metalearn.types import Episode
 
+FIX = "Write Shard(tasks, num_shards=2, index=0), say."
+
 
 @dataclass(frozen=True)
-class Shard(TaskDistribution):
+class Shard(TaskDistribution, Checked):
     """Every `num_shards`-th task of a distribution, so that processes with equal generators share
     its tasks equally.
 
@@ -38,25 +42,18 @@ class Shard(TaskDistribution):
     True
     """
 
-    tasks: TaskDistribution
-    num_shards: int
-    index: int
+    tasks: Annotated[
+        TaskDistribution,
+        Check(check_kind, TaskDistribution, "a task distribution", "data.Sinusoid(5, 5), say"),
+    ]
+    num_shards: Annotated[Count, FIX]
+    index: Annotated[CountFromZero, FIX]
 
     def __post_init__(self) -> None:
-        check_kind(
-            "Shard's tasks",
-            self.tasks,
-            TaskDistribution,
-            "a task distribution",
-            "data.Sinusoid(5, 5), say",
-        )
-        fix = "Write Shard(tasks, num_shards=2, index=0), say."
-        check_count("Shard's num_shards", self.num_shards, fix=fix)
-        check_count("Shard's index", self.index, minimum=0, fix=fix)
+        super().__post_init__()
         if self.index >= self.num_shards:
-            raise invalid(
-                "Shard's index", f"be below num_shards={self.num_shards}", self.index, fix
-            )
+            condition = f"be below num_shards={self.num_shards}"
+            raise invalid("Shard's index", condition, self.index, FIX)
 
     @property
     def source_device(self) -> torch.device | None:

@@ -2,17 +2,20 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
-from metalearn._checks import check_count, check_not_negative, check_range
+from metalearn._fields import Checked, Count, NotNegative, Range
 from metalearn.data._episodes import TaskDistribution
 from metalearn.data._synthetic import add_noise, split, uniform
 from metalearn.types import Episode
 
+FIX = "Pass Sinusoid(k_shot=10, num_query=10)."
+
 
 @dataclass(frozen=True)
-class Sinusoid(TaskDistribution):
+class Sinusoid(TaskDistribution, Checked):
     """Sine waves `y = A sin(w x - p)`, each with its own amplitude, phase and frequency.
 
     A, p, w and every x are uniform on their ranges. An episode's x and y are `[tasks, k_shot, 1]`
@@ -43,20 +46,15 @@ class Sinusoid(TaskDistribution):
     (torch.Size([3, 5, 1]), torch.Size([3, 20, 1]))
     """
 
-    k_shot: int
-    num_query: int
-    amplitude: tuple[float, float] = (0.1, 5.0)
-    phase: tuple[float, float] = (0, math.pi)
-    frequency: tuple[float, float] = (1, 1)
-    x_range: tuple[float, float] = (-5, 5)
-    noise_std: float = 0
+    _what = "{field}"
 
-    def __post_init__(self) -> None:
-        for name in ("k_shot", "num_query"):
-            check_count(name, getattr(self, name), fix="Pass Sinusoid(k_shot=10, num_query=10).")
-        for name in ("amplitude", "phase", "frequency", "x_range"):
-            check_range(name, getattr(self, name), fix=f"Pass {name}=(low, high).")
-        check_not_negative("noise_std", self.noise_std, fix="Pass noise_std=0 for none.")
+    k_shot: Annotated[Count, FIX]
+    num_query: Annotated[Count, FIX]
+    amplitude: Range = (0.1, 5.0)
+    phase: Range = (0, math.pi)
+    frequency: Range = (1, 1)
+    x_range: Range = (-5, 5)
+    noise_std: Annotated[NotNegative, "Pass noise_std=0 for none."] = 0
 
     def draw(
         self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None
