@@ -4,19 +4,12 @@ parameters.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor
 
-from metalearn._checks import (
-    check_bool,
-    check_count,
-    check_fraction,
-    check_function,
-    check_kind,
-    invalid,
-    mistyped,
-)
+from metalearn._checks import check_function, check_kind, invalid, mistyped
+from metalearn._fields import Check, Checked, Count, Flag, Fraction
 from metalearn._modules import below
 from metalearn._tree import tree_map
 from metalearn.functional import derive_key
@@ -29,7 +22,7 @@ from metalearn.types import Batch, Episode, Params
 
 
 @dataclass(frozen=True, eq=False)
-class PolicyLoss:
+class PolicyLoss(Checked):
     """Minus the mean return of a policy, with the derivatives of a surrogate: a function of
     parameters, task and key.
 
@@ -48,30 +41,29 @@ class PolicyLoss:
         normalise: Whether advantages are brought to mean 0 and standard deviation 1.
     """
 
-    policy: Policy
-    environment: Environment
-    num_trajectories: int = 20
-    surrogate: Callable[[Tensor, Tensor, Tensor], Tensor] = reinforce
-    baseline: bool = True
-    discount: float = 0.99
-    decay: float = 1.0
-    normalise: bool = True
+    _what = "{field}"
+
+    policy: Annotated[
+        Policy, Check(check_kind, Policy, "a Policy", "one: rl.GaussianPolicy(2, [100, 100], 2)")
+    ]
+    environment: Annotated[
+        Environment, Check(check_kind, Environment, "an Environment", "one: rl.Navigation2D()")
+    ]
+    num_trajectories: Annotated[Count, "Pass num_trajectories=20."] = 20
+    surrogate: Annotated[
+        Callable[[Tensor, Tensor, Tensor], Tensor],
+        Check(check_function),
+        "Pass rl.reinforce or rl.dice.",
+    ] = reinforce
+    baseline: Annotated[Flag, "Pass baseline=True."] = True
+    discount: Annotated[Fraction, "Pass discount=0.99."] = 0.99
+    decay: Annotated[Fraction, "Pass decay=0.99."] = 1.0
+    normalise: Annotated[Flag, "Pass normalise=True."] = True
 
     def __post_init__(self) -> None:
-        check_kind(
-            "policy", self.policy, Policy, "a Policy", "one: rl.GaussianPolicy(2, [100, 100], 2)"
-        )
-        check_kind(
-            "environment", self.environment, Environment, "an Environment", "one: rl.Navigation2D()"
-        )
+        super().__post_init__()
         check_sizes(self.environment)
         check_action_size(self.environment, self.policy)
-        check_count("num_trajectories", self.num_trajectories, fix="Pass num_trajectories=20.")
-        check_function("surrogate", self.surrogate, fix="Pass rl.reinforce or rl.dice.")
-        for what in ("baseline", "normalise"):
-            check_bool(what, getattr(self, what), fix=f"Pass {what}=True.")
-        for what in ("discount", "decay"):
-            check_fraction(what, getattr(self, what), fix=f"Pass {what}=0.99.")
 
     def __call__(self, params: Params, shared: Params, batch: Batch, step: int = 0) -> Tensor:
         """Return the loss at `params` and `shared`, a scalar; every step has trajectories of its
@@ -109,21 +101,15 @@ class PolicyLoss:
 
 
 @dataclass(frozen=True, eq=False)
-class SupportRollouts:
+class SupportRollouts(Checked):
     """A loss as a learner's `support_loss`: trajectories of the policy as it is at each inner
     step.
     """
 
-    loss: PolicyLoss
-
-    def __post_init__(self) -> None:
-        check_kind(
-            "SupportRollouts's loss",
-            self.loss,
-            PolicyLoss,
-            "a PolicyLoss",
-            "rl.PolicyLoss(policy, environment)",
-        )
+    loss: Annotated[
+        PolicyLoss,
+        Check(check_kind, PolicyLoss, "a PolicyLoss", "rl.PolicyLoss(policy, environment)"),
+    ]
 
     def __call__(self, params: Params, shared: Params, episode: Episode, step: int) -> Tensor:
         """Return the loss by the support set's key and the step."""
@@ -131,19 +117,12 @@ class SupportRollouts:
 
 
 @dataclass(frozen=True, eq=False)
-class QueryRollouts:
+class QueryRollouts(Checked):
     """A loss as a learner's `query_loss`: trajectories of the adapted policy."""
 
-    loss: PolicyLoss
-
-    def __post_init__(self) -> None:
-        check_kind(
-            "QueryRollouts's loss",
-            self.loss,
-            PolicyLoss,
-            "a PolicyLoss",
-            "PolicyLoss(policy, environment)",
-        )
+    loss: Annotated[
+        PolicyLoss, Check(check_kind, PolicyLoss, "a PolicyLoss", "PolicyLoss(policy, environment)")
+    ]
 
     def __call__(self, params: Params, shared: Params, episode: Episode) -> Tensor:
         """Return the loss by the query set's key."""

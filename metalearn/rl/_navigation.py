@@ -1,17 +1,19 @@
 """A point in the plane that has to find a goal."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from metalearn._checks import check_choice, check_count, check_positive
+from metalearn._checks import check_choice
+from metalearn._fields import Check, Checked, Count, Positive
 from metalearn.rl._base import Environment, check_task
 from metalearn.types import PyTree
 
 
 @dataclass(frozen=True)
-class Navigation2D(Environment):
+class Navigation2D(Environment, Checked):
     """A point in the plane that starts at the origin and is paid for being near a goal that it does
     not see.
 
@@ -33,16 +35,11 @@ class Navigation2D(Environment):
         section 5.3.
     """
 
-    horizon: int = 100
-    max_step: float = 0.1
-    reward: str = "distance"
+    horizon: Annotated[Count, "Pass horizon=100."] = 100
+    max_step: Annotated[Positive, "Pass max_step=0.1."] = 0.1
+    reward: Annotated[str, Check(check_choice, ("distance", "squared"))] = "distance"
 
     observation_size = action_size = 2
-
-    def __post_init__(self) -> None:
-        check_count("Navigation2D's horizon", self.horizon, fix="Pass horizon=100.")
-        check_positive("Navigation2D's max_step", self.max_step, fix="Pass max_step=0.1.")
-        check_choice("Navigation2D's reward", self.reward, ["distance", "squared"])
 
     def reset(self, task: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """Return points at the origin, and the goal."""

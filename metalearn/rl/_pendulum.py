@@ -2,17 +2,18 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from metalearn._checks import check_count, check_positive
+from metalearn._fields import Checked, Count, Positive
 from metalearn.rl._base import Environment, check_task
 from metalearn.types import PyTree
 
 
 @dataclass(frozen=True)
-class Pendulum(Environment):
+class Pendulum(Environment, Checked):
     """A pendulum that hangs, roughly, and is paid for standing upright; its motor is too weak to
     lift it at once.
 
@@ -30,14 +31,10 @@ class Pendulum(Environment):
         ValueError: If `horizon` is below 1, or `max_torque` not positive.
     """
 
-    horizon: int = 200
-    max_torque: float = 2.0
+    horizon: Annotated[Count, "Pass horizon=200."] = 200
+    max_torque: Annotated[Positive, "Pass max_torque=2.0."] = 2.0
 
     observation_size, action_size, noise_size = 3, 1, 2
-
-    def __post_init__(self) -> None:
-        check_count("Pendulum's horizon", self.horizon, fix="Pass horizon=200.")
-        check_positive("Pendulum's max_torque", self.max_torque, fix="Pass max_torque=2.0.")
 
     def reset(self, task: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """Return pendulums at most half a radian from hanging, and nearly at rest."""
