@@ -3,17 +3,19 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from metalearn._checks import as_list, check_choice, check_count, check_kind, invalid
+from metalearn._fields import Check, Checked, Count
 from metalearn.search._operators import OPERATORS
 
 FIRST_INPUT = -2
 """The cell before the previous one; the previous one is -1, and blocks count from 0."""
+FIX = "-1 is the previous cell, -2 the one before it, 0 the cell's first block."
 
 
 @dataclass(frozen=True, order=True)
-class Block:
+class Block(Checked):
     """The sum of two operators, each applied to an input.
 
     Args:
@@ -31,16 +33,10 @@ class Block:
     sep_conv_3x3(-1) + identity(-2)
     """
 
-    left_operator: str
-    left: int
-    right_operator: str
-    right: int
-
-    def __post_init__(self) -> None:
-        for side in ("left", "right"):
-            check_choice(f"Block's {side}_operator", getattr(self, f"{side}_operator"), OPERATORS)
-            fix = "-1 is the previous cell, -2 the one before it, 0 the cell's first block."
-            check_count(f"Block's {side}", getattr(self, side), minimum=FIRST_INPUT, fix=fix)
+    left_operator: Annotated[str, Check(check_choice, OPERATORS)]
+    left: Annotated[int, Check(check_count, minimum=FIRST_INPUT), FIX]
+    right_operator: Annotated[str, Check(check_choice, OPERATORS)]
+    right: Annotated[int, Check(check_count, minimum=FIRST_INPUT), FIX]
 
     def __str__(self) -> str:
         return f"{self.left_operator}({self.left}) + {self.right_operator}({self.right})"
@@ -151,7 +147,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Network:
+class Network(Checked):
     """A convolution, and cells of one kind one after the other, each followed by 2x2 max-pooling
     but the last.
 
@@ -168,20 +164,11 @@ class Network:
     3 cells of 16 filters; 0: conv_3x3(-1) + identity(-2)
     """
 
-    cell: Cell
-    num_cells: int = 3
-    num_filters: int = 32
-
-    def __post_init__(self) -> None:
-        check_kind(
-            "Network's cell",
-            self.cell,
-            Cell,
-            "a Cell",
-            "Cell([Block('conv_3x3', -1, 'identity', -2)])",
-        )
-        check_count("Network's num_cells", self.num_cells)
-        check_count("Network's num_filters", self.num_filters)
+    cell: Annotated[
+        Cell, Check(check_kind, Cell, "a Cell", "Cell([Block('conv_3x3', -1, 'identity', -2)])")
+    ]
+    num_cells: Count = 3
+    num_filters: Count = 32
 
     def __str__(self) -> str:
         return f"{self.num_cells} cells of {self.num_filters} filters; {self.cell}"

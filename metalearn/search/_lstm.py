@@ -9,7 +9,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from metalearn._checks import check_count, check_positive
+from metalearn._fields import Checked, Count, Positive
 from metalearn._random import random_numbers_kept
 from metalearn.search._cell import Cell
 from metalearn.search._operators import OPERATORS
@@ -17,7 +17,7 @@ from metalearn.search._surrogate import Predict, Surrogate, sides
 
 
 @dataclass(frozen=True)
-class LSTMRanker(Surrogate):
+class LSTMRanker(Surrogate, Checked):
     """LSTMs that read a cell operator by operator and learn the order of scores, each from its own
     start.
 
@@ -39,15 +39,10 @@ class LSTMRanker(Surrogate):
         place of ranking).
     """
 
-    num_members: int = 5
-    hidden_size: int = 32
-    num_steps: int = 100
-    lr: float = 0.01
-
-    def __post_init__(self) -> None:
-        for name in ("num_members", "hidden_size", "num_steps"):
-            check_count(f"LSTMRanker's {name}", getattr(self, name))
-        check_positive("LSTMRanker's lr", self.lr)
+    num_members: Count = 5
+    hidden_size: Count = 32
+    num_steps: Count = 100
+    lr: Positive = 0.01
 
     def fit(self, cells: Sequence[Cell], scores: Tensor, generator: torch.Generator) -> Predict:
         """Train all members."""

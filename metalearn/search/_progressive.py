@@ -8,6 +8,7 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecu
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
+from typing import Annotated
 
 import torch
 
@@ -15,13 +16,13 @@ from metalearn._brief import brief
 from metalearn._checks import (
     as_list,
     check_choice,
-    check_count,
     check_function,
     check_kind,
     invalid,
     message,
     mistyped,
 )
+from metalearn._fields import Check, Checked, Count, CountFromZero, CountOrNone
 from metalearn.search._cell import Cell
 from metalearn.search._expand import expanded, smallest
 from metalearn.search._log import Log, Trial
@@ -63,7 +64,7 @@ class SearchResult:
 
 
 @dataclass(frozen=True)
-class ProgressiveSearch:
+class ProgressiveSearch(Checked):
     """Grow cells block by block, and try those that a surrogate expects most of.
 
     All cells of one block are tried first, or some of them. Then all cells that have been tried are
@@ -99,20 +100,21 @@ class ProgressiveSearch:
     (4.0, 15)
     """
 
-    num_blocks: int = 3
-    num_candidates: int = 16
-    num_rounds: int = 1
-    num_first: int | None = None
+    num_blocks: Count = 3
+    num_candidates: Count = 16
+    num_rounds: Count = 1
+    num_first: CountOrNone = None
     operators: tuple[str, ...] = field(default_factory=lambda: tuple(OPERATORS))
-    surrogate: Surrogate = RidgeEnsemble()
-    allowed: Callable[[Cell], bool] | None = None
-    seed: int = 0
+    surrogate: Annotated[
+        Surrogate, Check(check_kind, Surrogate, "a Surrogate", "search.RidgeEnsemble()")
+    ] = RidgeEnsemble()
+    allowed: Annotated[
+        Callable[[Cell], bool] | None, Check(check_function, "be a function of a cell")
+    ] = None
+    seed: CountFromZero = 0
 
     def __post_init__(self) -> None:
-        for name in ("num_blocks", "num_candidates", "num_rounds"):
-            check_count(f"ProgressiveSearch's {name}", getattr(self, name))
-        if self.num_first is not None:
-            check_count("ProgressiveSearch's num_first", self.num_first)
+        super().__post_init__()
         fix = "Write operators=('identity', 'conv_3x3'), say."
         if isinstance(self.operators, str) or not isinstance(self.operators, Iterable):
             condition = "be a list of names"
@@ -123,16 +125,6 @@ class ProgressiveSearch:
         for name in operators:
             check_choice("ProgressiveSearch's operators", name, OPERATORS)
         object.__setattr__(self, "operators", tuple(dict.fromkeys(operators)))
-        check_kind(
-            "ProgressiveSearch's surrogate",
-            self.surrogate,
-            Surrogate,
-            "a Surrogate",
-            "search.RidgeEnsemble()",
-        )
-        if self.allowed is not None:
-            check_function("ProgressiveSearch's allowed", self.allowed, "be a function of a cell")
-        check_count("ProgressiveSearch's seed", self.seed, minimum=0)
 
     def run(
         self, score: Score, *, executor: Executor | None = None, log: str | Path | None = None

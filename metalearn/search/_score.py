@@ -1,12 +1,14 @@
 """The score of a cell: a short meta-training, and the accuracy on unseen tasks."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 
 from metalearn import inner, outer
-from metalearn._checks import as_device, check_count, check_kind, check_positive
+from metalearn._checks import as_device, check_kind
+from metalearn._fields import Check, Checked, Count, CountFromZero, Positive
 from metalearn._random import random_numbers_kept
 from metalearn.data import TaskDistribution
 from metalearn.evaluation import evaluate
@@ -15,9 +17,14 @@ from metalearn.search._build import build
 from metalearn.search._cell import Cell, Network
 from metalearn.training import fit
 
+Tasks = Annotated[
+    TaskDistribution,
+    Check(check_kind, TaskDistribution, "tasks", "data.EpisodeSampler(classes, 5, 1, 5)"),
+]
+
 
 @dataclass(frozen=True)
-class ReptileScore:
+class ReptileScore(Checked):
     """A score: train a cell's network briefly by Reptile, and return its accuracy on validation
     tasks.
 
@@ -48,43 +55,22 @@ class ReptileScore:
         Kim et al., "Auto-Meta: Automated gradient based meta learner search", 2018.
     """
 
-    train: TaskDistribution
-    validation: TaskDistribution
-    num_cells: int = 3
-    num_filters: int = 16
-    num_iterations: int = 200
-    meta_batch_size: int = 5
-    num_steps: int = 5
-    num_steps_judged: int = 10
-    inner_lr: float = 1e-3
-    outer_lr: float = 1.0
-    num_tasks: int = 100
-    seed: int = 0
+    train: Tasks
+    validation: Tasks
+    num_cells: Count = 3
+    num_filters: Count = 16
+    num_iterations: Count = 200
+    meta_batch_size: Count = 5
+    num_steps: Count = 5
+    num_steps_judged: Count = 10
+    inner_lr: Positive = 1e-3
+    outer_lr: Positive = 1.0
+    num_tasks: Count = 100
+    seed: CountFromZero = 0
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        for name in ("train", "validation"):
-            tasks = getattr(self, name)
-            check_kind(
-                f"ReptileScore's {name}",
-                tasks,
-                TaskDistribution,
-                "tasks",
-                "data.EpisodeSampler(classes, 5, 1, 5)",
-            )
-        counts = (
-            "num_cells",
-            "num_filters",
-            "num_iterations",
-            "meta_batch_size",
-            "num_steps",
-            "num_steps_judged",
-        )
-        for name in (*counts, "num_tasks"):
-            check_count(f"ReptileScore's {name}", getattr(self, name))
-        for name in ("inner_lr", "outer_lr"):
-            check_positive(f"ReptileScore's {name}", getattr(self, name))
-        check_count("ReptileScore's seed", self.seed, minimum=0)
+        super().__post_init__()
         as_device(self.device)
 
     def __call__(self, cell: Cell) -> float:

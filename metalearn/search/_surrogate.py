@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metalearn._checks import check_count, check_number, check_positive
+from metalearn._fields import Checked, Count, Number, Positive
 from metalearn.search._cell import Block, Cell
 
 Predict = Callable[[Sequence[Cell]], Tensor]
@@ -32,7 +32,7 @@ class Surrogate(ABC):
 
 
 @dataclass(frozen=True)
-class RidgeEnsemble(Surrogate):
+class RidgeEnsemble(Surrogate, Checked):
     """Ridge regressions on what a cell is made of, each from a sample of the scores with
     replacement.
 
@@ -55,14 +55,9 @@ class RidgeEnsemble(Surrogate):
         perceptrons).
     """
 
-    num_members: int = 5
-    penalty: float = 0.3
-    optimism: float = 0.5
-
-    def __post_init__(self) -> None:
-        check_count("RidgeEnsemble's num_members", self.num_members)
-        check_positive("RidgeEnsemble's penalty", self.penalty)
-        check_number("RidgeEnsemble's optimism", self.optimism)
+    num_members: Count = 5
+    penalty: Positive = 0.3
+    optimism: Number = 0.5
 
     def fit(self, cells: Sequence[Cell], scores: Tensor, generator: torch.Generator) -> Predict:
         """Solve all regressions."""
