@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import torch.nn as nn
 from torch import Tensor
 
 from metalearn._checks import check_function, check_kind
+from metalearn._fields import Check, Checked
 from metalearn._layers import Memo, Network
 from metalearn._modules import below, functional_call
 from metalearn._tasks import vmap_tasks
@@ -18,13 +19,14 @@ from metalearn.functional._known_criteria import is_known, known_losses
 from metalearn.functional._support_batches import SupportBatches
 from metalearn.types import Batch, Episode, KeyedLoss, Params
 
+Module = Annotated[nn.Module, Check(check_kind, nn.Module, "an nn.Module", "the module itself")]
 OF_BATCHES = 2
 """Which of the keys derived from a task's the batches of its support set are drawn by, as no rule
 or estimator is."""
 
 
 @dataclass(frozen=True, eq=False)
-class ModelLoss:
+class ModelLoss(Checked):
     """The loss of a module on a batch as a function of its parameters.
 
     Calling it as `(params, shared, batch)` gives `criterion(model(batch.x), batch.y)`, with
@@ -39,17 +41,15 @@ class ModelLoss:
         network: The model as a function, and how it and the criterion are called.
     """
 
-    model: nn.Module
-    criterion: Callable[..., Any]
-    name: str = "criterion"
+    model: Module
+    criterion: Annotated[
+        Callable[..., Any], Check(check_function), "Pass F.mse_loss or nn.MSELoss()."
+    ]
+    name: Annotated[str, Check(check_kind, str, "a string", "'criterion', say")] = "criterion"
     network: Network = field(default=None, repr=False)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        check_kind("ModelLoss's model", self.model, nn.Module, "an nn.Module", "the module itself")
-        check_function(
-            "ModelLoss's criterion", self.criterion, fix="Pass F.mse_loss or nn.MSELoss()."
-        )
-        check_kind("ModelLoss's name", self.name, str, "a string", "'criterion', say")
+        super().__post_init__()
         if self.network is None:
             object.__setattr__(self, "network", Network.of(self.model))
 
@@ -128,7 +128,7 @@ class ModelLoss:
 
 
 @dataclass(frozen=True, eq=False)
-class ModuleLoss:
+class ModuleLoss(Checked):
     """A module called as a loss of `Problem`, with its parameters taken from `shared`.
 
     Attributes:
@@ -136,22 +136,22 @@ class ModuleLoss:
         name: Its parameters are `<name>.<parameter>` in `shared`.
     """
 
-    module: nn.Module
-    name: str
-
-    def __post_init__(self) -> None:
-        check_kind(
-            "ModuleLoss's module", self.module, nn.Module, "an nn.Module", "the module itself"
-        )
-        check_kind("ModuleLoss's name", self.name, str, "a string", "'query_loss', say")
+    module: Module
+    name: Annotated[str, Check(check_kind, str, "a string", "'query_loss', say")]
 
     def __call__(self, params: Params, shared: Params, *rest: Any) -> Tensor:
         """Return the loss at `params` and `shared`, a scalar."""
         return functional_call(self.module, below(self.name, shared), (params, shared, *rest))
 
 
+OfModel = Annotated[
+    ModelLoss,
+    Check(check_kind, ModelLoss, "a ModelLoss", "functional.ModelLoss(model, criterion)"),
+]
+
+
 @dataclass(frozen=True, eq=False)
-class OnSupport(KeyedLoss):
+class OnSupport(KeyedLoss, Checked):
     """A loss on a batch as a `Problem.support_loss`.
 
     Attributes:
@@ -161,23 +161,12 @@ class OnSupport(KeyedLoss):
         key: The task's random key, which batches are drawn by; `Problem.of_task` fills it in.
     """
 
-    loss: ModelLoss
-    batches: SupportBatches | None = None
+    loss: OfModel
+    batches: Annotated[
+        SupportBatches | None,
+        Check(check_kind, SupportBatches, "a SupportBatches", "functional.DealtBatches(5), say"),
+    ] = None
     key: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        check_kind(
-            "OnSupport's loss",
-            self.loss,
-            ModelLoss,
-            "a ModelLoss",
-            "functional.ModelLoss(model, criterion)",
-        )
-        if self.batches is not None:
-            example = "functional.DealtBatches(5), say"
-            check_kind(
-                "OnSupport's batches", self.batches, SupportBatches, "a SupportBatches", example
-            )
 
     def __call__(self, params: Params, shared: Params, episode: Episode, step: int) -> Tensor:
         """Return the loss on what the step sees of the support set."""
@@ -213,19 +202,10 @@ class OnSupport(KeyedLoss):
 
 
 @dataclass(frozen=True, eq=False)
-class OnQuery:
+class OnQuery(Checked):
     """A loss on a batch as a `Problem.query_loss`."""
 
-    loss: ModelLoss
-
-    def __post_init__(self) -> None:
-        check_kind(
-            "OnQuery's loss",
-            self.loss,
-            ModelLoss,
-            "a ModelLoss",
-            "functional.ModelLoss(model, criterion)",
-        )
+    loss: OfModel
 
     def __call__(self, params: Params, shared: Params, episode: Episode) -> Tensor:
         """Return the loss on the query set."""

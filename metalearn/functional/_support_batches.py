@@ -3,13 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from metalearn._brief import brief
-from metalearn._checks import check_bool, check_count, invalid, mistyped
+from metalearn._checks import check_count, invalid, mistyped
+from metalearn._fields import Checked, Count, Flag
 from metalearn._slices import part
 from metalearn._tree import tree_leaves, tree_map
 from metalearn.functional._keys import uniform
@@ -85,7 +86,7 @@ class DealtBatches(SupportBatches):
 
 
 @dataclass(frozen=True)
-class SampledBatches(SupportBatches):
+class SampledBatches(SupportBatches, Checked):
     """Mini-batches that every step draws anew from the whole support set, by the task's key.
 
     The same key draws the same examples however tasks are batched, and as often as a step is
@@ -111,12 +112,10 @@ class SampledBatches(SupportBatches):
     torch.Size([3])
     """
 
-    size: int
-    replacement: bool = False
+    _what = "SampledBatches' {field}"
 
-    def __post_init__(self) -> None:
-        check_count("SampledBatches' size", self.size, fix="Write SampledBatches(5), say.")
-        check_bool("SampledBatches' replacement", self.replacement)
+    size: Annotated[Count, "Write SampledBatches(5), say."]
+    replacement: Flag = False
 
     def of_step(self, support: Batch, key: Tensor | None, step: int, axis: int = 0) -> Batch:
         """Return the examples that a step draws."""
