@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from metalearn._derivatives import in_transform
+from metalearn._modes import in_transform
 
 
 class Geometry(NamedTuple):

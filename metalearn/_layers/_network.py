@@ -11,9 +11,9 @@ from torch import Tensor
 
 from metalearn._brief import brief
 from metalearn._checks import invalid
-from metalearn._derivatives import in_transform
 from metalearn._layers._memo import Memo
 from metalearn._layers._sequence import Inputs, Layers
+from metalearn._modes import in_transform
 from metalearn._modules import Call, call_model, functional_call
 from metalearn._tasks import vmap_tasks
 from metalearn._tree import tree_leaves, tree_map

@@ -7,9 +7,8 @@ from torch import Tensor
 
 from metalearn import inner
 from metalearn._checks import check_count, invalid
-from metalearn._derivatives import grad_and_value
 from metalearn._tree import tree_map, tree_zeros_like
-from metalearn.functional import OnSupport, SampledBatches
+from metalearn.functional import OnSupport, SampledBatches, grad_and_value
 from metalearn.outer import MetaGradient, Traits
 from metalearn.types import Adapted, Batch, Carry, Episode, Estimate, Meta, Problem
 

@@ -1,9 +1,10 @@
-"""Pure functions: keyed random numbers, criteria of classification, losses made from modules, and
-their batches.
+"""Pure functions: keyed random numbers, criteria of classification, losses made from modules, their
+batches, and derivatives.
 """
 
 from metalearn._modules import call_copy
 from metalearn.functional._criteria import accuracy, cross_entropy
+from metalearn.functional._derivatives import grad_and_value, vjp
 from metalearn.functional._keys import derive_key, draw_keys, normal, safe_sqrt, uniform
 from metalearn.functional._losses import ModelLoss, ModuleLoss, OnQuery, OnSupport
 from metalearn.functional._support_batches import DealtBatches, SampledBatches, SupportBatches
@@ -21,7 +22,9 @@ __all__ = [
     "cross_entropy",
     "derive_key",
     "draw_keys",
+    "grad_and_value",
     "normal",
     "safe_sqrt",
     "uniform",
+    "vjp",
 ]

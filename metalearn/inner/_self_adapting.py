@@ -6,9 +6,9 @@ from typing import Annotated, ClassVar
 from torch import Tensor
 
 from metalearn._checks import invalid
-from metalearn._derivatives import vjp
 from metalearn._fields import Positive
 from metalearn._tree import tree_leaves, tree_map, tree_zeros_like
+from metalearn.functional import vjp
 from metalearn.inner._wrapper import Wrapper
 from metalearn.types import Params, PyTree
 

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from metalearn._derivatives import grad_and_value
 from metalearn._tree import tree_add, tree_detach
+from metalearn.functional import grad_and_value
 from metalearn.inner._base import UpdateRule
 from metalearn.types import Adapted, Episode, Meta, Params, Problem, PyTree
 

@@ -9,11 +9,10 @@ from torch import Tensor
 
 from metalearn import inner
 from metalearn._checks import check_choice, check_kind, check_positive, invalid
-from metalearn._derivatives import grad_and_value, vjp
 from metalearn._fields import Check, Checked, Positive
 from metalearn._random import random_numbers_kept
 from metalearn._tree import tree_map, tree_ravel, tree_zeros_like
-from metalearn.functional import OnSupport
+from metalearn.functional import OnSupport, grad_and_value, vjp
 from metalearn.outer._base import MetaGradient, Traits
 from metalearn.outer._checks._rules import check_rule
 from metalearn.outer._solvers import CG, Solver

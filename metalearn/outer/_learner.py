@@ -14,7 +14,7 @@ from torch import Tensor
 from metalearn._attributes import attributes_kept, attributes_of
 from metalearn._brief import brief
 from metalearn._checks import check_bool, check_count, message
-from metalearn._derivatives import outside_inference_mode, untraced
+from metalearn._modes import outside_inference_mode, untraced
 from metalearn._modules import TensorTree, get_tensor, set_constant, tie
 from metalearn._tasks import in_chunks, take
 from metalearn._tree import tree_detach, tree_leaves, tree_map

@@ -15,9 +15,9 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from metalearn._derivatives import in_transform
 from metalearn._join import joined
 from metalearn._layers import Memo
+from metalearn._modes import in_transform
 from metalearn._tasks import take, vmap_tasks
 from metalearn._tree import tree_map
 from metalearn.functional import OnSupport

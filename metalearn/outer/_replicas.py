@@ -12,7 +12,7 @@ from torch import Tensor
 
 from metalearn._attributes import attributes_of, deep_copied
 from metalearn._checks import as_list, check_index, check_positive, invalid, mistyped
-from metalearn._derivatives import outside_inference_mode
+from metalearn._modes import outside_inference_mode
 from metalearn._modules import get_tensor, set_tensor
 from metalearn._tasks import take
 from metalearn._tree import over_first_axes, tree_detach, tree_leaves, tree_map

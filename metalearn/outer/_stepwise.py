@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from metalearn import inner
-from metalearn._derivatives import grad_and_value, vjp
 from metalearn._fields import CountOrNone
 from metalearn._tree import tree_add, tree_zeros_like
+from metalearn.functional import grad_and_value, vjp
 from metalearn.inner._step import advance
 from metalearn.outer._base import Traits
 from metalearn.outer._reverse_mode import ReverseMode

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from metalearn import inner
-from metalearn._derivatives import grad_and_value
 from metalearn._tree import tree_detach, tree_map
+from metalearn.functional import grad_and_value
 from metalearn.outer._base import Traits
 from metalearn.outer._reverse_mode import ReverseMode
 from metalearn.types import Carry, Episode, Estimate, Meta, Problem, PyTree

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from metalearn._checks import check_count, check_kind
-from metalearn._derivatives import in_transform
+from metalearn._modes import in_transform
 from metalearn._modules import call_model
 from metalearn._tree import tree_detach, tree_map
 from metalearn.functional import derive_key, uniform

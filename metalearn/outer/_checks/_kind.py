@@ -9,7 +9,7 @@ import torch.nn as nn
 
 from metalearn._attributes import attributes_kept
 from metalearn._checks import message
-from metalearn._derivatives import untraced
+from metalearn._modes import untraced
 from metalearn._tasks import num_tasks, take
 from metalearn._tree import tree_detach, tree_leaves
 from metalearn._walk import parts_of

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from metalearn import inner
 from metalearn._attributes import attributes_kept
-from metalearn._derivatives import grad_and_value
 from metalearn._random import random_numbers_kept
 from metalearn._tree import tree_leaves, tree_map
+from metalearn.functional import grad_and_value
 from metalearn.outer._unrolled import Unrolled
 from metalearn.types import Carry, Episode, Meta, Params, Problem
 

@@ -73,6 +73,20 @@ def sees(batches, /, **_):
     assert len(part.x) == len(part.y) > 0
 
 
+def cube(x, scale):
+    return scale * (x**3).sum()
+
+
+def gradient_of_cube(gradient, /, argnums, **_):
+    x, scale = torch.tensor([1.0, -2.0]), torch.tensor(2.0)
+    expected = torch.tensor([6.0, 24.0]), torch.tensor(-7.0)
+    got, value = gradient(x, scale)
+    numbers = argnums if isinstance(argnums, tuple) else (argnums,)
+    for index, part in zip(numbers, got if isinstance(argnums, tuple) else [got], strict=True):
+        assert torch.equal(part, expected[index])
+    assert value == -14
+
+
 ENTRIES = {
     "uniform": Entry(functional.uniform, KEY, drawn, WRONG_KEY),
     "normal": Entry(functional.normal, KEY, drawn, WRONG_KEY),
@@ -109,6 +123,19 @@ ENTRIES = {
             "args": st.sampled_from([torch.ones(2, 1), (torch.ones(2, 1),)]),
             "kwargs": st.sampled_from([None, {}]),
         },
+    ),
+    "grad_and_value": Entry(
+        functional.grad_and_value,
+        {"function": st.just(cube), "argnums": st.sampled_from([0, 1, -1, (0, 1), (1, 0), (-2,)])},
+        gradient_of_cube,
+        {"argnums": st.sampled_from([2, -3, (0, 2), (), (0, True), [0, 1], "x"])},
+    ),
+    "vjp": Entry(
+        lambda function, x: functional.vjp(function, x),
+        {"function": st.just(torch.sin), "x": tensors(3, low=-1)},
+        lambda result, /, x, **_: torch.testing.assert_close(
+            result[1](torch.ones_like(x))[0], torch.cos(x)
+        ),
     ),
     "ModelLoss": Entry(
         model_loss,

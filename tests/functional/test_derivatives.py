@@ -3,8 +3,8 @@ import torch
 import torch.nn.functional as F
 
 from metalearn import data, inner, models, outer
-from metalearn._derivatives import grad_and_value, vjp
 from metalearn._memory import peak_live_bytes
+from metalearn.functional import grad_and_value, vjp
 
 
 def cubic(point, scale):
@@ -27,6 +27,27 @@ def test_gradient_is_that_of_torch_func(mode):
         theirs, same = torch.func.grad_and_value(cubic, argnums)(POINT, scale)
         torch.testing.assert_close(ours, theirs)
         torch.testing.assert_close(value, same)
+
+
+def test_arguments_are_counted_from_either_end():
+    scale = torch.tensor(2.0).double()
+    for argnums in (-1, (-2, 1)):
+        ours, _ = grad_and_value(cubic, argnums)(POINT, scale)
+        torch.testing.assert_close(ours, torch.func.grad(cubic, argnums)(POINT, scale))
+    with pytest.raises(ValueError, match="argnums must be numbers of 2 arguments; got 2"):
+        grad_and_value(cubic, 2)(POINT, scale)
+
+
+@pytest.mark.parametrize("at", [3.0, {"a": torch.tensor(3)}, (None,)])
+def test_what_is_no_floating_tensor_is_refused(at):
+    for derivative in (grad_and_value(torch.sum), lambda at: vjp(torch.sum, at)):
+        with pytest.raises(TypeError, match="must be floating tensors"):
+            derivative(at)
+
+
+def test_a_function_must_return_a_tensor():
+    with pytest.raises(TypeError, match="function must return a scalar tensor; got 3.0"):
+        grad_and_value(lambda x: 3.0)(torch.ones(2))
 
 
 def test_an_unreached_input_has_a_gradient_of_zero(mode):

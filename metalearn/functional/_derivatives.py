@@ -7,42 +7,71 @@ differentiate twice: models that `torch.func` cannot trace work in a loop over t
 """
 
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from metalearn._checks import message
+from metalearn._brief import brief
+from metalearn._checks import check_function, invalid, message, mistyped
+from metalearn._modes import in_transform
 from metalearn._tree import tree_detach, tree_leaves, tree_map, tree_pairs
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 def grad_and_value(
     function: Callable[..., Tensor], argnums: int | tuple[int, ...] = 0
 ) -> Callable[..., Any]:
-    """Return a function that returns gradient and value, as `torch.func.grad_and_value` does.
+    """Return a function that returns the gradient of another one, and its value.
+
+    It is `torch.func.grad_and_value` under transforms of `torch.func` and where it is compiled, and
+    plain autograd elsewhere, so that an estimator works under `vmap` and in a loop over tasks.
+    Derivatives nest: gradient and value are functions of all arguments that require grad.
 
     Args:
         function: Returns a scalar, of tensors that are among its arguments or require no grad.
             Outside of transforms it may return one scalar for each of independent tasks, whose sum
             is differentiated.
         argnums: Which of its arguments, pytrees of tensors, it is differentiated with respect to.
+
+    Returns:
+        A function of the same arguments that returns `(gradient, value)`: a gradient shaped as the
+        argument, or a tuple of them if `argnums` is one; zero for what `function` does not use.
+
+    Raises:
+        TypeError: If `function` is none or returns no tensor, `argnums` is no int or tuple of ints,
+            or an argument to differentiate has a leaf that is no floating tensor.
+        ValueError: If there is no argument of such a number.
+
+    >>> def energy(params, x):
+    ...     return (params["weight"] * x).square().sum()
+    >>> params, x = {"weight": torch.tensor([1.0, 2.0])}, torch.tensor([3.0, 1.0])
+    >>> gradient, value = grad_and_value(energy)(params, x)
+    >>> gradient["weight"].tolist(), value.item()
+    ([18.0, 4.0], 13.0)
     """
+    check_function("function", function, fix="Write grad_and_value(loss)(params).")
+    chosen = argnums if isinstance(argnums, tuple) else (argnums,)
+    if not chosen or not all(type(index) is int for index in chosen):
+        fix = "Write argnums=(0, 1), say."
+        raise mistyped("argnums", "be an int or a tuple of ints", brief(argnums), fix)
     if in_transform():
         return torch.func.grad_and_value(function, argnums=argnums)
 
     def gradient(*args: Any) -> tuple[Any, Tensor]:
-        chosen = (argnums,) if isinstance(argnums, int) else argnums
+        if not all(-len(args) <= index < len(args) for index in chosen):
+            raise invalid("argnums", f"be numbers of {len(args)} arguments", argnums)
         nested = _requires_grad(args)
         inputs = _inputs(tuple(args[index] for index in chosen), nested)
-        replaced = dict(zip(chosen, inputs, strict=True))
+        replaced = list(args)
+        for index, tree in zip(chosen, inputs, strict=True):
+            replaced[index] = tree
         with torch.enable_grad():
-            value = function(*(replaced.get(index, arg) for index, arg in enumerate(args)))
+            value = function(*replaced)
+            if not isinstance(value, Tensor):
+                raise mistyped("function", "return a scalar tensor", brief(value))
             total = value.sum() if value.dim() else value
         grads = _backward(total, inputs, None, nested, retain_graph=nested)
-        return (grads[0] if isinstance(argnums, int) else grads), (
+        return (grads if isinstance(argnums, tuple) else grads[0]), (
             value if nested else value.detach()
         )
 
@@ -50,13 +79,28 @@ def grad_and_value(
 
 
 def vjp(function: Callable[..., Any], *at: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """Return the function's value, and the map from its cotangents to those of `at`, as
-    `torch.func.vjp` does.
+    """Return a function's value, and the map from cotangents of the value to those of its
+    arguments.
+
+    It is `torch.func.vjp` under transforms of `torch.func` and where it is compiled, and plain
+    autograd elsewhere; as `grad_and_value`, it nests.
 
     Args:
         function: Returns a pytree of tensors, of tensors that are its arguments or require no grad.
         at: Its arguments, pytrees of tensors.
+
+    Returns:
+        The value, and a function of a pytree shaped as it that returns a tuple, for every argument
+        a pytree shaped as this; it can be called many times.
+
+    Raises:
+        TypeError: If `function` is none, or an argument has a leaf that is no floating tensor.
+
+    >>> value, pull = vjp(lambda x, y: x * y, torch.tensor(2.0), torch.tensor(3.0))
+    >>> pull(torch.tensor(1.0))
+    (tensor(3.), tensor(2.))
     """
+    check_function("function", function, fix="Write vjp(gradient, params).")
     if in_transform():
         return torch.func.vjp(function, *at)  # type: ignore[return-value]
     nested = _requires_grad(at)
@@ -72,34 +116,6 @@ def vjp(function: Callable[..., Any], *at: Any) -> tuple[Any, Callable[[Any], An
     return (outputs if nested else tree_detach(outputs)), pull
 
 
-def in_transform() -> bool:
-    """Return whether this code runs under a transform of `torch.func`, or is being compiled."""
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-
-
-def untraced(function: Callable[P, T]) -> Callable[P, T]:
-    """Return a function that an outer `torch.compile` does not trace; without one nothing of it is
-    imported.
-    """
-    return torch.compiler.disable(function) if torch.compiler.is_compiling() else function
-
-
-def outside_inference_mode(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """Call a function under `torch.no_grad` in place of `torch.inference_mode`, where nothing has a
-    gradient.
-
-    Lightning and others validate in that mode, and adaptation needs gradients.
-    """
-    with torch.inference_mode(False), torch.no_grad():
-        outer_args, outer_kwargs = tree_map(_as_made_outside, (args, kwargs))
-        return function(*outer_args, **outer_kwargs)
-
-
-def _as_made_outside(leaf: Any) -> Any:
-    """Return a tensor that autograd takes: those made under `torch.inference_mode` it refuses."""
-    return leaf.clone() if isinstance(leaf, Tensor) and leaf.is_inference() else leaf
-
-
 def _requires_grad(tree: Any) -> bool:
     """Return whether a derivative around this one needs to know how the result depends on the
     tree.
@@ -112,12 +128,14 @@ def _inputs(at: Any, nested: bool) -> Any:
     """Return tensors of the same values that nothing depends on yet, so that constants stay
     constant.
     """
-    return tree_map(
-        lambda leaf: (
-            leaf.view_as(leaf) if nested and leaf.requires_grad else leaf.detach().requires_grad_()
-        ),
-        at,
-    )
+    return tree_map(lambda leaf: _input(leaf, nested), at)
+
+
+def _input(leaf: Any, nested: bool) -> Tensor:
+    if not (isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())):
+        what, fix = "what is differentiated with respect to", "Pass weights.float(), say."
+        raise mistyped(what, "be floating tensors", brief(leaf), fix)
+    return leaf.view_as(leaf) if nested and leaf.requires_grad else leaf.detach().requires_grad_()
 
 
 def _backward(outputs: Any, inputs: Any, cotangents: Any, nested: bool, retain_graph: bool) -> Any:
