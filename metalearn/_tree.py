@@ -2,7 +2,7 @@
 needs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any
 
@@ -24,6 +24,7 @@ __all__ = [
     "tree_unflatten",
     "tree_add",
     "tree_detach",
+    "tree_filled",
     "tree_names",
     "tree_pairs",
     "tree_ravel",
@@ -43,40 +44,51 @@ def tree_map(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     """Apply a function to every leaf, and to the leaves of other trees of the same structure."""
     if isinstance(tree, LEAVES):
         return function(tree, *rest)
-    if type(tree) is dict and all(
-        type(other) is dict and other.keys() == tree.keys() for other in rest
-    ):
-        if not rest:
-            return {
-                key: function(value) if isinstance(value, LEAVES) else tree_map(function, value)
-                for key, value in tree.items()
-            }
-        return {
-            key: tree_map(function, value, *[other[key] for other in rest])
-            for key, value in tree.items()
-        }
+    is_dict = type(tree) is dict
     is_tuple = type(tree) is tuple or hasattr(tree, "_fields")  # and none of torch.return_types
-    if is_tuple and all(type(other) is type(tree) and len(other) == len(tree) for other in rest):
-        mapped = [tree_map(function, *children) for children in zip(tree, *rest, strict=True)]
-        return type(tree)(*mapped) if hasattr(tree, "_fields") else tuple(mapped)
-    return _pytree.tree_map(function, tree, *rest)
+    if not (is_dict or is_tuple) or (rest and not _are_alike(tree, rest)):
+        return _pytree.tree_map(function, tree, *rest)
+    children = tree
+    if is_dict:
+        children = tree.values()
+        rest = tuple([other[key] for key in tree] for other in rest) if rest else ()
+    mapped = [
+        function(*each) if isinstance(each[0], LEAVES) else tree_map(function, *each)
+        for each in zip(children, *rest, strict=True)
+    ]
+    if is_dict:
+        return dict(zip(tree, mapped, strict=True))
+    return type(tree)(*mapped) if hasattr(tree, "_fields") else tuple(mapped)
+
+
+def _are_alike(tree: Any, rest: tuple[Any, ...]) -> bool:
+    """Return whether these are dicts of the same keys, or (named) tuples of one kind."""
+    if type(tree) is dict:
+        return all(type(other) is dict and other.keys() == tree.keys() for other in rest)
+    return all(type(other) is type(tree) and len(other) == len(tree) for other in rest)
 
 
 def tree_leaves(tree: Any) -> list[Any]:
     """Return all leaves, dicts in the order of their keys' insertion."""
     leaves: list[Any] = []
-    _collect(tree, leaves)
+    _collect((tree,), leaves)
     return leaves
 
 
 def _collect(tree: Any, leaves: list[Any]) -> None:
-    if isinstance(tree, LEAVES):
-        leaves.append(tree)
-    elif type(tree) is dict or isinstance(tree, tuple):
-        for child in tree.values() if isinstance(tree, dict) else tree:
+    for child in tree.values() if isinstance(tree, dict) else tree:
+        if isinstance(child, LEAVES):
+            leaves.append(child)
+        elif type(child) is dict or isinstance(child, tuple):
             _collect(child, leaves)
-    else:
-        leaves += _pytree.tree_leaves(tree)
+        else:
+            leaves += _pytree.tree_leaves(child)
+
+
+def tree_filled(tree: Any, leaves: Iterable[Any]) -> Any:
+    """Return a tree of the same structure with other leaves, in the order of `tree_leaves`."""
+    rest = iter(leaves)
+    return tree_map(lambda _: next(rest), tree)
 
 
 def tree_add(left: Any, right: Any) -> Any:

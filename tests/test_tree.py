@@ -30,6 +30,13 @@ def test_maps_every_kind_of_node():
     assert [leaf.tolist() for leaf in _tree.tree_leaves(doubled)] == [[2], [2, 2], [2, 2, 2]]
 
 
+def test_fills_a_tree_in_the_order_of_its_leaves():
+    tree = Meta(
+        {"b": torch.ones(1), "a": torch.ones(2)}, {}, ([torch.ones(3)], {"r": torch.ones(4)})
+    )
+    assert _tree.tree_filled(tree, range(4)) == Meta({"b": 0, "a": 1}, {}, ([2], {"r": 3}))
+
+
 @pytest.mark.parametrize(
     "other", [{"b": torch.ones(1)}, {}, (torch.ones(1),)], ids=["key", "missing", "kind"]
 )

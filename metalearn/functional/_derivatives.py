@@ -6,7 +6,7 @@ differentiate twice: models that `torch.func` cannot trace work in a loop over t
 `torch.func`, a result requires grad only if something that it was computed from does.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,8 @@ from torch import Tensor
 from metalearn._brief import brief
 from metalearn._checks import check_function, invalid, message, mistyped
 from metalearn._modes import in_transform
-from metalearn._tree import tree_detach, tree_leaves, tree_map, tree_pairs
+from metalearn._tree import tree_detach, tree_filled, tree_leaves, tree_pairs
+from metalearn.types import Params
 
 
 def grad_and_value(
@@ -60,20 +61,16 @@ def grad_and_value(
     def gradient(*args: Any) -> tuple[Any, Tensor]:
         if not all(-len(args) <= index < len(args) for index in chosen):
             raise invalid("argnums", f"be numbers of {len(args)} arguments", argnums)
-        nested = _requires_grad(args)
-        inputs = _inputs(tuple(args[index] for index in chosen), nested)
+        at = tuple(args[index] for index in chosen)
+        leaves = tree_leaves(at)
+        nested = _requires_grad(leaves) or _requires_grad(tree_leaves(args))
+        inputs = _inputs(leaves, nested)
         replaced = list(args)
-        for index, tree in zip(chosen, inputs, strict=True):
+        for index, tree in zip(chosen, tree_filled(at, inputs), strict=True):
             replaced[index] = tree
-        with torch.enable_grad():
-            value = function(*replaced)
-            if not isinstance(value, Tensor):
-                raise mistyped("function", "return a scalar tensor", brief(value))
-            total = value.sum() if value.dim() else value
-        grads = _backward(total, inputs, None, nested, retain_graph=nested)
-        return (grads if isinstance(argnums, tuple) else grads[0]), (
-            value if nested else value.detach()
-        )
+        grads, value = _differentiated(function, replaced, inputs, nested)
+        gradients = tree_filled(at, grads)
+        return (gradients if isinstance(argnums, tuple) else gradients[0]), value
 
     return gradient
 
@@ -103,53 +100,104 @@ def vjp(function: Callable[..., Any], *at: Any) -> tuple[Any, Callable[[Any], An
     check_function("function", function, fix="Write vjp(gradient, params).")
     if in_transform():
         return torch.func.vjp(function, *at)  # type: ignore[return-value]
-    nested = _requires_grad(at)
-    inputs = _inputs(at, nested)
+    leaves = tree_leaves(at)
+    nested = _requires_grad(leaves)
+    inputs = _inputs(leaves, nested)
     with torch.enable_grad():
-        outputs = function(*inputs)
+        outputs = function(*tree_filled(at, inputs))
 
     def pull(cotangents: Any) -> Any:
-        return _backward(
-            outputs, inputs, cotangents, nested or _requires_grad(cotangents), retain_graph=True
-        )
+        pairs = tree_pairs(outputs, cotangents)
+        inside = nested or _requires_grad([bar for _, bar in pairs])
+        return tree_filled(at, _pulled(pairs, inputs, inside, retain_graph=True))
 
     return (outputs if nested else tree_detach(outputs)), pull
 
 
-def _requires_grad(tree: Any) -> bool:
-    """Return whether a derivative around this one needs to know how the result depends on the
-    tree.
+def loss_gradient(
+    loss: Callable[..., Tensor], params: Params, *rest: Any, fresh: bool
+) -> tuple[Params, Tensor]:
+    """Return `grad_and_value(loss)(params, *rest)`, as an inner loop needs it at every step.
+
+    Args:
+        loss: As there.
+        params: What it is differentiated with respect to.
+        rest: Its other arguments.
+        fresh: Whether nothing that the loss may read depends on `params` but these themselves.
     """
-    tensors = (leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    if in_transform():
+        return torch.func.grad_and_value(loss)(params, *rest)
+    leaves = list(params.values())
+    nested = _requires_grad(leaves) or _requires_grad(tree_leaves(rest))
+    inputs = _inputs(leaves, nested, fresh)
+    args = dict(zip(params, inputs, strict=True)), *rest
+    grads, value = _differentiated(loss, args, inputs, nested)
+    return dict(zip(params, grads, strict=True)), value
 
 
-def _inputs(at: Any, nested: bool) -> Any:
-    """Return tensors of the same values that nothing depends on yet, so that constants stay
-    constant.
+def _requires_grad(leaves: Sequence[Any]) -> bool:
+    """Return whether a derivative around this one needs to know how the result depends on one of
+    these.
     """
-    return tree_map(lambda leaf: _input(leaf, nested), at)
+    if torch.is_grad_enabled():
+        for leaf in leaves:
+            if isinstance(leaf, Tensor) and leaf.requires_grad:
+                return True
+    return False
 
 
-def _input(leaf: Any, nested: bool) -> Tensor:
-    if not (isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())):
-        what, fix = "what is differentiated with respect to", "Pass weights.float(), say."
-        raise mistyped(what, "be floating tensors", brief(leaf), fix)
-    return leaf.view_as(leaf) if nested and leaf.requires_grad else leaf.detach().requires_grad_()
+def _inputs(leaves: Sequence[Any], nested: bool, fresh: bool = False) -> list[Tensor]:
+    """Return tensors of the same values that nothing else depends on, so that constants stay
+    constant: views, or the leaves themselves if they are fresh.
+    """
+    for leaf in leaves:
+        if not (isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())):
+            what, fix = "what is differentiated with respect to", "Pass weights.float(), say."
+            raise mistyped(what, "be floating tensors", brief(leaf), fix)
+    return [
+        (leaf if fresh else leaf.view_as(leaf))
+        if nested and leaf.requires_grad
+        else leaf.detach().requires_grad_()
+        for leaf in leaves
+    ]
 
 
-def _backward(outputs: Any, inputs: Any, cotangents: Any, nested: bool, retain_graph: bool) -> Any:
-    """Pull cotangents of the outputs back to the inputs; None for a scalar's derivative."""
+def _differentiated(
+    function: Callable[..., Tensor], args: Sequence[Any], inputs: list[Tensor], nested: bool
+) -> tuple[list[Tensor], Tensor]:
+    """Return the derivatives of a function's value with respect to inputs among its arguments, and
+    the value.
+    """
+    with torch.enable_grad():
+        value = function(*args)
+        if not isinstance(value, Tensor):
+            raise mistyped("function", "return a scalar tensor", brief(value))
+        total = value.sum() if value.dim() else value
+    grads = _pulled([(total, None)], inputs, nested, retain_graph=nested)
+    return grads, value if nested else value.detach()
+
+
+def _pulled(
+    pairs: Sequence[tuple[Tensor, Tensor | None]],
+    inputs: list[Tensor],
+    nested: bool,
+    retain_graph: bool,
+) -> list[Tensor]:
+    """Pull cotangents, paired with what they are of, back to the inputs; None is that of a
+    scalar.
+    """
     if not nested:  # Autocast would keep a copy of every step's parameters for as long as it lasts.
         torch.clear_autocast_cache()
-    pairs = [(outputs, None)] if cotangents is None else tree_pairs(outputs, cotangents)
     reached = [pair for pair in pairs if pair[0].requires_grad]
     if not reached:
         if torch.is_inference_mode_enabled():
             got, fix = "torch.inference_mode", "Use torch.no_grad()."
             raise RuntimeError(message("mode of inner gradients", "let autograd record", got, fix))
-        return tree_map(torch.zeros_like, inputs)
-    values, bars = zip(*reached, strict=True)
-    options = {"retain_graph": retain_graph, "create_graph": nested, "materialize_grads": True}
-    grads = iter(torch.autograd.grad(values, tree_leaves(inputs), bars, **options))
-    return tree_map(lambda _: next(grads), inputs)
+        return [torch.zeros_like(each) for each in inputs]
+    outputs, bars = zip(*reached, strict=True)
+    options = {"retain_graph": retain_graph, "create_graph": nested, "allow_unused": True}
+    grads = torch.autograd.grad(outputs, inputs, bars, **options)
+    return [
+        torch.zeros_like(each) if grad is None else grad
+        for each, grad in zip(inputs, grads, strict=True)
+    ]

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from metalearn._tree import tree_add, tree_detach
-from metalearn.functional import grad_and_value
+from metalearn.functional._derivatives import loss_gradient
 from metalearn.inner._base import UpdateRule
 from metalearn.types import Adapted, Episode, Meta, Params, Problem, PyTree
 
@@ -48,8 +48,25 @@ def step(
         order: 1 makes gradient and loss constants to any derivative taken of the result; 2 keeps
             them functions.
     """
+    return take_step(problem, meta, params, state, episode, step, order, fresh=False)
+
+
+def take_step(
+    problem: Problem,
+    meta: Meta,
+    params: Params,
+    state: PyTree,
+    episode: Episode,
+    step: int,
+    order: int = 2,
+    *,
+    fresh: bool,
+) -> Step:
+    """Take one inner step, from `fresh` parameters if they have come out of the step before it:
+    nothing else can depend on them then, which spares views.
+    """
     at, shared = (params, meta.shared) if order == 2 else tree_detach((params, meta.shared))
-    grads, loss = grad_and_value(problem.support_loss)(at, shared, episode, step)
+    grads, loss = loss_gradient(problem.support_loss, at, shared, episode, step, fresh=fresh)
     params, state = advance(problem.rule, meta.rule, grads, state, params, loss, step=step)
     return Step(params, state, grads, loss)
 
@@ -88,5 +105,5 @@ def adapt(
     if state is None:
         state = problem.rule.init_state(meta.rule, params, key)
     for index in range(problem.num_steps):
-        params, state, *_ = step(problem, meta, params, state, episode, index)
+        params, state, *_ = take_step(problem, meta, params, state, episode, index, fresh=index > 0)
     return Adapted(params, meta.shared, state)

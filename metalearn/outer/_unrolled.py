@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metalearn import inner
 from metalearn._tree import tree_detach, tree_map
 from metalearn.functional import grad_and_value
+from metalearn.inner._step import take_step
 from metalearn.outer._base import Traits
 from metalearn.outer._reverse_mode import ReverseMode
 from metalearn.types import Carry, Episode, Estimate, Meta, Problem, PyTree
@@ -47,8 +47,8 @@ class Unrolled(ReverseMode):
             params, state = meta.init, problem.rule.init_state(meta.rule, meta.init, key)
             losses = []
             for step, weight in enumerate(weights):
-                params, state, *_ = inner.step(
-                    problem, meta, params, state, episode, step, order=self.order
+                params, state, *_ = take_step(
+                    problem, meta, params, state, episode, step, self.order, fresh=step > 0
                 )
                 if step < cut:
                     params, state = _pass_to_init(params, meta.init), tree_detach(state)

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from metalearn import inner
+from metalearn.types import Meta, Problem
 from tests.cases import RandomMask, keys, sine_learner, task
 
 
@@ -24,3 +25,28 @@ def test_adapt_returns_the_state(episodes):
     learner = sine_learner(RandomMask(0.1))
     adapted = inner.adapt(learner.problem, learner.meta, task(episodes), keys()[0])
     assert set(adapted.state) == set(adapted.params)
+
+
+@pytest.mark.parametrize("step", [0, 3])
+def test_what_the_loss_reads_beside_the_parameters_stays_apart_from_them(step):
+    """The loss holds what the step starts from as a constant, too."""
+
+    def end(start, taken):
+        def loss(params, shared, episode, step):
+            return (params["w"] ** 3 * start["w"]).sum()
+
+        problem = Problem(loss, loss, inner.SGD(0.1), num_steps=2)
+        return taken(problem, Meta(start, {}, {})).params["w"].square().sum()
+
+    def one(problem, meta):
+        return inner.step(problem, meta, meta.init, (), None, step)
+
+    def many(problem, meta):
+        return inner.adapt(problem, meta, None, torch.tensor(0))
+
+    start = torch.tensor([1.0, -2.0]).double()
+    for taken in (one, many):
+        expected = torch.func.grad(lambda start, taken=taken: end({"w": start}, taken))(start)
+        ours = start.clone().requires_grad_()
+        end({"w": ours}, taken).backward()
+        torch.testing.assert_close(ours.grad, expected, rtol=1e-12, atol=1e-14)
