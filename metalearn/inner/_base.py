@@ -1,9 +1,11 @@
 """The protocol of update rules: how one task's gradient becomes a change of its parameters."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 from torch import Tensor
 
+from metalearn._tree import tree_add
 from metalearn.types import Params, PyTree
 
 
@@ -23,6 +25,25 @@ class UpdateRule(ABC):
         through them.
         """
         return frozenset()
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether each element of updates and states depends on the same element of `grads`,
+        `state`, `params` and `meta` alone.
+
+        All methods but `init_meta` are then given many tasks at once, without `vmap`: everything
+        has a leading task axis, and what is a scalar for one task, such as the loss, is
+        `[num_tasks]`.
+        """
+        return False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Inherit what is said of an `update` only together with it."""
+        super().__init_subclass__(**options)
+        for name in ("advance", "elementwise"):
+            nearest = next(base for base in cls.__mro__ if {"update", name} & vars(base).keys())
+            if name not in vars(nearest):
+                setattr(cls, name, vars(UpdateRule)[name])
 
     def init_meta(self, params: Params) -> PyTree:
         """Return the start of what the outer loop learns about the rule.
@@ -65,6 +86,28 @@ class UpdateRule(ABC):
         Returns:
             Updates named and shaped as `params`, and the next state, shaped as `state`.
         """
+
+    def advance(
+        self, meta: PyTree, grads: Params, state: PyTree, params: Params, loss: Tensor, step: int
+    ) -> tuple[Params, PyTree]:
+        """Return the parameters after one step, and the next state.
+
+        It is `update`, added to the parameters. A rule may define it too where one operation does
+        both; a subclass with another `update` does not inherit it.
+
+        Args:
+            meta: As for `update`, like all others.
+            grads: Gradient of the support loss at `params`.
+            state: The rule's memory.
+            params: The fast parameters before the step.
+            loss: Support loss at `params`, a scalar.
+            step: Number of the step, from 0.
+
+        Returns:
+            New parameters, named and shaped as `params`, and the next state.
+        """
+        updates, state = self.update(meta, grads, state, params, loss, step)
+        return tree_add(params, updates), state
 
     def split_rate(self) -> tuple[float, "UpdateRule"]:
         """Return `(rate, rule)` such that this rule's updates are `rate` times those of `rule`."""

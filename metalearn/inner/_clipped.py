@@ -39,6 +39,11 @@ class Clipped(Wrapper):
         for name, bound in given.items():
             check_positive(f"Clipped's {name}", bound)
 
+    @property
+    def elementwise(self) -> bool:
+        """Whether the wrapped rule is, and elements are clipped one by one."""
+        return self.rule.elementwise and self.norm is None
+
     def update(
         self, meta: PyTree, grads: Params, state: PyTree, params: Params, loss: Tensor, step: int
     ) -> tuple[Params, PyTree]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metalearn._checks import check_choice
 from metalearn._fields import Check, CountOrNone
+from metalearn._tree import over_first_axes
 from metalearn.inner._sgd import SGD
 from metalearn.inner._wrapper import Wrapper
 from metalearn.types import Params, PyTree
@@ -44,6 +45,11 @@ class LearnedRate(Wrapper):
     per: Annotated[str, Check(check_choice, ("scalar", "tensor", "parameter"))] = "scalar"
     num_steps: Annotated[CountOrNone, "Leave it out to share one rate among all steps."] = None
 
+    @property
+    def elementwise(self) -> bool:
+        """Whether the wrapped rule is, and all steps share their rates."""
+        return self.rule.elementwise and self.num_steps is None
+
     def init_meta(self, params: Params) -> PyTree:
         """Return rates at the wrapped rule's own, `[num_steps, ...]` if they are per step."""
         start, rule = self.rule.split_rate()
@@ -70,12 +76,14 @@ class LearnedRate(Wrapper):
         _, rule = self.rule.split_rate()
         updates, state = rule.update(meta["rule"], grads, state, params, loss, step)
         return {
-            name: self._rate(meta, name, step) * update for name, update in updates.items()
+            name: self._rate(meta, name, step, update) * update for name, update in updates.items()
         }, state
 
-    def _rate(self, meta: PyTree, name: str, step: int) -> Tensor:
+    def _rate(self, meta: PyTree, name: str, step: int, update: Tensor) -> Tensor:
         rate = meta["rate"] if isinstance(meta["rate"], torch.Tensor) else meta["rate"][name]
-        return rate if self.num_steps is None else rate[min(step, self.num_steps - 1)]
+        if self.num_steps is not None:
+            rate = rate[min(step, self.num_steps - 1)]
+        return over_first_axes(rate, update) if 0 < rate.dim() < update.dim() else rate
 
 
 def MetaSGD(lr: float) -> LearnedRate:  # noqa: N802

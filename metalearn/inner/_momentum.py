@@ -17,6 +17,8 @@ class _WithVelocity(Rated):
 
     momentum: Fraction = 0.9
 
+    elementwise = True
+
     @abstractmethod
     def _direction(self, grad: Tensor, velocity: Tensor) -> Tensor:
         """Return what the update is -lr times of."""

@@ -30,6 +30,8 @@ class RMSProp(Rated):
     alpha: Decay = 0.99
     eps: Positive = 1e-8
 
+    elementwise = True
+
     def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
         """Return a mean of zero."""
         return tree_zeros_like(params)

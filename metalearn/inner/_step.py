@@ -4,9 +4,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from metalearn._tree import tree_add, tree_detach
+from metalearn._tree import tree_detach
 from metalearn.functional._derivatives import loss_gradient
-from metalearn.inner._base import UpdateRule
 from metalearn.types import Adapted, Episode, Meta, Params, Problem, PyTree
 
 
@@ -67,23 +66,8 @@ def take_step(
     """
     at, shared = (params, meta.shared) if order == 2 else tree_detach((params, meta.shared))
     grads, loss = loss_gradient(problem.support_loss, at, shared, episode, step, fresh=fresh)
-    params, state = advance(problem.rule, meta.rule, grads, state, params, loss, step=step)
+    params, state = problem.rule.advance(meta.rule, grads, state, params, loss, step)
     return Step(params, state, grads, loss)
-
-
-def advance(
-    rule: UpdateRule,
-    meta: PyTree,
-    grads: Params,
-    state: PyTree,
-    params: Params,
-    loss: Tensor,
-    *,
-    step: int,
-) -> tuple[Params, PyTree]:
-    """Return parameters and state after the rule's update, as a function of all that it sees."""
-    updates, state = rule.update(meta, grads, state, params, loss, step)
-    return tree_add(params, updates), state
 
 
 def adapt(

@@ -12,7 +12,6 @@ from torch.func import grad_and_value, vjp, vmap
 from metalearn._checks import invalid, mistyped
 from metalearn._fields import Checked, Count
 from metalearn._tree import tree_leaves, tree_map, tree_ravel, tree_zeros_like
-from metalearn.inner._step import advance
 from metalearn.outer._base import MetaGradient, Traits
 from metalearn.types import Carry, Episode, Estimate, Meta, Params, Problem, PyTree
 
@@ -182,7 +181,7 @@ def _step(
     grads, shared_grads = grads_of_both
     zero = torch.zeros_like(loss)
     at = (meta.rule, grads, progress.state, progress.params, loss)
-    update = partial(advance, problem.rule, step=step)
+    update = partial(problem.rule.advance, step=step)
     push = _pushforward(update, at)
 
     def derivative(

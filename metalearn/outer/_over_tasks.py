@@ -143,7 +143,7 @@ def _of_all_tasks(problem: Problem, how: How) -> Problem:
     return problem._replace(
         support_loss=_losses_of_tasks(problem.support_loss, how),
         query_loss=_losses_of_tasks(problem.query_loss, how),
-        rule=RuleOfTasks(problem.rule),
+        rule=problem.rule if problem.rule.elementwise else RuleOfTasks(problem.rule),
         start=learned_init if problem.start is learned_init else partial(vmap_tasks, problem.start),
     )
 
@@ -180,8 +180,10 @@ class RuleOfTasks(UpdateRule):
         self, meta: PyTree, grads: Params, state: PyTree, params: Params, loss: Tensor, step: int
     ) -> tuple[Params, PyTree]:
         """Return the updates and states of all tasks."""
+        return vmap_tasks(partial(self.rule.update, step=step), meta, grads, state, params, loss)
 
-        def of_one(meta: PyTree, grads: Params, state: PyTree, params: Params, loss: Tensor) -> Any:
-            return self.rule.update(meta, grads, state, params, loss, step)
-
-        return vmap_tasks(of_one, meta, grads, state, params, loss)
+    def advance(
+        self, meta: PyTree, grads: Params, state: PyTree, params: Params, loss: Tensor, step: int
+    ) -> tuple[Params, PyTree]:
+        """Return the parameters and states of all tasks after the step."""
+        return vmap_tasks(partial(self.rule.advance, step=step), meta, grads, state, params, loss)

@@ -12,7 +12,6 @@ from metalearn import inner
 from metalearn._fields import CountOrNone
 from metalearn._tree import tree_add, tree_zeros_like
 from metalearn.functional import grad_and_value, vjp
-from metalearn.inner._step import advance
 from metalearn.outer._base import Traits
 from metalearn.outer._reverse_mode import ReverseMode
 from metalearn.types import Carry, Episode, Estimate, Meta, Params, Problem, PyTree
@@ -178,7 +177,7 @@ def _pull_back(
     def gradient(params: Params, shared: Params) -> Any:
         return grad_and_value(problem.support_loss)(params, shared, episode, record.step)
 
-    update = partial(advance, problem.rule, step=record.step)
+    update = partial(problem.rule.advance, step=record.step)
     if record.constants:
         grads, loss = record.constants
     else:
