@@ -41,6 +41,27 @@ Compute = Callable[[Any, Any, Any, Tensor, Inputs], Tensor]
 """From a layer, its weight and bias, its input and what that is, to its output."""
 
 
+class _Seen(NamedTuple):
+    """A module of the model as it was when its layers were found.
+
+    Attributes:
+        module: The module.
+        kind: Its class.
+        children: Its children with their names.
+        suits: What else must hold of it.
+    """
+
+    module: nn.Module
+    kind: type[nn.Module]
+    children: list[tuple[str, nn.Module | None]]
+    suits: Callable[[Any], bool] | None
+
+    @classmethod
+    def of(cls, module: nn.Module) -> "_Seen":
+        kind = type(module)
+        return cls(module, kind, list(module._modules.items()), KNOWN.get(kind, (None, None))[1])
+
+
 @dataclass(frozen=True, eq=False)
 class Layers:
     """A model whose layers are all known, computed without `vmap` and without putting its
@@ -51,12 +72,14 @@ class Layers:
         steps: Its layers in their order: what computes each, the layer, and its name followed by a
             dot.
         images: Whether one of them is for images `[n, C, H, W]`.
+        modules: All of its modules, as they were.
         is_trusted: Whether somebody else looks that the layers are as they were.
     """
 
     model: nn.Module
     steps: tuple[tuple[Compute, nn.Module, str], ...]
     images: bool
+    modules: tuple[_Seen, ...]
     is_trusted: bool = False
 
     @classmethod
@@ -76,7 +99,8 @@ class Layers:
             return None
         if not all(compute for compute, *_ in steps):
             return None
-        return cls(model, steps, any(compute in IMAGES for compute, *_ in steps))
+        images = any(compute in IMAGES for compute, *_ in steps)
+        return cls(model, steps, images, tuple(map(_Seen.of, each_module(model))))
 
     def take(self, x: Any, of_tasks: int) -> bool:
         """Return whether these are inputs for the layers, which are as they were and have no
@@ -92,18 +116,16 @@ class Layers:
 
     def _as_they_were(self) -> bool:
         """Return whether the layers are those that they were, and calling them does what their
-        classes say.
+        classes say: asked at every inner step, so without a call for each module.
         """
-        now = list(_in_order(self.model, ""))
-        return (
-            len(now) == len(self.steps)
-            and all(
-                layer is old and _compute(layer) is step
-                for (layer, _), (step, old, _) in zip(now, self.steps, strict=True)
-            )
-            and not any(map(_is_changed, each_module(self.model)))
-            and not any(getattr(nn.modules.module, f"_global{hooks}") for hooks in HOOKS)
-        )
+        for module, kind, children, suits in self.modules:
+            own = vars(module)
+            is_changed = "forward" in own or any(map(own.__getitem__, HOOKS))
+            if is_changed or type(module) is not kind or list(own["_modules"].items()) != children:
+                return False
+            if suits is not None and not suits(module):
+                return False
+        return not any(map(vars(nn.modules.module).__getitem__, HOOKS_OF_ALL))
 
     def __call__(
         self,
@@ -122,10 +144,7 @@ class Layers:
             fast: Names of the parameters that an inner loop changes.
             memo: Of what the layers before those made of their inputs at the last call.
         """
-        weights: list[Any] = [
-            [tensors.get(prefix + own, getattr(layer, own, None)) for own in OWN]
-            for _, layer, prefix in self.steps
-        ]
+        weights = self._weights(tensors)
 
         def through(x: Tensor, first: int, last: int) -> Tensor:
             for (compute, layer, _), own in zip(
@@ -139,10 +158,26 @@ class Layers:
         read = [x, *(tensor for own in weights[:count] for tensor in own if tensor is not None)]
         return through(memo.recall(read, partial(through, x, 0, count)), count, len(self.steps))
 
+    def _weights(self, tensors: dict[str, Tensor]) -> list[list[Tensor | None]]:
+        """Return weight and bias of each layer: given ones, or the layer's own."""
+        weights = []
+        for _, layer, prefix in self.steps:
+            of_layer = []
+            for own in OWN:
+                tensor = tensors.get(prefix + own)
+                if tensor is None:  # getattr would take a call for a module without one
+                    tensor = layer._parameters.get(own)
+                of_layer.append(layer._buffers.get(own) if tensor is None else tensor)
+            weights.append(of_layer)
+        return weights
+
     def _num_before(self, fast: Container[str]) -> int:
         """Return the number of layers before the first with a fast parameter."""
-        are_fast = (any(prefix + own in fast for own in OWN) for _, _, prefix in self.steps)
-        return next((index for index, is_fast in enumerate(are_fast) if is_fast), len(self.steps))
+        for index, (_, _, prefix) in enumerate(self.steps):
+            for own in OWN:
+                if prefix + own in fast:
+                    return index
+        return len(self.steps)
 
 
 def _in_order(module: nn.Module, prefix: str) -> Iterator[tuple[nn.Module, str]]:
@@ -152,11 +187,6 @@ def _in_order(module: nn.Module, prefix: str) -> Iterator[tuple[nn.Module, str]]
         return
     for name, child in module._modules.items():  # `named_children` leaves out what comes twice
         yield from _in_order(child, f"{prefix}{name}.")
-
-
-def _is_changed(module: nn.Module) -> bool:
-    own = vars(module)
-    return "forward" in own or any(own[hooks] for hooks in HOOKS)
 
 
 def _linear(layer: Any, weight: Any, bias: Any, x: Tensor, inputs: Inputs) -> Tensor:
@@ -210,7 +240,7 @@ def _norm_by_support(layer: BatchNorm, weight: Any, bias: Any, x: Tensor, inputs
 
 
 def _pool(layer: nn.Module, weight: Any, bias: Any, x: Tensor, inputs: Inputs) -> Tensor:
-    return unfold(layer(fold(x)), len(x)) if inputs.of_tasks else layer(x)
+    return unfold(layer.forward(fold(x)), len(x)) if inputs.of_tasks else layer.forward(x)
 
 
 def _mean(layer: nn.Module, weight: Any, bias: Any, x: Tensor, inputs: Inputs) -> Tensor:
@@ -222,7 +252,7 @@ def _flatten(layer: nn.Module, weight: Any, bias: Any, x: Tensor, inputs: Inputs
 
 
 def _elementwise(layer: nn.Module, weight: Any, bias: Any, x: Tensor, inputs: Inputs) -> Tensor:
-    return layer(x)
+    return layer.forward(x)  # it has no hooks
 
 
 def _each(param: Any, dims: int, num_tasks: int) -> Any:
@@ -248,6 +278,7 @@ def _is_by_batch(layer: Any) -> bool:
 
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+HOOKS_OF_ALL = tuple(f"_global{hooks}" for hooks in HOOKS)
 IMAGES = (_convolution, _pool, _mean)
 ELEMENTWISE = (
     nn.Identity,

@@ -113,7 +113,11 @@ class ModelLoss(Checked):
         """Return the criterion of what the model has made of a batch."""
         # By their leaves, since torch's default collate makes lists of the empty tuples of a
         # `Batch`.
-        targets = [target for target in (batch.y, batch.weight) if tree_leaves(target)]
+        targets = [
+            target
+            for target in (batch.y, batch.weight)
+            if isinstance(target, Tensor) or tree_leaves(target)
+        ]
         if isinstance(self.criterion, nn.Module):
             return self.network.call(self.criterion, below(self.name, shared), (output, *targets))
         return self.criterion(output, *targets)
@@ -124,7 +128,7 @@ class ModelLoss(Checked):
 
     def model_tensors(self, params: Params, shared: Params) -> Params:
         """Return what replaces the model's own parameters."""
-        return {**params, **below("model", shared)}
+        return {**params, **below("model", shared)} if shared else params
 
 
 @dataclass(frozen=True, eq=False)
