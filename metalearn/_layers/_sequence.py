@@ -41,27 +41,6 @@ Compute = Callable[[Any, Any, Any, Tensor, Inputs], Tensor]
 """From a layer, its weight and bias, its input and what that is, to its output."""
 
 
-class _Seen(NamedTuple):
-    """A module of the model as it was when its layers were found.
-
-    Attributes:
-        module: The module.
-        kind: Its class.
-        children: Its children with their names.
-        suits: What else must hold of it.
-    """
-
-    module: nn.Module
-    kind: type[nn.Module]
-    children: list[tuple[str, nn.Module | None]]
-    suits: Callable[[Any], bool] | None
-
-    @classmethod
-    def of(cls, module: nn.Module) -> "_Seen":
-        kind = type(module)
-        return cls(module, kind, list(module._modules.items()), KNOWN.get(kind, (None, None))[1])
-
-
 @dataclass(frozen=True, eq=False)
 class Layers:
     """A model whose layers are all known, computed without `vmap` and without putting its
@@ -72,14 +51,12 @@ class Layers:
         steps: Its layers in their order: what computes each, the layer, and its name followed by a
             dot.
         images: Whether one of them is for images `[n, C, H, W]`.
-        modules: All of its modules, as they were.
         is_trusted: Whether somebody else looks that the layers are as they were.
     """
 
     model: nn.Module
     steps: tuple[tuple[Compute, nn.Module, str], ...]
     images: bool
-    modules: tuple[_Seen, ...]
     is_trusted: bool = False
 
     @classmethod
@@ -99,8 +76,7 @@ class Layers:
             return None
         if not all(compute for compute, *_ in steps):
             return None
-        images = any(compute in IMAGES for compute, *_ in steps)
-        return cls(model, steps, images, tuple(map(_Seen.of, each_module(model))))
+        return cls(model, steps, any(compute in IMAGES for compute, *_ in steps))
 
     def take(self, x: Any, of_tasks: int) -> bool:
         """Return whether these are inputs for the layers, which are as they were and have no
@@ -115,17 +91,12 @@ class Layers:
         return replace(self, is_trusted=True)
 
     def _as_they_were(self) -> bool:
-        """Return whether the layers are those that they were, and calling them does what their
-        classes say: asked at every inner step, so without a call for each module.
-        """
-        for module, kind, children, suits in self.modules:
-            own = vars(module)
-            is_changed = "forward" in own or any(map(own.__getitem__, HOOKS))
-            if is_changed or type(module) is not kind or list(own["_modules"].items()) != children:
-                return False
-            if suits is not None and not suits(module):
-                return False
-        return not any(map(vars(nn.modules.module).__getitem__, HOOKS_OF_ALL))
+        """Return whether these are still the model's layers, and do what their classes say."""
+        now = tuple((_compute(layer), layer, prefix) for layer, prefix in _in_order(self.model, ""))
+        of_all = any(getattr(nn.modules.module, f"_global{hooks}") for hooks in HOOKS)
+        return (
+            now == self.steps and not of_all and not any(map(_is_changed, each_module(self.model)))
+        )
 
     def __call__(
         self,
@@ -187,6 +158,11 @@ def _in_order(module: nn.Module, prefix: str) -> Iterator[tuple[nn.Module, str]]
         return
     for name, child in module._modules.items():  # `named_children` leaves out what comes twice
         yield from _in_order(child, f"{prefix}{name}.")
+
+
+def _is_changed(module: nn.Module) -> bool:
+    own = vars(module)
+    return "forward" in own or any(own[hooks] for hooks in HOOKS)
 
 
 def _linear(layer: Any, weight: Any, bias: Any, x: Tensor, inputs: Inputs) -> Tensor:
@@ -278,7 +254,6 @@ def _is_by_batch(layer: Any) -> bool:
 
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-HOOKS_OF_ALL = tuple(f"_global{hooks}" for hooks in HOOKS)
 IMAGES = (_convolution, _pool, _mean)
 ELEMENTWISE = (
     nn.Identity,

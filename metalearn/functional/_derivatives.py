@@ -20,7 +20,7 @@ from metalearn.types import Params
 
 
 def grad_and_value(
-    function: Callable[..., Tensor], argnums: int | tuple[int, ...] = 0
+    function: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, has_aux: bool = False
 ) -> Callable[..., Any]:
     """Return a function that returns the gradient of another one, and its value.
 
@@ -33,10 +33,12 @@ def grad_and_value(
             Outside of transforms it may return one scalar for each of independent tasks, whose sum
             is differentiated.
         argnums: Which of its arguments, pytrees of tensors, it is differentiated with respect to.
+        has_aux: Whether it returns `(value, aux)`, with a pytree of tensors that comes along.
 
     Returns:
-        A function of the same arguments that returns `(gradient, value)`: a gradient shaped as the
-        argument, or a tuple of them if `argnums` is one; zero for what `function` does not use.
+        A function of the same arguments that returns `(gradient, value)`, or
+        `(gradient, (value, aux))`: a gradient shaped as the argument, or a tuple of them if
+        `argnums` is one; zero for what `function` does not use.
 
     Raises:
         TypeError: If `function` is none or returns no tensor, `argnums` is no int or tuple of ints,
@@ -56,9 +58,9 @@ def grad_and_value(
         fix = "Write argnums=(0, 1), say."
         raise mistyped("argnums", "be an int or a tuple of ints", brief(argnums), fix)
     if in_transform():
-        return torch.func.grad_and_value(function, argnums=argnums)
+        return torch.func.grad_and_value(function, argnums=argnums, has_aux=has_aux)
 
-    def gradient(*args: Any) -> tuple[Any, Tensor]:
+    def gradient(*args: Any) -> tuple[Any, Any]:
         if not all(-len(args) <= index < len(args) for index in chosen):
             raise invalid("argnums", f"be numbers of {len(args)} arguments", argnums)
         at = tuple(args[index] for index in chosen)
@@ -68,9 +70,13 @@ def grad_and_value(
         replaced = list(args)
         for index, tree in zip(chosen, tree_filled(at, inputs), strict=True):
             replaced[index] = tree
-        grads, value = _differentiated(function, replaced, inputs, nested)
-        gradients = tree_filled(at, grads)
-        return (gradients if isinstance(argnums, tuple) else gradients[0]), value
+        with torch.enable_grad():
+            value = result = function(*replaced)
+        if has_aux:
+            value, _ = result
+        gradients = tree_filled(at, _slopes(value, inputs, nested))
+        result = result if nested else tree_detach(result)
+        return (gradients if isinstance(argnums, tuple) else gradients[0]), result
 
     return gradient
 
@@ -131,8 +137,10 @@ def loss_gradient(
     nested = _requires_grad(leaves) or _requires_grad(tree_leaves(rest))
     inputs = _inputs(leaves, nested, fresh)
     args = dict(zip(params, inputs, strict=True)), *rest
-    grads, value = _differentiated(loss, args, inputs, nested)
-    return dict(zip(params, grads, strict=True)), value
+    with torch.enable_grad():
+        value = loss(*args)
+    grads = _slopes(value, inputs, nested)
+    return dict(zip(params, grads, strict=True)), value if nested else value.detach()
 
 
 def _requires_grad(leaves: Sequence[Any]) -> bool:
@@ -162,19 +170,13 @@ def _inputs(leaves: Sequence[Any], nested: bool, fresh: bool = False) -> list[Te
     ]
 
 
-def _differentiated(
-    function: Callable[..., Tensor], args: Sequence[Any], inputs: list[Tensor], nested: bool
-) -> tuple[list[Tensor], Tensor]:
-    """Return the derivatives of a function's value with respect to inputs among its arguments, and
-    the value.
-    """
+def _slopes(value: Any, inputs: list[Tensor], nested: bool) -> list[Tensor]:
+    """Return the derivatives of a value with respect to inputs; of several values, of their sum."""
+    if not isinstance(value, Tensor):
+        raise mistyped("function", "return a scalar tensor", brief(value))
     with torch.enable_grad():
-        value = function(*args)
-        if not isinstance(value, Tensor):
-            raise mistyped("function", "return a scalar tensor", brief(value))
         total = value.sum() if value.dim() else value
-    grads = _pulled([(total, None)], inputs, nested, retain_graph=nested)
-    return grads, value if nested else value.detach()
+    return _pulled([(total, None)], inputs, nested, retain_graph=nested)
 
 
 def _pulled(

@@ -22,7 +22,7 @@ from metalearn._walk import parts_of
 from metalearn.functional import ModelLoss, ModuleLoss, OnQuery, OnSupport, SupportBatches
 from metalearn.functional._support_batches import as_support_batches
 from metalearn.inner import UpdateRule
-from metalearn.models._batch_norm import Norms, tracking
+from metalearn.models._batch_norm import tracking
 from metalearn.outer._adapted import AdaptedModels
 from metalearn.outer._attach import attach, refuse_forward_mode
 from metalearn.outer._base import MetaGradient
@@ -286,14 +286,14 @@ class MetaLearner(nn.Module):
                 plan, keys = self._plans.of(self, episodes, keys, Purpose.META_GRADIENT)
                 with torch.no_grad(), attributes_of(plan.writers):
                     constant = tree_detach(meta)
-                    carry = self._carried(constant, episodes, keys)
+                    carry = self._carried(constant, episodes, keys) if plan.carries else Carry()
                     parts = plan.run(constant, *carry, episodes, keys)
                     estimate = collected(parts, carry)
         self.diagnostics = estimate.diagnostics
-        if self.training:
+        if self.training and plan.carries:
             self.carry.keep(estimate.carry)
-            if Norms.of(self.model).by_step:
-                untraced(self._track)(episodes, keys)  # type: ignore[arg-type]
+        if self.training and plan.tracks:
+            untraced(self._track)(episodes, keys)  # type: ignore[arg-type]
         return attach(estimate.loss.mean(), meta, estimate.gradient)
 
     def estimate(self, episodes: Episode, keys: Tensor | None = None) -> Estimate:
@@ -321,7 +321,7 @@ class MetaLearner(nn.Module):
                 plan, keys = self._plans.of(self, episodes, keys, Purpose.META_GRADIENT)
                 with torch.no_grad(), attributes_of(plan.writers):
                     meta = tree_detach(self.meta)
-                    carry = self._carried(meta, episodes, keys)
+                    carry = self._carried(meta, episodes, keys) if plan.carries else Carry()
                     parts = plan.run(meta, *carry, episodes, keys)
                     return collected(parts, carry)
         raise AssertionError
@@ -443,12 +443,16 @@ class MetaLearner(nn.Module):
                     results = in_chunks(chunk, (data, keys), self.chunk_size)
         return results
 
+    def carries(self, episodes: Episode) -> bool:
+        """Return whether the estimator carries anything from one meta-step to the next."""
+        key = torch.zeros((), dtype=torch.int64, device=self.device)
+        meta, first = tree_detach(self.meta), take(episodes, 0)
+        return bool(tree_leaves(self.estimator.init_carry(self.problem, meta, first, key)))
+
     def _carried(self, meta: Meta, episodes: Episode, keys: Tensor) -> Carry:
         """Return what the estimator is given of earlier meta-steps."""
         init_carry = self.estimator.init_carry
         start = init_carry(self.problem, meta, *take((episodes, keys), 0))
-        if self.carry.is_empty and not tree_leaves(start):
-            return start
 
         def start_own() -> PyTree:
             how = How(self.batching).of(len(keys))
@@ -512,3 +516,4 @@ def _tie_again(learner: MetaLearner, *_: Any) -> None:
     """
     for names in learner._tied:
         tie(learner.model, names)
+    learner._plans.forget()

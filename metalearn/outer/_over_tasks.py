@@ -105,6 +105,8 @@ def over_tasks(
         for index in range(len(keys)):
             key, *of_task = take(rows, index)
             results.append(function(problem.of_task(key), *given, *of_task))
+        if len(results) == 1:
+            return spread(results[0], 1)
         return joined(torch.stack, results)
 
     def of_one(key: Tensor, *of_task: Any) -> Any:

@@ -19,9 +19,8 @@ from metalearn._layers import HOOKS, KNOWN
 from metalearn._modules import TensorTree
 from metalearn._tasks import num_tasks, over_chunks
 from metalearn._tree import tree_leaves
-from metalearn._walk import parts_of
-from metalearn.functional import draw_keys
 from metalearn.functional._losses import is_of_model
+from metalearn.models import PerStepNorm
 from metalearn.outer._checks._call import Purpose, check_call
 from metalearn.outer._checks._episodes import check_keys
 from metalearn.outer._checks._kind import check_kind
@@ -49,6 +48,8 @@ class Plan:
         run: `(meta, common, own, episodes, keys)`, as `estimate_tasks` in chunks.
         device: Where the learner is.
         writers: The modules whose attributes a call may change.
+        carries: Whether the estimator or the learner carries anything.
+        tracks: Whether the model has running statistics of its own for every inner step.
         source: The learner's problem itself, which must still be this one.
         modules: All that was walked, so that no other module has the identity of one of them.
     """
@@ -58,6 +59,8 @@ class Plan:
     run: Callable[..., Any]
     device: torch.device
     writers: list[nn.Module]
+    carries: bool
+    tracks: bool
     source: Problem
     modules: list[nn.Module]
 
@@ -81,7 +84,7 @@ class Plans:
         episodes: Episode,
         keys: Tensor | None,
         purpose: Purpose,
-        subject: Callable[[], Any] | None = None,
+        subject: Callable[[Any], Any] = lambda learner: learner,
     ) -> tuple[Plan, Tensor]:
         """Return the plan of a call, and the tasks' keys.
 
@@ -90,28 +93,29 @@ class Plans:
             episodes: The call's tasks; for adaptation with an empty query set.
             keys: The tasks' keys `[num_tasks]`; drawn if not given.
             purpose: What the call is for.
-            subject: Returns the learner that a new kind of call is tried on, if another one.
+            subject: From it to the learner that a new kind of call is tried on.
 
         Raises:
             TypeError: If the episodes are of the wrong kind.
             ValueError: If something is wrong with them, or ill posed.
         """
         key: list[Any] = [purpose]
-        modules = _walk(parts_of(learner), key)
+        modules = _walk([part for name, part in learner._modules.items() if name != "carry"], key)
         known = len(key)
         _read(episodes, key)
         plan = self._plans.get(hashed := tuple(key))
         if plan is None or plan.source is not learner.problem:
             check_call(learner, episodes, purpose)
-            once = partial(self._once, state=hashed[1:known])
-            check_kind(learner, subject() if subject else learner, episodes, purpose, once)
-            plan = self._planned(learner, episodes, modules)
+            once, tried = partial(self._once, state=hashed[1:known]), subject(learner)
+            check_kind(learner, tried, episodes, purpose, once)
+            plan = self._planned(learner, tried, episodes, modules)
             if len(self._plans) >= MOST:
                 self._plans.clear()
             self._plans[hashed] = plan
         count = len(tree_leaves(episodes)[0])
         if keys is None:
-            return plan, draw_keys(count, device=plan.device)
+            # as functional.draw_keys, whose checks are for its users
+            return plan, torch.randint(2**62, (count,), device=plan.device)
         check_keys(keys, count)
         return plan, keys.to(plan.device)
 
@@ -121,7 +125,9 @@ class Plans:
             check()
             self._passed.add((what, state))
 
-    def _planned(self, learner: Any, episodes: Episode, modules: list[nn.Module]) -> Plan:
+    def _planned(
+        self, learner: Any, tried: Any, episodes: Episode, modules: list[nn.Module]
+    ) -> Plan:
         source, count = learner.problem, num_tasks(episodes)
         losses = _trusting(source.support_loss), _trusting(source.query_loss)
         problem = source._replace(support_loss=losses[0], query_loss=losses[1])
@@ -130,8 +136,21 @@ class Plans:
         run = partial(self.step.for_shapes_of(episodes), learner, setup)
         if learner.chunk_size is not None and learner.chunk_size < count:
             run = partial(_run_in_chunks, run, learner.chunk_size)
-        writers = [module for module in modules if type(module) not in WRITERS_OF_NOTHING]
-        return Plan(problem, how, run, learner.device, writers, source, modules)
+        return Plan(
+            problem,
+            how,
+            run,
+            learner.device,
+            writers=[module for module in modules if type(module) not in WRITERS_OF_NOTHING],
+            carries=not learner.carry.is_empty or tried.carries(episodes),
+            tracks=any(isinstance(module, PerStepNorm) for module in modules),
+            source=source,
+            modules=modules,
+        )
+
+    def forget(self) -> None:
+        """Forget the plans, but not what has been checked."""
+        self._plans.clear()
 
     def __deepcopy__(self, memo: Any) -> "Plans":
         return Plans(copy.deepcopy(self.step), self._own)

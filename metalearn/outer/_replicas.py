@@ -191,7 +191,7 @@ class Replicas(nn.Module):
         if num_tasks % len(self):
             fix = f"Write tasks.sample({len(self)} * meta_batch_size)."
             raise invalid("tasks", f"be a multiple of the {len(self)} replicas", num_tasks, fix)
-        return self._plans.of(self.learner, episodes, keys, purpose, lambda: self[0])
+        return self._plans.of(self.learner, episodes, keys, purpose, lambda _: self[0])
 
     def _carried(self, plan: Plan, meta: Meta, episodes: Episode, keys: Tensor) -> Carry:
         """Return what the estimator is given of earlier meta-steps, `[R, ...]`; of what is each
