@@ -73,7 +73,7 @@ def take_step(
 def adapt(
     problem: Problem, meta: Meta, episode: Episode, key: Tensor, *, state: PyTree = None
 ) -> Adapted:
-    """Adapt to one task: `problem.num_steps` steps from `meta.init`.
+    """Adapt to one task: `problem.num_steps` steps from `problem.start`, which is `meta.init`.
 
     Args:
         problem: What is minimised, by which rule, for how many steps.
@@ -85,7 +85,7 @@ def adapt(
     Returns:
         The adapted parameters and the rule's last state.
     """
-    params = meta.init
+    params = problem.start(meta, episode.support, key)
     if state is None:
         state = problem.rule.init_state(meta.rule, params, key)
     for index in range(problem.num_steps):

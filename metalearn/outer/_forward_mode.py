@@ -83,7 +83,7 @@ class ForwardMode(MetaGradient, Checked):
         self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: Carry
     ) -> Estimate:
         """Estimate one task's meta-gradient."""
-        progress = _start(problem, meta, key)
+        progress = _start(problem, meta, episode, key)
         return self._advance(problem, meta, episode, progress)[0]._replace(carry=carry)
 
     def _advance(
@@ -125,7 +125,7 @@ class OnlineForwardMode(ForwardMode):
 
     def init_carry(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor) -> Carry:
         """Return the start of the task's run."""
-        return Carry(own=_start(problem, meta, key))
+        return Carry(own=_start(problem, meta, episode, key))
 
     def __call__(
         self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: Carry
@@ -151,18 +151,13 @@ def _directions(problem: Problem, meta: Meta) -> Meta:
     return units._replace(init={**zeros, **units.init})
 
 
-def _start(problem: Problem, meta: Meta, key: Tensor) -> Progress:
-    def start(init: Params, rule: PyTree) -> PyTree:
-        return problem.rule.init_state(rule, init, key)
+def _start(problem: Problem, meta: Meta, episode: Episode, key: Tensor) -> Progress:
+    def start(meta: Meta) -> Any:
+        params = problem.start(meta, episode.support, key)
+        return params, problem.rule.init_state(meta.rule, params, key)
 
-    directions = _directions(problem, meta)
-    state = start(meta.init, meta.rule)
-    state_dot = state  # without leaves it is its own derivative
-    if tree_leaves(state):
-        state_dot = vmap(_pushforward(start, (meta.init, meta.rule)))(
-            directions.init, directions.rule
-        )
-    return Progress(meta.init, state, directions.init, state_dot)
+    dots = vmap(_pushforward(start, (meta,)))(_directions(problem, meta))
+    return Progress(*start(meta), *dots)
 
 
 def _step(

@@ -11,7 +11,7 @@ from metalearn import inner
 from metalearn._checks import check_choice, check_kind, check_positive, invalid
 from metalearn._fields import Check, Checked, Positive
 from metalearn._random import random_numbers_kept
-from metalearn._tree import tree_map, tree_ravel, tree_zeros_like
+from metalearn._tree import tree_add, tree_map, tree_ravel
 from metalearn.functional import OnSupport, grad_and_value, vjp
 from metalearn.outer._base import MetaGradient, Traits
 from metalearn.outer._checks._rules import check_rule
@@ -122,7 +122,9 @@ class Implicit(MetaGradient, Checked):
     ) -> Estimate:
         """Estimate one task's meta-gradient."""
         support_loss, last = _whole(problem.support_loss), problem.num_steps - 1
-        params = inner.adapt(self._inner_problem(problem, meta.init), meta, episode, key).params
+        start, pull_start = vjp(lambda meta: problem.start(meta, episode.support, key), meta)
+        adapted = inner.adapt(self._inner_problem(problem, start), meta, episode, key)
+        params = adapted.params
         at_end, query_loss = grad_and_value(problem.query_loss, argnums=(0, 1))(
             params, meta.shared, episode
         )
@@ -138,35 +140,32 @@ class Implicit(MetaGradient, Checked):
             return vector + tree_ravel(pull(unravel(vector))[0])[0] / strength
 
         solution, residual = self.solver(product, target)
-        init_bar, shared_bar = unravel(solution), at_end[1]
+        start_bar, shared_bar = unravel(solution), at_end[1]
         if meta.shared:
             _, pull_mixed = vjp(lambda shared: gradient(params, shared), meta.shared)
-            through = pull_mixed(init_bar)[0]
-            shared_bar = tree_map(
-                lambda direct, part: direct - part / strength, shared_bar, through
-            )
-        inner_gradient = tree_map(
-            lambda slope, param, start: slope + self.strength * (param - start),
-            grads,
-            params,
-            meta.init,
-        )
+            through = tree_map(lambda bar: bar / -strength, pull_mixed(start_bar)[0])
+            shared_bar = tree_add(shared_bar, through)
+        of_start: Meta = pull_start(start_bar)[0]
+        total = of_start._replace(shared=tree_add(of_start.shared, shared_bar))
+
+        def slope(grad: Tensor, param: Tensor, first: Tensor) -> Tensor:
+            return grad + self.strength * (param - first)
+
+        at_last = tree_ravel(tree_map(slope, grads, params, start))[0]
+        at_first = tree_ravel(gradient(start, meta.shared))[0]
         diagnostics = {
-            "inner_gradient": _relative(
-                tree_ravel(inner_gradient)[0], tree_ravel(gradient(meta.init, meta.shared))[0]
-            ),
+            "inner_gradient": _relative(at_last, at_first),
             "residual": _relative(residual, target),
         }
-        return Estimate(
-            Meta(init_bar, shared_bar, tree_zeros_like(meta.rule)), query_loss, carry, diagnostics
-        )
+        return Estimate(total, query_loss, carry, diagnostics, params, adapted.state)
 
     def adapt(
         self, problem: Problem, meta: Meta, support: Batch, key: Tensor, num_steps: int
     ) -> Adapted:
         """Adapt to one task's support set near the start."""
         problem = problem._replace(num_steps=num_steps)
-        return super().adapt(self._inner_problem(problem, meta.init), meta, support, key, num_steps)
+        inside = self._inner_problem(problem, problem.start(meta, support, key))
+        return super().adapt(inside, meta, support, key, num_steps)
 
     def doubts(self, diagnostics: dict[str, Tensor]) -> list[str]:
         """Doubt an inner problem that is far from solved, and a linear system that is."""

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from metalearn import inner
 from metalearn._fields import Checked, Flag
-from metalearn._tree import tree_map, tree_zeros_like
+from metalearn._tree import tree_map
+from metalearn.functional import vjp
 from metalearn.outer._base import MetaGradient, Traits
 from metalearn.types import Carry, Episode, Estimate, Meta, Problem
 
@@ -37,8 +38,8 @@ class ParameterDifference(MetaGradient, Checked):
 
     def init_carry(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor) -> Carry:
         """Return the rule's state that the first task starts with, if states are kept."""
-        state = problem.rule.init_state(meta.rule, meta.init, key) if self.keep_state else ()
-        return Carry(state)
+        start = problem.start(meta, episode.support, key)
+        return Carry(problem.rule.init_state(meta.rule, start, key) if self.keep_state else ())
 
     @property
     def traits(self) -> Traits:
@@ -51,11 +52,8 @@ class ParameterDifference(MetaGradient, Checked):
         """Estimate one task's meta-gradient."""
         state = carry.common if self.keep_state else None
         adapted = inner.adapt(problem, meta, episode, key, state=state)
-        gradient = Meta(
-            init=tree_map(torch.sub, meta.init, adapted.params),
-            shared=tree_zeros_like(meta.shared),
-            rule=tree_zeros_like(meta.rule),
-        )
+        start, pull = vjp(lambda meta: problem.start(meta, episode.support, key), meta)
+        gradient = pull(tree_map(torch.sub, start, adapted.params))[0]
         kept = Carry(adapted.state) if self.keep_state else carry
         loss = problem.query_loss(adapted.params, meta.shared, episode)
         return Estimate(gradient, loss, kept, {}, adapted.params, adapted.state)

@@ -10,7 +10,7 @@ from metalearn.functional import grad_and_value
 from metalearn.inner._step import take_step
 from metalearn.outer._base import Traits
 from metalearn.outer._reverse_mode import ReverseMode
-from metalearn.types import Carry, Episode, Estimate, Meta, Problem, PyTree
+from metalearn.types import Carry, Episode, Estimate, Meta, Params, Problem, PyTree
 
 
 @dataclass(frozen=True)
@@ -43,23 +43,24 @@ class Unrolled(ReverseMode):
         cut = self.num_constant(problem.num_steps)
         weights, next_carry = self.weights(carry, problem.num_steps)
 
-        def objective(meta: Meta) -> Tensor:
-            params, state = meta.init, problem.rule.init_state(meta.rule, meta.init, key)
+        def objective(meta: Meta) -> tuple[Tensor, tuple[Params, PyTree]]:
+            params = start = problem.start(meta, episode.support, key)
+            state = problem.rule.init_state(meta.rule, start, key)
             losses = []
             for step, weight in enumerate(weights):
                 params, state, *_ = take_step(
                     problem, meta, params, state, episode, step, self.order, fresh=step > 0
                 )
                 if step < cut:
-                    params, state = _pass_to_init(params, meta.init), tree_detach(state)
+                    params, state = _pass_to_start(params, start), tree_detach(state)
                 if weight is not None:
                     losses.append(weight * problem.query_loss(params, meta.shared, episode))
-            return torch.stack(losses).sum(0)
+            return torch.stack(losses).sum(0), (params, state)
 
-        gradient, loss = grad_and_value(objective)(meta)
-        return Estimate(gradient, loss, next_carry, {})
+        gradient, (loss, last) = grad_and_value(objective, has_aux=True)(meta)
+        return Estimate(gradient, loss, next_carry, {}, *last)
 
 
-def _pass_to_init(params: PyTree, init: PyTree) -> PyTree:
-    """Return `params` as constants whose gradient goes to `init` unchanged."""
-    return tree_map(lambda param, start: param.detach() + (start - start.detach()), params, init)
+def _pass_to_start(params: Params, start: Params) -> Params:
+    """Return `params` as constants whose gradient goes to `start` unchanged."""
+    return tree_map(lambda param, first: param.detach() + (first - first.detach()), params, start)
