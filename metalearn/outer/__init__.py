@@ -1,9 +1,7 @@
 """Meta-gradients: how the outer gradient is estimated, and the learner that trains with it.
 
-To read the code, begin with `_base.py` (the protocol), `_unrolled.py` (the plainest estimator),
-`_each_task.py` (an estimator over many tasks) and `_learner.py` (the module around it). `_gate.py`
-decides when the checks and the two probes run, `_compile.py` and `_cuda_graph.py` how a meta-step
-runs. Every other file is one estimator, wrapper or method.
+To read the code, begin with README.md beside this file: it follows an episode from the learner to
+the rule.
 """
 
 from metalearn.outer._adapted import AdaptedModels

@@ -106,15 +106,15 @@ class ForwardMode(MetaGradient, Checked):
 
 @dataclass(frozen=True)
 class OnlineForwardMode(ForwardMode):
-    """Forward mode that goes on where the last meta-step stopped: hyperparameters are updated
-    during one inner run.
+    """Forward mode that goes on where the last meta-step stopped, within one run of each task.
 
     After every `num_steps` inner steps the gradient of the query loss there updates the
     hyperparameters, while parameters, rule state and their derivatives are carried on. Every call
-    in training mode, with gradients enabled, goes on by `num_steps`; `learner.carry.value.params`
-    are the parameters that it has come to, and `learner.carry.reset()` starts anew. `adapt` starts
-    at the initialisation. For one task, which every call is given, as by `fit(learner, [episode],
-    ...)`, and for rules that do not depend on the step's number, which starts at 0 in every call.
+    in training mode, with gradients enabled, goes on by `num_steps`. `learner.carry.value.own`
+    says where the runs are, of each task in its place; `learner.carry.reset()` starts anew, and
+    `adapt` starts at the initialisation. Every call takes the same tasks in the same order, as
+    `fit(learner, [episode], ...)` does. A rule must not depend on the step's number, which starts
+    at 0 in every call.
 
     References:
         Franceschi et al., "Forward and reverse gradient-based hyperparameter optimization", ICML

@@ -1,6 +1,7 @@
 """All tasks at once give what vmap over tasks gives."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 import torch
@@ -9,9 +10,10 @@ import torch.nn.functional as F
 
 from metalearn import inner, outer
 from metalearn._tree import tree_detach, tree_map
-from metalearn.outer._over_tasks import How, over_tasks
+from metalearn.outer._over_tasks import How, choose, over_tasks
+from metalearn.outer._per_task import PerTask
 from metalearn.types import Carry, Estimate, Meta
-from tests.cases import RandomMask, keys, relative_difference, sine_episodes, sine_learner
+from tests.cases import RandomMask, keys, relative_difference, sine_episodes, sine_learner, task
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,66 @@ def test_parameter_difference(keep_state, episodes):
         sine_learner(rule, estimator=kind(keep_state)).estimate(episodes, keys()) for kind in kinds
     )
     assert relative_difference(at_once[:3], vmapped[:3]) < 1e-10
+
+
+WRAPPERS = [outer.SkipDiverged, partial(outer.ClipPerTask, value=1e3)]
+WRAPPED = [
+    outer.Unrolled(),
+    outer.Unrolled(order=1, truncate=2),
+    outer.Stepwise(segment=2),
+    outer.ParameterDifference(),
+    outer.ForwardMode(),
+    outer.Implicit(2.0),
+    outer.EvolutionStrategies(4),
+]
+
+
+@pytest.mark.parametrize("batching", ["vmap", "loop"])
+@pytest.mark.parametrize("wrap", WRAPPERS, ids=["skip", "clip"])
+@pytest.mark.parametrize("estimator", WRAPPED, ids=str)
+def test_wrapping_loses_no_way_of_running(estimator, wrap, batching, episodes):
+    learners = [
+        sine_learner(estimator=each, batching=batching, learn_init=True)
+        for each in (estimator, wrap(estimator), wrap(wrap(estimator)))
+    ]
+    ways = {choose(each.estimator, each.problem, batching).way for each in learners}
+    assert len(ways) == 1
+    assert replace(learners[1].estimator.traits, per_task=False) == estimator.traits
+    plain, once, twice = (learner.estimate(episodes, keys()) for learner in learners)
+    assert relative_difference(once.gradient, plain.gradient) < 1e-10
+    assert relative_difference(twice.gradient, plain.gradient) < 1e-10
+
+
+@pytest.mark.parametrize("kind", [outer.Unrolled, outer.Stepwise])
+def test_a_wrapper_sees_every_task_s_own_gradient_to_what_is_shared(kind, episodes):
+    """It halves the largest one alone."""
+
+    @dataclass(frozen=True)
+    class HalfOfLarge(PerTask):
+        def change(self, estimate):
+            shared = estimate.gradient.shared
+            norm = torch.stack([leaf.square().sum() for leaf in shared.values()]).sum().sqrt()
+            halved = {n: torch.where(norm > largest, leaf / 2, leaf) for n, leaf in shared.items()}
+            return estimate._replace(gradient=estimate.gradient._replace(shared=halved))
+
+    each = [
+        sine_learner(fast="4").estimate(task(episodes, slice(i, i + 1)), keys()[i : i + 1])
+        for i in range(3)
+    ]
+    norms = [
+        torch.stack([leaf.square().sum() for leaf in one.gradient.shared.values()]).sum().sqrt()
+        for one in each
+    ]
+    largest = (sorted(norms)[1] + sorted(norms)[2]) / 2
+    learner = sine_learner(fast="4", estimator=HalfOfLarge(kind()))
+    assert choose(learner.estimator, learner.problem, "vmap").way == "at once"
+    estimate = learner.estimate(episodes, keys())
+    for name, leaf in estimate.gradient.shared.items():
+        halved = [
+            one.gradient.shared[name] / (2 if norm > largest else 1)
+            for one, norm in zip(each, norms, strict=True)
+        ]
+        torch.testing.assert_close(leaf, sum(halved) / 3, rtol=1e-9, atol=1e-14)
 
 
 def test_every_task_is_clipped_for_itself(episodes):
