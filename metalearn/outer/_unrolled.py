@@ -1,6 +1,7 @@
 """Reverse mode through the whole inner loop."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from metalearn.functional import grad_and_value
 from metalearn.inner._step import take_step
 from metalearn.outer._base import Traits
 from metalearn.outer._reverse_mode import ReverseMode
-from metalearn.types import Carry, Episode, Estimate, Meta, Params, Problem, PyTree
+from metalearn.types import Carry, Episode, Estimate, Meta, Params, Problem
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Unrolled(ReverseMode):
         cut = self.num_constant(problem.num_steps)
         weights, next_carry = self.weights(carry, problem.num_steps)
 
-        def objective(meta: Meta) -> tuple[Tensor, tuple[Params, PyTree]]:
+        # torch.compile cannot evaluate a tuple[...] here
+        def objective(meta: Meta) -> Any:
             params = start = problem.start(meta, episode.support, key)
             state = problem.rule.init_state(meta.rule, start, key)
             losses = []
