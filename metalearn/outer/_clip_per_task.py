@@ -46,6 +46,10 @@ class ClipPerTask(PerTask):
                 "ClipPerTask's on", "be a field of Meta that is learned", brief(self.on), fix
             )
 
+    def change_tasks(self, estimates: Estimate) -> Estimate:
+        """Clip all tasks' gradients, element by element."""
+        return self.change(estimates)
+
     def change(self, estimate: Estimate) -> Estimate:
         """Clip the gradients."""
         part = getattr(estimate.gradient, self.on)

@@ -35,6 +35,10 @@ class PerTask(MetaGradient, Checked):
     def change(self, estimate: Estimate) -> Estimate:
         """Return one task's estimate as it counts."""
 
+    def change_tasks(self, estimates: Estimate) -> Estimate:
+        """Return all tasks' estimates as they count, with a leading task axis as they come."""
+        return vmap_tasks(self.change, estimates)
+
     @property
     def reaches(self) -> frozenset[str]:
         """What the wrapped estimator reaches."""
@@ -66,8 +70,8 @@ class PerTask(MetaGradient, Checked):
     ) -> Estimate:
         """Estimate one task's meta-gradient and change it."""
         estimate = self.estimator(problem, meta, episode, key, carry)
-        # All tasks at once have losses [num_tasks], and changes are of one task.
-        return vmap_tasks(self.change, estimate) if estimate.loss.dim() else self.change(estimate)
+        # All tasks at once have losses [num_tasks].
+        return self.change_tasks(estimate) if estimate.loss.dim() else self.change(estimate)
 
     def adapt(
         self, problem: Problem, meta: Meta, support: Batch, key: Tensor, num_steps: int

@@ -253,7 +253,7 @@ def estimate_replicas(
     each = marked(each, how.sums_shared)
     each = tree_map(lambda leaf: leaf.unflatten(0, (num_replicas, num_tasks)), each)
     gradient = tree_map(lambda leaf: leaf.mean(1), each.gradient)
-    return each._replace(gradient=gradient), sum_common(each, axis=1)
+    return each._replace(gradient=gradient, params={}, state=()), sum_common(each, axis=1)
 
 
 def repeated(tree: Any, num_tasks: int) -> Any:

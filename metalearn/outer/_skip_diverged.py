@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metalearn._tree import tree_leaves, tree_map
+from metalearn._tree import over_first_axes, tree_leaves, tree_map
 from metalearn.outer._per_task import PerTask
 from metalearn.types import Estimate
 
@@ -28,11 +28,17 @@ class SkipDiverged(PerTask):
 
     def change(self, estimate: Estimate) -> Estimate:
         """Replace a gradient that is not finite by zero, and its loss by NaN."""
-        sums = [leaf.sum() for leaf in [*tree_leaves(estimate.gradient), estimate.loss]]
-        finite = torch.stack(sums).sum().isfinite()  # as a learner judges it
+        return self.change_tasks(estimate)
+
+    def change_tasks(self, estimates: Estimate) -> Estimate:
+        """Do so for every task: loss and leading axes of gradients are `[num_tasks]`, or `[]`."""
+        gradient, loss = estimates.gradient, estimates.loss
+        leaves = [*tree_leaves(gradient), loss]
+        sums = [leaf.reshape(*loss.shape, -1).sum(-1) for leaf in leaves]
+        finite = torch.stack(sums).sum(0).isfinite()  # as a learner judges it
 
         def kept(leaf: Tensor) -> Tensor:
-            return torch.where(finite, leaf, 0)
+            return torch.where(over_first_axes(finite, leaf), leaf, 0)
 
-        loss = torch.where(finite, estimate.loss, math.nan)
-        return estimate._replace(gradient=tree_map(kept, estimate.gradient), loss=loss)
+        loss = torch.where(finite, loss, math.nan)
+        return estimates._replace(gradient=tree_map(kept, gradient), loss=loss)
