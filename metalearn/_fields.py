@@ -1,5 +1,7 @@
-"""Fields of dataclasses that are checked by their types, with or without a fix for the error:
-`momentum: Fraction = 0.9`, or `lr: Annotated[Positive, "Pass lr=0.01, say."]`.
+"""Fields of dataclasses that are checked by their types.
+
+They come with or without a fix for the error: `momentum: Fraction = 0.9`, or
+`lr: Annotated[Positive, "Pass lr=0.01, say."]`.
 """
 
 import inspect

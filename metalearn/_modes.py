@@ -18,9 +18,7 @@ def in_transform() -> bool:
 
 
 def untraced(function: Callable[P, T]) -> Callable[P, T]:
-    """Return a function that an outer `torch.compile` does not trace; without one nothing of it is
-    imported.
-    """
+    """Return a function that an outer `torch.compile` does not trace, importing it only there."""
     return torch.compiler.disable(function) if torch.compiler.is_compiling() else function
 
 

@@ -115,8 +115,7 @@ class Problem(NamedTuple):
     start: Callable[[Meta, Batch, Tensor], Params] = learned_init
 
     def of_task(self, key: Tensor) -> "Problem":
-        """Return the problem of the task with this random key, by which it draws batches of the
-        support set.
+        """Return the problem of the task with this random key, which draws its batches.
 
         An estimator is given the problem of one task, so that none needs to know of such draws.
         """

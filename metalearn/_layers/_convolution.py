@@ -46,9 +46,7 @@ class _Convolution(Function):
 
 
 class _ConvolutionBackward(Function):
-    """The cotangents of input, weight and bias that are needed: convolutions again, linear in each
-    of their tensors.
-    """
+    """The needed cotangents of input, weight and bias: again convolutions, linear in each."""
 
     @staticmethod
     def forward(

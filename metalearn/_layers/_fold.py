@@ -49,9 +49,7 @@ def strictly_channels_last(images: Tensor) -> Tensor:
 
 
 def are_ours(x: Tensor, *params: Tensor | None) -> bool:
-    """Return whether these are tensors whose derivatives we take, faster than PyTorch: in full
-    precision.
-    """
+    """Return whether we take these tensors' derivatives, faster than PyTorch: in full precision."""
     device = x.device.type
     return (
         device in ("cpu", "cuda")
@@ -63,7 +61,5 @@ def are_ours(x: Tensor, *params: Tensor | None) -> bool:
 
 
 def left_to_pytorch() -> bool:
-    """Return whether derivatives are taken in forward mode or by a transform, such as `vmap` over
-    many cotangents.
-    """
+    """Return whether derivatives are taken in forward mode or by a transform such as `vmap`."""
     return forward_ad._current_level >= 0 or in_transform()

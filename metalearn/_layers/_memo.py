@@ -1,6 +1,4 @@
-"""What the first layers of a model have made of their inputs, so that an inner loop need not repeat
-it.
-"""
+"""What the first layers made of their inputs, so that an inner loop need not repeat it."""
 
 from collections.abc import Callable, Sequence
 
@@ -22,9 +20,7 @@ class Memo:
         self._result: Tensor | None = None
 
     def recall(self, tensors: Sequence[Tensor], compute: Callable[[], Tensor]) -> Tensor:
-        """Return what is computed of these tensors, anew if they are not the last ones or have been
-        written to.
-        """
+        """Return what is computed of these tensors, anew if they are others or were written to."""
         how = torch.is_grad_enabled(), *map(_version, tensors)
         known = how == self._how and all(map(_are_same, self._tensors, tensors))
         if self._result is not None and known:
@@ -42,9 +38,7 @@ def _version(tensor: Tensor) -> int | None:
 
 
 def _are_same(one: Tensor, other: Tensor) -> bool:
-    """Return whether these are one tensor, or the same numbers in the same place that nothing
-    depends on.
-    """
+    """Return whether these are one tensor, or numbers in one place that nothing depends on."""
     if one is other:
         return True
     if one.requires_grad or other.requires_grad or one.is_inference():

@@ -1,5 +1,4 @@
-"""Normalisation by a batch's own statistics, whose second derivative is some passes over the
-inputs.
+"""Normalisation by a batch's own statistics, with a second derivative in few passes.
 
 PyTorch's takes about thirty, and it has no third.
 """
@@ -17,9 +16,7 @@ EACH = (True, True, True)
 
 
 def normalise(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """Return `F.batch_norm` of inputs `[n, C, ...]` by their own statistics, with weight and bias
-    `[C]`.
-    """
+    """Return `F.batch_norm` of inputs `[n, C, ...]` by their own statistics."""
     # PyTorch's kernel reads parameters that are expanded beyond their end.
     weight, bias = (None if param is None else param.contiguous() for param in (weight, bias))
     if x.numel() > x.shape[1] and are_ours(x, weight, bias):
@@ -28,9 +25,7 @@ def normalise(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float)
 
 
 class _Normalise(Function):
-    """y = w (x - m) s + b, where m is the mean of a channel and s the inverse of its standard
-    deviation.
-    """
+    """y = w (x - m) s + b, with m the mean of a channel and s its inverse standard deviation."""
 
     @staticmethod
     def forward(

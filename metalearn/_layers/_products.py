@@ -16,16 +16,15 @@ GPU idle."""
 
 
 def is_faster(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
-    """Return whether these are faster than cuDNN on a GPU: for groups of one channel, as grey
-    images make.
-    """
+    """Return whether these are faster than cuDNN on a GPU: for groups of one channel."""
     is_grey = geometry.groups > 1 and weight.shape[1] == 1 < len(weight) // geometry.groups
     return is_grey and set(geometry.dilation) == {1} and len(x) > 0
 
 
 def convolve_groups(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """Return `F.conv2d` of images `[n, G * C, H, W]` and weights `[G * F, C, kh, kw]`, without a
-    derivative.
+    """Return `F.conv2d` of images `[n, G * C, H, W]`, without a derivative.
+
+    Weights are `[G * F, C, kh, kw]`.
     """
     patches, weights = _patches(x, weight, geometry).transpose(0, 1), _by_group(weight, geometry)
     height, width = _size(x, weight, geometry)

@@ -1,6 +1,4 @@
-"""A model that is a sequence of known layers, as a function of its parameters for one task or for
-all at once.
-"""
+"""A sequence of known layers as a function of its parameters, for one task or for all at once."""
 
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, replace
@@ -43,8 +41,7 @@ Compute = Callable[[Any, Any, Any, Tensor, Inputs], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Layers:
-    """A model whose layers are all known, computed without `vmap` and without putting its
-    parameters into modules.
+    """A model whose layers are all known, computed without `vmap` or `functional_call`.
 
     Attributes:
         model: The model.
@@ -61,9 +58,7 @@ class Layers:
 
     @classmethod
     def of(cls, model: nn.Module) -> "Layers | None":
-        """Return the model's layers if they are known, and each, and each of their parameters, has
-        one name.
-        """
+        """Return the model's layers if they are known, and each parameter has one name."""
         steps = tuple((_compute(layer), layer, prefix) for layer, prefix in _in_order(model, ""))
         owned = {
             prefix + name: param
@@ -79,9 +74,7 @@ class Layers:
         return cls(model, steps, any(compute in IMAGES for compute, *_ in steps))
 
     def take(self, x: Any, of_tasks: int) -> bool:
-        """Return whether these are inputs for the layers, which are as they were and have no
-        hooks.
-        """
+        """Return whether these inputs suit the layers, which are as they were and have no hooks."""
         dims = x.dim() - of_tasks if isinstance(x, Tensor) and x.layout == torch.strided else 0
         suits = dims == 4 if self.images else dims >= 2
         return suits and (self.is_trusted or self._as_they_were())

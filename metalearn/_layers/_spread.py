@@ -1,6 +1,4 @@
-"""Input cotangents of strided grouped convolutions as one convolution: on a GPU cuDNN takes them
-group by group.
-"""
+"""Input cotangents of strided grouped convolutions as one convolution, for cuDNN's sake."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,8 +19,9 @@ def is_faster(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
 
 
 def input_cotangent(y_bar: Tensor, x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
-    """Return the cotangent of images `x`, without a derivative; padding is at most a kernel's
-    reach.
+    """Return the cotangent of images `x`, without a derivative.
+
+    Padding is at most a kernel's reach.
 
     It is a convolution of `y_bar`, with zeros at the places that the stride leaves out, with every
     group's weights turned by half a circle, from its outputs to its inputs.

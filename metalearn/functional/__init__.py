@@ -1,6 +1,4 @@
-"""Pure functions: keyed random numbers, criteria of classification, losses made from modules, their
-batches, and derivatives.
-"""
+"""Pure functions: random numbers, criteria, losses made from modules, and derivatives."""
 
 from metalearn._modules import call_copy
 from metalearn.functional._criteria import accuracy, cross_entropy

@@ -104,9 +104,7 @@ def _check_classified(output: Any, target: Any, weight: Any, ignore_index: Any) 
 
 
 def one_hot(index: Tensor, size: int) -> Tensor:
-    """Return `[..., size]`, true at each index; `F.one_hot` reads the indices, which fails under
-    vmap of grad.
-    """
+    """Return `[..., size]`, true at each index; `F.one_hot` fails under vmap of grad."""
     return index[..., None] == torch.arange(size, device=index.device)
 
 
@@ -116,9 +114,7 @@ def _weights(target: Tensor, weight: Tensor, ignore_index: int) -> Tensor:
 
 
 def _without_absent(output: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Return logits of which those of classes without a weighted example are next to minus
-    infinity.
-    """
+    """Return logits in which classes without a weighted example are next to minus infinity."""
     if output.dim() > 2:
         return output  # of dense labels, which need not be of all classes
     present = (one_hot(target, output.shape[1]) & (weights > 0)[:, None]).any(0)

@@ -77,8 +77,7 @@ def uniform(
 def normal(
     key: Tensor, shape: tuple[int, ...], stream: int = 0, *, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """Draw standard normal numbers as a pure function of a key. Arguments and errors as for
-    `uniform`.
+    """Draw standard normal numbers as a pure function of a key, as `uniform` does.
 
     >>> normal(torch.tensor(7), (10_000,)).std().round(decimals=1)
     tensor(1.)
@@ -87,8 +86,7 @@ def normal(
 
 
 def derive_key(key: Tensor, index: int = 0) -> Tensor:
-    """Return another key as a pure function of a key, for a part that shall draw numbers of its
-    own.
+    """Return another key as a pure function of a key, for a part that draws its own numbers.
 
     Args:
         key: int64 in [0, 2**62), of any shape.
@@ -113,8 +111,7 @@ def draw_keys(
     generator: torch.Generator | None = None,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Draw one random key a task, `[num_tasks]` int64, for everything that is random inside a
-    meta-step.
+    """Draw one random key a task, `[num_tasks]` int64, for all that is random in a meta-step.
 
     Raises:
         TypeError: If an argument is of the wrong kind.

@@ -195,9 +195,7 @@ class OnSupport(KeyedLoss, Checked):
         )
 
     def of_task(self, key: Tensor) -> "OnSupport":
-        """Return the loss whose batches are drawn by a task's key, or by those of all tasks,
-        `[num_tasks]`.
-        """
+        """Return the loss whose batches are drawn by a task's key, or by those of all tasks."""
         return self if self.batches is None else replace(self, key=key)
 
     def whole(self) -> "OnSupport":
@@ -224,7 +222,5 @@ class OnQuery(Checked):
 
 
 def is_of_model(loss: Any) -> bool:
-    """Return whether a loss of `Problem` is one of these of a model's outputs, and not a subclass,
-    which may differ.
-    """
+    """Return whether a loss is one of these of a model's outputs; a subclass may differ."""
     return type(loss) in (OnSupport, OnQuery) and type(loss.loss) is ModelLoss

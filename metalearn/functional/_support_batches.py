@@ -37,16 +37,13 @@ class SupportBatches(ABC):
         """
 
     def check(self, support: Batch) -> None:
-        """Raise a ValueError for support sets, with a task axis, that such batches cannot be made
-        of.
-        """
+        """Raise a ValueError for support sets, with a task axis, that cannot be batched so."""
         return
 
 
 @dataclass(frozen=True)
 class DealtBatches(SupportBatches):
-    """Equal parts that take turns: step t sees every `count`-th example, starting with example `t %
-    count`.
+    """Equal parts that take turns: step t sees every `count`-th example from `t % count` on.
 
     Args:
         count: Number of parts, at least 1.
@@ -156,9 +153,7 @@ class SampledBatches(SupportBatches, Checked):
             )
 
     def _draw(self, key: Tensor, step: int, num_places: int, num_examples: int | Tensor) -> Tensor:
-        """Return the numbers of the drawn examples among those that are there; of too few, some
-        that are not.
-        """
+        """Return the numbers of the drawn examples; of too few, some that are not there."""
         if self.replacement:
             return (uniform(key, (self.size,), step, dtype=torch.float64) * num_examples).long()
         order = uniform(key, (num_places,), step, dtype=torch.float64)

@@ -21,15 +21,12 @@ class UpdateRule(ABC):
 
     @property
     def as_values(self) -> frozenset[str]:
-        """Which of "grads", "params" and "loss" `update` uses detached, so that no derivative flows
-        through them.
-        """
+        """Which of "grads", "params" and "loss" `update` detaches, so that no derivative flows."""
         return frozenset()
 
     @property
     def elementwise(self) -> bool:
-        """Whether each element of updates and states depends on the same element of `grads`,
-        `state`, `params` and `meta` alone.
+        """Whether each element of updates and states depends on the same element of inputs alone.
 
         All methods but `init_meta` are then given many tasks at once, without `vmap`: everything
         has a leading task axis, and what is a scalar for one task, such as the loss, is

@@ -1,6 +1,4 @@
-"""Learned rates around any rule: Meta-SGD, MAML++'s rates per tensor and step, TURTLE's per
-parameter.
-"""
+"""Learned rates around any rule: per scalar, tensor or element, and per step."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -18,8 +16,7 @@ from metalearn.types import Params, PyTree
 
 @dataclass(frozen=True)
 class LearnedRate(Wrapper):
-    """A rule whose rate the outer loop learns: the update is alpha * u, with u the rule's update at
-    rate 1.
+    """A rule whose rate is learned: the update is alpha * u, with u the rule's at rate 1.
 
     The rate is learned as it is, without logarithm or clamp, so it may become negative. It starts
     at the rate of the wrapped rule (`SGD(lr)`'s lr; 1 for a rule that has none), with which the two

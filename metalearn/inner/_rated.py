@@ -11,8 +11,9 @@ FIX = "Pass inner.{own}(lr=0.01), say; to learn it, inner.LearnedRate(inner.{own
 
 @dataclass(frozen=True)
 class Rated(UpdateRule, Checked):
-    """A rule with a rate that is a factor of its updates, so that `LearnedRate` can learn it. Its
-    `update` is abstract.
+    """A rule whose updates are proportional to a rate, so that `LearnedRate` can learn it.
+
+    Its `update` is abstract.
 
     Args:
         lr: The rate, positive.

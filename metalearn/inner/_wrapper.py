@@ -13,8 +13,9 @@ from metalearn.types import Params, PyTree
 
 @dataclass(frozen=True)
 class Wrapper(UpdateRule, Checked):
-    """A rule around another one, which decides whatever the subclass does not define. Its `update`
-    is abstract.
+    """A rule around another one, which decides what the subclass does not define.
+
+    Its `update` is abstract.
 
     Args:
         rule: The wrapped rule.
@@ -54,8 +55,6 @@ class Wrapper(UpdateRule, Checked):
         return self.rule.init_state(meta, params, key)
 
     def _split_inside(self) -> tuple[float, UpdateRule]:
-        """Return the wrapped rule's rate, and this rule around it at rate 1: `split_rate` where the
-        two commute.
-        """
+        """Return the wrapped rule's rate, and this rule around it at rate 1, if the two commute."""
         rate, rule = self.rule.split_rate()
         return rate, replace(self, rule=rule)

@@ -100,8 +100,7 @@ class AdaptedModels:
         return self._map("batch", batch, (self.params, self.support, batch), of_one, of_tasks)
 
     def judged(self, outputs: Any, batch: Batch) -> Tensor:
-        """Return the query losses on a batch, given what the adapted models make of it: `loss`
-        without their work.
+        """Return the query losses, given the models' outputs: `loss` without computing them.
 
         A loss of the user's own, which does not tell outputs from their judgement, is computed
         anew.

@@ -29,8 +29,7 @@ class _Attach(torch.autograd.Function):
 
 
 class _Once(torch.autograd.Function):
-    """Gradients that depend on the leaves which they belong to, by a derivative that nobody has
-    computed.
+    """Gradients whose own derivative by the leaves nobody has computed.
 
     `torch.autograd.function.once_differentiable` would only refuse where the incoming gradient
     requires grad.
@@ -57,16 +56,12 @@ def _scaled(gradients: tuple[Tensor, ...], loss_bar: Tensor) -> tuple[Tensor, ..
 
 
 def _is_traced_or_batched(loss_bar: Tensor) -> bool:
-    """Return whether `torch.compile` traces this, or `torch.autograd.grad(...,
-    is_grads_batched=True)` calls it.
-    """
+    """Return whether `torch.compile` traces this, or autograd batches cotangents."""
     return torch.compiler.is_compiling() or torch._C._functorch.is_legacy_batchedtensor(loss_bar)
 
 
 def refuse_forward_mode(meta: Meta) -> None:
-    """Raise if a forward-mode derivative is taken of what is learned: the loss is given none, and
-    would be constant.
-    """
+    """Raise if a forward-mode derivative is taken of what is learned: it would be lost."""
     is_on = forward_ad._current_level >= 0
     if is_on and any(
         forward_ad.unpack_dual(leaf).tangent is not None for leaf in tree_leaves(meta)

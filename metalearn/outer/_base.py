@@ -57,15 +57,11 @@ class MetaGradient(ABC):
         return Traits()
 
     def check(self, problem: Problem, meta: Meta) -> None:
-        """Raise a ValueError for a problem that the estimator is not made for; learners call it
-        when they are built.
-        """
+        """Raise a ValueError for a problem that it is not made for; learners call it when built."""
         return
 
     def doubts(self, diagnostics: dict[str, Tensor]) -> list[str]:
-        """Say what in an estimate's diagnostics is too far off to trust it; learners warn of it at
-        their first call.
-        """
+        """Say why diagnostics forbid to trust an estimate; learners warn at their first call."""
         return []
 
     def init_carry(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor) -> Carry:
@@ -93,9 +89,7 @@ class MetaGradient(ABC):
     def adapt(
         self, problem: Problem, meta: Meta, support: Batch, key: Tensor, num_steps: int
     ) -> Adapted:
-        """Adapt to one task's support set as the estimator assumes: the plain inner loop, where not
-        said otherwise.
-        """
+        """Adapt to one task's support set as the estimator assumes: by default the inner loop."""
         episode = Episode(support, Batch(()))
         return inner.adapt(problem._replace(num_steps=num_steps), meta, episode, key)
 
@@ -107,8 +101,9 @@ def meta_gradient(
     estimator: MetaGradient,
     num_steps: int,
 ) -> Callable[..., Estimate]:
-    """Return one task's meta-gradient as a pure function `(meta, episode, key, carry=None) ->
-    Estimate`.
+    """Return one task's meta-gradient as a pure function.
+
+    It is called as `(meta, episode, key, carry=None) -> Estimate`.
 
     It is what `MetaLearner` vectorises over tasks, for users who compose it themselves.
 

@@ -13,8 +13,9 @@ from metalearn.types import Estimate, Meta, Problem
 
 @dataclass(frozen=True)
 class ClipPerTask(PerTask):
-    """An estimator whose gradients are clipped elementwise, task by task, so that no task outweighs
-    the others.
+    """An estimator whose gradients are clipped elementwise, task by task.
+
+    So no task outweighs the others.
 
     Args:
         estimator: The estimator whose gradients are clipped.

@@ -18,8 +18,7 @@ NOTE = (
 
 
 class WholeStep:
-    """A plain function, compiled as one graph for every shape of episodes, recorded as a CUDA
-    graph, or neither.
+    """A function compiled for every shape of episodes, recorded as a CUDA graph, or neither.
 
     Args:
         function: The function, of a learner and trees of tensors.

@@ -1,6 +1,4 @@
-"""Losses of models that the backward pass computes again: by copies, which hold the parameters for
-good.
-"""
+"""Losses by copies of the model, for models that the backward pass computes again."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,9 +15,7 @@ from metalearn.types import Batch, Episode, Params, Problem
 
 @dataclass(frozen=True, eq=False)
 class CopiedLoss(ModelLoss):
-    """A model's loss by a copy of model and criterion at every call, in which nothing refers to the
-    originals.
-    """
+    """A loss by a new copy of model and criterion at every call, without the originals."""
 
     def __call__(self, params: Params, shared: Params, batch: Batch, step: int = 0) -> Tensor:
         """Return the loss at `params` and `shared`, a scalar."""

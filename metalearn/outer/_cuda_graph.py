@@ -1,6 +1,4 @@
-"""A learner's step, recorded as a CUDA graph for everything that it depends on beside its tensors'
-values.
-"""
+"""A learner's step as a CUDA graph, recorded for all that it depends on but tensors' values."""
 
 from collections.abc import Callable
 from functools import partial
@@ -22,8 +20,7 @@ NOTE = (
 
 
 class Recorded:
-    """A function of a learner and of trees of tensors on its GPU, replayed with the tensors that it
-    is given.
+    """A function of a learner and of trees of tensors on its GPU, replayed with other tensors.
 
     There is a recording for every structure of the trees, precision and mode of the modules. It is
     made anew when the learner has another problem or estimator, or constants elsewhere. Whatever
@@ -66,16 +63,12 @@ def _record(function: Callable[..., Any], args: Any, device: torch.device) -> Re
 
 
 def _are_same(then: Any, now: Any) -> bool:
-    """Return whether these are the same problem and estimator, with constants in the same
-    places.
-    """
+    """Return whether problem and estimator are the same, and constants in the same places."""
     return then[0] is now[0] and then[1] is now[1] and then[2] == now[2]
 
 
 def _read(tree: Any, tensors: list[Tensor]) -> Any:
-    """Return a tree's structure, its tensors' shapes and dtypes, and its other leaves; collect its
-    tensors.
-    """
+    """Collect a tree's tensors; return its structure, their shapes and dtypes, and other leaves."""
     if isinstance(tree, Tensor):
         tensors.append(tree)
         return tree.shape, tree.dtype

@@ -25,8 +25,7 @@ from metalearn.types import Adapted, Batch, Carry, Episode, Estimate, Meta, Para
 
 @dataclass(frozen=True)
 class EvolutionStrategies(MetaGradient, Checked):
-    """The gradient of the query loss smoothed by Gaussian noise, from its values at antithetic
-    pairs of points.
+    """The gradient of the smoothed query loss, from its values at antithetic pairs of points.
 
     With F the query loss after adaptation, it is the mean of (F(m + std e) - F(m - std e)) / (2
     std) e over directions e from N(0, I), which come from the task's key. The query loss and the
@@ -138,8 +137,7 @@ def antithetic(
     num_pairs: int,
     std: float,
 ) -> Any:
-    """Estimate the gradient of a function of a pytree, smoothed by noise, from its values at pairs
-    of points.
+    """Estimate the gradient of a smoothed function of a pytree from values at pairs of points.
 
     Args:
         function: Returns a scalar of `at` and the episode.

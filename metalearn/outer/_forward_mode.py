@@ -141,9 +141,7 @@ def _learned(problem: Problem, meta: Meta) -> Meta:
 
 
 def _directions(problem: Problem, meta: Meta) -> Meta:
-    """Return the unit vectors of all learned numbers, stacked `[num_directions, ...]`; zeros for
-    what is constant.
-    """
+    """Return the unit vectors of all learned numbers, `[num_directions, ...]`; else zeros."""
     learned = _learned(problem, meta)
     vector, unravel = tree_ravel(learned)
     units = vmap(unravel)(torch.eye(len(vector), dtype=vector.dtype, device=vector.device))

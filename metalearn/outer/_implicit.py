@@ -99,9 +99,7 @@ class Implicit(MetaGradient, Checked):
     traits = Traits(repeats_losses=True)
 
     def check(self, problem: Problem, meta: Meta) -> None:
-        """Raise if no step descends the support loss, or the rule moves on where the gradient is
-        zero.
-        """
+        """Raise if no step descends the support loss, or the rule moves on at gradients of zero."""
         if self.proximal == "last_step" and problem.num_steps == 1:
             fix = (
                 "The last one only returns towards the start: the paper's code takes num_steps=17."

@@ -1,6 +1,4 @@
-"""The learner: a module whose forward pass turns episodes into a loss that carries the
-meta-gradient.
-"""
+"""The learner: a module that turns episodes into a loss which carries the meta-gradient."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -62,8 +60,7 @@ AS_BUILT = (
 
 
 class MetaLearner(nn.Module):
-    """A model that learns to learn: calling it on episodes gives their mean query loss after
-    adaptation.
+    """A model that learns to learn: called on episodes, it returns their loss after adaptation.
 
     It is an ordinary module: `loss.backward()` puts the estimator's meta-gradient into the `.grad`
     of everything that is learned, for any optimizer to use. Its parameters are named
@@ -179,9 +176,7 @@ class MetaLearner(nn.Module):
 
     @property
     def estimator(self) -> MetaGradient:
-        """How the meta-gradient is estimated; another one may be assigned, and is checked like the
-        first.
-        """
+        """How the meta-gradient is estimated; another one may be assigned, and is checked."""
         return self._estimator
 
     @estimator.setter
@@ -297,8 +292,7 @@ class MetaLearner(nn.Module):
         return attach(estimate.loss.mean(), meta, estimate.gradient)
 
     def estimate(self, episodes: Episode, keys: Tensor | None = None) -> Estimate:
-        """Return the meta-gradient as data: a pure function of the learner's state, the episodes
-        and the keys.
+        """Return the meta-gradient as data: a pure function of state, episodes and keys.
 
         Args:
             episodes: Tasks, with a leading task axis.
@@ -344,8 +338,7 @@ class MetaLearner(nn.Module):
         return self._plans.of(self, episodes, keys, Purpose.META_GRADIENT)[1]
 
     def check_episodes(self, episodes: Episode, keys: Tensor | None = None) -> Tensor:
-        """Raise for what is wrong with the episodes or the first task's losses, and return the
-        keys: a part of `check`.
+        """Raise for wrong episodes or ill-posed losses, and return the keys: a part of `check`.
 
         Args:
             episodes: Tasks, with a leading task axis.
@@ -511,9 +504,7 @@ def adapted_loss(
 
 
 def _tie_again(learner: MetaLearner, *_: Any) -> None:
-    """Make one again of tied parameters: `load_state_dict(..., assign=True)` loads each name by
-    itself.
-    """
+    """Make tied parameters one again, which `load_state_dict(assign=True)` loads one by one."""
     for names in learner._tied:
         tie(learner.model, names)
     learner._plans.forget()

@@ -121,9 +121,7 @@ def spread(tree: Any, num_tasks: int) -> Any:
 
 
 def has_tables_of_one(model: nn.Module) -> bool:
-    """Return whether a model has an embedding whose derivative would count the indices of all tasks
-    together, were they not vmapped.
-    """
+    """Return whether a model has an embedding that counts the indices of all tasks together."""
     tables = (module for module in model.modules() if isinstance(module, nn.Embedding))
     return any(table.padding_idx is not None or table.scale_grad_by_freq for table in tables)
 

@@ -1,6 +1,4 @@
-"""What every change of another estimator's gradients shares: all but the gradients stays as it
-is.
-"""
+"""What every change of another estimator's gradients shares."""
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
@@ -17,8 +15,7 @@ from metalearn.types import Adapted, Batch, Carry, Episode, Estimate, Meta, Prob
 
 @dataclass(frozen=True)
 class PerTask(MetaGradient, Checked):
-    """An estimator whose estimates are changed task by task, before the mean over tasks. Subclasses
-    say how.
+    """An estimator whose estimates are changed task by task, before the mean over tasks.
 
     Args:
         estimator: The estimator whose estimates are changed.

@@ -1,5 +1,4 @@
-"""Models that the backward pass computes again: noticed where they ask autograd for it, and called
-by copies.
+"""Models that the backward pass computes again: noticed there, and called by copies.
 
 Activation checkpoints put hooks on saved tensors. While hooks are forbidden, no backward pass can
 come back to a model whose parameters have been put back.
@@ -52,8 +51,9 @@ class Attempt:
 
 
 def attempts(learner: Any) -> Iterator[Attempt]:
-    """Yield a context to compute in, and another one if copies of the model are needed: write
-    `for attempt in attempts(learner):` and `with attempt:`.
+    """Yield a context to compute in, and another one if copies of the model are needed.
+
+    Write `for attempt in attempts(learner):` and `with attempt:`.
 
     What computes must read the learner's problem, which is replaced between the two.
     """
@@ -64,9 +64,7 @@ def attempts(learner: Any) -> Iterator[Attempt]:
 
 
 def check_copied(learner: Any, num_tasks: int) -> None:
-    """Raise if a model that the backward pass computes again, which is called by copies, would be
-    traced.
-    """
+    """Raise if a model that must be called by copies would be traced."""
     if not are_copied(learner.problem):
         return
     what = "model that computes a part again in the backward pass, as torch.utils.checkpoint does,"

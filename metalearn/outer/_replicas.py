@@ -1,6 +1,4 @@
-"""Independent learners side by side in one vectorised step: a table's 30 seeds for little more than
-the time of one.
-"""
+"""Independent learners side by side in one step: 30 seeds for little more than one."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -32,8 +30,7 @@ from metalearn.types import Carry, Episode, Estimate, Meta, PyTree
 
 
 class Replicas(nn.Module):
-    """R learners that differ in their tensors alone, trained in one step without influence on one
-    another.
+    """R learners that differ in their tensors alone, trained in one step, independently.
 
     Its parameters are theirs, stacked `[R, ...]` under their own names in `learner`, so that an
     elementwise optimizer such as SGD or Adam does to each what it would do to it alone. `fit`
@@ -93,8 +90,7 @@ class Replicas(nn.Module):
     def set_batching(
         self, compile: bool | Mapping[str, Any] = False, cuda_graph: bool = False
     ) -> None:
-        """Choose how the step of all replicas is run, as `MetaLearner.set_batching` does for a
-        learner's.
+        """Choose how the step of all replicas is run, as `MetaLearner.set_batching` does.
 
         Args:
             compile: Whether `torch.compile` compiles it; a dict is passed on as its options.
@@ -118,8 +114,7 @@ class Replicas(nn.Module):
         return self.learner.device
 
     def forward(self, episodes: Episode, *, keys: Tensor | None = None) -> Tensor:
-        """Return every replica's mean query loss after adaptation, `[R]`; their sum carries every
-        meta-gradient.
+        """Return every replica's mean query loss after adaptation, `[R]`, with its meta-gradient.
 
         Args:
             episodes: Tasks, with a leading task axis; the first of R equal parts is for the first
@@ -144,8 +139,7 @@ class Replicas(nn.Module):
         return attach(estimate.loss.mean(1), meta, estimate.gradient)
 
     def estimate(self, episodes: Episode, keys: Tensor | None = None) -> Estimate:
-        """Return every replica's meta-gradient as data, its learner's `estimate` with a leading
-        axis of R.
+        """Return every replica's meta-gradient as data: `MetaLearner.estimate`, `[R, ...]`.
 
         Args:
             episodes: Tasks, with a leading task axis, as for `forward`.
@@ -169,9 +163,7 @@ class Replicas(nn.Module):
             return each._replace(carry=Carry(kept, own))
 
     def clip_grad_norm_(self, max_norm: float) -> Tensor:
-        """Scale down every replica's gradient whose norm is larger than `max_norm`, and return the
-        norms, `[R]`.
-        """
+        """Clip every replica's gradient to the norm `max_norm`, and return the norms, `[R]`."""
         check_positive("max_norm", max_norm)
         grads = [param.grad for param in self.parameters() if param.grad is not None]
         if not grads:
@@ -194,9 +186,7 @@ class Replicas(nn.Module):
         return self._plans.of(self.learner, episodes, keys, purpose, lambda _: self[0])
 
     def _carried(self, plan: Plan, meta: Meta, episodes: Episode, keys: Tensor) -> Carry:
-        """Return what the estimator is given of earlier meta-steps, `[R, ...]`; of what is each
-        problem's own, `[R, tasks, ...]`.
-        """
+        """Return what was carried: `[R, ...]`, of each problem's own `[R, tasks, ...]`."""
         learner, shape = self.learner, (len(self), len(keys) // len(self))
         init_carry, problem = learner.estimator.init_carry, learner.problem
         first = init_carry(problem, *take((meta, episodes, keys), 0))
@@ -337,9 +327,7 @@ def _settings(learner: MetaLearner) -> dict[str, Any]:
 
 
 def _kind(function: Any) -> Any:
-    """Return what tells one function from another: its type, if its own comparison would tell
-    copies apart.
-    """
+    """Return what tells functions apart: the type of those whose copies would seem to differ."""
     if isinstance(function, partial):
         return function.func, function.args, function.keywords
     is_built = isinstance(function, nn.Module | OnSupport | OnQuery)

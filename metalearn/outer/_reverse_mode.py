@@ -1,6 +1,4 @@
-"""What the two forms of reverse mode share: which derivatives are taken, of which losses, through
-how many steps.
-"""
+"""What the two forms of reverse mode share: through which steps, of which losses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,9 +62,7 @@ class ReverseMode(MetaGradient, Checked):
         return frozenset({"init", "shared"} if self.truncate == 0 else Meta._fields)
 
     def init_carry(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor) -> Carry:
-        """Return the number of meta-iterations so far, if the weights of a multi-step loss may
-        depend on it.
-        """
+        """Return the number of meta-iterations so far, on which multi-step weights may depend."""
         like = tree_leaves(meta.init)[0]
         # At least in float32: counted in bfloat16, 256 + 1 is 256.
         dtype = torch.promote_types(like.dtype, torch.float32)
@@ -79,9 +75,7 @@ class ReverseMode(MetaGradient, Checked):
     def weights(
         self, carry: Carry, num_steps: int
     ) -> tuple[Sequence[Tensor | float | None], Carry]:
-        """Return the weight of the query loss after each step, None where it is not needed, and the
-        next carry.
-        """
+        """Return the weight of the query loss after each step, or None, and the next carry."""
         if self.multi_step is None:
             return [None] * (num_steps - 1) + [1.0], carry
         weights = self.multi_step.weights(carry.common, num_steps)

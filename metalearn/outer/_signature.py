@@ -31,9 +31,7 @@ def difference(ours: dict[str, Any], theirs: dict[str, Any]) -> tuple[str, Any, 
 
 
 def tensors_of(learner: MetaLearner) -> list[tuple[str, Tensor]]:
-    """Return parameters and buffers by name, under every name of those that are tied, but for what
-    is carried.
-    """
+    """Return parameters and buffers, but what is carried, under every name of tied ones."""
     parameters = learner.named_parameters(remove_duplicate=False)
     tensors = [*parameters, *learner.named_buffers(remove_duplicate=False)]
     return [(name, tensor) for name, tensor in tensors if not name.startswith("carry.")]

@@ -13,8 +13,9 @@ from metalearn.types import Estimate
 
 @dataclass(frozen=True)
 class SkipDiverged(PerTask):
-    """An estimator that leaves out tasks whose loss or gradient is not finite: their gradients are
-    zero.
+    """An estimator that leaves out tasks whose loss or gradient is not finite.
+
+    Their gradients are zero.
 
     The mean is still over all tasks. Nothing is hidden: such a task's loss is NaN,
     `diagnostics["finite"]` tells it from the others, and `History.num_diverged` counts it.

@@ -96,9 +96,7 @@ class Neumann(Solver, Checked):
 
 @dataclass(frozen=True)
 class Direct(Solver):
-    """The exact solution, by factorising the matrix: as many products and numbers squared as there
-    are parameters.
-    """
+    """The exact solution by factorising the matrix: as many products as parameters."""
 
     def __call__(self, product: Product, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return the solution and what rounding leaves."""
