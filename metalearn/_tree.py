@@ -4,6 +4,7 @@ needs.
 
 from collections.abc import Callable, Iterable
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import torch
@@ -87,8 +88,7 @@ def _collect(tree: Any, leaves: list[Any]) -> None:
 
 def tree_filled(tree: Any, leaves: Iterable[Any]) -> Any:
     """Return a tree of the same structure with other leaves, in the order of `tree_leaves`."""
-    rest = iter(leaves)
-    return tree_map(lambda _: next(rest), tree)
+    return tree_map(partial(next, iter(leaves)), tree)  # each leaf as the default, which none needs
 
 
 def tree_add(left: Any, right: Any) -> Any:

@@ -64,9 +64,8 @@ def grad_and_value(
         if not all(-len(args) <= index < len(args) for index in chosen):
             raise invalid("argnums", f"be numbers of {len(args)} arguments", argnums)
         at = tuple(args[index] for index in chosen)
-        leaves = tree_leaves(at)
-        nested = _requires_grad(leaves) or _requires_grad(tree_leaves(args))
-        inputs = _inputs(leaves, nested)
+        nested = _requires_grad(at, args)
+        inputs = _inputs(tree_leaves(at), nested)
         replaced = list(args)
         for index, tree in zip(chosen, tree_filled(at, inputs), strict=True):
             replaced[index] = tree
@@ -106,18 +105,17 @@ def vjp(function: Callable[..., Any], *at: Any) -> tuple[Any, Callable[[Any], An
     check_function("function", function, fix="Write vjp(gradient, params).")
     if in_transform():
         return torch.func.vjp(function, *at)  # type: ignore[return-value]
-    leaves = tree_leaves(at)
-    nested = _requires_grad(leaves)
-    inputs = _inputs(leaves, nested)
-    with torch.enable_grad():
-        outputs = function(*tree_filled(at, inputs))
-
-    def pull(cotangents: Any) -> Any:
-        pairs = tree_pairs(outputs, cotangents)
-        inside = nested or _requires_grad([bar for _, bar in pairs])
-        return tree_filled(at, _pulled(pairs, inputs, inside, retain_graph=True))
-
+    nested = _requires_grad(at)
+    outputs, pull = _linearised(function, at, nested, retain_graph=True)
     return (outputs if nested else tree_detach(outputs)), pull
+
+
+def pullback(function: Callable[..., Any], *at: Any) -> Callable[[Any], Any]:
+    """Return the map that `vjp` returns, to be called once: it frees what it has passed."""
+    if in_transform():
+        return torch.func.vjp(function, *at)[1]
+    nested = _requires_grad(at)
+    return _linearised(function, at, nested, retain_graph=nested)[1]
 
 
 def loss_gradient(
@@ -133,9 +131,8 @@ def loss_gradient(
     """
     if in_transform():
         return torch.func.grad_and_value(loss)(params, *rest)
-    leaves = list(params.values())
-    nested = _requires_grad(leaves) or _requires_grad(tree_leaves(rest))
-    inputs = _inputs(leaves, nested, fresh)
+    nested = _requires_grad(params, rest)
+    inputs = _inputs(list(params.values()), nested, fresh)
     args = dict(zip(params, inputs, strict=True)), *rest
     with torch.enable_grad():
         value = loss(*args)
@@ -143,14 +140,33 @@ def loss_gradient(
     return dict(zip(params, grads, strict=True)), value if nested else value.detach()
 
 
-def _requires_grad(leaves: Sequence[Any]) -> bool:
+def _linearised(
+    function: Callable[..., Any], at: tuple[Any, ...], nested: bool, retain_graph: bool
+) -> tuple[Any, Callable[[Any], Any]]:
+    """Return a function's value with its graph, and the map from its cotangents to those of
+    `at`.
+    """
+    inputs = _inputs(tree_leaves(at), nested)
+    with torch.enable_grad():
+        outputs = function(*tree_filled(at, inputs))
+
+    def pull(cotangents: Any) -> Any:
+        pairs = tree_pairs(outputs, cotangents)
+        inside = nested or _requires_grad(cotangents)
+        return tree_filled(at, _pulled(pairs, inputs, inside, retain_graph))
+
+    return outputs, pull
+
+
+def _requires_grad(*trees: Any) -> bool:
     """Return whether a derivative around this one needs to know how the result depends on one of
     these.
     """
     if torch.is_grad_enabled():
-        for leaf in leaves:
-            if isinstance(leaf, Tensor) and leaf.requires_grad:
-                return True
+        for tree in trees:
+            for leaf in tree_leaves(tree):
+                if isinstance(leaf, Tensor) and leaf.requires_grad:
+                    return True
     return False
 
 

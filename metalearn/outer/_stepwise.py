@@ -1,20 +1,21 @@
 """Reverse mode one inner step at a time: the gradient of `Unrolled` without its memory."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
-import torch
 from torch import Tensor
 
 from metalearn import inner
 from metalearn._fields import CountOrNone
 from metalearn._tree import tree_add, tree_zeros_like
-from metalearn.functional import grad_and_value, vjp
+from metalearn.functional import grad_and_value
+from metalearn.functional._derivatives import pullback
+from metalearn.inner._step import take_step
 from metalearn.outer._base import Traits
 from metalearn.outer._reverse_mode import ReverseMode
-from metalearn.types import Carry, Episode, Estimate, Meta, Params, Problem, PyTree
+from metalearn.types import Batch, Carry, Episode, Estimate, Meta, Params, Problem, PyTree
 
 
 class _Record(NamedTuple):
@@ -24,8 +25,7 @@ class _Record(NamedTuple):
         step: Its number.
         params: Parameters before it.
         state: The rule's state before it.
-        constants: Gradient and loss, where they are constants; else the Hessian-vector product
-            computes them anyway.
+        constants: Gradient and loss, where they are constants; else they are computed again.
     """
 
     step: int
@@ -34,15 +34,36 @@ class _Record(NamedTuple):
     constants: tuple[Params, Tensor] | None
 
 
+_Start: TypeAlias = tuple[Params, PyTree, Sequence[int]]
+"""Parameters and state at the start of a segment, and the numbers of its steps."""
+
+
+class _Slopes(NamedTuple):
+    """Derivatives of the losses seen so far, going backwards from the last step.
+
+    Attributes:
+        params: With respect to the parameters where the backward pass stands; empty before a loss
+            is seen.
+        state: With respect to the rule's state there.
+        shared: With respect to what is shared, by all steps passed; likewise empty.
+        rule: With respect to the rule's meta-parameters, by all steps passed.
+    """
+
+    params: Params
+    state: PyTree
+    shared: Params
+    rule: PyTree
+
+
 @dataclass(frozen=True)
 class Stepwise(ReverseMode):
     """The exact gradient, computed one inner step at a time. Memory grows with steps times
     parameters only.
 
     The forward pass keeps every step's parameters and rule state, at order 1 its gradient and loss
-    too. At order 2 the backward pass computes the gradient again, pulls the cotangent back through
-    `rule.update`, without the model in it, and then through the map from parameters to gradient
-    with one Hessian-vector product.
+    too. The backward pass pulls the loss's derivative back through one step after the other: at
+    order 2 it takes the step again, and pulls back through the rule and, by one Hessian-vector
+    product, through the gradient.
 
     Args:
         order: 2 is exact; 1 takes support gradients and losses as constants.
@@ -75,116 +96,110 @@ class Stepwise(ReverseMode):
         self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: Carry
     ) -> Estimate:
         """Estimate one task's meta-gradient."""
-
-        # torch.compile cannot evaluate a tuple[...] here
-        def start(rule: PyTree, init: Params) -> Any:
-            return problem.rule.init_state(rule, init, key), init
-
-        (state, params), pull_start = vjp(start, meta.rule, meta.init)
         weights, next_carry = self.weights(carry, problem.num_steps)
-        cut = self.num_constant(problem.num_steps)
-        run = partial(_run, problem, meta, episode, self.order)
-        judge = partial(_judge, problem, meta.shared, episode)
-        losses: list[Tensor] = []
-        shared_bar, passed_bar = tree_zeros_like(meta.shared), tree_zeros_like(meta.init)
+        task = _Task(problem, meta, episode, self.order, weights)
+        start = partial(_start, problem, episode.support, key)
+        params, state = start(meta)
+        cut, size = self.num_constant(problem.num_steps), self.segment or problem.num_steps
 
+        loss: Any = 0.0
+        early = _Slopes({}, tree_zeros_like(state), {}, tree_zeros_like(meta.rule))
         for step in range(cut):
-            _, params, state = run(params, state, [step])
-            passed_bar, shared_bar = judge(weights[step], params, (passed_bar, shared_bar), losses)
+            _, params, state = task.run(params, state, [step])
+            loss, early = task.judge(step, params, loss, early)
+
+        starts: list[_Start] = []
         records: list[_Record] = []
-        kept, size = [], self.segment or problem.num_steps
         for first in range(cut, problem.num_steps, size):
-            steps = range(first, min(first + size, problem.num_steps))
-            kept.append((params, state, steps))
             records.clear()  # before the next are made
-            records, params, state = run(params, state, steps)
+            starts.append((params, state, range(first, min(first + size, problem.num_steps))))
+            records, params, state = task.run(*starts[-1])
+        slopes, last = early._replace(params={}), (params, state)
+        for record in _backwards(task, starts, records):
+            loss, slopes = task.judge(record.step, params, loss, slopes)
+            params, slopes = record.params, task.pull_back(record, slopes)
 
-        params_bar, state_bar, rule_bar = (
-            tree_zeros_like(tree) for tree in (params, state, meta.rule)
+        # Of the steps before `cut` everything is constant but for the start.
+        state_slope = tree_zeros_like(slopes.state) if cut else slopes.state
+        at_start = pullback(start, meta)((_sum(slopes.params, early.params), state_slope))[0]
+        gradient = Meta(
+            at_start.init,
+            tree_add(slopes.shared, at_start.shared),
+            tree_add(slopes.rule, at_start.rule),
         )
-        while kept:
-            at = kept.pop()
-            records = records or run(*at)[0]
-            while records:
-                record = records.pop()
-                params_bar, shared_bar = judge(
-                    weights[record.step], params, (params_bar, shared_bar), losses
-                )
-                pulled = _pull_back(problem, meta, episode, record, params_bar, state_bar)
-                params, (params_bar, state_bar, more_shared, more_rule) = record.params, pulled
-                shared_bar, rule_bar = (
-                    tree_add(shared_bar, more_shared),
-                    tree_add(rule_bar, more_rule),
-                )
-        if cut:
-            state_bar = tree_zeros_like(state_bar)
-        start_rule_bar, init_bar = pull_start((state_bar, tree_add(params_bar, passed_bar)))
-        gradient = Meta(init_bar, shared_bar, tree_add(rule_bar, start_rule_bar))
-        return Estimate(gradient, torch.stack(losses).sum(0), next_carry, {})
+        return Estimate(gradient, loss, next_carry, {}, *last)
 
 
-def _run(
-    problem: Problem,
-    meta: Meta,
-    episode: Episode,
-    order: int,
-    params: Params,
-    state: PyTree,
-    steps: Iterable[int],
-) -> tuple[list[_Record], Params, PyTree]:
-    """Take inner steps, and return their records beside the parameters and the state after them."""
-    records = []
-    for step in steps:
-        before = params, state
-        params, state, grads, loss = inner.step(problem, meta, params, state, episode, step)
-        records.append(_Record(step, *before, (grads, loss) if order == 1 else None))
-    return records, params, state
+def _start(problem: Problem, support: Batch, key: Tensor, meta: Meta) -> Any:
+    """Return parameters and rule's state at the start."""
+    params = problem.start(meta, support, key)
+    return params, problem.rule.init_state(meta.rule, params, key)
 
 
-def _judge(
-    problem: Problem,
-    shared: Params,
-    episode: Episode,
-    weight: Tensor | float | None,
-    params: Params,
-    bars: tuple[Params, Params],
-    losses: list[Tensor],
-) -> tuple[Params, Params]:
-    """Return gradients to params and shared with those of the weighted query loss added, and append
-    its value.
+@dataclass(frozen=True)
+class _Task:
+    """One task's inner loop, to be taken forwards and pulled back through."""
+
+    problem: Problem
+    meta: Meta
+    episode: Episode
+    order: int
+    weights: Sequence[Tensor | float | None]
+
+    def run(
+        self, params: Params, state: PyTree, steps: Sequence[int]
+    ) -> tuple[list[_Record], Params, PyTree]:
+        """Take inner steps, and return their records beside parameters and state after them."""
+        records = []
+        for step in steps:
+            taken = inner.step(self.problem, self.meta, params, state, self.episode, step)
+            constants = (taken.grads, taken.loss) if self.order == 1 else None
+            records.append(_Record(step, params, state, constants))
+            params, state = taken.params, taken.state
+        return records, params, state
+
+    def judge(self, step: int, params: Params, loss: Any, slopes: _Slopes) -> tuple[Any, _Slopes]:
+        """Add the weighted query loss after a step, and its derivatives, to those of later ones."""
+        weight = self.weights[step]
+        if weight is None:
+            return loss, slopes
+
+        def weighted(params: Params, shared: Params) -> Tensor:
+            return weight * self.problem.query_loss(params, shared, self.episode)
+
+        more, value = grad_and_value(weighted, argnums=(0, 1))(params, self.meta.shared)
+        params_slope, shared_slope = map(_sum, (slopes.params, slopes.shared), more)
+        return loss + value, slopes._replace(params=params_slope, shared=shared_slope)
+
+    def pull_back(self, record: _Record, slopes: _Slopes) -> _Slopes:
+        """Pull derivatives with respect to what comes out of a step back to what went into it."""
+
+        def step(params: Params, state: PyTree, shared: Params, rule: PyTree) -> Any:
+            if record.constants is None:
+                at = Meta({}, shared, rule), params, state, self.episode, record.step
+                return take_step(self.problem, *at, fresh=True)[:2]  # which are new
+            grads, loss = record.constants
+            return self.problem.rule.advance(rule, grads, state, params, loss, record.step)
+
+        pull = pullback(step, record.params, record.state, self.meta.shared, self.meta.rule)
+        pulled = _Slopes(*pull((slopes.params, slopes.state)))
+        return pulled._replace(
+            shared=tree_add(slopes.shared, pulled.shared), rule=tree_add(slopes.rule, pulled.rule)
+        )
+
+
+def _sum(left: Params, right: Params) -> Params:
+    """Add derivatives, of which there may be none yet."""
+    return tree_add(left, right) if left and right else left or right
+
+
+def _backwards(task: _Task, starts: list[_Start], records: list[_Record]) -> Iterator[_Record]:
+    """Yield the steps' records from last to first, and forget them: first those of the last
+    segment, which are there, then those of the others, made again from where each starts.
     """
-    if weight is None:
-        return bars
-
-    def loss(params: Params, shared: Params) -> Tensor:
-        return weight * problem.query_loss(params, shared, episode)
-
-    more, value = grad_and_value(loss, argnums=(0, 1))(params, shared)
-    losses.append(value)
-    return tree_add(bars, more)
-
-
-def _pull_back(
-    problem: Problem,
-    meta: Meta,
-    episode: Episode,
-    record: _Record,
-    params_bar: Params,
-    state_bar: PyTree,
-) -> tuple[Params, PyTree, Params, PyTree]:
-    """Pull the cotangent of one step's result back to (params, state, shared, rule)."""
-
-    def gradient(params: Params, shared: Params) -> Any:
-        return grad_and_value(problem.support_loss)(params, shared, episode, record.step)
-
-    update = partial(problem.rule.advance, step=record.step)
-    if record.constants:
-        grads, loss = record.constants
-    else:
-        (grads, loss), pull_gradient = vjp(gradient, record.params, meta.shared)
-    _, pull_update = vjp(update, meta.rule, grads, record.state, record.params, loss)
-    rule_bar, grads_bar, state_bar, params_bar, loss_bar = pull_update((params_bar, state_bar))
-    if record.constants:
-        return params_bar, state_bar, tree_zeros_like(meta.shared), rule_bar
-    more_params_bar, shared_bar = pull_gradient((grads_bar, loss_bar))
-    return tree_add(params_bar, more_params_bar), state_bar, shared_bar, rule_bar
+    while starts:
+        start = starts.pop()
+        if not records:
+            records, *_ = task.run(*start)
+        while records:
+            yield records.pop()

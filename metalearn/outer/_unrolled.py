@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from metalearn._tree import tree_detach, tree_map
@@ -57,7 +56,7 @@ class Unrolled(ReverseMode):
                     params, state = _pass_to_start(params, start), tree_detach(state)
                 if weight is not None:
                     losses.append(weight * problem.query_loss(params, meta.shared, episode))
-            return torch.stack(losses).sum(0), (params, state)
+            return sum(losses[1:], losses[0]), (params, state)
 
         gradient, (loss, last) = grad_and_value(objective, has_aux=True)(meta)
         return Estimate(gradient, loss, next_carry, {}, *last)
