@@ -41,8 +41,8 @@ def grad_and_value(
         `argnums` is one; zero for what `function` does not use.
 
     Raises:
-        TypeError: If `function` is none or returns no tensor, `argnums` is no int or tuple of ints,
-            or an argument to differentiate has a leaf that is no floating tensor.
+        TypeError: If `function` is no function or returns no tensor, `argnums` is no int or tuple
+            of ints, or an argument to differentiate has a leaf that is no floating tensor.
         ValueError: If there is no argument of such a number.
 
     >>> def energy(params, x):
@@ -96,7 +96,8 @@ def vjp(function: Callable[..., Any], *at: Any) -> tuple[Any, Callable[[Any], An
         a pytree shaped as this; it can be called many times.
 
     Raises:
-        TypeError: If `function` is none, or an argument has a leaf that is no floating tensor.
+        TypeError: If `function` is no function or does not return tensors, or an argument has a
+            leaf that is no floating tensor.
 
     >>> value, pull = vjp(lambda x, y: x * y, torch.tensor(2.0), torch.tensor(3.0))
     >>> pull(torch.tensor(1.0))
@@ -107,6 +108,9 @@ def vjp(function: Callable[..., Any], *at: Any) -> tuple[Any, Callable[[Any], An
         return torch.func.vjp(function, *at)  # type: ignore[return-value]
     nested = _requires_grad(at)
     outputs, pull = _linearised(function, at, nested, retain_graph=True)
+    for leaf in tree_leaves(outputs):
+        if not isinstance(leaf, Tensor):
+            raise mistyped("function", "return tensors", brief(leaf))
     return (outputs if nested else tree_detach(outputs)), pull
 
 
@@ -153,7 +157,7 @@ def _linearised(
     def pull(cotangents: Any) -> Any:
         pairs = tree_pairs(outputs, cotangents)
         inside = nested or _requires_grad(cotangents)
-        return tree_filled(at, _pulled(pairs, inputs, inside, retain_graph))
+        return tree_filled(at, _pulled(pairs, inputs, inside, retain_graph or inside))
 
     return outputs, pull
 

@@ -48,6 +48,8 @@ def test_what_is_no_floating_tensor_is_refused(at):
 def test_a_function_must_return_a_tensor():
     with pytest.raises(TypeError, match="function must return a scalar tensor; got 3.0"):
         grad_and_value(lambda x: 3.0)(torch.ones(2))
+    with pytest.raises(TypeError, match="function must return tensors; got 'x'"):
+        vjp(lambda x: {"x": x, "y": "x"}, torch.ones(2))
 
 
 def test_an_unreached_input_has_a_gradient_of_zero(mode):
