@@ -98,7 +98,7 @@ class Stepwise(ReverseMode):
         """Estimate one task's meta-gradient."""
         weights, next_carry = self.weights(carry, problem.num_steps)
         task = _Task(problem, meta, episode, self.order, weights)
-        start = partial(_start, problem, episode.support, key)
+        start = partial(_begun, problem, episode.support, key)
         params, state = start(meta)
         cut, size = self.num_constant(problem.num_steps), self.segment or problem.num_steps
 
@@ -130,7 +130,7 @@ class Stepwise(ReverseMode):
         return Estimate(gradient, loss, next_carry, {}, *last)
 
 
-def _start(problem: Problem, support: Batch, key: Tensor, meta: Meta) -> Any:
+def _begun(problem: Problem, support: Batch, key: Tensor, meta: Meta) -> Any:
     """Return parameters and rule's state at the start."""
     params = problem.start(meta, support, key)
     return params, problem.rule.init_state(meta.rule, params, key)
