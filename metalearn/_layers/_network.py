@@ -142,6 +142,8 @@ class KnownNetwork(Network):
 
     def unchanged(self) -> Network:
         """Return a network that need not look whether the model's layers are as they were."""
+        if not self.layers.are_as_they_were():  # or have hooks
+            return Network(self.model, self.call)
         return KnownNetwork(self.model, self.call, self.layers.unchanged())
 
     def knows(self, batch: Batch, support: Batch | None, axis: int = 1) -> bool:

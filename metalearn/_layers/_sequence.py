@@ -77,18 +77,18 @@ class Layers:
         """Return whether these inputs suit the layers, which are as they were and have no hooks."""
         dims = x.dim() - of_tasks if isinstance(x, Tensor) and x.layout == torch.strided else 0
         suits = dims == 4 if self.images else dims >= 2
-        return suits and (self.is_trusted or self._as_they_were())
+        return suits and (self.is_trusted or self.are_as_they_were())
 
     def unchanged(self) -> "Layers":
         """Return layers that need not look whether they are as they were."""
         return replace(self, is_trusted=True)
 
-    def _as_they_were(self) -> bool:
+    def are_as_they_were(self) -> bool:
         """Return whether these are still the model's layers, and do what their classes say."""
         now = tuple((_compute(layer), layer, prefix) for layer, prefix in _in_order(self.model, ""))
         of_all = any(getattr(nn.modules.module, f"_global{hooks}") for hooks in HOOKS)
         return (
-            now == self.steps and not of_all and not any(map(_is_changed, each_module(self.model)))
+            now == self.steps and not of_all and not any(map(is_changed, each_module(self.model)))
         )
 
     def __call__(
@@ -153,7 +153,8 @@ def _in_order(module: nn.Module, prefix: str) -> Iterator[tuple[nn.Module, str]]
         yield from _in_order(child, f"{prefix}{name}.")
 
 
-def _is_changed(module: nn.Module) -> bool:
+def is_changed(module: nn.Module) -> bool:
+    """Return whether calling a module does something else than its class says."""
     own = vars(module)
     return "forward" in own or any(own[hooks] for hooks in HOOKS)
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from metalearn._layers import HOOKS, KNOWN
+from metalearn._layers import HOOKS, KNOWN, is_changed
 from metalearn._modules import TensorTree
 from metalearn._tasks import num_tasks, over_chunks
 from metalearn._tree import tree_leaves
@@ -141,7 +141,7 @@ class Plans:
             how,
             run,
             learner.device,
-            writers=[module for module in modules if type(module) not in WRITERS_OF_NOTHING],
+            writers=list(filter(_may_write, modules)),
             carries=not learner.carry.is_empty or tried.carries(episodes),
             tracks=any(isinstance(module, PerStepNorm) for module in modules),
             source=source,
@@ -157,6 +157,11 @@ class Plans:
 
     def __reduce__(self) -> Any:
         return Plans, (self.step, self._own)
+
+
+def _may_write(module: nn.Module) -> bool:
+    """Return whether calling a module may change its attributes, itself or by a hook."""
+    return type(module) not in WRITERS_OF_NOTHING or is_changed(module)
 
 
 def _run_in_chunks(
