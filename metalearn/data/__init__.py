@@ -1,4 +1,4 @@
-"""Where episodes come from: synthetic task distributions, and images grouped by class."""
+"""Sources of episodes: synthetic task distributions, and images grouped by class."""
 
 from metalearn.data._augmentations import Augmentation, Compose, Normalize, RandomCrop, RandomFlip
 from metalearn.data._cifar import cifar_fs, fc100

@@ -1,6 +1,4 @@
-"""Random changes of images, each image's its own, and their normalisation: vectorised, where the
-images are.
-"""
+"""Image augmentations, drawn per image and vectorised on the images' device, and normalisation."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -37,14 +35,14 @@ class Augmentation(ABC):
 
 @dataclass(frozen=True)
 class RandomFlip(Augmentation):
-    """Mirror every image left to right with a chance of one half.
+    """Flip each image left to right with probability 1/2.
 
     >>> RandomFlip()(torch.zeros(2, 5, 3, 32, 32)).shape
     torch.Size([2, 5, 3, 32, 32])
     """
 
     def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Return images, about half of them mirrored."""
+        """Return the images, about half of them flipped."""
         _check_images("RandomFlip", images, ("tasks", "n"))
         chosen = uniform(images.shape[:2], images, generator) < 0.5
         return torch.where(chosen[:, :, None, None, None], images.flip(-1), images)
@@ -52,20 +50,20 @@ class RandomFlip(Augmentation):
 
 @dataclass(frozen=True)
 class RandomCrop(Augmentation, Checked):
-    """Move every image by up to `padding` pixels in each direction; what comes in is black.
+    """Pad each image with black and crop it at random: a shift of up to `padding` pixels.
 
     Args:
         padding: Number of pixels, at least 1.
 
     Raises:
-        TypeError: If `padding` is no int.
+        TypeError: If `padding` is not an int.
         ValueError: If `padding` is below 1.
     """
 
     padding: Annotated[Count, "Write RandomCrop(padding=4), say."]
 
     def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Return images moved at random."""
+        """Return randomly shifted images."""
         _check_images("RandomCrop", images, ("tasks", "n"))
         *leading, channels, height, width = images.shape
         padded = F.pad(images.flatten(0, 1), [self.padding] * 4)
@@ -80,14 +78,14 @@ class RandomCrop(Augmentation, Checked):
 
 @dataclass(frozen=True)
 class Normalize:
-    """Subtract a mean from every channel and divide by a standard deviation.
+    """Subtract a mean from each channel and divide by a standard deviation.
 
     Args:
-        mean: One number a channel, or one for all.
-        std: One positive number a channel, or one for all.
+        mean: One number per channel, or one for all.
+        std: One positive number per channel, or one for all.
 
     Raises:
-        TypeError: If they are no numbers.
+        TypeError: If they are not numbers.
         ValueError: If they differ in length, or a standard deviation is not positive.
 
     >>> normalize = Normalize(mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
@@ -113,8 +111,8 @@ class Normalize:
         """Return normalised images `[..., C, H, W]`.
 
         Raises:
-            TypeError: If they are no floating tensor.
-            ValueError: If they have another number of channels.
+            TypeError: If `images` is not a floating tensor.
+            ValueError: If the number of channels differs.
         """
         _check_images("Normalize", images)
         if len(_numbers(self.mean)) not in (1, images.shape[-3]):
@@ -129,13 +127,13 @@ class Normalize:
 
 @dataclass(frozen=True, init=False)
 class Compose(Augmentation):
-    """Apply transforms one after another, augmentations and plain functions of images alike.
+    """Apply transforms in order, augmentations or plain functions of images.
 
     Args:
         transforms: At least one.
 
     Raises:
-        TypeError: If one of them is no function.
+        TypeError: If one of them is not a function.
 
     >>> transform = Compose(RandomCrop(4), RandomFlip(), Normalize(0.5, 0.25))
     >>> transform(torch.rand(2, 5, 3, 32, 32)).shape
@@ -151,7 +149,7 @@ class Compose(Augmentation):
             check_function("Compose's transforms", transform, "be functions of images", fix=fix)
 
     def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Return images that went through all transforms."""
+        """Return the images after all transforms."""
         for transform in self.transforms:
             images = apply(transform, images, generator)
         return images
@@ -165,7 +163,7 @@ def apply(transform: Callable[..., Any], images: Tensor, generator: torch.Genera
 
 
 def uniform(shape: Sequence[int], images: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draw numbers from U[0, 1) on the generator's device, and move them to the images'."""
+    """Draw from U[0, 1) on the generator's device and move the numbers to the images'."""
     check_generator(generator)
     source = images.device if generator is None else generator.device
     return torch.rand(tuple(shape), generator=generator, device=source, dtype=torch.float32).to(
@@ -174,9 +172,7 @@ def uniform(shape: Sequence[int], images: Tensor, generator: torch.Generator | N
 
 
 def _check_images(what: str, images: Any, leading: tuple[str, ...] = ()) -> None:
-    """Raise unless these are floating images `[*leading, C, H, W]`, or with any leading axes if
-    none are named.
-    """
+    """Raise unless these are floating images `[*leading, C, H, W]`; () allows any leading axes."""
     axes = ", ".join((*leading, "C", "H", "W")) if leading else "..., C, H, W"
     fix = "Pass it to data.EpisodeSampler(transform=), which gives such images."
     if not (isinstance(images, Tensor) and images.is_floating_point()):
@@ -187,9 +183,7 @@ def _check_images(what: str, images: Any, leading: tuple[str, ...] = ()) -> None
 
 
 def _of_channels(numbers: float | Sequence[float], images: Tensor) -> Tensor:
-    """Return one number a channel, `[C, 1, 1]`, without a copy from the host, for which a GPU would
-    be waited for.
-    """
+    """Return one number per channel `[C, 1, 1]`, filled on the device: a copy would sync a GPU."""
     return torch.stack([images.new_full((1, 1), number) for number in _numbers(numbers)])
 
 

@@ -1,8 +1,8 @@
-"""Images that are decoded once, into a file of pixels that is memory-mapped from then on.
+"""A cache of decoded images: pixels are written once and memory-mapped from then on.
 
-A cache is two files: `name.npy`, uint8 `[total, C, H, W]`, and `name.json`, which says what it was
-made of. Both are written under other names and renamed, the second one last, so that whoever is
-killed leaves nothing that is accepted.
+A cache is two files: `name.npy`, uint8 `[total, C, H, W]`, and `name.json`, which describes its
+source. Both are written under temporary names and renamed, the second one last, so that a killed
+process never leaves a cache that would be accepted.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from metalearn._files import clear_abandoned
 from metalearn.data._decoding import Decoding, decode_classes
 
 CACHE_FOLDER = "metalearn-cache"
-"""Sub-folder of a data set's root that holds its caches."""
+"""Subfolder of a data set's root that holds its caches."""
 
 
 class Flat(NamedTuple):
@@ -33,7 +33,7 @@ class Flat(NamedTuple):
 
 
 class Classes(NamedTuple):
-    """Images that are decoded one class after the other, as they are asked for."""
+    """Images that are decoded lazily, class by class."""
 
     num_images: dict[str, int]
     image_shape: tuple[int, int, int]
@@ -53,7 +53,7 @@ def read_files(
     *,
     required: bool = False,
 ) -> Flat:
-    """Decode the files of each class, or read the cache `name` that was made of them.
+    """Decode the files of each class, or read the cache `name` made from them.
 
     Arguments are as in `cached`; without a folder, images are decoded into memory.
     """
@@ -73,14 +73,14 @@ def read_files(
 def cached(
     folder: Path, name: str, source: Any, decode: Callable[[], Classes], *, required: bool = False
 ) -> Flat:
-    """Read a cache, after writing it unless it is whole and made of the same source.
+    """Read a cache; write it first if it is missing, damaged or from another source.
 
     Args:
-        folder: Where the cache is.
-        name: Name of the cache, which says how images are decoded.
-        source: What images are decoded from, as JSON can hold it.
-        decode: Starts to decode them.
-        required: Whether a folder that cannot be written is an error; otherwise it is only read.
+        folder: Folder of the cache.
+        name: Name of the cache, which includes how images are decoded.
+        source: What images are decoded from, as JSON-serialisable data.
+        decode: Starts decoding.
+        required: Whether a read-only folder is an error; if not, it is only read.
 
     Raises:
         OSError: If the cache is required and cannot be written, or the disk is full.
@@ -91,7 +91,7 @@ def cached(
     if found is None and (required or _writable(folder)):
         _write(file, stamp, decode())
         found = _read(file, stamp)
-    # Also if another process has just written another cache of this name.
+    # Decoded again, too, if another process has just written a different cache of this name.
     return found or _in_memory(decode())
 
 
@@ -100,7 +100,7 @@ def _writable(folder: Path) -> bool:
 
 
 def stamp_of(file: Path) -> list[Any]:
-    """Return the name, size and time of a file, by which a change of it shows."""
+    """Return a file's name, size and modification time, which reveal changes."""
     status = file.stat()
     return [file.name, status.st_size, status.st_mtime_ns]
 
@@ -114,12 +114,12 @@ def _in_memory(classes: Classes) -> Flat:
 
 
 def _read(file: Path, stamp: str) -> Flat | None:
-    """Return a cache, memory-mapped, or None if it is missing, damaged or of another source."""
+    """Return a cache, memory-mapped, or None if it is missing, damaged or from another source."""
     try:
         about = json.loads(file.with_suffix(".json").read_text())
         if about["stamp"] != stamp:
             return None
-        # Copy on write: PyTorch wants arrays that can be written to, and the file stays as it is.
+        # Copy-on-write: PyTorch wants writable arrays, and the file must not change.
         pixels = np.lib.format.open_memmap(file, mode="c")
         crc = about.pop("crc32")
         if (
@@ -130,12 +130,12 @@ def _read(file: Path, stamp: str) -> Flat | None:
             return None
         return Flat(pixels, about["num_images"], about["class_names"])
     except Exception:
-        # Damage shows in errors of many types; whatever it is, images are decoded again.
+        # Damage raises errors of many types; whatever it is, images are decoded again.
         return None
 
 
 def _write(file: Path, stamp: str, classes: Classes) -> None:
-    """Write a cache, class after class, so that memory never holds more than one class."""
+    """Write a cache class by class, so that memory never holds more than one class."""
     about = file.with_suffix(".json")
     description = {
         "stamp": stamp,
@@ -162,10 +162,9 @@ def _crc32(description: dict[str, Any]) -> int:
 
 
 def _write_pixels(file: Path, classes: Classes, crc: int) -> int:
-    """Write an array and return the CRC-32 of its values, which goes on from that of the
-    description.
+    """Write an array and return the CRC-32 of its values, continuing that of the description.
 
-    Ordinary writes: a memory map would end the process, rather than raise, once the disk is full.
+    Ordinary writes, since on a full disk a memory map kills the process instead of raising.
     """
     with file.open("wb") as stream:
         header = {"descr": "|u1", "fortran_order": False, "shape": classes.shape}

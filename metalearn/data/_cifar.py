@@ -13,9 +13,9 @@ ARCHIVE = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
 
 
 def cifar_fs(root: str | Path, split: Split, *, download: bool = False) -> ClassImages:
-    """Read CIFAR-FS: CIFAR-100 with 64, 16 and 20 of its classes, drawn at random, in a split.
+    """Read CIFAR-FS: CIFAR-100 with a random split into 64, 16 and 20 classes.
 
-    Images are 3x32x32; a class has 600 of them, those of CIFAR-100's training and test set.
+    Images are 3x32x32. Each class has 600, from CIFAR-100's training and test set.
 
     Args:
         root: Folder that holds, or with `download` will hold, `cifar-100-python` in the layout of
@@ -24,10 +24,10 @@ def cifar_fs(root: str | Path, split: Split, *, download: bool = False) -> Class
         download: Whether to download what is missing, through torchvision.
 
     Returns:
-        Classes named such as "maple_tree", in alphabetical order.
+        Classes with names such as "maple_tree", in alphabetical order.
 
     Raises:
-        FileNotFoundError: If the data are not there, or not whole, and `download` is False.
+        FileNotFoundError: If the data are missing or incomplete and `download` is False.
         TypeError: If `download` is not a bool.
         ValueError: If `split` is not one of its choices.
 
@@ -40,10 +40,9 @@ def cifar_fs(root: str | Path, split: Split, *, download: bool = False) -> Class
 
 
 def fc100(root: str | Path, split: Split, *, download: bool = False) -> ClassImages:
-    """Read FC100: CIFAR-100 with 60, 20 and 20 of its classes in a split, no superclass being in
-    two splits.
+    """Read FC100: CIFAR-100 split into 60, 20 and 20 classes that share no superclass.
 
-    Images are 3x32x32; a class has 600 of them, those of CIFAR-100's training and test set.
+    Images are 3x32x32. Each class has 600, from CIFAR-100's training and test set.
 
     Args:
         root: As in `cifar_fs`.
@@ -51,10 +50,10 @@ def fc100(root: str | Path, split: Split, *, download: bool = False) -> ClassIma
         download: As in `cifar_fs`.
 
     Returns:
-        Classes named such as "maple_tree", in alphabetical order.
+        Classes with names such as "maple_tree", in alphabetical order.
 
     Raises:
-        FileNotFoundError: If the data are not there, or not whole, and `download` is False.
+        FileNotFoundError: If the data are missing or incomplete and `download` is False.
         TypeError: If `download` is not a bool.
         ValueError: If `split` is not one of its choices.
 
@@ -66,14 +65,14 @@ def fc100(root: str | Path, split: Split, *, download: bool = False) -> ClassIma
 
 
 def _cifar100(root: str | Path, names: list[str], download: bool) -> ClassImages:
-    from torchvision.datasets import CIFAR100  # Takes a second to import, and is needed only here.
+    from torchvision.datasets import CIFAR100  # takes a second to import
 
     check_path("root", root)
     check_bool("download", download, fix="Pass download=True.")
     try:
         halves = [CIFAR100(root, train=train, download=download) for train in (True, False)]
     except RuntimeError as error:
-        # torchvision's, for files that are missing or have another MD5 sum.
+        # torchvision's, for missing files and wrong MD5 sums
         if download:
             raise
         fix = f"Pass download=True, or unpack {ARCHIVE} there."

@@ -21,18 +21,18 @@ from metalearn.data._readers import read_folder, read_npz
 class ClassImages:
     """Images of one size, grouped by class, in a single uint8 tensor.
 
-    No method changes an object: each returns a new one. What was passed may share its memory and
-    must not be written to afterwards.
+    Instances are immutable: every method returns a new one. They may share memory with the images
+    passed in, which must not be written to afterwards.
 
     Args:
         images: uint8 tensor or array `[classes, per_class, H, W]`, `[classes, per_class, H, W, C]`
             or `[classes, per_class, C, H, W]` with C 1, 3 or 4; or, where classes differ in size, a
             list with one such `[n, ...]` for each class.
         class_names: One distinct name for each class; by default "0", "1" and so on.
-        layout: Axes of one image, "HW", "HWC" or "CHW". Needed only where the shape leaves it open.
+        layout: Axes of one image, "HW", "HWC" or "CHW". Needed only if the shape is ambiguous.
 
     Attributes:
-        pixels: All images `[total, C, H, W]`, uint8, contiguous, class after class.
+        pixels: All images `[total, C, H, W]`, uint8, contiguous, ordered by class.
         starts: Index of each class's first image in `pixels`, int64 `[classes]`.
         counts: Number of images of each class, int64 `[classes]`.
         num_images: The same numbers as a tuple.
@@ -40,8 +40,7 @@ class ClassImages:
 
     Raises:
         TypeError: If images are not uint8, or names not a sequence of strings.
-        ValueError: If shapes do not fit, a class is empty, or names are repeated or of the wrong
-            number.
+        ValueError: If shapes do not fit, a class is empty, names repeat, or their number is wrong.
 
     >>> ClassImages(torch.zeros(5, 20, 28, 28, dtype=torch.uint8))
     ClassImages(5 classes x 20 images, 1x28x28, cpu)
@@ -60,7 +59,7 @@ class ClassImages:
     def _fill(self, pixels: Tensor, num_images: Sequence[int], class_names: Sequence[str]) -> None:
         self.pixels = pixels
         self.num_images = tuple(num_images)
-        # here, since there can be thousands, and draws are many
+        # cached: there can be thousands of classes, and draws are frequent
         self._largest = max(self.num_images)
         self.class_names = tuple(class_names)
         self.counts = torch.tensor(num_images, device=pixels.device)
@@ -68,16 +67,14 @@ class ClassImages:
 
     @classmethod
     def _from_flat(cls, images: Flat) -> Self:
-        """Take images that are laid out and checked already, without a copy of a memory-mapped
-        file.
-        """
+        """Wrap images that are already laid out and checked; a memory map is not copied."""
         self = cls.__new__(cls)
         self._fill(torch.from_numpy(images.pixels), images.num_images, images.class_names)
         return self
 
     @classmethod
     def from_npz(cls, path: str | Path, split: str | None = None) -> Self:
-        """Read an archive with `images`, `class_names` and `split`; nothing in it is unpickled.
+        """Read an archive of `images`, `class_names` and `split`; nothing is unpickled.
 
         Args:
             path: An `.npz` file with `images`, uint8 `[classes, per_class, H, W]` or with channels,
@@ -86,7 +83,7 @@ class ClassImages:
                 the file.
 
         Raises:
-            FileNotFoundError: If there is no such file.
+            FileNotFoundError: If the file does not exist.
             ValueError: If the file is damaged, lacks an entry, holds other data, or has no such
                 split.
         """
@@ -106,30 +103,29 @@ class ClassImages:
         *,
         cache: str | Path | None = None,
     ) -> Self:
-        """Read a folder with one sub-folder for each class, sorted by name.
+        """Read a folder with one subfolder per class, sorted by name.
 
-        Every image is decoded and resized once, here (Lanczos; the aspect ratio is not kept). Files
-        are images if their extension says so: bmp, gif, jpeg, jpg, pgm, png, ppm, tif, tiff, webp.
-        Others, and names that start with a dot, are left out; an image that cannot be read is an
-        error.
+        Images are decoded and resized once (Lanczos; the aspect ratio is not kept). Files are
+        images by their extension: bmp, gif, jpeg, jpg, pgm, png, ppm, tif, tiff, webp. Other files
+        and names that start with a dot are skipped; an unreadable image is an error.
 
-        With `cache`, pixels are written to a file that later calls map into memory, so that images
-        may be larger than memory. It is written again if images, their times or the arguments
+        With `cache`, pixels are written to a file that later calls memory-map, so that the images
+        may exceed memory. It is rewritten if the images, their modification times or the arguments
         change, or if it is damaged.
 
         Args:
             path: The folder.
             size: (height, width) in pixels, or one number for both.
             mode: "L" (grey), "RGB" or "RGBA".
-            cache: Folder of the decoded pixels, made if need be; several calls can share it. None
+            cache: Folder of the decoded pixels, created if needed; several calls can share it. None
                 decodes into memory.
 
         Raises:
-            FileNotFoundError: If there is no such folder.
+            FileNotFoundError: If the folder does not exist.
             OSError: If the cache cannot be written.
-            TypeError: If `size` does not hold ints, `mode` is not a string, or `cache` no path.
-            ValueError: If a class or the folder is empty, an image unreadable, or `mode` or `size`
-                not valid.
+            TypeError: If `size` does not hold ints, `mode` is not a string, or `cache` not a path.
+            ValueError: If a class or the folder is empty, an image is unreadable, or `mode` or
+                `size` is invalid.
         """
         check_path("path", path)
         return cls._from_flat(read_folder(Path(path), size, mode, cache))
@@ -142,8 +138,7 @@ class ClassImages:
         columns: tuple[str, str] | None = None,
         size: int | tuple[int, int] | None = None,
     ) -> Self:
-        """Read every item of a map-style data set of (image, label), or of mappings with two such
-        columns.
+        """Read a map-style data set whose items are (image, label) pairs or mappings.
 
         Args:
             dataset: Anything with `len(dataset)` and `dataset[i]`, such as
@@ -151,17 +146,17 @@ class ClassImages:
                 or uint8 tensors or arrays, all of one size; labels are ints. Classes are the labels
                 that occur, in ascending order, named by `dataset.classes`, or with columns by
                 `dataset.features[label].names`, where it exists.
-            columns: Names of the image and the label of items that are mappings, such as ("image",
+            columns: Keys of the image and the label in items that are mappings, such as ("image",
                 "label").
             size: (height, width) in pixels, or one number for both, to which PIL images are resized
                 (Lanczos; the aspect ratio is not kept). They become grey if all are grey, otherwise
-                RGB: palettes are resolved and alpha is dropped. None leaves images as they are.
+                RGB: palettes are resolved and alpha is dropped. None leaves images unchanged.
 
         Raises:
             TypeError: If the data set is not map-style, an item is not a pair of uint8 image and
-                int label, or `columns` not a pair of strings.
-            ValueError: If images differ in size and `size` is None, a column is missing, or the
-                names do not reach every label.
+                int label, or `columns` is not a pair of strings.
+            ValueError: If images differ in size and `size` is None, a column is missing, or a label
+                has no name.
 
         >>> image = torch.zeros(3, 8, 8, dtype=torch.uint8)
         >>> ClassImages.from_dataset([(image, 7), (image, 2), (image, 7)]).num_images
@@ -178,20 +173,20 @@ class ClassImages:
 
         Raises:
             TypeError: If the name is not a string.
-            ValueError: If there is no class of this name.
+            ValueError: If no class has this name.
         """
         label = label_of(name, self.class_names)
         return self.pixels[self.starts[label] :][: self.num_images[label]]
 
     def select(self, names: str | Iterable[str]) -> Self:
-        """Return the classes of these names, in this order.
+        """Return the classes with these names, in this order.
 
         Args:
             names: Some of `class_names`, each at most once; or a single one.
 
         Raises:
             TypeError: If `names` does not hold strings.
-            ValueError: If a name is unknown or repeated, or none is given.
+            ValueError: If a name is unknown or repeated, or `names` is empty.
 
         >>> images = ClassImages(torch.zeros(3, 20, 28, 28, dtype=torch.uint8), ["a", "b", "c"])
         >>> images.select(["c", "a"]).class_names
@@ -205,19 +200,19 @@ class ClassImages:
         return type(self)([self.of_class(name) for name in names], names, layout="CHW")
 
     def rotated(self, angles: Sequence[int] = (0, 90, 180, 270)) -> Self:
-        """Return all classes at each of the angles; a class that is rotated is a class of its own.
+        """Return all classes at each angle; every rotation of a class is a new class.
 
         Args:
             angles: Counterclockwise, in degrees, multiples of 90 and distinct modulo 360.
 
         Returns:
-            `len(angles) * len(self)` classes, angle after angle. Rotated ones are named such as
+            `len(angles) * len(self)` classes, ordered by angle. Rotated ones have names such as
             "a/rot90".
 
         Raises:
             TypeError: If `angles` is not a sequence of ints.
-            ValueError: If an angle is no multiple of 90 or repeated, none is given, or images are
-                not square and an angle is 90 or 270.
+            ValueError: If `angles` is empty, an angle repeats or is not a multiple of 90, or images
+                are not square and an angle is 90 or 270.
         """
         turns = _checked_turns(angles)
         if self.image_shape[-2] != self.image_shape[-1] and any(turn % 180 for turn in turns):
@@ -234,11 +229,11 @@ class ClassImages:
         return type(self)(images, names, layout="CHW")
 
     def to(self, device: torch.device | str) -> Self:
-        """Return the same images on `device`, without a copy if they are there.
+        """Return the images on `device`, without a copy if they are already there.
 
         Raises:
             TypeError: If `device` is neither a device nor a name.
-            ValueError: If there is no device of that name.
+            ValueError: If no device has that name.
         """
         device, moved = as_device(device), copy.copy(self)
         moved.pixels, moved.starts, moved.counts = (

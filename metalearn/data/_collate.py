@@ -1,4 +1,4 @@
-"""Tasks of any sizes as one batch of episodes, for loaders of a data set of tasks."""
+"""Collation of tasks of any sizes into a batch of episodes, for a `DataLoader` of tasks."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -14,35 +14,36 @@ from metalearn._tree import tree_flatten, tree_leaves, tree_map, tree_names
 from metalearn.types import Batch, Episode
 
 UNEQUAL = ("equal size", "resize storage")
-"""What PyTorch says of tensors that cannot be stacked, in this process and in a worker."""
+"""Parts of PyTorch's errors for tensors that cannot be stacked, here and in a worker."""
 
 
 def collate(episodes: Sequence[Episode]) -> Episode:
-    """Stack tasks into a batch of episodes, smaller ones padded.
+    """Stack tasks into a batch of episodes, padding smaller ones.
 
-    `DataLoader(tasks, batch_size=4, collate_fn=data.collate)` gives what `fit` and `evaluate` take.
+    `DataLoader(tasks, batch_size=4, collate_fn=data.collate)` yields what `fit` and `evaluate`
+    take.
 
-    Support and query sets are padded apart, each to the largest, with copies of the task's first
-    example, so that labels are valid and losses finite. These weigh 0 in `Batch.weight`, the others
-    1, or what they have weighed. Both sets have weights, or neither: tasks of one size and without
-    weights are stacked as they are.
+    Support and query sets are padded separately, each to the largest, with copies of the task's
+    first example, so that labels are valid and losses finite. Padding has weight 0 in
+    `Batch.weight`; other examples keep their weights, 1 by default. Either both sets have weights
+    or neither: tasks of one size without weights are stacked unchanged.
 
-    A criterion or metric that takes the weights, `functional.cross_entropy` or
+    A criterion or metric that takes the weights, such as `functional.cross_entropy`,
     `functional.accuracy` or `lambda o, y, w: (w * (o - y).square().mean(-1)).sum() / w.sum()`, then
-    gives what every task has by itself. With weights, `functional.cross_entropy` counts only the
-    classes that a task's examples have.
+    gives each task the value that it has alone. With weights, `functional.cross_entropy` counts
+    only the classes among a task's examples.
 
     Args:
-        episodes: Tasks without a task axis: tensors `[num_examples, ...]`, or NumPy's arrays, in
-            trees of one structure, alike in dtype, device and shape but for `num_examples`.
+        episodes: Tasks without a task axis: tensors `[num_examples, ...]` or NumPy arrays, in trees
+            of one structure, equal in dtype, device and shape except for `num_examples`.
 
     Returns:
-        Episodes with a leading task axis on every tensor. New weights are of the default dtype.
+        Episodes with a leading task axis on every tensor. New weights have the default dtype.
 
     Raises:
-        TypeError: If a task is no episode, or a leaf no tensor.
-        ValueError: If there is no task, tasks differ in more than their number of examples, or one
-            that is to be padded has none.
+        TypeError: If a task is not an episode, or a leaf not a tensor.
+        ValueError: If there are no tasks, tasks differ in more than their number of examples, or an
+            empty one needs padding.
 
     >>> from metalearn.types import Batch, Episode
     >>> query = Batch(torch.zeros(3, 1), torch.zeros(3, 1))
@@ -60,7 +61,7 @@ def collate(episodes: Sequence[Episode]) -> Episode:
 
 
 def _checked(episodes: Any) -> list[Episode]:
-    """Return the tasks with tensors as their leaves; raise for what are none."""
+    """Return the tasks with tensors as leaves; raise for anything else."""
     fix = "Return Episode(Batch(x, y), Batch(x, y)) of one task from the data set."
     if not isinstance(episodes, list | tuple) or isinstance(episodes, Episode):
         got = type(episodes).__name__
@@ -83,7 +84,7 @@ def _tensor(leaf: Any) -> Tensor:
 
 
 def _check_alike(name: str, batches: list[Batch]) -> None:
-    """Raise unless inputs and targets of tasks differ in their number of examples alone."""
+    """Raise unless inputs and targets of tasks differ only in their number of examples."""
     first, *others = [Batch(batch.x, batch.y) for batch in batches]
     spec, names = tree_flatten(first)[1], tree_names(first)
     for index, other in enumerate(others, 1):
@@ -97,7 +98,7 @@ def _check_alike(name: str, batches: list[Batch]) -> None:
 
 
 def _check_leaf(what: str, one: Tensor, another: Any, index: int) -> None:
-    """Raise unless a tensor of a task is like that of the first but in its number of examples."""
+    """Raise unless a task's tensor matches that of task 0, except in its number of examples."""
 
     def differs(condition: str, ours: Any, theirs: Any, fix: str) -> ValueError:
         got = f"{ours} in task 0 and {theirs} in task {index}"
@@ -130,7 +131,7 @@ def _has_weights(batch: Batch) -> bool:
 
 
 def _stacked(name: str, batches: list[Batch], weighted: bool) -> Batch:
-    """Return a set of all tasks, padded and with weights if they are to have some."""
+    """Return one set of all tasks, padded and weighted if `weighted`."""
     batches = [batch if _has_weights(batch) else Batch(batch.x, batch.y) for batch in batches]
     if weighted and tree_leaves(batches[0]):
         sizes = [_num_examples(name, index, batch) for index, batch in enumerate(batches)]
@@ -140,7 +141,7 @@ def _stacked(name: str, batches: list[Batch], weighted: bool) -> Batch:
 
 
 def _num_examples(name: str, index: int, batch: Batch) -> int:
-    """Return how many examples a task has; raise unless all its tensors agree on it."""
+    """Return a task's number of examples; raise unless all its tensors agree."""
     if _has_weights(batch) and not (isinstance(batch.weight, Tensor) and batch.weight.dim() == 1):
         what, fix = f"{name}.weight of task {index}", "Give every example one weight."
         got = [tuple(leaf.shape) for leaf in tree_leaves(batch.weight)]
@@ -156,7 +157,7 @@ def _num_examples(name: str, index: int, batch: Batch) -> int:
 
 
 def _padded(batch: Batch, size: int, most: int) -> Batch:
-    """Return a task of `most` examples, of which those after the first `size` weigh nothing."""
+    """Return a task of `most` examples; those after the first `size` have weight 0."""
     device = tree_leaves(batch)[0].device
     weight = batch.weight if _has_weights(batch) else torch.ones(size, device=device)
 
@@ -170,9 +171,9 @@ def _padded(batch: Batch, size: int, most: int) -> Batch:
 
 
 def explained(batches: Iterable[Any]) -> Iterator[Any]:
-    """Yield what an iterable has; say what to write where a loader cannot stack its tasks."""
+    """Yield batches; if a loader cannot stack its tasks, say what to write."""
     try:
-        # Not `yield from`, which would close a generator of the user's with this one.
+        # `yield from` would close a user's generator together with this one.
         for batch in batches:  # noqa: UP028
             yield batch
     except RuntimeError as error:

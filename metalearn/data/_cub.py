@@ -14,28 +14,28 @@ ARCHIVE = "https://data.caltech.edu/records/65de6-vp158"
 
 
 def cub(root: str | Path, split: Split, *, size: int | tuple[int, int] = 84) -> ClassImages:
-    """Read CUB-200-2011 with 70, 15 and 15 percent of its classes in a split: 140, 30 and 30.
+    """Read CUB-200-2011, split 70:15:15 into 140, 30 and 30 classes.
 
     The papers with this ratio drew their classes at random and did not publish them. Here, of every
-    20 classes in the order of their numbers, the 3rd, 9th and 15th are for validation and the 6th,
-    12th and 18th for testing, so that the relatives that stand beside each other are spread over
-    the splits. Results on other splits, such as the 100, 50 and 50 classes of Chen et al. (2019),
-    are not comparable.
+    20 consecutive class numbers, the 3rd, 9th and 15th are for validation and the 6th, 12th and
+    18th for testing, which spreads related species, numbered consecutively, over the splits.
+    Results on other splits, such as the 100, 50 and 50 classes of Chen et al. (2019), are not
+    comparable.
 
     Images are not cropped to the birds. They are decoded once, resized (Lanczos; the aspect ratio
-    is not kept) and kept in the folder `metalearn-cache` of the root, if that can be written, for
-    later calls, which map them into memory.
+    is not kept) and cached in the root's folder `metalearn-cache`, if that is writable; later calls
+    memory-map them.
 
     Args:
-        root: Folder that holds `CUB_200_2011/images`, as the archive is unpacked.
+        root: Folder that holds `CUB_200_2011/images`, as in the archive.
         split: "train", "val" or "test".
         size: (height, width) in pixels, or one number for both.
 
     Returns:
-        Classes named such as "001.Black_footed_Albatross", in the order of their numbers.
+        Classes with names such as "001.Black_footed_Albatross", in the order of their numbers.
 
     Raises:
-        FileNotFoundError: If the images are not there.
+        FileNotFoundError: If the images are missing.
         TypeError: If `size` does not hold ints.
         ValueError: If classes or images are missing or damaged, or an argument is not one of its
             choices.
@@ -60,7 +60,7 @@ def cub(root: str | Path, split: Split, *, size: int | tuple[int, int] = 84) -> 
 
 
 def split_of(position: int) -> str:
-    """Return the split of the class at a position, from 0, in the order of numbers.
+    """Return the split of the class at a position, from 0, in the order of class numbers.
 
     >>> [split_of(position) for position in (0, 2, 5)]
     ['train', 'val', 'test']

@@ -1,4 +1,4 @@
-"""Tasks drawn by replaying what a GPU did for the first of them."""
+"""Tasks drawn by replaying a CUDA graph."""
 
 import random
 from dataclasses import dataclass, field
@@ -16,22 +16,21 @@ from metalearn.types import Episode
 
 @dataclass(frozen=True)
 class CudaGraph(TaskDistribution):
-    """The tasks of another distribution, drawn on a GPU by one launch of all kernels in place of
-    one for each.
+    """The tasks of another distribution, drawn on a GPU by a single launch for all kernels.
 
-    The first draw of every size is recorded as a CUDA graph, and later ones replay it with new
-    numbers of PyTorch's generator of that GPU: the same tasks that the distribution would draw. All
-    that it does must happen there; of `metalearn.data` all does, augmentations too. What draws on
-    the host, as torchvision's random transforms do, is refused. With a generator of your own, tasks
-    are drawn without a recording.
+    The first draw of each size is recorded as a CUDA graph; later ones replay it with new random
+    numbers from that GPU's default generator, which gives the tasks that the distribution itself
+    would draw. Everything must run on the GPU, as all of `metalearn.data` does, augmentations
+    included. Drawing on the host, as torchvision's random transforms do, is an error. With a
+    `generator`, tasks are drawn without a graph.
 
     Args:
-        tasks: The other distribution; images of it are on the GPU.
+        tasks: The other distribution; any images must be on the GPU.
 
     Raises:
-        TypeError: If `tasks` is no task distribution.
-        ValueError: If its images are on the CPU; when it is drawn from, if the tasks would not be
-            on a GPU, or random numbers are drawn on the host.
+        TypeError: If `tasks` is not a task distribution.
+        ValueError: If its images are on the CPU; when drawing, if tasks would not be on a GPU, or
+            random numbers are drawn on the host.
 
     >>> from metalearn import data
     >>> CudaGraph(data.Sinusoid(5, 5)).sample(3, device="cuda").support.x.shape  # doctest: +SKIP
@@ -56,13 +55,13 @@ class CudaGraph(TaskDistribution):
 
     @property
     def source_device(self) -> torch.device:
-        """Where the other distribution draws from: the GPU, of numbers too."""
+        """Device of the other distribution: a GPU, even if it is made of numbers alone."""
         return self.tasks.source_device or torch.device("cuda")
 
     def draw(
         self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None
     ) -> Episode:
-        """Replay the drawing of so many tasks."""
+        """Replay a draw of `num_tasks` tasks."""
         if generator is not None:
             return self.tasks.draw(num_tasks, generator, device)
         device = device or self.tasks.source_device or torch.get_default_device()
@@ -80,7 +79,7 @@ class CudaGraph(TaskDistribution):
         return episodes
 
     def _record(self, num_tasks: int, device: torch.device) -> Recording:
-        def draw() -> Episode:  # A replay would repeat what is refused here.
+        def draw() -> Episode:  # a replay would repeat the host's random numbers
             before = _host_state()
             episodes = self.tasks.draw(num_tasks, None, device)
             what, fix = f"draw of {type(self.tasks).__name__}", "Draw without CudaGraph."
@@ -103,10 +102,10 @@ class CudaGraph(TaskDistribution):
             raise
 
     def __reduce__(self) -> Any:
-        return type(self), (self.tasks,)  # a recording is of this process alone
+        return type(self), (self.tasks,)  # recordings belong to this process
 
 
 def _host_state() -> tuple[Any, ...]:
-    """Return where the host's global sources of random numbers are."""
+    """Return the states of the host's global random number generators."""
     numpy: Any = np.random.get_state()
     return torch.get_rng_state().numpy().tobytes(), random.getstate(), numpy[1].tobytes(), numpy[2:]

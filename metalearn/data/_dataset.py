@@ -18,9 +18,7 @@ COLUMNS = "Pass from_dataset(dataset, columns=('image', 'label')), say."
 
 
 def read_dataset(dataset: Any, columns: Any, size: Any) -> tuple[list[Tensor], list[str]]:
-    """Return the images `[n, C, H, W]` of every label that occurs, in ascending order, and their
-    names.
-    """
+    """Return each label's images `[n, C, H, W]`, in ascending order of labels, and the names."""
     indexed = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
     if not indexed or isinstance(dataset, Mapping):
         condition, fix = (
@@ -64,7 +62,7 @@ def _check_columns(columns: Any) -> None:
 
 
 def _pair(what: str, item: Any, columns: Any) -> tuple[Any, Any]:
-    """Return the image and the label of one item."""
+    """Return an item's image and label."""
     if columns is None:
         if not (isinstance(item, tuple | list) and len(item) == 2):
             fix = f"{COLUMNS} Its columns are {list(item)}." if isinstance(item, Mapping) else ""
@@ -89,7 +87,7 @@ def _label(what: str, label: Any) -> int:
 
 
 def _resized(what: str, image: Any, size: tuple[int, int]) -> Image.Image:
-    """Resize a Pillow image, which becomes grey or RGB."""
+    """Convert a Pillow image to grey or RGB and resize it."""
     if not isinstance(image, Image.Image):
         fix = "Leave size out, and resize images in the data set."
         raise mistyped(f"{what}'s image", "be a Pillow image where size is given", type(image), fix)
@@ -101,7 +99,7 @@ def _resized(what: str, image: Any, size: tuple[int, int]) -> Image.Image:
 
 
 def _pixels(what: str, image: Any) -> Tensor:
-    """Return the image `[C, H, W]`."""
+    """Return an image's pixels `[C, H, W]`."""
     if isinstance(image, Image.Image):
         if image.mode not in CHANNELS:
             fix = "Pass a dataset with transform=lambda image: image.convert('RGB')."
@@ -116,7 +114,7 @@ def _pixels(what: str, image: Any) -> Tensor:
 
 
 def _check_shape(what: str, pixels: Tensor, first: Tensor, *, resized: bool) -> None:
-    """Raise unless images have one shape; resized ones may differ in channels."""
+    """Raise unless all images have one shape; resized ones may differ in channels."""
     if pixels.shape != first.shape and not resized:
         condition = f"have an image of shape {tuple(first.shape)} as dataset[0] does"
         fix = (
@@ -127,7 +125,7 @@ def _check_shape(what: str, pixels: Tensor, first: Tensor, *, resized: bool) -> 
 
 
 def _names(dataset: Any, labels: list[int], columns: Any) -> list[str]:
-    """Return the names of labels: `dataset.classes`, or those of a column's feature, or numbers."""
+    """Return the labels' names: `dataset.classes`, those of a column's feature, or numbers."""
     where, names = "dataset.classes", getattr(dataset, "classes", None)
     if columns is not None:
         features = getattr(dataset, "features", None) or {}

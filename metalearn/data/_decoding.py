@@ -1,4 +1,4 @@
-"""Decode image files to pixels of one size, one class after the other."""
+"""Decode image files to pixels of one size, class by class."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,7 +39,7 @@ class Decoding:
     Args:
         size: (height, width) in pixels, or one number for both.
         mode: "L", "RGB" or "RGBA".
-        resample: Filter of the resize, which does not keep the aspect ratio.
+        resample: Filter for resizing, which does not keep the aspect ratio.
     """
 
     size: int | tuple[int, int]
@@ -58,16 +58,15 @@ class Decoding:
         return (CHANNELS[self.mode], *sides(self.size))
 
     def decode(self, file: Path | str, encoded: bytes | None = None) -> np.ndarray:
-        """Read an image from `file`, or from bytes that came with that name."""
+        """Decode an image from `file`, or from bytes that errors call `file`."""
         channels, height, width = self.image_shape
         try:
             with Image.open(file if encoded is None else BytesIO(encoded)) as image:
                 image.load()
                 depth = image.mode
-                # Before the resize: Pillow silently ignores the filter for images of 1 bit and for
-                # palettes.
+                # Converted first: Pillow ignores the filter for 1-bit and palette images.
                 pixels = np.asarray(image.convert(self.mode).resize((width, height), self.resample))
-        except Exception as error:  # Pillow's decoders raise errors of many types for broken files.
+        except Exception as error:  # Pillow raises errors of many types for broken files
             got, fix = f"{type(error).__name__}: {error}", "Replace the file or remove it."
             raise invalid(str(file), "be a readable image", got, fix) from error
         if depth[0] in "IF":
@@ -83,26 +82,24 @@ class Decoding:
 def decode_classes(
     decode: Callable[[T], np.ndarray], classes: Iterable[Sequence[T]]
 ) -> Iterator[np.ndarray]:
-    """Iterate over the decoded images of each class, uint8 `[n, C, H, W]`; Pillow decodes in
-    threads.
-    """
+    """Yield each class's decoded images, uint8 `[n, C, H, W]`; Pillow decodes in threads."""
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         for images in classes:
             yield np.stack(list(pool.map(decode, images)))
 
 
 def image_files(folder: Path) -> list[Path]:
-    """List the files that are images by their extension, sorted; hidden ones are left out."""
+    """List the files with an image's extension, sorted, without hidden ones."""
     files = (file for file in folder.iterdir() if file.suffix.lower() in IMAGE_EXTENSIONS)
     return sorted(file for file in files if file.name[0] != ".")
 
 
 def class_files(path: Path, arrange: str) -> dict[str, list[Path]]:
-    """Return the images of every sub-folder that is not hidden, sorted by name.
+    """Return the image files of each subfolder that is not hidden, sorted by name.
 
     Args:
         path: The folder.
-        arrange: The advice of an error, a sentence.
+        arrange: Advice for errors, a sentence.
     """
     condition = "be a folder with one sub-folder a class"
     if not path.is_dir():
@@ -121,7 +118,7 @@ def class_files(path: Path, arrange: str) -> dict[str, list[Path]]:
 
 
 def sides(size: Any) -> tuple[int, int]:
-    """Return (height, width) of a size that is a pair or one number for both."""
+    """Return a size, a pair or one number for both, as (height, width)."""
     pair = (size, size) if isinstance(size, int) else size
     fix = "Pass size=84 or size=(84, 84)."
     if not (isinstance(pair, tuple | list) and len(pair) == 2):

@@ -15,10 +15,9 @@ from metalearn.types import Batch, Episode
 
 
 class TaskDistribution(ABC):
-    """A distribution over tasks, each of them an episode.
+    """A distribution over tasks, each an episode.
 
-    A distribution of your own implements `draw`; users call `sample` and `batches`, which check
-    arguments.
+    Subclasses implement `draw`; users call `sample` and `batches`, which check their arguments.
 
     >>> from metalearn.types import Batch
     >>> class Lines(TaskDistribution):
@@ -39,8 +38,8 @@ class TaskDistribution(ABC):
         Args:
             num_tasks: Number of tasks, at least 1.
             generator: The only source of randomness, on any device; None is the global one.
-            device: Where the episodes will be used, which saves a copy if they are made there. None
-                leaves the choice to the distribution.
+            device: Where the episodes will be used; drawing there saves a copy. None leaves the
+                choice to the distribution.
 
         Returns:
             Episodes with a leading axis of `num_tasks` on every tensor.
@@ -56,25 +55,24 @@ class TaskDistribution(ABC):
     ) -> Episode:
         """Draw a batch of independent tasks.
 
-        Numbers are drawn on the generator's device, so that a CPU generator gives the same tasks
-        whatever `device` they go to. Without a generator they are drawn where they are needed.
+        Numbers are drawn on the generator's device, so that a CPU generator gives the same tasks on
+        any `device`. Without a generator they are drawn where they are needed.
 
         Args:
             num_tasks: Number of tasks, at least 1.
-            generator: Source of all randomness. The global generator is then neither read nor
+            generator: Source of all randomness; the global generator is then neither read nor
                 advanced.
-            device: Where the episodes go. By default they stay where they were made: with the
-                images, for tasks made of images, otherwise on the generator's device or the default
-                one.
+            device: Where the episodes go. By default they stay where they were made: with their
+                images, if any, otherwise on the generator's device or the default one.
 
         Returns:
             Episodes with a leading axis of `num_tasks` on every tensor.
 
         Raises:
             TypeError: If `num_tasks` is not an int, `generator` not a `torch.Generator`, `device`
-                not a device, or what `draw` returns no episodes.
-            ValueError: If `num_tasks` is below 1, `draw` returns another number of tasks, or there
-                is no device of that name.
+                not a device, or `draw` does not return episodes.
+            ValueError: If `num_tasks` is below 1, `draw` returns another number of tasks, or no
+                device has that name.
         """
         check_count("num_tasks", num_tasks, fix="Pass sample(num_tasks=25).")
         check_generator(generator)
@@ -93,31 +91,29 @@ class TaskDistribution(ABC):
         device: torch.device | str | None = None,
         num_workers: int = 0,
     ) -> Iterator[Episode]:
-        """Iterate over batches of tasks, each drawn when it is asked for, or ahead of that by
-        workers.
+        """Iterate over batches of tasks, drawn on demand or prefetched by workers.
 
-        Workers are processes that draw on the CPU and end with the iterator. Each batch has a seed
-        of its own, so that any number of workers, and none, gives the same batches. Tasks of images
-        on a GPU, which workers cannot reach, are drawn there one batch after another, as by calls
-        of `sample`.
+        Workers are processes that draw on the CPU and end with the iterator. Each batch has its own
+        seed, so that the batches do not depend on the number of workers. Tasks of images on a GPU,
+        which workers cannot reach, are drawn there batch by batch, as by calls of `sample`.
 
         Args:
             meta_batch_size: Number of tasks in a batch, at least 1.
-            num_batches: Number of batches, at least 0; None never ends.
-            generator: Source of all randomness: one number, drawn at the first batch, from which
-                all seeds follow. PyTorch's if not given.
+            num_batches: Number of batches, at least 0; None for endless batches.
+            generator: Source of all randomness: one number, drawn at the first batch, determines
+                all seeds. PyTorch's if not given.
             device: As in `sample`.
-            num_workers: Number of worker processes, at least 0. On Linux they are forked, and share
-                images, those of a memory-mapped cache too, with this process; elsewhere the
-                distribution is pickled.
+            num_workers: Number of worker processes, at least 0. On Linux they are forked and share
+                images, memory-mapped caches included, with this process; elsewhere the distribution
+                is pickled.
 
         Returns:
             Iterator over episodes with a leading axis of `meta_batch_size` on every tensor.
 
         Raises:
             TypeError: If a number is not an int, or `generator` not a `torch.Generator`.
-            ValueError: If `meta_batch_size` is below 1, `num_batches` or `num_workers` below 0,
-                there is no device of that name, or workers would draw from a GPU.
+            ValueError: If `meta_batch_size` is below 1, `num_batches` or `num_workers` below 0, no
+                device has that name, or workers would draw from a GPU.
         """
         check_count("meta_batch_size", meta_batch_size, fix="Pass batches(meta_batch_size=4).")
         if num_batches is not None:
@@ -139,11 +135,11 @@ class TaskDistribution(ABC):
 
     @property
     def source_device(self) -> torch.device | None:
-        """Where what tasks are made of lies; None if they are made of nothing but numbers."""
+        """Device of the data that tasks are made of; None if they are purely synthetic."""
         return None
 
     def _check_drawn(self, episodes: Any, num_tasks: int) -> None:
-        """Raise unless `draw` has returned what it must."""
+        """Raise unless `draw` has returned episodes of `num_tasks` tasks."""
         what = f"draw of {type(self).__name__}"
         is_episode = isinstance(episodes, Episode)
         if not (is_episode and all(isinstance(batch, Batch) for batch in episodes)):
@@ -161,7 +157,7 @@ class TaskDistribution(ABC):
             raise invalid(what, f"return tensors of {num_tasks} tasks", shapes, fix)
 
     def _check_workers(self, num_workers: int) -> None:
-        """Raise if worker processes cannot read what tasks are made of."""
+        """Raise if worker processes cannot read the data that tasks are made of."""
         if self.source_device is not None and self.source_device.type != "cpu":
             fix = (
                 "Keep images on the CPU: EpisodeSampler(classes.to('cpu'), ...), or leave "

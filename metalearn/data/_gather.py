@@ -1,4 +1,4 @@
-"""From the numbers of images to what a model sees, for all that draws images."""
+"""Gather and transform images by their indices, for every distribution that draws images."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ Transform = Callable[..., Tensor]
 
 
 def check_source(name: str, classes: Any, transform: Any) -> None:
-    """Raise unless `name` can draw from these classes and call this transform."""
+    """Raise unless `name` can draw from these classes and apply this transform."""
     check_kind(
         "classes", classes, ClassImages, "a ClassImages", f"{name}(ClassImages(images), ...)"
     )
@@ -35,8 +35,7 @@ def gather(
     generator: torch.Generator | None,
     device: torch.device | None,
 ) -> Tensor:
-    """Return images `[tasks, n, C, H, W]` in [0, 1], transformed, on `device`, or else where the
-    classes are.
+    """Return images `[tasks, n, C, H, W]` in [0, 1], transformed.
 
     Args:
         classes: The images.
@@ -44,8 +43,8 @@ def gather(
         transform: Maps images to images of the same tasks and n; an `Augmentation` draws from the
             generator.
         generator: Source of its randomness.
-        device: Where the images go. They are gathered as bytes on their own device and converted
-            there.
+        device: Where the images go, by default the classes' device. Bytes are gathered on the
+            classes' device and converted on this one.
     """
     pixels = classes.pixels.index_select(0, chosen.flatten().to(classes.device)).unflatten(
         0, chosen.shape

@@ -1,4 +1,4 @@
-"""The one layout in which images are kept: uint8 `[total, C, H, W]`, class after class."""
+"""The one layout of stored images: uint8 `[total, C, H, W]`, ordered by class."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -15,11 +15,11 @@ CHANNELS = (1, 3, 4)
 
 
 def flatten(images: Any, layout: Layout | None) -> tuple[Tensor, list[int]]:
-    """Lay images out class after class.
+    """Lay images out class by class.
 
     Args:
         images: uint8 `[classes, per_class, *image]`, or one uint8 `[n, *image]` per class.
-        layout: Axes of one image; None recognises them.
+        layout: Axes of one image; None infers them.
 
     Returns:
         The pixels `[total, C, H, W]`, contiguous, and the number of images of each class.
@@ -45,7 +45,7 @@ def flatten(images: Any, layout: Layout | None) -> tuple[Tensor, list[int]]:
 
 
 def as_uint8(what: str, images: Any) -> Tensor:
-    """Return a uint8 tensor or array as a tensor that shares its memory if it can."""
+    """Return a uint8 tensor or array as a tensor, sharing memory if possible."""
     if isinstance(images, Tensor) and images.dtype == torch.uint8:
         return images
     if isinstance(images, np.ndarray) and images.dtype == np.uint8:

@@ -1,4 +1,4 @@
-"""Mini-batches of what all tasks are made of: what a model is pretrained on."""
+"""Mini-batches from the joint data of all tasks, for pretraining."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,27 +19,25 @@ from metalearn.types import Batch, Episode
 
 @dataclass(frozen=True)
 class MiniBatches(TaskDistribution):
-    """Examples of the joint data of all tasks, drawn with replacement: images of all classes, or a
-    regression's points.
+    """Mini-batches from the joint data of all tasks, drawn with replacement.
 
-    An episode is one mini-batch, as its support and as its query set. Of images x is
+    An episode is one mini-batch, as both its support and query set. For images, x is
     `[tasks, batch_size, C, H, W]` in [0, 1], in the default dtype, and y `[tasks, batch_size]`,
-    int64, below `len(source)`: the numbers of their classes. Of a task distribution every example
-    comes from a task of its own, since few of infinitely many would come twice: one of its support
-    and query set, all with the same chance, but for padding.
+    int64, below `len(source)`: their classes. For a task distribution, every example comes from a
+    new task, drawn uniformly from its support and query set without padding.
 
     Args:
-        source: The images, or a distribution of tasks whose targets mean the same in all of them,
-            as those of a regression do and the labels of N-way tasks do not.
+        source: The images, or a distribution of tasks whose targets mean the same in all tasks, as
+            in regression but not in N-way classification.
         batch_size: Number of examples in a mini-batch, at least 1.
-        transform: As in `EpisodeSampler`, for images alone.
+        transform: As in `EpisodeSampler`, for images only.
 
     Raises:
-        TypeError: If `source` is neither of the two, `batch_size` no int, or `transform` not
+        TypeError: If `source` is neither of the two, `batch_size` not an int, or `transform` not
             callable.
         ValueError: If `batch_size` is below 1, `transform` is given for a task distribution, or
-            that is an `EpisodeSampler`; when it is drawn from, if support and query sets cannot be
-            joined.
+            that is an `EpisodeSampler`; when drawing, if support and query sets cannot be
+            concatenated.
 
     References:
         Huisman, "Revisiting learned optimizers in few-shot settings", 2021, appendix A.1 (the joint
@@ -68,7 +66,7 @@ class MiniBatches(TaskDistribution):
 
     @property
     def source_device(self) -> torch.device | None:
-        """Where the images are, or what tasks are made of."""
+        """Device of the images, or of the data that tasks are made of."""
         return (
             self.source.device
             if isinstance(self.source, ClassImages)
@@ -78,7 +76,7 @@ class MiniBatches(TaskDistribution):
     def draw(
         self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None
     ) -> Episode:
-        """Draw examples of any class or task."""
+        """Draw examples from all classes or tasks."""
         arguments = num_tasks, self.batch_size, generator, device
         if isinstance(self.source, TaskDistribution):
             batch = _joint(self.source, *arguments)
@@ -108,7 +106,7 @@ def _images(
     generator: torch.Generator | None,
     device: torch.device | None,
 ) -> Batch:
-    """Draw images of all classes."""
+    """Draw images from all classes."""
     source = classes.device if generator is None else generator.device
     total = len(classes.pixels)
     chosen = torch.randint(total, (num_batches, batch_size), generator=generator, device=source)
@@ -124,7 +122,7 @@ def _joint(
     generator: torch.Generator | None,
     device: torch.device | None,
 ) -> Batch:
-    """Draw a task for every example, and take one of its examples."""
+    """Draw a task for every example and take one of its examples."""
     count = num_batches * batch_size
     episodes = tasks.sample(count, generator=generator, device=device)
     try:
@@ -147,7 +145,7 @@ def _joint(
 
 
 def _is_there(batch: Batch) -> Tensor:
-    """Return which examples are no padding, `[tasks, num_examples]`."""
+    """Return which examples are not padding, `[tasks, num_examples]`."""
     first = tree_leaves(batch)[0]
     if tree_leaves(batch.weight):
         return batch.weight > 0

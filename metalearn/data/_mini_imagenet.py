@@ -26,14 +26,14 @@ def mini_imagenet(
 ) -> ClassImages:
     """Read miniImageNet in the split of Ravi and Larochelle: 64, 16 and 20 classes of 600 images.
 
-    ImageNet's terms forbid to pass its images on, so that the root must hold one of these:
+    ImageNet's terms forbid redistribution, so the root must hold one of these:
 
-    - `{split}.csv` of Ravi and Larochelle, with the columns filename and label, and the images as
+    - Ravi and Larochelle's `{split}.csv`, with the columns filename and label, and the images as
       `images/{filename}` or `images/{label}/{filename}`. They are resized (Lanczos; the aspect
-      ratio is not kept) and kept in the folder `metalearn-cache` of the root, if that can be
-      written, for later calls, which map them into memory.
-    - `mini-imagenet-cache-{split}.pkl`, 84x84 images in a pickle. It is read without running code
-      that it may hold.
+      ratio is not kept) and cached in the root's folder `metalearn-cache`, if that is writable;
+      later calls memory-map them.
+    - `mini-imagenet-cache-{split}.pkl`, 84x84 images in a pickle. It is read without executing any
+      code in it.
 
     Args:
         root: The folder.
@@ -41,11 +41,10 @@ def mini_imagenet(
         size: (height, width) in pixels, or one number for both; 84 for a pickle.
 
     Returns:
-        Classes named such as "n01532829", in the order of the file.
+        Classes with names such as "n01532829", in the order of the file.
 
     Raises:
-        FileNotFoundError: If the root holds neither, or the csv names an image that it does not
-            hold.
+        FileNotFoundError: If the root holds neither, or an image that the csv names is missing.
         TypeError: If `size` does not hold ints.
         ValueError: If a file is damaged or holds anything else, a class does not have 600 images,
             or an argument is not one of its choices.
@@ -72,7 +71,7 @@ def mini_imagenet(
 
 
 def _listed(table: Path, images: Path) -> dict[str, list[Path]]:
-    """Return the images of each class that a csv file lists."""
+    """Return the image files of each class in a csv file."""
     try:
         with table.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
@@ -107,12 +106,12 @@ def _unpickled(file: Path, split: str, decoding: Decoding) -> ClassImages:
 
 
 def _checked(file: Path, content: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Return the images and the indices of each class that a pickle holds."""
+    """Return a pickle's images and the indices of each class."""
     try:
         images, classes = content["image_data"], content["class_dict"]
         indices = {str(name): np.ravel(as_array(classes[name])) for name in classes}
         dtype, shape = images.dtype, images.shape
-    except Exception as error:  # Whatever a pickle may hold instead of a dict of these.
+    except Exception as error:  # a pickle may hold anything
         raise invalid(str(file), CACHE, f"{type(error).__name__}: {error}") from error
     if dtype != np.uint8 or shape[1:] != (SIZE, SIZE, 3):
         raise invalid(str(file), CACHE, f"images of {dtype} and shape {shape}")

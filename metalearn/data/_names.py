@@ -1,4 +1,4 @@
-"""The names of classes: distinct strings, in the order of the classes."""
+"""Class names: distinct strings, in the order of the classes."""
 
 from collections.abc import Sequence, Set
 from typing import Any
@@ -33,7 +33,7 @@ def as_strings(what: str, strings: Any, fix: str) -> tuple[str, ...]:
     for string in strings:
         if not isinstance(string, str):
             raise mistyped(what, condition, f"{brief(string)} in it", fix)
-    return tuple(map(str, strings))  # NumPy's strings become Python's.
+    return tuple(map(str, strings))  # NumPy's strings become Python's
 
 
 def label_of(name: Any, names: tuple[str, ...]) -> int:
@@ -45,7 +45,7 @@ def label_of(name: Any, names: tuple[str, ...]) -> int:
 
 
 def check_known(some: Sequence[str], names: Sequence[str]) -> None:
-    """Raise unless all of `some` are among `names`, naming those that are not."""
+    """Raise unless all of `some` are among `names`."""
     known = set(names)
     unknown = [name for name in some if name not in known]
     if unknown:

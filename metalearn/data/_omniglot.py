@@ -31,29 +31,27 @@ def omniglot(
 ) -> ClassImages:
     """Read Omniglot in the split of Vinyals et al.: 1028, 172 and 423 characters, before rotations.
 
-    Images are 1x28x28, with white ink (255) on black, as in MAML. The first reading takes seconds
-    and leaves the decoded images in the folder `metalearn-cache` of the root, if that can be
-    written, for the next ones.
+    Images are 1x28x28, with white ink (255) on black, as in MAML. The first call takes seconds and
+    caches the decoded images in the root's folder `metalearn-cache`, if that is writable.
 
     Args:
         root: Folder that holds, or with `download` will hold, `omniglot-py` in the layout of
             `torchvision.datasets.Omniglot`.
         split: "train", "val" or "test".
         download: Whether to download what is missing, through torchvision.
-        angles: Rotations that are classes of their own, as in `ClassImages.rotated`. None is (0,
-            90, 180, 270) for "train" and (0,) for "val" and "test", as in Reptile. MAML rotates at
-            test time too: `angles=(0, 90, 180, 270)`, except that its episodes never have a
-            character twice.
-        resample: How 105 pixels become 28. MAML's code asks for Lanczos, but the drawings have one
-            bit a pixel, for which Pillow takes "nearest" whatever is asked, so that its images are
-            two-valued. "lanczos" gives shades of grey.
+        angles: Rotations that count as new classes, as in `ClassImages.rotated`. None is (0, 90,
+            180, 270) for "train" and (0,) for "val" and "test", as in Reptile. MAML rotates at test
+            time too, `angles=(0, 90, 180, 270)`, but its episodes never repeat a character.
+        resample: How 105 pixels become 28. MAML's code asks for Lanczos, but for 1-bit images such
+            as these Pillow always uses "nearest", so that MAML's images are two-valued. "lanczos"
+            gives shades of grey.
 
     Returns:
-        Classes named such as "Greek/character01" and "Greek/character01/rot90".
+        Classes with names such as "Greek/character01" and "Greek/character01/rot90".
 
     Raises:
-        FileNotFoundError: If the images are not there and `download` is False.
-        TypeError: If `root` is no path, or `download` no bool.
+        FileNotFoundError: If the images are missing and `download` is False.
+        TypeError: If `root` is not a path, or `download` not a bool.
         ValueError: If images are missing or damaged, or an argument is not one of its choices.
 
     References:
@@ -85,8 +83,7 @@ def omniglot(
 def split_of(name: str, background: bool) -> str:
     """Return the split of a character of Lake's background set, or of the evaluation set.
 
-    Vinyals' split keeps alphabets whole, but for the one that the order of evaluation characters
-    cuts in two.
+    Vinyals' split keeps alphabets whole, except the one at the cut through the evaluation set.
 
     >>> greek = split_of("Greek/character01", background=True)
     >>> greek, split_of("Tibetan/character01", background=False)
@@ -98,16 +95,14 @@ def split_of(name: str, background: bool) -> str:
 
 
 def _download(root: str | Path) -> None:
-    from torchvision.datasets import Omniglot  # Takes a second to import, and is needed only here.
+    from torchvision.datasets import Omniglot  # takes a second to import
 
     for background in (True, False):
         Omniglot(root, background=background, download=True)
 
 
 def _characters(folder: Path) -> Iterator[tuple[str, bool, Path]]:
-    """Iterate over all characters, in order: the name, whether it is a background one, its
-    folder.
-    """
+    """Yield each character's name, whether it is a background one, and its folder, in order."""
     for subset, background in (("images_background", True), ("images_evaluation", False)):
         if not (folder / subset).is_dir():
             condition = "hold omniglot-py/images_background and omniglot-py/images_evaluation"

@@ -1,9 +1,8 @@
-"""Read the pickles that data sets come in, which could hold code, without running any.
+"""Read pickled data sets without executing code in them.
 
-A pickle says which functions to call, and which states to give to what they return. Here these are
-the few below, whatever it asks for: enough for arrays of numbers and strings in lists, tuples and
-dicts. Types and arrays are stand-ins that check their states, since NumPy's own take any, and
-nothing that is called has a state.
+A pickle names functions to call and states to set on what they return. Only the few functions below
+are allowed, enough for arrays of numbers and strings in lists, tuples and dicts. Dtypes and arrays
+are stand-ins that check their states, since NumPy's own accept any, and functions take no state.
 """
 
 import pickle
@@ -17,19 +16,19 @@ import numpy as np
 from metalearn._checks import invalid, message
 
 KINDS = "biufSU"
-"""Kinds of the elements of arrays: numbers and strings, no objects."""
+"""Allowed kinds of array elements: numbers and strings, not objects."""
 
 
 def read_pickle(file: Path, condition: str) -> Any:
-    """Read a pickle of plain values and arrays, by whichever Python it was written.
+    """Read a pickle of plain values and arrays, written by any version of Python.
 
     Args:
         file: The pickle.
-        condition: What errors say that it must be.
+        condition: The condition for error messages.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, or asks for anything that is not needed for arrays.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is damaged, or needs more than plain values and arrays.
     """
     if not file.is_file():
         raise FileNotFoundError(message("root", condition, f"no file {file}"))
@@ -41,27 +40,25 @@ def read_pickle(file: Path, condition: str) -> Any:
     except _RefusedError as error:
         fix = "Nothing in it was run; do not trust where it comes from."
         raise invalid(str(file), "hold plain values and arrays only", error, fix) from error
-    except Exception as error:  # Damaged pickles raise errors of many types.
+    except Exception as error:  # damaged pickles raise errors of many types
         got, fix = f"{type(error).__name__}: {error}", "Download it again."
         raise invalid(str(file), condition, got, fix) from error
 
 
 def _check_sizes(stream: IO[bytes]) -> None:
-    """Raise if a pickle is cut, or numbers its parts beyond their count, of which a table would be
-    made.
-    """
+    """Raise if a pickle is cut, or if a memo index would make the unpickler's table huge."""
     for place, (opcode, number, _) in enumerate(pickletools.genops(stream)):
         if opcode.name.endswith("PUT") and number not in range(place + 1):
             raise ValueError(f"part {number} after {place} operations")
 
 
 class _RefusedError(Exception):
-    """What a pickle asked for that it does not get."""
+    """A pickle asked for something that is not allowed."""
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        module = module.replace("numpy._core", "numpy.core")  # As NumPy 2 calls it.
+        module = module.replace("numpy._core", "numpy.core")  # NumPy 2's name
         if (module, name) not in ALLOWED:
             raise _RefusedError(f"the global {module}.{name}")
         return ALLOWED[module, name]
@@ -89,7 +86,7 @@ class _DType:
 
 
 class _Array:
-    """An array, once it has got its state."""
+    """An array, once its state is set."""
 
     __slots__ = ("value",)
 
@@ -104,7 +101,7 @@ class _Array:
 
 
 class _Call:
-    """A function that can be called, and not be given a state."""
+    """A function that refuses a state."""
 
     __slots__ = ("_function",)
 
@@ -119,7 +116,7 @@ class _Call:
 
 
 def _elements(raw: bytes | str, dtype: _DType) -> np.ndarray:
-    # Python 2 wrote bytes as strings, which are read as Latin-1.
+    # Python 2 wrote bytes as strings, which are read as Latin-1
     return np.frombuffer(raw.encode("latin1") if isinstance(raw, str) else raw, dtype.value)
 
 
@@ -134,12 +131,12 @@ def _scalar(dtype: _DType, value: bytes | str) -> Any:
 
 
 def _encode(text: str, *_: Any) -> bytes:
-    """Encode the bytes of pickles of protocol 2, which are text in Latin-1."""
+    """Return the bytes that protocol 2 stores as Latin-1 text."""
     return text.encode("latin1")
 
 
 def _plain(content: Any, done: dict[int, Any] | None = None) -> Any:
-    """Put arrays in the places of their stand-ins, each part once however often it is in there."""
+    """Replace stand-ins by their arrays; shared parts stay shared."""
     done = {} if done is None else done
     if id(content) not in done:
         done[id(content)] = _replaced(content, done)
@@ -155,9 +152,7 @@ def _replaced(content: Any, done: dict[int, Any]) -> Any:
 
 
 def as_array(content: Any) -> np.ndarray:
-    """Return an array, or a list of integers as one; of anything else it could be of any size once
-    it is one.
-    """
+    """Return an array, or a list of ints as one; a nested list could become arbitrarily large."""
     if isinstance(content, list | tuple) and not all(
         isinstance(part, int | np.integer) for part in content
     ):

@@ -57,7 +57,7 @@ class Polynomial(TaskDistribution, Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         largest = max(1.0, *(abs(float(bound)) for bound in self.x_range))
-        if self.order * math.log10(largest) > 30:  # float32 ends at 38, and there are coefficients
+        if self.order * math.log10(largest) > 30:  # float32 ends at 1e38; coefficients come on top
             got = f"{self.order} for x up to {largest}"
             raise invalid("order", "be low enough for the powers of x to stay finite", got, FIX)
 

@@ -21,10 +21,9 @@ MAKE_NPZ = (
     "split=split)."
 )
 MOST_EXPANSION = 200
-"""Largest ratio of an array to its compressed bytes, above `ALWAYS_READ`: drawings of one colour
-reach 50."""
+"""Largest compression ratio of an array beyond `ALWAYS_READ`; one-colour drawings reach 50."""
 ALWAYS_READ = 2**26
-"""Number of bytes that are read whatever the ratio is."""
+"""Number of bytes that are read at any compression ratio."""
 ARRANGE = "Arrange the images as path/class/image.png."
 
 
@@ -38,7 +37,7 @@ def read_npz(path: Path, split: str | None) -> tuple[np.ndarray, list[str]]:
             images, names, *splits = (_read_array(archive, key) for key in keys)
             names, *splits = (strings.astype(str) for strings in (names, *splits))
     except Exception as error:
-        # zipfile, zlib and NumPy raise errors of many types for damaged files.
+        # zipfile, zlib and NumPy raise errors of many types for damaged files
         raise invalid(str(path), NPZ, error, MAKE_NPZ) from error
     if any(strings.shape != images.shape[:1] for strings in (names, *splits)):
         got = f"{images.shape[:1]}, {names.shape}" + "".join(
@@ -53,9 +52,7 @@ def read_npz(path: Path, split: str | None) -> tuple[np.ndarray, list[str]]:
 
 
 def _read_array(archive: zipfile.ZipFile, key: str) -> np.ndarray:
-    """Read an array of an archive whole, its checksum included, unless it claims more than the file
-    can hold.
-    """
+    """Read an array and verify its checksum; raise if it claims more than the file can hold."""
     name = f"{key}.npy"
     if name not in archive.namelist():
         raise KeyError(f"{key} is not a file in the archive")
@@ -66,7 +63,7 @@ def _read_array(archive: zipfile.ZipFile, key: str) -> np.ndarray:
             f"{key} claims {entry.file_size:,} bytes in {compressed:,} compressed ones"
         )
     with archive.open(entry) as stream:
-        # NumPy makes the array before it reads the elements.
+        # NumPy allocates the array before it reads the elements.
         version = np.lib.format.read_magic(stream)
         header = (
             np.lib.format.read_array_header_1_0
@@ -81,17 +78,17 @@ def _read_array(archive: zipfile.ZipFile, key: str) -> np.ndarray:
             )
     with archive.open(entry) as stream:
         array = np.lib.format.read_array(stream, allow_pickle=False)
-        stream.read()  # its end, where the checksum is compared
+        stream.read()  # zipfile compares the checksum at the end
     return array
 
 
 def read_folder(path: Path, size: int | tuple[int, int], mode: str, cache: Any) -> Flat:
-    """Return the images of every sub-folder, sorted; `cache` is the folder of a cache, or None."""
+    """Return the images of each subfolder, sorted; `cache` is a cache's folder or None."""
     decoding = Decoding(size, mode)
     if cache is not None:
         check_path("cache", cache)
     files = class_files(path, ARRANGE)
     home = path.resolve()
-    # Folders of one name can share a cache.
+    # hashed: folders of the same name can share a cache folder
     name = f"{home.name}-{zlib.crc32(str(home).encode()):08x}"
     return read_files(files, decoding, None if cache is None else Path(cache), name, required=True)

@@ -16,32 +16,30 @@ from metalearn.types import Batch, Episode
 
 @dataclass(frozen=True)
 class EpisodeSampler(TaskDistribution):
-    """N-way k-shot classification: each task has its own classes, in random order, and images of
-    them.
+    """N-way k-shot classification: each task draws its own classes, in random order.
 
     Classes and images are drawn without replacement, so that support and query sets share no image.
     An episode's x is `[tasks, n, C, H, W]` in [0, 1], in the default dtype, and its y `[tasks, n]`,
     int64, with n = n_way * k_shot in the support set and n = n_way * num_query in the query set.
-    Both are class after class: example `label * k_shot + shot` of the support set is image `shot`
-    of the class with that label.
+    Both are ordered by class: example `label * k_shot + shot` of the support set is image `shot` of
+    the class with that label.
 
-    With ranges of ways and shots every task draws its own; smaller tasks are padded with further
+    With ranges of ways and shots, every task draws its own; smaller tasks are padded with further
     images of weight 0 in `Batch.weight`. The criterion `functional.cross_entropy`, the metric
-    `functional.accuracy` and `models.BatchNorm` layers then give what the tasks without padding
-    have.
+    `functional.accuracy` and `models.BatchNorm` layers then ignore the padding.
 
     Images are gathered as bytes on their own device and converted where the episodes go. With
     `classes.to("cuda")`, whole batches of episodes are made on the GPU.
 
     Args:
         classes: The images.
-        n_way: Number of classes in a task, at least 1; or a range of it, (fewest, most).
-        k_shot: Number of support images of each class, at least 1; or a range of it.
-        num_query: Number of query images of each class, at least 1.
+        n_way: Number of classes in a task, at least 1; or a range (fewest, most).
+        k_shot: Number of support images per class, at least 1; or a range.
+        num_query: Number of query images per class, at least 1.
         transform: Maps images `[tasks, n, C, H, W]` to images of the same tasks and n, such as
-            `torchvision.transforms.v2.Normalize(mean, std)`. Called once, with the support images
-            of a task before its query images, on the device where the episodes go. An
-            `Augmentation` draws from the sampler's generator.
+            `torchvision.transforms.v2.Normalize(mean, std)`. Called once, with each task's support
+            images before its query images, on the device where the episodes go. An `Augmentation`
+            draws from the sampler's generator.
 
     Raises:
         TypeError: If `classes` is not a `ClassImages`, a count not an int, or `transform` not
@@ -78,13 +76,13 @@ class EpisodeSampler(TaskDistribution):
 
     @property
     def source_device(self) -> torch.device | None:
-        """Where the images are."""
+        """Device of the images."""
         return self.classes.device
 
     def draw(
         self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None
     ) -> Episode:
-        """Draw classes and images of them."""
+        """Draw classes and their images."""
         device = device or self.classes.device
         chosen = self._draw_indices(num_tasks, generator)
         images = gather(self.classes, chosen, self.transform, generator, device)
@@ -107,9 +105,7 @@ class EpisodeSampler(TaskDistribution):
     def _draw_weights(
         self, num_tasks: int, generator: torch.Generator | None, device: torch.device
     ) -> Any:
-        """Draw every task's size, as weights `[tasks, n]` of the support and the query set; none if
-        all are alike.
-        """
+        """Draw each task's size, as weights `[tasks, n]` of both sets; none if sizes are fixed."""
         if isinstance(self.n_way, int) and isinstance(self.k_shot, int):
             return (), ()
         source = self.classes.device if generator is None else generator.device
@@ -126,17 +122,14 @@ class EpisodeSampler(TaskDistribution):
         return support.to(device, dtype), query.to(device, dtype)
 
     def _draw_indices(self, num_tasks: int, generator: torch.Generator | None) -> Tensor:
-        """Draw the images of each task, support before query, as indices `[tasks, n]` into the
-        pixels.
-        """
+        """Draw each task's images as indices `[tasks, n]` into the pixels, support first."""
         device = self.classes.device if generator is None else generator.device
         starts, counts = self.classes.starts.to(device), self.classes.counts.to(device)
 
         def keys(*shape: int) -> Tensor:
             return torch.rand(shape, generator=generator, device=device, dtype=torch.float32)
 
-        # The k largest of independent uniform keys are a random subset; sorted by key, in random
-        # order.
+        # The k largest of independent uniform keys are a random subset in random order.
         k_shot = _most(self.k_shot)
         labels = keys(num_tasks, len(counts)).topk(_most(self.n_way)).indices
         slots = torch.arange(self.classes._largest, device=device)
@@ -176,12 +169,12 @@ class EpisodeSampler(TaskDistribution):
 
 
 def _most(count: int | tuple[int, int]) -> int:
-    """Return a count, or the largest of a range."""
+    """Return a count, or the upper end of a range."""
     return count if isinstance(count, int) else count[1]
 
 
 def _check_counts(name: str, counts: Any, fix: str) -> None:
-    """Raise unless this is a count of at least 1, or an ascending pair of them."""
+    """Raise unless this is a count of at least 1 or an ascending pair of counts."""
     if not isinstance(counts, tuple):
         check_count(name, counts, fix=fix)
         return

@@ -1,4 +1,4 @@
-"""One process's share of a task distribution."""
+"""A process's share of a task distribution."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -16,12 +16,11 @@ FIX = "Write Shard(tasks, num_shards=2, index=0), say."
 
 @dataclass(frozen=True)
 class Shard(TaskDistribution, Checked):
-    """Every `num_shards`-th task of a distribution, so that processes with equal generators share
-    its tasks equally.
+    """Every `num_shards`-th task of a distribution, for processes with equal generators.
 
-    `sample(n)` draws n * num_shards tasks and keeps n of them: together the shards are what the
-    distribution itself draws, whatever their number. `fit` shards a distribution by itself under
-    `DistributedDataParallel`.
+    `sample(n)` draws n * num_shards tasks and keeps n: together the shards are what the
+    distribution itself draws, for any `num_shards`. Under `DistributedDataParallel`, `fit` shards
+    distributions automatically.
 
     Args:
         tasks: The distribution.
@@ -29,8 +28,8 @@ class Shard(TaskDistribution, Checked):
         index: Which of them, from 0, such as `torch.distributed.get_rank()`.
 
     Raises:
-        TypeError: If `tasks` is no distribution, or a number not an int.
-        ValueError: If there is no such shard.
+        TypeError: If `tasks` is not a task distribution, or a number not an int.
+        ValueError: If `num_shards` is below 1, or `index` is not from 0 to `num_shards - 1`.
 
     >>> from metalearn.data import Sinusoid
     >>> tasks = Sinusoid(k_shot=5, num_query=5)
@@ -57,13 +56,13 @@ class Shard(TaskDistribution, Checked):
 
     @property
     def source_device(self) -> torch.device | None:
-        """Where the distribution draws from."""
+        """Device of the distribution's data."""
         return self.tasks.source_device
 
     def draw(
         self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None
     ) -> Episode:
-        """Draw everybody's tasks and keep this shard's."""
+        """Draw all shards' tasks and keep this one's."""
         episodes = self.tasks.sample(
             num_tasks * self.num_shards, generator=generator, device=device
         )

@@ -1,6 +1,4 @@
-"""Which classes of a data set are for training, validation and testing: lists that ship with the
-package.
-"""
+"""Class lists of the training, validation and test splits, which ship with the package."""
 
 import json
 from importlib import resources

@@ -1,4 +1,4 @@
-"""Tasks that are judged on what they are adapted to."""
+"""Tasks that are evaluated on their support sets."""
 
 from dataclasses import dataclass
 
@@ -11,14 +11,13 @@ from metalearn.types import Episode
 
 @dataclass(frozen=True)
 class SupportAsQuery(TaskDistribution):
-    """The tasks of another distribution with their support sets as query sets: a training-error
-    objective.
+    """The tasks of another distribution with their support sets as query sets: training error.
 
     Args:
         tasks: The other distribution; the size of its query sets does not matter.
 
     Raises:
-        TypeError: If `tasks` is no task distribution.
+        TypeError: If `tasks` is not a task distribution.
 
     References:
         Franceschi et al., "A bridge between hyperparameter optimization and learning-to-learn",
@@ -37,7 +36,7 @@ class SupportAsQuery(TaskDistribution):
 
     @property
     def source_device(self) -> torch.device | None:
-        """Where the other distribution draws from."""
+        """Device of the other distribution's data."""
         return self.tasks.source_device
 
     def draw(

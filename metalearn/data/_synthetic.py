@@ -1,6 +1,4 @@
-"""What the synthetic task distributions share: seeded draws, noise and the split into support and
-query.
-"""
+"""Shared by the synthetic task distributions: seeded draws, noise, support and query sets."""
 
 import torch
 from torch import Tensor
@@ -14,9 +12,7 @@ def uniform(
     generator: torch.Generator | None,
     device: torch.device | None,
 ) -> Tensor:
-    """Draw a tensor of `shape` from U[low, high), on the generator's device, and move it to
-    `device`.
-    """
+    """Draw from U[low, high) on the generator's device and move the tensor to `device`."""
     low, high = bounds
     unit = torch.rand(shape, generator=generator, device=_source(generator, device))
     return (low + (high - low) * unit).to(device)
@@ -25,7 +21,7 @@ def uniform(
 def normal(
     shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device | None
 ) -> Tensor:
-    """Draw a tensor of `shape` from N(0, 1), on the generator's device, and move it to `device`."""
+    """Draw from N(0, 1) on the generator's device and move the tensor to `device`."""
     return torch.randn(shape, generator=generator, device=_source(generator, device)).to(device)
 
 
@@ -35,9 +31,7 @@ def add_noise(y: Tensor, std: float, generator: torch.Generator | None) -> Tenso
 
 
 def split(x: Tensor, y: Tensor, num_support: int) -> Episode:
-    """Split examples `[tasks, n, ...]` into `num_support` for the support set and the rest for the
-    query.
-    """
+    """Split examples `[tasks, n, ...]` into `num_support` support examples and a query set."""
     return Episode(
         support=Batch(x[:, :num_support], y[:, :num_support]),
         query=Batch(x[:, num_support:], y[:, num_support:]),

@@ -1,4 +1,4 @@
-"""tieredImageNet: 608 classes of ImageNet, whose splits have no broader category in common."""
+"""tieredImageNet: 608 classes of ImageNet in splits that share no broader category."""
 
 from collections import Counter
 from functools import partial
@@ -28,15 +28,15 @@ def tiered_imagenet(
 ) -> ClassImages:
     """Read tieredImageNet: 351, 97 and 160 classes of about 1,280 images.
 
-    ImageNet's terms forbid to pass its images on, so that the root must hold one of these:
+    ImageNet's terms forbid redistribution, so the root must hold one of these:
 
-    - a folder `{split}` with one sub-folder of images for each class;
-    - Ren et al.'s `{split}_images_png.pkl` and `{split}_labels.pkl`. They are read without running
-      code that they may hold; the first of them whole, so that the first call needs memory for it.
+    - a folder `{split}` with one subfolder of images per class;
+    - Ren et al.'s `{split}_images_png.pkl` and `{split}_labels.pkl`. They are read without
+      executing any code in them; the first call loads the whole image pickle into memory.
 
-    Images are decoded once, resized (Lanczos; the aspect ratio is not kept) and kept in the folder
-    `metalearn-cache` of the root, about 9 GB for "train", which later calls map into memory. If the
-    root cannot be written, they are decoded into memory each time.
+    Images are decoded once, resized (Lanczos; the aspect ratio is not kept) and cached in the
+    root's folder `metalearn-cache`, about 9 GB for "train", which later calls memory-map. If the
+    root is read-only, every call decodes them into memory.
 
     Args:
         root: The folder.
@@ -44,13 +44,13 @@ def tiered_imagenet(
         size: (height, width) in pixels, or one number for both.
 
     Returns:
-        Classes named as their folders, sorted, or as Ren et al. name them, in their order; where
-        they give several classes one name, followed by the label, such as "crane (12)".
+        Classes named after their folders, sorted; or with Ren et al.'s names, in their order, where
+        a name of several classes is followed by the label, such as "crane (12)".
 
     Raises:
         FileNotFoundError: If the root holds neither.
         TypeError: If `size` does not hold ints.
-        ValueError: If a file is damaged or holds anything else, there are more or fewer classes, or
+        ValueError: If a file is damaged or holds anything else, the number of classes is wrong, or
             an argument is not one of its choices.
 
     References:
@@ -78,7 +78,7 @@ def tiered_imagenet(
 
 
 def _pickled(images: Path, labels: Path, split: str, decoding: Decoding) -> Classes:
-    """Start to decode Ren et al.'s pickles."""
+    """Start decoding Ren et al.'s pickles."""
     names, label_of = _checked_labels(labels, read_pickle(labels, LABELS))
     _check_complete(labels, split, len(names))
     encoded = read_pickle(images, IMAGES)
@@ -105,11 +105,11 @@ def _pickled(images: Path, labels: Path, split: str, decoding: Decoding) -> Clas
 
 
 def _checked_labels(file: Path, content: Any) -> tuple[list[str], np.ndarray]:
-    """Return one distinct name for each class, and the label of each image."""
+    """Return a distinct name for each class, and the label of each image."""
     try:
         labels = as_array(content["label_specific"])
         names = [_name(name) for name in content["label_specific_str"]]
-    except Exception as error:  # Whatever a pickle may hold instead of a dict of these.
+    except Exception as error:  # a pickle may hold anything
         raise invalid(str(file), LABELS, f"{type(error).__name__}: {error}") from error
     if (
         labels.dtype.kind not in "iu"
@@ -125,7 +125,7 @@ def _checked_labels(file: Path, content: Any) -> tuple[list[str], np.ndarray]:
 
 
 def _name(name: Any) -> str:
-    # nor anything that holds others, whose text could be of any length
+    # no containers, whose text could be arbitrarily long
     if not isinstance(name, str):
         raise TypeError(f"{type(name).__name__} in place of a name")
     return str(name)

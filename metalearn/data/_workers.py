@@ -1,4 +1,4 @@
-"""Batches of tasks that have a seed each, so that any number of worker processes draws the same."""
+"""Batches of tasks with one seed each, the same for any number of worker processes."""
 
 import itertools
 import random
@@ -39,24 +39,24 @@ def seeded_batches(
         num_workers=num_workers,
         collate_fn=_unchanged,
         generator=seeds,
-        # Not the default from Python 3.14 on, which would copy images into shared memory.
+        # Linux's default from Python 3.14 on would copy images into shared memory
         multiprocessing_context="fork" if num_workers and sys.platform == "linux" else None,
     )
     if device is None and home.type != "cpu":
-        device = home  # where `sample` would have left them
+        device = home  # as `sample` does
     for episodes in batches:
         yield episodes if device is None else episodes.to(device)
 
 
 @dataclass(frozen=True)
 class _Batches(Dataset[Episode]):
-    """Batches of tasks by their seeds."""
+    """Batches of tasks, indexed by seed."""
 
     tasks: "TaskDistribution"
     meta_batch_size: int
 
     def __getitem__(self, seed: int) -> Episode:
-        # Global generators, so that a transform that draws from them gives the same images too.
+        # Seeds the global generators too, for transforms that draw from them.
         with random_numbers_kept():
             random.seed(seed)
             np.random.seed(seed % 2**32)
@@ -66,7 +66,7 @@ class _Batches(Dataset[Episode]):
 
 @dataclass(frozen=True)
 class _Seeds:
-    """The seeds of batches, drawn when they are needed."""
+    """The batches' seeds, drawn lazily."""
 
     generator: torch.Generator
     num_batches: int | None
