@@ -115,12 +115,11 @@ class Normalize:
             ValueError: If the number of channels differs.
         """
         _check_images("Normalize", images)
-        if len(_numbers(self.mean)) not in (1, images.shape[-3]):
+        num_channels = len(_numbers(self.mean))
+        if num_channels not in (1, images.shape[-3]):
             fix = "Write Normalize(0.5, 0.25), one number for all channels, or one for each."
             got = f"{images.shape[-3]} in images of shape {tuple(images.shape)}"
-            raise invalid(
-                "Normalize's images", f"have {len(_numbers(self.mean))} channels", got, fix
-            )
+            raise invalid("Normalize's images", f"have {num_channels} channels", got, fix)
         mean, std = (_of_channels(numbers, images) for numbers in (self.mean, self.std))
         return (images - mean) / std
 
@@ -157,18 +156,16 @@ class Compose(Augmentation):
 
 def apply(transform: Callable[..., Any], images: Tensor, generator: torch.Generator | None) -> Any:
     """Return transformed images; an augmentation draws from the generator."""
-    return (
-        transform(images, generator) if isinstance(transform, Augmentation) else transform(images)
-    )
+    draws = (generator,) if isinstance(transform, Augmentation) else ()
+    return transform(images, *draws)
 
 
 def uniform(shape: Sequence[int], images: Tensor, generator: torch.Generator | None) -> Tensor:
     """Draw from U[0, 1) on the generator's device and move the numbers to the images'."""
     check_generator(generator)
     source = images.device if generator is None else generator.device
-    return torch.rand(tuple(shape), generator=generator, device=source, dtype=torch.float32).to(
-        images.device
-    )
+    drawn = torch.rand(tuple(shape), generator=generator, device=source, dtype=torch.float32)
+    return drawn.to(images.device)
 
 
 def _check_images(what: str, images: Any, leading: tuple[str, ...] = ()) -> None:
@@ -188,8 +185,5 @@ def _of_channels(numbers: float | Sequence[float], images: Tensor) -> Tensor:
 
 
 def _numbers(numbers: Any) -> tuple[Any, ...]:
-    return (
-        tuple(numbers)
-        if isinstance(numbers, Sequence) and not isinstance(numbers, str)
-        else (numbers,)
-    )
+    are_many = isinstance(numbers, Sequence) and not isinstance(numbers, str)
+    return tuple(numbers) if are_many else (numbers,)

@@ -10,6 +10,7 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -60,9 +61,8 @@ def read_files(
 
     def decoded() -> Classes:
         num_images = {label: len(files[label]) for label in files}
-        return Classes(
-            num_images, decoding.image_shape, decode_classes(decoding.decode, files.values())
-        )
+        blocks = decode_classes(decoding.decode, files.values())
+        return Classes(num_images, decoding.image_shape, blocks)
 
     if folder is None:
         return _in_memory(decoded())
@@ -115,23 +115,16 @@ def _in_memory(classes: Classes) -> Flat:
 
 def _read(file: Path, stamp: str) -> Flat | None:
     """Return a cache, memory-mapped, or None if it is missing, damaged or from another source."""
-    try:
+    with suppress(Exception):  # damage raises errors of many types
         about = json.loads(file.with_suffix(".json").read_text())
         if about["stamp"] != stamp:
             return None
         # Copy-on-write: PyTorch wants writable arrays, and the file must not change.
-        pixels = np.lib.format.open_memmap(file, mode="c")
-        crc = about.pop("crc32")
-        if (
-            pixels.dtype != np.uint8
-            or list(pixels.shape) != about["shape"]
-            or zlib.crc32(pixels.data, _crc32(about)) != crc
-        ):
-            return None
-        return Flat(pixels, about["num_images"], about["class_names"])
-    except Exception:
-        # Damage raises errors of many types; whatever it is, images are decoded again.
-        return None
+        pixels, crc = np.lib.format.open_memmap(file, mode="c"), about.pop("crc32")
+        has_shape = pixels.dtype == np.uint8 and list(pixels.shape) == about["shape"]
+        if has_shape and zlib.crc32(pixels.data, _crc32(about)) == crc:
+            return Flat(pixels, about["num_images"], about["class_names"])
+    return None
 
 
 def _write(file: Path, stamp: str, classes: Classes) -> None:

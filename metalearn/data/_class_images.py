@@ -218,11 +218,8 @@ class ClassImages:
         if self.image_shape[-2] != self.image_shape[-1] and any(turn % 180 for turn in turns):
             fix = "Pass rotated(angles=(0, 180))."
             raise invalid("images", "be square to be rotated by 90", self.image_shape, fix)
-        images = [
-            part
-            for turn in turns
-            for part in self.pixels.rot90(turn // 90, (-2, -1)).split(self.num_images)
-        ]
+        rotations = [self.pixels.rot90(turn // 90, (-2, -1)) for turn in turns]
+        images = [part for pixels in rotations for part in pixels.split(self.num_images)]
         names = [
             f"{name}/rot{turn}" if turn else name for turn in turns for name in self.class_names
         ]
@@ -235,10 +232,8 @@ class ClassImages:
             TypeError: If `device` is neither a device nor a name.
             ValueError: If no device has that name.
         """
-        device, moved = as_device(device), copy.copy(self)
-        moved.pixels, moved.starts, moved.counts = (
-            tensor.to(device) for tensor in (self.pixels, self.starts, self.counts)
-        )
+        moved = copy.copy(self)
+        moved._fill(self.pixels.to(as_device(device)), self.num_images, self.class_names)
         return moved
 
     @property
@@ -265,8 +260,7 @@ class ClassImages:
 def _checked_turns(angles: Any) -> list[int]:
     """Return the angles modulo 360."""
     fix = "Pass rotated(angles=(0, 90, 180, 270))."
-    ints = isinstance(angles, Sequence) and all(type(angle) is int for angle in angles)
-    if not ints:
+    if not (isinstance(angles, Sequence) and all(type(angle) is int for angle in angles)):
         raise mistyped("angles", "be a sequence of ints", brief(angles), fix)
     turns = [angle % 360 for angle in angles]
     if not turns or len(set(turns)) < len(turns) or any(turn % 90 for turn in turns):

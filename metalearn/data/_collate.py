@@ -120,10 +120,8 @@ def _check_leaf(what: str, one: Tensor, another: Any, index: int) -> None:
 
 def _differ(batches: list[Batch]) -> bool:
     """Return whether tasks differ in their number of examples."""
-    sizes: list[bool] = []
-    trees = [(batch.x, batch.y) for batch in batches]
-    tree_map(lambda *leaves: sizes.append(len({leaf.shape[:1] for leaf in leaves}) > 1), *trees)
-    return any(sizes)
+    leaves = zip(*(tree_leaves((batch.x, batch.y)) for batch in batches), strict=True)
+    return any(len({leaf.shape[:1] for leaf in of_all}) > 1 for of_all in leaves)
 
 
 def _has_weights(batch: Batch) -> bool:

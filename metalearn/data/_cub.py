@@ -53,9 +53,7 @@ def cub(root: str | Path, split: Split, *, size: int | tuple[int, int] = 84) -> 
     if found != (NUM_CLASSES, NUM_IMAGES):
         condition = f"hold {NUM_CLASSES} classes with {NUM_IMAGES} images"
         raise invalid(f"{root / 'CUB_200_2011'}", condition, f"{found[0]} with {found[1]}", fix)
-    chosen = {
-        name: files[name] for position, name in enumerate(files) if split_of(position) == split
-    }
+    chosen = {name: files[name] for i, name in enumerate(files) if split_of(i) == split}
     return ClassImages._from_flat(read_files(chosen, decoding, root / CACHE_FOLDER, f"cub-{split}"))
 
 

@@ -7,15 +7,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from metalearn._checks import check_kind, invalid
+from metalearn._checks import invalid
+from metalearn._fields import Checked
 from metalearn._recording import Recording
 from metalearn._tree import tree_leaves
-from metalearn.data._episodes import TaskDistribution
+from metalearn.data._episodes import TaskDistribution, Tasks
 from metalearn.types import Episode
+
+WAITS = "Drawing these tasks waits for the GPU or copies from the host: draw without CudaGraph."
 
 
 @dataclass(frozen=True)
-class CudaGraph(TaskDistribution):
+class CudaGraph(TaskDistribution, Checked):
     """The tasks of another distribution, drawn on a GPU by a single launch for all kernels.
 
     The first draw of each size is recorded as a CUDA graph; later ones replay it with new random
@@ -37,21 +40,16 @@ class CudaGraph(TaskDistribution):
     torch.Size([3, 5, 1])
     """
 
-    tasks: TaskDistribution
+    tasks: Tasks
     _recordings: dict[Any, Recording] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
     def __post_init__(self) -> None:
-        what, example = (
-            "CudaGraph's tasks",
-            "data.EpisodeSampler(classes.to('cuda'), 5, 1, 15), say",
-        )
-        check_kind(what, self.tasks, TaskDistribution, "a task distribution", example)
+        super().__post_init__()
         if self.source_device.type != "cuda":
-            raise invalid(
-                "CudaGraph's images", "be on a GPU", self.source_device, f"Pass {example}."
-            )
+            fix = "Pass data.EpisodeSampler(classes.to('cuda'), 5, 1, 15), say."
+            raise invalid("CudaGraph's images", "be on a GPU", self.source_device, fix)
 
     @property
     def source_device(self) -> torch.device:
@@ -66,12 +64,10 @@ class CudaGraph(TaskDistribution):
             return self.tasks.draw(num_tasks, generator, device)
         device = device or self.tasks.source_device or torch.get_default_device()
         if device.type != "cuda":
-            raise invalid(
-                "tasks of a CudaGraph", "go to a GPU", device, "Pass sample(4, device='cuda')."
-            )
-        device = torch.device(
-            "cuda", torch.cuda.current_device() if device.index is None else device.index
-        )
+            fix = "Pass sample(4, device='cuda')."
+            raise invalid("tasks of a CudaGraph", "go to a GPU", device, fix)
+        index = torch.cuda.current_device() if device.index is None else device.index
+        device = torch.device("cuda", index)
         key = num_tasks, device, torch.get_default_dtype()
         if key not in self._recordings:
             self._recordings[key] = self._record(num_tasks, device)
@@ -95,10 +91,7 @@ class CudaGraph(TaskDistribution):
             return Recording(draw, (), device)
         except RuntimeError as error:
             if not isinstance(error, torch.OutOfMemoryError):
-                error.add_note(
-                    "Drawing these tasks waits for the GPU or copies from the host: draw "
-                    "without CudaGraph."
-                )
+                error.add_note(WAITS)
             raise
 
     def __reduce__(self) -> Any:

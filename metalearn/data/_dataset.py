@@ -15,50 +15,38 @@ from metalearn.data._decoding import CHANNELS, sides
 from metalearn.data._layout import Layout, as_uint8, channels_first
 
 COLUMNS = "Pass from_dataset(dataset, columns=('image', 'label')), say."
+PAIRS = "Pass one of its splits, dataset['train'], or list(zip(images, labels)) of its columns."
 
 
 def read_dataset(dataset: Any, columns: Any, size: Any) -> tuple[list[Tensor], list[str]]:
     """Return each label's images `[n, C, H, W]`, in ascending order of labels, and the names."""
-    indexed = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
-    if not indexed or isinstance(dataset, Mapping):
-        condition, fix = (
-            "have len(dataset) and dataset[i]",
-            "Pass list(dataset) if it is an iterable.",
-        )
-        if isinstance(dataset, Mapping):
-            fix = (
-                "Pass one of its splits, dataset['train'], or list(zip(images, labels)) of its "
-                "columns."
-            )
-        raise mistyped("dataset", condition, type(dataset), fix)
+    is_mapping = isinstance(dataset, Mapping)
+    if is_mapping or not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
+        fix = PAIRS if is_mapping else "Pass list(dataset) if it is an iterable."
+        raise mistyped("dataset", "have len(dataset) and dataset[i]", type(dataset), fix)
     _check_columns(columns)
-    shape = None if size is None else sides(size)
+    resize = None if size is None else sides(size)
     by_label: dict[int, list[Tensor]] = {}
     first = None
     for index in range(len(dataset)):
         what = f"dataset[{index}]"
         image, label = _pair(what, dataset[index], columns)
-        pixels = _pixels(what, image if shape is None else _resized(what, image, shape))
+        pixels = _pixels(what, image if resize is None else _resized(what, image, resize))
         first = pixels if first is None else first
-        _check_shape(what, pixels, first, resized=shape is not None)
+        _check_shape(what, pixels, first, resized=resize is not None)
         by_label.setdefault(_label(what, label), []).append(pixels)
     labels = sorted(by_label)
     num_channels = max((len(image) for label in labels for image in by_label[label]), default=1)
-    images = [
-        torch.stack([image.expand(num_channels, -1, -1) for image in by_label[label]])
-        for label in labels
-    ]
+    shape = (num_channels, -1, -1)
+    images = [torch.stack([image.expand(shape) for image in by_label[label]]) for label in labels]
     return images, _names(dataset, labels, columns)
 
 
 def _check_columns(columns: Any) -> None:
-    strings = isinstance(columns, tuple | list) and all(
-        isinstance(column, str) for column in columns
-    )
+    strings = isinstance(columns, tuple | list) and all(isinstance(each, str) for each in columns)
     if columns is not None and not (strings and len(columns) == 2):
-        raise mistyped(
-            "columns", "be two strings, image and label, or None", brief(columns), COLUMNS
-        )
+        condition = "be two strings, image and label, or None"
+        raise mistyped("columns", condition, brief(columns), COLUMNS)
 
 
 def _pair(what: str, item: Any, columns: Any) -> tuple[Any, Any]:
@@ -69,9 +57,8 @@ def _pair(what: str, item: Any, columns: Any) -> tuple[Any, Any]:
             raise mistyped(what, "be a pair (image, label)", type(item), fix)
         return item[0], item[1]
     if not isinstance(item, Mapping):
-        raise mistyped(
-            what, "be a mapping where columns are given", type(item), "Leave columns out."
-        )
+        condition, fix = "be a mapping where columns are given", "Leave columns out."
+        raise mistyped(what, condition, type(item), fix)
     for column in columns:
         if column not in item:
             fix = "Pass columns=(image, label) with two of these."
@@ -103,9 +90,8 @@ def _pixels(what: str, image: Any) -> Tensor:
     if isinstance(image, Image.Image):
         if image.mode not in CHANNELS:
             fix = "Pass a dataset with transform=lambda image: image.convert('RGB')."
-            raise invalid(
-                f"{what}'s image", f"have a mode in {tuple(CHANNELS)}", repr(image.mode), fix
-            )
+            condition = f"have a mode in {tuple(CHANNELS)}"
+            raise invalid(f"{what}'s image", condition, repr(image.mode), fix)
         pixels = as_uint8(what, np.array(image))
         layout: Layout | None = "HW" if pixels.ndim == 2 else "HWC"
     else:

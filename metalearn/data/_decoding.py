@@ -14,18 +14,7 @@ from PIL import Image
 from metalearn._brief import brief
 from metalearn._checks import check_choice, check_count, invalid, message, mistyped
 
-IMAGE_EXTENSIONS = (
-    ".bmp",
-    ".gif",
-    ".jpeg",
-    ".jpg",
-    ".pgm",
-    ".png",
-    ".ppm",
-    ".tif",
-    ".tiff",
-    ".webp",
-)
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 CHANNELS = {"L": 1, "RGB": 3, "RGBA": 4}
 NUM_THREADS = min(8, os.cpu_count() or 1)
 
@@ -90,7 +79,7 @@ def decode_classes(
 
 def image_files(folder: Path) -> list[Path]:
     """List the files with an image's extension, sorted, without hidden ones."""
-    files = (file for file in folder.iterdir() if file.suffix.lower() in IMAGE_EXTENSIONS)
+    files = (file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
     return sorted(file for file in files if file.name[0] != ".")
 
 
@@ -104,15 +93,13 @@ def class_files(path: Path, arrange: str) -> dict[str, list[Path]]:
     condition = "be a folder with one sub-folder a class"
     if not path.is_dir():
         raise FileNotFoundError(message("path", condition, f"no folder {path}", arrange))
-    folders = sorted(
-        folder for folder in path.iterdir() if folder.is_dir() and folder.name[0] != "."
-    )
+    folders = sorted(each for each in path.iterdir() if each.is_dir() and each.name[0] != ".")
     if not folders:
         raise invalid(str(path), condition, "none", arrange)
     files = {folder.name: image_files(folder) for folder in folders}
     for name, images in files.items():
         if not images:
-            condition = f"hold images ({', '.join(IMAGE_EXTENSIONS)})"
+            condition = f"hold images ({', '.join(IMAGE_SUFFIXES)})"
             raise invalid(str(path / name), condition, "none", "Add some, or remove the folder.")
     return files
 

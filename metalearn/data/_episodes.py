@@ -3,12 +3,13 @@
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, final
+from typing import Annotated, Any, final
 
 import torch
 from torch import Tensor
 
-from metalearn._checks import as_device, check_count, check_generator, invalid, mistyped
+from metalearn._checks import as_device, check_count, check_generator, check_kind, invalid, mistyped
+from metalearn._fields import Check
 from metalearn._tree import tree_leaves
 from metalearn.data._workers import seeded_batches
 from metalearn.types import Batch, Episode
@@ -117,19 +118,21 @@ class TaskDistribution(ABC):
         """
         check_count("meta_batch_size", meta_batch_size, fix="Pass batches(meta_batch_size=4).")
         if num_batches is not None:
-            check_count(
-                "num_batches", num_batches, minimum=0, fix="Pass num_batches=None for no end."
-            )
+            fix = "Pass num_batches=None for no end."
+            check_count("num_batches", num_batches, minimum=0, fix=fix)
         check_count("num_workers", num_workers, minimum=0, fix="Pass num_workers=2.")
         check_generator(generator)
         device = None if device is None else as_device(device)
         source = self.source_device
-        if num_workers:
-            self._check_workers(num_workers)
         if source is None or source.type == "cpu":
             return seeded_batches(
                 self, meta_batch_size, num_batches, generator, device, num_workers
             )
+        if num_workers:
+            got = f"tasks on {source} for {num_workers} workers"
+            moved = "EpisodeSampler(classes.to('cpu'), ...)"
+            fix = f"Keep images on the CPU: {moved}, or leave num_workers out."
+            raise invalid("worker processes", "draw on the CPU", got, fix)
         rounds = itertools.count() if num_batches is None else range(num_batches)
         return (self.sample(meta_batch_size, generator=generator, device=device) for _ in rounds)
 
@@ -156,12 +159,9 @@ class TaskDistribution(ABC):
             fix = "Every tensor begins with [num_tasks, num_examples]."
             raise invalid(what, f"return tensors of {num_tasks} tasks", shapes, fix)
 
-    def _check_workers(self, num_workers: int) -> None:
-        """Raise if worker processes cannot read the data that tasks are made of."""
-        if self.source_device is not None and self.source_device.type != "cpu":
-            fix = (
-                "Keep images on the CPU: EpisodeSampler(classes.to('cpu'), ...), or leave "
-                "num_workers out."
-            )
-            got = f"tasks on {self.source_device} for {num_workers} workers"
-            raise invalid("worker processes", "draw on the CPU", got, fix)
+
+Tasks = Annotated[
+    TaskDistribution,
+    Check(check_kind, TaskDistribution, "a task distribution", "data.Sinusoid(5, 5), say"),
+]
+"""A field that holds a task distribution."""

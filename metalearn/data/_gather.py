@@ -6,19 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalearn._checks import check_function, check_kind, invalid, mistyped
+from metalearn._checks import check_function, invalid, mistyped
 from metalearn.data._augmentations import apply
 from metalearn.data._class_images import ClassImages
 
 Transform = Callable[..., Tensor]
-
-
-def check_source(name: str, classes: Any, transform: Any) -> None:
-    """Raise unless `name` can draw from these classes and apply this transform."""
-    check_kind(
-        "classes", classes, ClassImages, "a ClassImages", f"{name}(ClassImages(images), ...)"
-    )
-    check_transform(transform)
 
 
 def check_transform(transform: Any) -> None:
@@ -46,9 +38,8 @@ def gather(
         device: Where the images go, by default the classes' device. Bytes are gathered on the
             classes' device and converted on this one.
     """
-    pixels = classes.pixels.index_select(0, chosen.flatten().to(classes.device)).unflatten(
-        0, chosen.shape
-    )
+    places = chosen.flatten().to(classes.device)
+    pixels = classes.pixels.index_select(0, places).unflatten(0, chosen.shape)
     images = pixels.to(device or classes.device).to(torch.get_default_dtype()).div_(255)
     if transform is None:
         return images

@@ -12,6 +12,8 @@ from metalearn._checks import check_choice, invalid, mistyped
 Layout = Literal["HW", "HWC", "CHW"]
 
 CHANNELS = (1, 3, 4)
+AXES = "be [H, W], [H, W, C] or [C, H, W]"
+PER_CLASS = "Pass ClassImages([images_of_class_0, images_of_class_1])"
 
 
 def flatten(images: Any, layout: Layout | None) -> tuple[Tensor, list[int]]:
@@ -33,13 +35,11 @@ def flatten(images: Any, layout: Layout | None) -> tuple[Tensor, list[int]]:
         _check_parts(parts)
         pixels, num_images = torch.cat(parts), [len(part) for part in parts]
     else:
-        fix = "Pass ClassImages([images_of_class_0, images_of_class_1])."
-        raise mistyped("images", "be a tensor, an array or a list of them", type(images), fix)
+        condition = "be a tensor, an array or a list of them"
+        raise mistyped("images", condition, type(images), f"{PER_CLASS}.")
     if not pixels.numel() or 0 in num_images:
-        got = (
-            f"{num_images.count(0)} empty of {len(num_images)} classes, images of "
-            f"{tuple(pixels.shape[1:])}"
-        )
+        shape = tuple(pixels.shape[1:])
+        got = f"{num_images.count(0)} empty of {len(num_images)} classes, images of {shape}"
         raise invalid("images", "hold at least one image for each class", got)
     return channels_first(pixels, layout).contiguous(), num_images
 
@@ -72,26 +72,17 @@ def channels_first(pixels: Tensor, layout: Layout | None) -> Tensor:
 
 def _recognise(shape: tuple[int, ...]) -> Layout:
     if len(shape) not in (2, 3):
-        raise invalid("each image", "be [H, W], [H, W, C] or [C, H, W]", f"shape {shape}")
-    if len(shape) == 2:
-        height, width = shape
-        if width in CHANNELS and height not in CHANNELS:
-            got = (
-                f"shape {shape}, which looks like the end of [H, W, C] without an axis for the "
-                "classes"
-            )
-            fix = (
-                "Pass ClassImages([images_of_class_0, images_of_class_1]), or layout='HW' if this "
-                "is meant."
-            )
-            raise invalid("each image", "be [H, W], [H, W, C] or [C, H, W]", got, fix)
-        return "HW"
+        raise invalid("each image", AXES, f"shape {shape}")
     first, last = shape[0] in CHANNELS, shape[-1] in CHANNELS
+    if len(shape) == 2:
+        if last and not first:
+            end = "the end of [H, W, C] without an axis for the classes"
+            fix = f"{PER_CLASS}, or layout='HW' if this is meant."
+            raise invalid("each image", AXES, f"shape {shape}, which looks like {end}", fix)
+        return "HW"
     if first and last:
-        got, fix = (
-            f"shape {shape}, where both can be",
-            "Pass ClassImages(images, layout='CHW') or layout='HWC'.",
-        )
+        got = f"shape {shape}, where both can be"
+        fix = "Pass ClassImages(images, layout='CHW') or layout='HWC'."
         raise invalid("each image", "have its channels either first or last", got, fix)
     if not first:
         _check_channels(shape, shape[-1])

@@ -1,5 +1,6 @@
 """Mini-batches from the joint data of all tasks, for pretraining."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor
 from metalearn._brief import brief
 from metalearn._checks import check_count, check_kind, invalid
 from metalearn._tree import tree_leaves, tree_map
+from metalearn.data._augmentations import uniform
 from metalearn.data._class_images import ClassImages
 from metalearn.data._episodes import TaskDistribution
 from metalearn.data._gather import check_transform, gather
@@ -67,21 +69,22 @@ class MiniBatches(TaskDistribution):
     @property
     def source_device(self) -> torch.device | None:
         """Device of the images, or of the data that tasks are made of."""
-        return (
-            self.source.device
-            if isinstance(self.source, ClassImages)
-            else self.source.source_device
-        )
+        source = self.source
+        return source.device if isinstance(source, ClassImages) else source.source_device
 
     def draw(
         self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None
     ) -> Episode:
         """Draw examples from all classes or tasks."""
-        arguments = num_tasks, self.batch_size, generator, device
-        if isinstance(self.source, TaskDistribution):
-            batch = _joint(self.source, *arguments)
+        source, shape = self.source, (num_tasks, self.batch_size)
+        if isinstance(source, TaskDistribution):
+            batch = _joint(source, shape, generator, device)
         else:
-            batch = _images(self.source, self.transform, *arguments)
+            home = source.device if generator is None else generator.device
+            chosen = torch.randint(len(source.pixels), shape, generator=generator, device=home)
+            images = gather(source, chosen, self.transform, generator, device)
+            labels = torch.searchsorted(source.starts.to(home), chosen, right=True) - 1
+            batch = Batch(images, labels.to(images.device))
         return Episode(batch, batch)
 
 
@@ -98,50 +101,25 @@ def _check_tasks(tasks: TaskDistribution, transform: Any) -> None:
         raise invalid("transform", "be left out for a task distribution", brief(transform), fix)
 
 
-def _images(
-    classes: ClassImages,
-    transform: Callable[[Tensor], Tensor] | None,
-    num_batches: int,
-    batch_size: int,
-    generator: torch.Generator | None,
-    device: torch.device | None,
-) -> Batch:
-    """Draw images from all classes."""
-    source = classes.device if generator is None else generator.device
-    total = len(classes.pixels)
-    chosen = torch.randint(total, (num_batches, batch_size), generator=generator, device=source)
-    images = gather(classes, chosen, transform, generator, device)
-    labels = torch.searchsorted(classes.starts.to(source), chosen, right=True) - 1
-    return Batch(images, labels.to(images.device))
-
-
 def _joint(
     tasks: TaskDistribution,
-    num_batches: int,
-    batch_size: int,
+    shape: tuple[int, int],
     generator: torch.Generator | None,
     device: torch.device | None,
 ) -> Batch:
     """Draw a task for every example and take one of its examples."""
-    count = num_batches * batch_size
+    count = math.prod(shape)
     episodes = tasks.sample(count, generator=generator, device=device)
     try:
-        x, y = tree_map(
-            lambda *sets: torch.cat(sets, 1), *((batch.x, batch.y) for batch in episodes)
-        )
+        sets = [(batch.x, batch.y) for batch in episodes]
+        joined = tree_map(lambda *leaves: torch.cat(leaves, 1), *sets)
     except (RuntimeError, ValueError, IndexError) as error:
         condition = "have support and query sets of one kind, to be joined"
         raise invalid("tasks of MiniBatches", condition, error) from error
-    weights = [_is_there(batch) for batch in episodes]
-    is_there = torch.cat(weights, 1)
-    source = is_there.device if generator is None else generator.device
-    order = torch.rand(is_there.shape, generator=generator, device=source, dtype=torch.float32)
-    chosen = order.to(is_there.device).masked_fill(~is_there, -1).argmax(1)
+    is_there = torch.cat([_is_there(batch) for batch in episodes], 1)
+    chosen = uniform(is_there.shape, is_there, generator).masked_fill(~is_there, -1).argmax(1)
     rows = torch.arange(count, device=chosen.device)
-    taken = tree_map(
-        lambda leaf: leaf[rows, chosen].unflatten(0, (num_batches, batch_size)), (x, y)
-    )
-    return Batch(*taken)
+    return Batch(*tree_map(lambda leaf: leaf[rows, chosen].unflatten(0, shape), joined))
 
 
 def _is_there(batch: Batch) -> Tensor:

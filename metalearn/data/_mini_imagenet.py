@@ -89,9 +89,8 @@ def _listed(table: Path, images: Path) -> dict[str, list[Path]]:
         found = next((place for place in places if place.is_file()), None)
         if found is None:
             fix = f"Put it there, or into {images / label}."
-            raise FileNotFoundError(
-                message(str(images), f"hold every image of {table.name}", f"no file {name}", fix)
-            )
+            text = message(str(images), f"hold every image of {table.name}", f"no file {name}", fix)
+            raise FileNotFoundError(text)
         files.setdefault(label, []).append(found)
     return files
 
@@ -115,11 +114,9 @@ def _checked(file: Path, content: Any) -> tuple[np.ndarray, dict[str, np.ndarray
         raise invalid(str(file), CACHE, f"{type(error).__name__}: {error}") from error
     if dtype != np.uint8 or shape[1:] != (SIZE, SIZE, 3):
         raise invalid(str(file), CACHE, f"images of {dtype} and shape {shape}")
-    valid = range(len(images))
-    if not all(
-        index.dtype.kind in "iu" and np.isin(index, valid).all() for index in indices.values()
-    ):
-        raise invalid(str(file), CACHE, f"an index that is not one of {len(images)} images")
+    for index in indices.values():
+        if index.dtype.kind not in "iu" or not np.isin(index, range(len(images))).all():
+            raise invalid(str(file), CACHE, f"an index that is not one of {len(images)} images")
     return images, indices
 
 

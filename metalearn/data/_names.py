@@ -47,11 +47,9 @@ def label_of(name: Any, names: tuple[str, ...]) -> int:
 def check_known(some: Sequence[str], names: Sequence[str]) -> None:
     """Raise unless all of `some` are among `names`."""
     known = set(names)
-    unknown = [name for name in some if name not in known]
-    if unknown:
-        what, condition = (
-            ("class name", "be one") if len(unknown) == 1 else ("class names", "be some")
-        )
+    if unknown := [name for name in some if name not in known]:
+        many = len(unknown) > 1
+        what, condition = ("class names", "be some") if many else ("class name", "be one")
         fix = did_you_mean(unknown[0], names) or SEE
         got = ", ".join(map(repr, unknown))
         raise invalid(what, f"{condition} of the {len(names)} class_names", got, fix)

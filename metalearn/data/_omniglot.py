@@ -12,9 +12,7 @@ from metalearn.data._class_images import ClassImages
 from metalearn.data._decoding import Decoding, image_files
 from metalearn.data._splits import SPLITS, Split
 
-VALIDATION_ALPHABETS = frozenset(
-    {"Armenian", "Bengali", "Early_Aramaic", "Hebrew", "Mkhedruli_(Georgian)"}
-)
+VALIDATION_ALPHABETS = ("Armenian", "Bengali", "Early_Aramaic", "Hebrew", "Mkhedruli_(Georgian)")
 FIRST_TEST_CHARACTER = "Gurmukhi/character42"
 NUM_CHARACTERS = {"train": 1028, "val": 172, "test": 423}
 NUM_DRAWINGS = 20

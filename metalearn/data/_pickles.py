@@ -120,9 +120,7 @@ def _elements(raw: bytes | str, dtype: _DType) -> np.ndarray:
     return np.frombuffer(raw.encode("latin1") if isinstance(raw, str) else raw, dtype.value)
 
 
-def _array_of_buffer(
-    buffer: bytes, dtype: _DType, shape: tuple[int, ...], order: Any
-) -> np.ndarray:
+def _from_buffer(buffer: bytes, dtype: _DType, shape: tuple[int, ...], order: Any) -> np.ndarray:
     return _elements(buffer, dtype).reshape(shape, order=order)
 
 
@@ -153,9 +151,8 @@ def _replaced(content: Any, done: dict[int, Any]) -> Any:
 
 def as_array(content: Any) -> np.ndarray:
     """Return an array, or a list of ints as one; a nested list could become arbitrarily large."""
-    if isinstance(content, list | tuple) and not all(
-        isinstance(part, int | np.integer) for part in content
-    ):
+    is_list = isinstance(content, list | tuple)
+    if is_list and not all(isinstance(part, int | np.integer) for part in content):
         raise TypeError(f"{type(content).__name__} of other things than integers")
     return np.asarray(content)
 
@@ -165,6 +162,6 @@ ALLOWED: dict[tuple[str, str], _Call | str] = {
     ("numpy", "ndarray"): "an argument of _reconstruct, of which nothing can be made",
     ("numpy.core.multiarray", "_reconstruct"): _Call(_Array),
     ("numpy.core.multiarray", "scalar"): _Call(_scalar),
-    ("numpy.core.numeric", "_frombuffer"): _Call(_array_of_buffer),
+    ("numpy.core.numeric", "_frombuffer"): _Call(_from_buffer),
     ("_codecs", "encode"): _Call(_encode),
 }

@@ -65,9 +65,8 @@ class Polynomial(TaskDistribution, Checked):
         self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None
     ) -> Episode:
         """Draw polynomials and points on them."""
-        coefficients = uniform(
-            self.coefficient_range, (self.order + 1, num_tasks, 1, 1), generator, device
-        )
+        shape = (self.order + 1, num_tasks, 1, 1)
+        coefficients = uniform(self.coefficient_range, shape, generator, device)
         x = uniform(self.x_range, (num_tasks, self.k_shot + self.num_query, 1), generator, device)
         y = torch.zeros_like(x)
         for coefficient in coefficients.flip(0):

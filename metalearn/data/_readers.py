@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 
 from metalearn._checks import check_choice, check_path, invalid, message
 from metalearn.data._cache import Flat, read_files
@@ -39,10 +40,9 @@ def read_npz(path: Path, split: str | None) -> tuple[np.ndarray, list[str]]:
     except Exception as error:
         # zipfile, zlib and NumPy raise errors of many types for damaged files
         raise invalid(str(path), NPZ, error, MAKE_NPZ) from error
-    if any(strings.shape != images.shape[:1] for strings in (names, *splits)):
-        got = f"{images.shape[:1]}, {names.shape}" + "".join(
-            f", {strings.shape}" for strings in splits
-        )
+    shapes = [images.shape[:1], *(strings.shape for strings in (names, *splits))]
+    if len(set(shapes)) > 1:
+        got = ", ".join(map(str, shapes))
         raise invalid(f"{', '.join(keys)} of {path}", "have one entry a class", got, MAKE_NPZ)
     if split is None:
         return images, names.tolist()
@@ -59,25 +59,19 @@ def _read_array(archive: zipfile.ZipFile, key: str) -> np.ndarray:
     entry = archive.getinfo(name)
     compressed = min(entry.compress_size, archive.start_dir)
     if entry.file_size > max(ALWAYS_READ, MOST_EXPANSION * compressed):
-        raise ValueError(
-            f"{key} claims {entry.file_size:,} bytes in {compressed:,} compressed ones"
-        )
+        claim = f"{entry.file_size:,} bytes in {compressed:,} compressed ones"
+        raise ValueError(f"{key} claims {claim}")
     with archive.open(entry) as stream:
         # NumPy allocates the array before it reads the elements.
-        version = np.lib.format.read_magic(stream)
-        header = (
-            np.lib.format.read_array_header_1_0
-            if version == (1, 0)
-            else np.lib.format.read_array_header_2_0
-        )
-        shape, _, dtype = header(stream)
+        is_first = npy.read_magic(stream) == (1, 0)
+        read_header = npy.read_array_header_1_0 if is_first else npy.read_array_header_2_0
+        shape, _, dtype = read_header(stream)
         claimed = math.prod(shape) * dtype.itemsize
         if not dtype.hasobject and claimed > entry.file_size:
-            raise ValueError(
-                f"{key} claims {claimed:,} bytes of elements in {entry.file_size:,} bytes"
-            )
+            claim = f"{claimed:,} bytes of elements in {entry.file_size:,} bytes"
+            raise ValueError(f"{key} claims {claim}")
     with archive.open(entry) as stream:
-        array = np.lib.format.read_array(stream, allow_pickle=False)
+        array = npy.read_array(stream, allow_pickle=False)
         stream.read()  # zipfile compares the checksum at the end
     return array
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalearn._checks import check_count, invalid, mistyped
+from metalearn._checks import check_count, check_kind, invalid, mistyped
 from metalearn.data._class_images import ClassImages
 from metalearn.data._episodes import TaskDistribution
-from metalearn.data._gather import check_source, gather
+from metalearn.data._gather import check_transform, gather
 from metalearn.types import Batch, Episode
 
 
@@ -66,7 +66,9 @@ class EpisodeSampler(TaskDistribution):
     transform: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
-        check_source("EpisodeSampler", self.classes, self.transform)
+        example = "EpisodeSampler(ClassImages(images), ...)"
+        check_kind("classes", self.classes, ClassImages, "a ClassImages", example)
+        check_transform(self.transform)
         fix = "Pass EpisodeSampler(classes, n_way=5, k_shot=1, num_query=15)."
         _check_counts("n_way", self.n_way, fix)
         _check_counts("k_shot", self.k_shot, fix)
@@ -90,11 +92,8 @@ class EpisodeSampler(TaskDistribution):
         support, query = images.split([n_way * k_shot, n_way * self.num_query], dim=1)
 
         def labels(num_images: int) -> Tensor:
-            return (
-                torch.arange(n_way, device=device)
-                .repeat_interleave(num_images)
-                .repeat(num_tasks, 1)
-            )
+            of_task = torch.arange(n_way, device=device).repeat_interleave(num_images)
+            return of_task.repeat(num_tasks, 1)
 
         weights = self._draw_weights(num_tasks, generator, device)
         return Episode(
@@ -162,10 +161,8 @@ class EpisodeSampler(TaskDistribution):
 
     def _call(self, **changes: int) -> str:
         counts = {name: getattr(self, name) for name in ("n_way", "k_shot", "num_query")} | changes
-        return (
-            "Pass EpisodeSampler(classes, "
-            f"{', '.join(f'{name}={n}' for name, n in counts.items())})."
-        )
+        arguments = ", ".join(f"{name}={count}" for name, count in counts.items())
+        return f"Pass EpisodeSampler(classes, {arguments})."
 
 
 def _most(count: int | tuple[int, int]) -> int:

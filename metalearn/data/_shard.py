@@ -5,10 +5,10 @@ from typing import Annotated
 
 import torch
 
-from metalearn._checks import check_kind, invalid
-from metalearn._fields import Check, Checked, Count, CountFromZero
+from metalearn._checks import invalid
+from metalearn._fields import Checked, Count, CountFromZero
 from metalearn._tasks import take
-from metalearn.data._episodes import TaskDistribution
+from metalearn.data._episodes import TaskDistribution, Tasks
 from metalearn.types import Episode
 
 FIX = "Write Shard(tasks, num_shards=2, index=0), say."
@@ -41,10 +41,7 @@ class Shard(TaskDistribution, Checked):
     True
     """
 
-    tasks: Annotated[
-        TaskDistribution,
-        Check(check_kind, TaskDistribution, "a task distribution", "data.Sinusoid(5, 5), say"),
-    ]
+    tasks: Tasks
     num_shards: Annotated[Count, FIX]
     index: Annotated[CountFromZero, FIX]
 
@@ -63,8 +60,7 @@ class Shard(TaskDistribution, Checked):
         self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None
     ) -> Episode:
         """Draw all shards' tasks and keep this one's."""
-        episodes = self.tasks.sample(
-            num_tasks * self.num_shards, generator=generator, device=device
-        )
+        count = num_tasks * self.num_shards
+        episodes = self.tasks.sample(count, generator=generator, device=device)
         kept: Episode = take(episodes, slice(self.index, None, self.num_shards))
         return kept

@@ -25,7 +25,6 @@ def class_names_of(name: str, split: Any) -> list[str]:
             raise TypeError(f"{type(names).__name__} in place of names")
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         got = f"{type(error).__name__}: {error}"
-        raise invalid(
-            str(lists), "list the classes of every split", got, "Install metalearn anew."
-        ) from error
+        condition, fix = "list the classes of every split", "Install metalearn anew."
+        raise invalid(str(lists), condition, got, fix) from error
     return names

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import torch
 
-from metalearn._checks import check_kind
-from metalearn.data._episodes import TaskDistribution
+from metalearn._fields import Checked
+from metalearn.data._episodes import TaskDistribution, Tasks
 from metalearn.types import Episode
 
 
 @dataclass(frozen=True)
-class SupportAsQuery(TaskDistribution):
+class SupportAsQuery(TaskDistribution, Checked):
     """The tasks of another distribution with their support sets as query sets: training error.
 
     Args:
@@ -28,11 +28,7 @@ class SupportAsQuery(TaskDistribution):
     torch.Size([3, 5, 1])
     """
 
-    tasks: TaskDistribution
-
-    def __post_init__(self) -> None:
-        what, example = "SupportAsQuery's tasks", "data.Sinusoid(5, 5), say"
-        check_kind(what, self.tasks, TaskDistribution, "a task distribution", example)
+    tasks: Tasks
 
     @property
     def source_device(self) -> torch.device | None:

@@ -72,9 +72,8 @@ def tiered_imagenet(
         raise FileNotFoundError(message("root", condition, f"no such files in {root}", fix))
     decoded = partial(_pickled, images, labels, split, decoding)
     source = [stamp_of(images), stamp_of(labels)]
-    return ClassImages._from_flat(
-        cached(root / CACHE_FOLDER, f"{name}-pkl-{decoding}", source, decoded)
-    )
+    flat = cached(root / CACHE_FOLDER, f"{name}-pkl-{decoding}", source, decoded)
+    return ClassImages._from_flat(flat)
 
 
 def _pickled(images: Path, labels: Path, split: str, decoding: Decoding) -> Classes:
@@ -82,15 +81,12 @@ def _pickled(images: Path, labels: Path, split: str, decoding: Decoding) -> Clas
     names, label_of = _checked_labels(labels, read_pickle(labels, LABELS))
     _check_complete(labels, split, len(names))
     encoded = read_pickle(images, IMAGES)
-    if not (
-        isinstance(encoded, list)
-        and all(getattr(png, "dtype", None) == np.uint8 for png in encoded)
-    ):
+    is_list = isinstance(encoded, list)
+    if not (is_list and all(getattr(png, "dtype", None) == np.uint8 for png in encoded)):
         raise invalid(str(images), IMAGES, type(encoded))
     if len(encoded) != len(label_of):
-        raise invalid(
-            str(images), f"hold {len(label_of)} images as {labels.name} says", len(encoded)
-        )
+        condition = f"hold {len(label_of)} images as {labels.name} says"
+        raise invalid(str(images), condition, len(encoded))
     members = [np.flatnonzero(label_of == label) for label in range(len(names))]
     num_images = {name: len(of_class) for name, of_class in zip(names, members, strict=True)}
     if 0 in num_images.values():
@@ -111,17 +107,13 @@ def _checked_labels(file: Path, content: Any) -> tuple[list[str], np.ndarray]:
         names = [_name(name) for name in content["label_specific_str"]]
     except Exception as error:  # a pickle may hold anything
         raise invalid(str(file), LABELS, f"{type(error).__name__}: {error}") from error
-    if (
-        labels.dtype.kind not in "iu"
-        or labels.ndim != 1
-        or not np.isin(labels, range(len(names))).all()
-    ):
+    are_ints = labels.dtype.kind in "iu" and labels.ndim == 1
+    if not (are_ints and np.isin(labels, range(len(names))).all()):
         got = f"labels of {labels.dtype} and shape {labels.shape} for {len(names)} names"
         raise invalid(str(file), LABELS, got)
     repeated = {name for name, number in Counter(names).items() if number > 1}
-    return [
-        f"{name} ({label})" if name in repeated else name for label, name in enumerate(names)
-    ], labels
+    names = [f"{name} ({i})" if name in repeated else name for i, name in enumerate(names)]
+    return names, labels
 
 
 def _name(name: Any) -> str:
