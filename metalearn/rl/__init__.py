@@ -1,4 +1,4 @@
-"""Reinforcement learning: environments and policies whose rollouts are losses of a learner."""
+"""Reinforcement learning: environments, policies, and losses from their rollouts."""
 
 from metalearn.rl._advantages import advantages, fitted_values
 from metalearn.rl._base import Environment, check_environment

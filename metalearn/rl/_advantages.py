@@ -1,6 +1,4 @@
-"""How much better an action was than expected: a fitted baseline, and generalised advantage
-estimation.
-"""
+"""A fitted linear baseline and generalised advantage estimation."""
 
 import torch
 from torch import Tensor
@@ -10,8 +8,7 @@ from metalearn._checks import check_fraction, check_one_device, invalid, mistype
 
 
 def fitted_values(observations: Tensor, rewards: Tensor, discount: float = 0.99) -> Tensor:
-    """Return values of a linear baseline, fitted by ridge regression to the returns of these very
-    trajectories.
+    """Return the values of a linear baseline, a ridge regression on these trajectories' returns.
 
     Its features are the observation, its square, the time t, its square and cube, and 1.
 
@@ -21,7 +18,7 @@ def fitted_values(observations: Tensor, rewards: Tensor, discount: float = 0.99)
         discount: Discount factor, from 0 to 1.
 
     Returns:
-        Values `[horizon, num_trajectories]`, constants.
+        Values `[horizon, num_trajectories]`, detached.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -46,7 +43,7 @@ def fitted_values(observations: Tensor, rewards: Tensor, discount: float = 0.99)
         [seen, seen.square(), time, time.square(), time**3, torch.ones_like(time)], -1
     ).flatten(0, 1)
     returns = _sums_ahead(rewards.detach().double(), discount).flatten()
-    # In float64 and of one scale, since observations may be next to constant.
+    # in float64 and scaled, since observations may be nearly constant
     features = features / features.abs().amax(0).clamp(min=1)
     gram = features.mT @ features / len(returns) + 1e-8 * torch.eye(features.shape[-1]).to(features)
     weights = torch.linalg.solve(gram, features.mT @ returns / len(returns))
@@ -56,19 +53,19 @@ def fitted_values(observations: Tensor, rewards: Tensor, discount: float = 0.99)
 def advantages(
     rewards: Tensor, values: Tensor | None = None, discount: float = 0.99, decay: float = 1.0
 ) -> Tensor:
-    """Return generalised advantage estimates; without values sums of the rewards to come.
+    """Return generalised advantage estimates.
 
-    These are discounted by `discount * decay`.
+    Without values, these are rewards-to-go, discounted by `discount * decay`.
 
     Args:
         rewards: Rewards `[horizon, num_trajectories]`.
-        values: A baseline's values of the same shape; that after the last step is 0. None for no
-            baseline.
+        values: A baseline's values of the same shape; the value after the last step is 0. None for
+            no baseline.
         discount: Discount factor, from 0 to 1.
         decay: lambda, from 0 to 1: 1 trusts the rewards, 0 the values.
 
     Returns:
-        Advantages `[horizon, num_trajectories]`, constants.
+        Advantages `[horizon, num_trajectories]`, detached.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -99,12 +96,10 @@ def advantages(
 
 
 def _sums_ahead(x: Tensor, factor: float) -> Tensor:
-    """Return at each step the sum of what comes from there on, discounted: one product with a
-    triangular matrix.
-    """
+    """Return discounted sums from each step on, by one product with a triangular matrix."""
     steps = torch.arange(len(x), device=x.device)
     ahead = steps - steps[:, None]
-    # 0.999 is 1 in bfloat16
+    # in float64: 0.999 is 1 in bfloat16
     weights = torch.where(ahead >= 0, factor ** ahead.clamp(min=0).double(), 0.0)
     return (weights @ x.double()).to(x.dtype)
 

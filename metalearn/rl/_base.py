@@ -1,4 +1,4 @@
-"""The protocol of environments, and its check."""
+"""The protocol of environments and its check."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -13,23 +13,23 @@ from metalearn.types import PyTree
 
 
 class Environment(ABC):
-    """An environment of episodes of one length, as pure functions of tensors; a frozen dataclass.
+    """An environment of fixed-length episodes, as pure functions of tensors; a frozen dataclass.
 
-    What is random is a function of `noise`, uniform numbers that the caller draws, and what differs
-    between tasks a function of `task`. So a rollout runs under `vmap` over tasks and
-    `torch.compile`, and the same key gives the same trajectories. All tensors but the task's have a
-    leading axis of `num_trajectories`; an episode that shall end early has a state that is left no
-    more and pays nothing. `check_environment` checks one of your own.
+    All randomness is a function of `noise`, uniform numbers that the caller draws, and all that
+    differs between tasks a function of `task`. So a rollout runs under `vmap` over tasks and
+    `torch.compile`, and the same key gives the same trajectories. All tensors except the task's
+    have a leading axis of `num_trajectories`. To end an episode early, move to an absorbing state
+    with reward 0. `check_environment` checks an implementation.
 
     Attributes:
         horizon: Number of steps, at least 1.
         observation_size: Size of an observation.
-        action_size: Size of an action; for discrete ones their number.
-        noise_size: Number of uniform numbers that a reset and every step get, at least 0.
+        action_size: Size of an action, or the number of discrete actions.
+        noise_size: Number of uniform numbers for a reset and for each step, at least 0.
 
     >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
-    ... class Walk(Environment):  # a walk on a line, to a goal of the task's own
+    ... class Walk(Environment):  # a walk on a line to the task's goal
     ...     horizon, observation_size, action_size = 10, 1, 1
     ...     def reset(self, task, noise):
     ...         return {"place": noise.new_zeros(len(noise), 1), "goal": task.expand(len(noise), 1)}
@@ -48,29 +48,29 @@ class Environment(ABC):
 
     @abstractmethod
     def reset(self, task: PyTree, noise: Tensor) -> PyTree:
-        """Return the first states.
+        """Return the initial states.
 
         Args:
-            task: What is particular to the task, such as a goal, without an axis of trajectories.
+            task: The task's parameters, such as a goal, without an axis of trajectories.
             noise: Uniform numbers in (0, 1), `[num_trajectories, noise_size]`.
 
         Returns:
-            Any pytree of tensors `[num_trajectories, ...]`. What `step` needs of the task belongs
-            to it.
+            Any pytree of tensors `[num_trajectories, ...]`, including what `step` needs of the
+            task.
         """
 
     @abstractmethod
     def observe(self, state: PyTree) -> Tensor:
-        """Return what the policy sees of the states, `[num_trajectories, observation_size]`."""
+        """Return the observations `[num_trajectories, observation_size]` for the policy."""
 
     @abstractmethod
     def step(self, state: PyTree, action: Tensor, noise: Tensor) -> tuple[PyTree, Tensor]:
-        """Return the next states, and the rewards.
+        """Return the next states and the rewards.
 
         Args:
             state: States, as `reset` returns them.
-            action: Actions `[num_trajectories, action_size]`, or indices `[num_trajectories]` of
-                discrete ones.
+            action: Actions `[num_trajectories, action_size]`, or indices `[num_trajectories]` if
+                discrete.
             noise: Uniform numbers in (0, 1), `[num_trajectories, noise_size]`.
 
         Returns:
@@ -79,18 +79,18 @@ class Environment(ABC):
 
 
 def check_environment(environment: Environment, task: PyTree, action: Tensor) -> None:
-    """Check that an environment keeps its protocol: shapes, and that its functions are pure.
+    """Check that an environment follows the protocol: shapes and pure functions.
 
     A `PolicyLoss` does so at its first call, before any gradient.
 
     Args:
         environment: The environment.
         task: One task.
-        action: Actions `[num_trajectories, action_size]`, or indices `[num_trajectories]` of
-            discrete ones, for at least one trajectory.
+        action: Actions `[num_trajectories, action_size]`, or indices `[num_trajectories]` if
+            discrete, for at least one trajectory.
 
     Raises:
-        TypeError: If an argument or what is returned is of the wrong kind.
+        TypeError: If an argument or a returned value has the wrong type.
         ValueError: If a shape is wrong, two calls with the same arguments differ, or a call changes
             its arguments.
     """
@@ -139,7 +139,7 @@ def check_environment(environment: Environment, task: PyTree, action: Tensor) ->
 
 
 def check_sizes(environment: Environment) -> None:
-    """Raise unless an environment has a horizon and its sizes."""
+    """Raise unless an environment has a valid horizon and valid sizes."""
     for size in ("horizon", "observation_size", "action_size", "noise_size"):
         fix = f"Write `{size} = 2` in the class, say."
         check_count(
@@ -152,7 +152,7 @@ def check_sizes(environment: Environment) -> None:
 
 
 def check_task(environment: Environment, task: Any, shape: tuple[int, ...]) -> None:
-    """Raise unless a task is a tensor of a shape."""
+    """Raise unless a task is a tensor of this shape."""
     if not isinstance(task, Tensor) or tuple(task.shape) != shape:
         got = tuple(task.shape) if isinstance(task, Tensor) else brief(task)
         fix = (
@@ -165,9 +165,7 @@ def check_task(environment: Environment, task: Any, shape: tuple[int, ...]) -> N
 
 
 def _pure(what: str, function: Any, *args: Any) -> Any:
-    """Return what a function of the environment returns; raise unless another call returns it
-    too.
-    """
+    """Return a function's result; raise unless a second call returns the same."""
     before = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, args)
     first = function(*args)
     if not _same(before, args):

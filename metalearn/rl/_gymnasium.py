@@ -1,4 +1,4 @@
-"""Environments of Gymnasium behind the protocol of `Environment`."""
+"""Gymnasium's environments behind the `Environment` protocol."""
 
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -14,30 +14,30 @@ from metalearn.rl._base import Environment
 from metalearn.types import PyTree
 
 ADAPTERS: WeakValueDictionary[int, "Gymnasium"] = WeakValueDictionary()
-"""All adapters by their number, since an operator of PyTorch is given numbers and tensors alone."""
+"""All adapters by id, since PyTorch's custom operators take only numbers and tensors."""
 
 
 class Gymnasium(Environment):
-    """Vector environments of Gymnasium, for learners with `batching="loop"`.
+    """Gymnasium's vector environments, for learners with `batching="loop"`.
 
-    A simulator keeps its state to itself, so a state here is what leads to it: task, seed and the
-    actions so far. A step from where the simulator is goes on from there; one from elsewhere resets
-    it and takes these actions again. So all functions are pure wherever the simulator is a function
-    of its seed. Every step leaves PyTorch for the CPU, which neither `vmap` nor `torch.compile`
-    can. An episode that has ended stays where it is and is paid nothing.
+    A simulator hides its state, so a state here is what leads to it: task, seed and past actions. A
+    step from the simulator's current state continues there; a step from any other state resets it
+    and replays the actions. So all functions are pure if the simulator is deterministic given its
+    seed. Every step leaves PyTorch for the CPU, which `vmap` and `torch.compile` do not support. An
+    episode that has ended stays in its state with reward 0.
 
     Args:
         make: Function of n that returns a vector environment of n. Its observations are vectors;
             its actions are vectors, which are clipped to their bounds, or discrete.
         horizon: Number of steps, at least 1.
-        set_task: Function of the vector environment and of the task, an array, called before a
-            reset such as `lambda environment, task: environment.set_attr("goal", task)`; None where
-            tasks do not differ.
+        set_task: Function of the vector environment and the task, an array, called before a reset,
+            such as `lambda environment, task: environment.set_attr("goal", task)`; None if all
+            tasks are alike.
 
     Raises:
         ImportError: If the package gymnasium is missing.
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If `horizon` is below 1, or observations or actions are of another kind.
+        TypeError: If an argument has the wrong type.
+        ValueError: If `horizon` is below 1, or observations or actions are unsupported.
 
     >>> import gymnasium
     >>> environment = Gymnasium(lambda n: gymnasium.make_vec("Pendulum-v1", n), horizon=200)
@@ -53,7 +53,7 @@ class Gymnasium(Environment):
         horizon: int,
         set_task: Callable[[Any, Any], object] | None = None,
     ) -> None:
-        from gymnasium.spaces import Box, Discrete  # which the rest of the package does not need
+        from gymnasium.spaces import Box, Discrete  # an optional dependency
         from gymnasium.vector import VectorEnv
 
         fix = (
@@ -93,11 +93,11 @@ class Gymnasium(Environment):
         ADAPTERS[id(self)] = self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies make environments of their own."""
+        """Let copies make their own environments."""
         return Gymnasium, (self.make, self.horizon, self.set_task)
 
     def reset(self, task: PyTree, noise: Tensor) -> dict[str, Tensor]:
-        """Return states at a reset, its seeds drawn by the noise; the task is one tensor."""
+        """Return states after a reset, seeded by the noise; the task is one tensor."""
         if not isinstance(task, Tensor):
             fix = "Concatenate what it holds."
             raise mistyped("task of a Gymnasium environment", "be a tensor", brief(task), fix)
@@ -111,11 +111,11 @@ class Gymnasium(Environment):
         return {**state, "observation": simulate(id(self), *state.values())[0]}
 
     def observe(self, state: PyTree) -> Tensor:
-        """Return what the simulator has shown."""
+        """Return the simulator's observations."""
         return state["observation"]
 
     def step(self, state: PyTree, action: Tensor, noise: Tensor) -> tuple[PyTree, Tensor]:
-        """Take one action more."""
+        """Take one more action."""
         is_now = torch.arange(self.horizon, device=action.device) == state["num_steps"][:, None]
         is_now = is_now.reshape(*is_now.shape, *[1] * len(self._action_shape))
         past = {
@@ -128,25 +128,23 @@ class Gymnasium(Environment):
         return {**past, "observation": observation}, reward
 
     def simulator(self, count: int) -> "_Simulator":
-        """Return the simulator of a number of environments, made when it is needed first."""
+        """Return the simulator of `count` environments, made on first use."""
         if count not in self.simulators:
             self.simulators[count] = _Simulator(self.make(count), self.set_task)
         return self.simulators[count]
 
 
 class _Simulator:
-    """A vector environment that knows what has led to where it is."""
+    """A vector environment that remembers how it reached its state."""
 
     def __init__(self, environment: Any, set_task: Callable[[Any, Any], object] | None) -> None:
         self.environment, self._set_task = environment, set_task
         self._past: tuple[Any, ...] | None = None
 
     def after(self, task: Any, seed: Any, actions: Any) -> tuple[Any, Any]:
-        """Return observations and last rewards after actions `[n, num_steps, ...]`, from a
-        reset.
-        """
+        """Reset, take actions `[n, num_steps, ...]`, and return observations and last rewards."""
         before, past = (task, seed, actions[:, :-1]), self._past
-        self._past = None  # until it is where the arguments lead to, which an error may prevent
+        self._past = None  # stays None if an error interrupts the steps below
         if not (actions.shape[1] and past and all(map(np.array_equal, past, before))):
             self._reset(task, seed)
             for step in range(actions.shape[1] - 1):
@@ -159,7 +157,7 @@ class _Simulator:
     def _reset(self, task: Any, seed: Any) -> None:
         if self._set_task is not None:
             self._set_task(self.environment, task)
-        # from which each has its own
+        # Gymnasium derives each environment's seed from the first.
         self._observation, _ = self.environment.reset(seed=int(seed[0]))
         self._has_ended = np.zeros(len(seed), dtype=bool)
         self._reward = np.zeros(len(seed))
@@ -179,9 +177,7 @@ class _Simulator:
 def simulate(
     adapter: int, task: Tensor, seed: Tensor, actions: Tensor, num_steps: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return observations and last rewards of an adapter's environments; within it tensors are
-    plain ones.
-    """
+    """Return observations and last rewards of an adapter's environments, on plain tensors."""
     simulator = ADAPTERS[adapter].simulator(len(seed))
     taken = actions[:, : int(num_steps[0])]
     given = (each.detach().cpu().numpy() for each in (task[0], seed, taken))

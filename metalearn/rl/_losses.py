@@ -1,6 +1,4 @@
-"""Policy-gradient losses in the form that a learner takes: they roll out an environment with given
-parameters.
-"""
+"""Policy-gradient losses for learners: they roll out an environment with given parameters."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,22 +21,22 @@ from metalearn.types import Batch, Episode, Params
 
 @dataclass(frozen=True, eq=False)
 class PolicyLoss(Checked):
-    """Minus the mean return of a policy, with the derivatives of a surrogate: a function of
-    parameters, task and key.
+    """Minus a policy's mean return, with a surrogate's derivatives.
 
-    Its value is minus the return itself, so that `fit`, `evaluate` and estimators without
-    derivatives see it.
+    It is a function of parameters, task and key. Its value is minus the return itself, which
+    `fit`, `evaluate` and derivative-free estimators thus see.
 
     Attributes:
         policy: The policy; `params` replaces its parameters of the same names.
         environment: The environment.
         num_trajectories: Number of trajectories, at least 1.
-        surrogate: What is differentiated, `reinforce`, `dice`, `clipped` or a function like these.
-        baseline: Whether a linear baseline is subtracted, `fitted_values` of the same trajectories.
-        discount: Discount factor, from 0 to 1. It shapes the derivatives; the value is not
-            discounted.
+        surrogate: The objective to differentiate: `reinforce`, `dice`, `clipped` or a function like
+            these.
+        baseline: Whether to subtract a linear baseline, `fitted_values` of the same trajectories.
+        discount: Discount factor, from 0 to 1. It affects only the derivatives; the value is
+            undiscounted.
         decay: lambda of generalised advantage estimation, from 0 to 1.
-        normalise: Whether advantages are brought to mean 0 and standard deviation 1.
+        normalise: Whether to normalise advantages to mean 0 and standard deviation 1.
     """
 
     _what = "{field}"
@@ -66,9 +64,7 @@ class PolicyLoss(Checked):
         check_action_size(self.environment, self.policy)
 
     def __call__(self, params: Params, shared: Params, batch: Batch, step: int = 0) -> Tensor:
-        """Return the loss at `params` and `shared`, a scalar; every step has trajectories of its
-        own.
-        """
+        """Return the loss at `params` and `shared`, a scalar; each step has new trajectories."""
         new, old_log_probs = self._trajectories({**params, **below("model", shared)}, batch, step)
         values = (
             fitted_values(new.observations, new.rewards, self.discount) if self.baseline else None
@@ -80,15 +76,13 @@ class PolicyLoss(Checked):
         return loss - loss.detach() - new.rewards.sum(0).mean()
 
     def rollout(self, params: Params, shared: Params, batch: Batch, step: int = 0) -> Rollout:
-        """Return the trajectories that the loss at a step is of."""
+        """Return the trajectories of the loss at a step."""
         x = _task_and_key(batch)
         params, key = {**params, **below("model", shared)}, derive_key(x["key"], step)
         return rollout(self.environment, self.policy, params, x["task"], key, self.num_trajectories)
 
     def _trajectories(self, params: Params, batch: Batch, step: int) -> tuple[Rollout, Tensor]:
-        """Return new trajectories, or those that `record` has kept, and the log-probabilities that
-        drew them.
-        """
+        """Return new or recorded trajectories, and the log-probabilities that drew them."""
         if "recorded" not in _task_and_key(batch):
             new = self.rollout(params, {}, batch, step)
             return new, new.log_probs.detach()
@@ -102,9 +96,7 @@ class PolicyLoss(Checked):
 
 @dataclass(frozen=True, eq=False)
 class SupportRollouts(Checked):
-    """A loss as a learner's `support_loss`: trajectories of the policy as it is at each inner
-    step.
-    """
+    """A loss as a learner's `support_loss`: trajectories of the policy at each inner step."""
 
     loss: Annotated[
         PolicyLoss,
@@ -112,7 +104,7 @@ class SupportRollouts(Checked):
     ]
 
     def __call__(self, params: Params, shared: Params, episode: Episode, step: int) -> Tensor:
-        """Return the loss by the support set's key and the step."""
+        """Return the loss for the support set's key and the step."""
         return self.loss(params, shared, episode.support, step)
 
 
@@ -125,7 +117,7 @@ class QueryRollouts(Checked):
     ]
 
     def __call__(self, params: Params, shared: Params, episode: Episode) -> Tensor:
-        """Return the loss by the query set's key."""
+        """Return the loss for the query set's key."""
         return self.loss(params, shared, episode.query)
 
 
@@ -142,27 +134,26 @@ def policy_gradient(
     decay: float = 1.0,
     normalise: bool = True,
 ) -> dict[str, Any]:
-    """Return the two losses of policy-gradient meta-learning, as arguments of a learner or of a
-    method.
+    """Return the two losses of policy-gradient meta-learning, as arguments for a learner.
 
     Args:
-        policy: The policy, which is the learner's model too.
+        policy: The policy, also the learner's model.
         environment: The environment.
-        num_support: Number of trajectories of each inner step, at least 1.
+        num_support: Number of trajectories in each inner step, at least 1.
         num_query: Number of trajectories of the adapted policy, at least 1.
-        surrogate: The inner loss's; `dice` makes the derivative through it unbiased, with
-            `baseline=False, normalise=False, discount=1.0`.
-        query_surrogate: The outer loss's.
-        baseline: Of both losses: whether a linear baseline is subtracted.
-        discount: Likewise, the discount factor, from 0 to 1.
-        decay: Likewise, lambda of generalised advantage estimation, from 0 to 1.
-        normalise: Likewise, whether advantages are brought to mean 0 and standard deviation 1.
+        surrogate: Surrogate of the inner loss; `dice` makes the derivative through it unbiased,
+            with `baseline=False, normalise=False, discount=1.0`.
+        query_surrogate: Surrogate of the outer loss.
+        baseline: Whether both losses subtract a linear baseline.
+        discount: Discount factor of both losses, from 0 to 1.
+        decay: lambda of generalised advantage estimation in both losses, from 0 to 1.
+        normalise: Whether both losses normalise advantages to mean 0 and standard deviation 1.
 
     Returns:
         "support_loss" and "query_loss".
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
+        TypeError: If an argument has the wrong type.
         ValueError: If a count or a factor is out of range.
 
     >>> from metalearn import inner, outer, rl

@@ -1,4 +1,4 @@
-"""A point in the plane that has to find a goal."""
+"""2D navigation to a goal."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -14,20 +14,20 @@ from metalearn.types import PyTree
 
 @dataclass(frozen=True)
 class Navigation2D(Environment, Checked):
-    """A point in the plane that starts at the origin and is paid for being near a goal that it does
-    not see.
+    """A point in the plane that starts at the origin and is rewarded near an unseen goal.
 
     A task is a goal `[2]`; the paper's are those of `UniformTasks((-0.5, -0.5), (0.5, 0.5))`. An
-    action moves the point, at most by `max_step` along either axis. Observed is where the point is.
+    action moves the point by at most `max_step` along each axis. The observation is the point's
+    position.
 
     Args:
         horizon: Number of steps, at least 1.
-        max_step: Largest move along an axis.
+        max_step: Largest move along an axis, positive.
         reward: "distance" for minus the distance to the goal, as in the authors' code, or "squared"
             for minus its square, as in the paper.
 
     Raises:
-        TypeError: If `horizon` is no int, or `max_step` no number.
+        TypeError: If `horizon` is not an int, or `max_step` not a number.
         ValueError: If `horizon` is below 1, `max_step` not positive, or `reward` unknown.
 
     References:
@@ -42,17 +42,17 @@ class Navigation2D(Environment, Checked):
     observation_size = action_size = 2
 
     def reset(self, task: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """Return points at the origin, and the goal."""
+        """Return points at the origin and the goal."""
         check_task(self, task, (2,))
         goal = task.expand(len(noise), 2)
         return {"place": torch.zeros_like(goal), "goal": goal}
 
     def observe(self, state: PyTree) -> Tensor:
-        """Return where the points are."""
+        """Return the points' positions."""
         return state["place"]
 
     def step(self, state: PyTree, action: Tensor, noise: Tensor) -> tuple[PyTree, Tensor]:
-        """Move, and pay by the distance that is left."""
+        """Move; the reward depends on the remaining distance."""
         place = state["place"] + action.clamp(-self.max_step, self.max_step)
         squared = (place - state["goal"]).square().sum(-1)
         return {**state, "place": place}, -(squared if self.reward == "squared" else squared.sqrt())

@@ -1,4 +1,4 @@
-"""A pendulum that has to be swung up."""
+"""Pendulum swing-up."""
 
 import math
 from dataclasses import dataclass
@@ -14,20 +14,19 @@ from metalearn.types import PyTree
 
 @dataclass(frozen=True)
 class Pendulum(Environment, Checked):
-    """A pendulum that hangs, roughly, and is paid for standing upright; its motor is too weak to
-    lift it at once.
+    """A hanging pendulum that must swing up, since its motor is too weak to lift it directly.
 
-    A task is `[2]`, mass and length of the pendulum, such as those of `UniformTasks((0.8, 0.8),
-    (1.2, 1.2))`. Observed are cosine and sine of the angle, 0 upright, and an eighth of the angular
-    velocity. An action is the torque in units of `max_torque`, clipped to [-1, 1]; cost and
+    A task `[2]` is the pendulum's mass and length, such as those of `UniformTasks((0.8, 0.8), (1.2,
+    1.2))`. The observation is the cosine and sine of the angle, 0 upright, and the angular velocity
+    divided by 8. An action is the torque in units of `max_torque`, clipped to [-1, 1]; cost and
     dynamics are those of Gymnasium's Pendulum-v1.
 
     Args:
         horizon: Number of steps of 0.05 seconds, at least 1.
-        max_torque: Largest torque.
+        max_torque: Largest torque, positive.
 
     Raises:
-        TypeError: If `horizon` is no int, or `max_torque` no number.
+        TypeError: If `horizon` is not an int, or `max_torque` not a number.
         ValueError: If `horizon` is below 1, or `max_torque` not positive.
     """
 
@@ -37,7 +36,7 @@ class Pendulum(Environment, Checked):
     observation_size, action_size, noise_size = 3, 1, 2
 
     def reset(self, task: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """Return pendulums at most half a radian from hanging, and nearly at rest."""
+        """Return pendulums at most half a radian from hanging and nearly at rest."""
         check_task(self, task, (2,))
         angle, velocity = (noise - 0.5).unbind(-1)
         return {
@@ -47,12 +46,12 @@ class Pendulum(Environment, Checked):
         }
 
     def observe(self, state: PyTree) -> Tensor:
-        """Return direction and velocity."""
+        """Return cosine and sine of the angle, and the scaled velocity."""
         angle = state["angle"]
         return torch.stack([angle.cos(), angle.sin(), state["velocity"] / 8], -1)
 
     def step(self, state: PyTree, action: Tensor, noise: Tensor) -> tuple[PyTree, Tensor]:
-        """Turn for 0.05 seconds, and pay for angle, velocity and torque."""
+        """Simulate 0.05 seconds; angle, velocity and torque cost reward."""
         mass, length = state["pendulum"].unbind(-1)
         angle, velocity = state["angle"], state["velocity"]
         torque = self.max_torque * action[..., 0].clamp(-1, 1)

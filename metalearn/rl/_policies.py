@@ -17,13 +17,13 @@ from metalearn.rl._tabular import choose
 
 
 class Policy(nn.Module, ABC):
-    """A module that maps observations `[..., observation_size]` to tensors that describe a
-    distribution over actions.
+    """A module from observations `[..., observation_size]` to a distribution over actions.
 
-    `sample` and `log_prob` are pure functions of these tensors, and use no parameter of the module.
+    Its output, any tree of tensors, describes the distribution. `sample` and `log_prob` are pure
+    functions of the output and use no parameters of the module.
 
     Attributes:
-        action_size: Size of an action; for discrete ones their number.
+        action_size: Size of an action, or the number of discrete actions.
     """
 
     action_size: int
@@ -31,30 +31,29 @@ class Policy(nn.Module, ABC):
     @property
     @abstractmethod
     def noise_size(self) -> int:
-        """Number of uniform numbers that an action is drawn by."""
+        """Number of uniform numbers needed to draw an action."""
 
     @abstractmethod
     def sample(self, output: Any, noise: Tensor) -> Tensor:
-        """Return actions, drawn by uniform numbers `[..., noise_size]`."""
+        """Return actions drawn with uniform numbers `[..., noise_size]`."""
 
     @abstractmethod
     def log_prob(self, output: Any, action: Tensor) -> Tensor:
-        """Return the logarithm of the actions' probabilities or densities, `[...]`."""
+        """Return the log-probabilities or log-densities of the actions, `[...]`."""
 
 
 class GaussianPolicy(Policy):
-    """A normal distribution over actions, whose mean is a network's and whose standard deviation is
-    learned.
+    """A normal distribution over actions, with a network's mean and a learned standard deviation.
 
     Args:
         observation_size: Size of an observation, at least 1.
         hidden: Widths of the network's hidden layers.
         action_size: Size of an action, at least 1.
-        init_std: Standard deviation at the start, strictly between 1e-6 and 1e6.
+        init_std: Initial standard deviation, strictly between 1e-6 and 1e6.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If a width is below 1, or `init_std` out of its range.
+        TypeError: If an argument has the wrong type.
+        ValueError: If a width is below 1, or `init_std` is out of range.
 
     >>> policy = GaussianPolicy(2, [100, 100], 2)
     >>> policy(torch.zeros(5, 2))["mean"].shape
@@ -69,7 +68,7 @@ class GaussianPolicy(Policy):
         *,
         init_std: float = 1.0,
     ) -> None:
-        # float32 knows its square
+        # float32 can represent its square
         check_between("init_std", init_std, 1e-6, 1e6, fix="Pass init_std=1.0.")
         super().__init__()
         self.network = models.mlp(observation_size, hidden, action_size)
@@ -91,7 +90,7 @@ class GaussianPolicy(Policy):
         return output["mean"] + output["log_std"].exp() * math.sqrt(2) * torch.erfinv(2 * noise - 1)
 
     def log_prob(self, output: Any, action: Tensor) -> Tensor:
-        """Return the logarithm of the density, `[...]`."""
+        """Return the log-density, `[...]`."""
         return (
             Normal(output["mean"], output["log_std"].exp(), validate_args=False)
             .log_prob(action)
@@ -100,7 +99,7 @@ class GaussianPolicy(Policy):
 
 
 class CategoricalPolicy(Policy):
-    """A distribution over finitely many actions, whose logits are a network's.
+    """A categorical distribution over actions, with a network's logits.
 
     Args:
         observation_size: Size of an observation, at least 1.
@@ -109,7 +108,7 @@ class CategoricalPolicy(Policy):
         num_actions: Number of actions, at least 1.
 
     Raises:
-        TypeError: If a width is no int.
+        TypeError: If a width is not an int.
         ValueError: If a width is below 1.
 
     >>> CategoricalPolicy(2, [], 3)(torch.zeros(5, 2)).shape
@@ -128,16 +127,16 @@ class CategoricalPolicy(Policy):
         return self.network(observation)
 
     def sample(self, output: Any, noise: Tensor) -> Tensor:
-        """Return indices of actions `[...]`."""
+        """Return action indices `[...]`."""
         return choose(output.to(noise.dtype).softmax(-1), noise)
 
     def log_prob(self, output: Any, action: Tensor) -> Tensor:
-        """Return the logarithm of the probabilities, `[...]`."""
+        """Return the log-probabilities, `[...]`."""
         return output.log_softmax(-1).gather(-1, action[..., None])[..., 0]
 
 
 def check_action_size(environment: Environment, policy: Policy) -> None:
-    """Raise unless a policy's actions are those of the environment."""
+    """Raise unless the policy's and the environment's action sizes agree."""
     size, wanted = getattr(policy, "action_size", None), environment.action_size
     if size != wanted:
         condition, fix = (

@@ -1,4 +1,4 @@
-"""Trajectories that are kept, for several outer steps on the same ones."""
+"""Recorded trajectories, for several outer steps on the same ones."""
 
 from typing import Any
 
@@ -21,9 +21,9 @@ def record(learner: MetaLearner, episodes: Episode, *, keys: Tensor | None = Non
     """Return episodes that hold the trajectories of all inner steps and of the adapted policy.
 
     The learner's losses then use these instead of new ones, and `clipped` in the outer loss allows
-    several outer steps on them: `kept = rl.record(learner, episodes, keys=keys)`, then as often as
-    wanted `learner(kept, keys=keys).backward()`. The keys matter to rules that draw random numbers.
-    The loss's value stays what the kept trajectories were paid.
+    several outer steps on them: `kept = rl.record(learner, episodes, keys=keys)`, then
+    `learner(kept, keys=keys).backward()` repeatedly. The keys matter to rules that draw random
+    numbers. The loss's value remains minus the return of the recorded trajectories.
 
     Args:
         learner: A learner with the losses of `policy_gradient`.
@@ -32,7 +32,7 @@ def record(learner: MetaLearner, episodes: Episode, *, keys: Tensor | None = Non
             given.
 
     Raises:
-        TypeError: If the learner has other losses, or the episodes are of the wrong kind.
+        TypeError: If the learner has other losses, or the episodes have the wrong type.
         ValueError: As `MetaLearner.forward`.
 
     References:
@@ -84,9 +84,7 @@ def record(learner: MetaLearner, episodes: Episode, *, keys: Tensor | None = Non
 
 
 def _unrecorded(batch: Batch) -> Batch:
-    """Return a batch without the trajectories that an earlier call has kept, which adaptation would
-    use.
-    """
+    """Return a batch without an earlier call's trajectories, which adaptation would use."""
     if not isinstance(batch.x, dict):
-        return batch  # which the learner refuses
+        return batch  # the learner raises
     return batch._replace(x={name: leaf for name, leaf in batch.x.items() if name != "recorded"})

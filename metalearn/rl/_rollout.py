@@ -16,15 +16,15 @@ from metalearn.types import Params, PyTree
 
 
 class Rollout(NamedTuple):
-    """Trajectories, with a leading axis of time; constants but for the log-probabilities.
+    """Trajectories, with a leading time axis; all except the log-probabilities are detached.
 
     Attributes:
-        observations: What the policy saw, `[horizon, num_trajectories, observation_size]`.
-        actions: What it did, `[horizon, num_trajectories, action_size]`, or `[horizon,
+        observations: Observations `[horizon, num_trajectories, observation_size]`.
+        actions: Actions `[horizon, num_trajectories, action_size]`, or `[horizon,
             num_trajectories]` if discrete.
-        log_probs: Log-probabilities of these actions, `[horizon, num_trajectories]`; they depend on
-            the parameters.
-        rewards: Rewards of these actions, `[horizon, num_trajectories]`.
+        log_probs: Log-probabilities of the actions, `[horizon, num_trajectories]`, differentiable
+            with respect to the parameters.
+        rewards: Rewards of the actions, `[horizon, num_trajectories]`.
     """
 
     observations: Tensor
@@ -43,20 +43,20 @@ def rollout(
 ) -> Rollout:
     """Return trajectories of one task.
 
-    Nothing is differentiated but the log-probabilities, which are computed afterwards, for all
-    steps at once.
+    Only the log-probabilities are differentiable; they are computed afterwards, for all steps at
+    once.
 
     Args:
         environment: The environment.
         policy: The policy.
-        params: What replaces the policy's parameters of these names.
+        params: Replacements for the policy's parameters of these names.
         task: The task, tensors without a leading axis. Floating ones are converted to the
             parameters' dtype.
-        key: What all random numbers are a function of: int64 in [0, 2**62), a scalar.
+        key: Random key, which determines all random numbers: int64 in [0, 2**62), a scalar.
         num_trajectories: Number of trajectories, at least 1.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
+        TypeError: If an argument has the wrong type.
         ValueError: If `num_trajectories` is below 1, or the environment breaks its protocol.
 
     >>> from metalearn import rl
@@ -85,7 +85,7 @@ def rollout(
         observation = environment.observe(state)
         action = policy.sample(call_model(policy, fixed, observation), of_policy[step])
         action = action.to(dtype) if action.is_floating_point() else action
-        if step == 0 and not in_transform():  # a learner's first call comes here with one task
+        if step == 0 and not in_transform():  # a learner's first call uses a single task
             check_environment(environment, task, action)
         state, reward = environment.step(state, action, of_steps[step])
         steps.append((observation, action, reward))
@@ -96,7 +96,5 @@ def rollout(
 
 
 def log_probs(policy: Policy, params: Params, observations: Tensor, actions: Tensor) -> Tensor:
-    """Return the log-probabilities of actions `[horizon, num_trajectories]` under a policy's
-    parameters.
-    """
+    """Return the actions' log-probabilities `[horizon, num_trajectories]` under `params`."""
     return policy.log_prob(call_model(policy, params, observations), actions)

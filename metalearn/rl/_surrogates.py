@@ -1,6 +1,4 @@
-"""Objectives whose derivatives with respect to log-probabilities are those of the expected
-return.
-"""
+"""Surrogate objectives whose derivatives estimate those of the expected return."""
 
 from typing import Any
 
@@ -12,22 +10,22 @@ from metalearn._checks import check_between, check_one_device, invalid, mistyped
 
 
 def reinforce(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor) -> Tensor:
-    """Return REINFORCE's objective: its first derivative is that of the return, further ones are
-    not.
+    """Return REINFORCE's objective, whose first derivative alone is that of the return.
 
-    It is what MAML was published with. Its derivative through an inner step lacks that of the
-    distribution which the trajectories come from.
+    MAML was published with it. Its derivative through an inner step lacks the dependence of the
+    trajectories' distribution on the parameters.
 
     Args:
         log_probs: Log-probabilities of the actions, `[horizon, num_trajectories]`.
-        old_log_probs: Those when the actions were drawn, constants; here they do not matter.
-        advantages: Advantages of the same shape, constants.
+        old_log_probs: Log-probabilities when the actions were drawn, detached; ignored here.
+        advantages: Advantages of the same shape, detached.
 
     Returns:
-        What each action adds to the return, `[horizon, num_trajectories]`; to be summed over time.
+        Each action's contribution to the return, `[horizon, num_trajectories]`, to be summed over
+        time.
 
     Raises:
-        TypeError: If an argument is no tensor.
+        TypeError: If an argument is not a tensor.
         ValueError: If shapes or devices disagree.
 
     References:
@@ -39,12 +37,12 @@ def reinforce(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor) -> T
 
 
 def dice(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor) -> Tensor:
-    """Return the objective of DiCE, all of whose derivatives are those of the return. Arguments as
-    for `reinforce`.
+    """Return DiCE's objective, all of whose derivatives are those of the return.
 
-    With box(x) = exp(x - constant(x)) and W_t the sum of log-probabilities up to t, it is (box(W_t)
-    - box(W_t-1)) A_t. Unbiased are the derivatives if the advantages are: with a discount of 1 and
-    without a baseline fitted to the same trajectories, or normalisation by them.
+    Arguments are as for `reinforce`. With box(x) = exp(x - detach(x)) and W_t the sum of
+    log-probabilities up to t, it is (box(W_t) - box(W_t-1)) A_t. The derivatives are unbiased if
+    the advantages are: with a discount of 1, and without normalisation or a baseline fitted to the
+    same trajectories.
 
     References:
         Foerster et al., "DiCE: the infinitely differentiable Monte Carlo estimator", ICML 2018.
@@ -60,21 +58,20 @@ def dice(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor) -> Tensor
 def clipped(
     log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, *, clip: float = 0.2
 ) -> Tensor:
-    """Return PPO's clipped objective. Arguments as for `reinforce`; `functools.partial` sets
-    `clip`.
+    """Return PPO's clipped objective; set `clip` with `functools.partial`.
 
-    On new trajectories it is REINFORCE. It is made for several steps on those that `record` has
-    kept: where the policy has moved away from the one that drew them by more than `clip`, an
-    action's derivative is zero.
+    On new trajectories it is REINFORCE. It allows several steps on recorded trajectories: an
+    action's derivative vanishes once the policy has moved away from the one that drew the action by
+    more than `clip`.
 
     Args:
-        log_probs: As there.
-        old_log_probs: As there; they matter here.
-        advantages: As there.
-        clip: Largest change of a ratio of probabilities from 1, strictly between 0 and 1.
+        log_probs: As for `reinforce`.
+        old_log_probs: As for `reinforce`, but not ignored.
+        advantages: As for `reinforce`.
+        clip: Largest deviation of the probability ratio from 1, strictly between 0 and 1.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
+        TypeError: If an argument has the wrong type.
         ValueError: If shapes or devices disagree, or `clip` is not strictly between 0 and 1.
 
     References:

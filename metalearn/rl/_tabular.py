@@ -1,4 +1,4 @@
-"""Decision processes with few states, whose trajectories can be enumerated."""
+"""Tabular Markov decision processes, whose trajectories can be enumerated."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,17 +17,17 @@ from metalearn.types import PyTree
 class Tabular(Environment):
     """A Markov decision process with finitely many states and actions.
 
-    A task is a table of rewards `[num_states, num_actions]`. Trajectories start in state 0;
-    observed is the state, one-hot.
+    A task is a reward table `[num_states, num_actions]`. Trajectories start in state 0; the
+    observation is the state, one-hot.
 
     Args:
         transitions: Probabilities of the next state, `transitions[state][action][next_state]`.
         horizon: Number of steps, at least 1.
 
     Raises:
-        TypeError: If `transitions` are no nested tuples of numbers, or `horizon` is no int.
-        ValueError: If they are not of shape `[num_states, num_actions, num_states]`, no
-            distributions, or `horizon` is below 1.
+        TypeError: If `transitions` are not nested tuples of numbers, or `horizon` not an int.
+        ValueError: If `transitions` are not of shape `[num_states, num_actions, num_states]` or do
+            not sum to 1, or `horizon` is below 1.
 
     >>> stays_or_leaves = Tabular((((1.0, 0.0), (0.0, 1.0)), ((1.0, 0.0), (0.5, 0.5))), horizon=3)
     >>> stays_or_leaves.observation_size, stays_or_leaves.action_size
@@ -68,7 +68,7 @@ class Tabular(Environment):
         return len(self.transitions[0])
 
     def reset(self, task: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """Return state 0, and the table of rewards."""
+        """Return state 0 and the reward table."""
         check_task(self, task, (self.observation_size, self.action_size))
         rewards = task.expand(len(noise), *task.shape)
         state = torch.zeros(len(noise), dtype=torch.int64, device=noise.device)
@@ -79,7 +79,7 @@ class Tabular(Environment):
         return state["state"]
 
     def step(self, state: PyTree, action: Tensor, noise: Tensor) -> tuple[PyTree, Tensor]:
-        """Draw the next state, and pay what the table says."""
+        """Draw the next state and look up the reward."""
         here = state["state"]
         chosen = one_hot(action, self.action_size).to(here)
         table = torch.tensor(self.transitions, dtype=here.dtype, device=here.device)
@@ -90,14 +90,14 @@ class Tabular(Environment):
 
 
 def bandit(num_arms: int, horizon: int = 1) -> Tabular:
-    """Return a bandit: `Tabular` with one state. A task is what the arms pay, `[1, num_arms]`.
+    """Return a bandit, a `Tabular` with one state; a task is the arms' rewards `[1, num_arms]`.
 
     Args:
         num_arms: Number of arms, at least 1.
         horizon: Number of pulls, at least 1.
 
     Raises:
-        TypeError: If a number is no int.
+        TypeError: If a number is not an int.
         ValueError: If a number is below 1.
 
     >>> bandit(num_arms=3).action_size
@@ -108,6 +108,6 @@ def bandit(num_arms: int, horizon: int = 1) -> Tabular:
 
 
 def choose(probabilities: Tensor, noise: Tensor) -> Any:
-    """Return an index for every distribution `[..., n]`, drawn by a uniform number `[..., 1]`."""
+    """Return an index drawn from each distribution `[..., n]` with uniform numbers `[..., 1]`."""
     below = probabilities.detach().to(noise.dtype).cumsum(-1)[..., :-1]
     return (noise > below).sum(-1)

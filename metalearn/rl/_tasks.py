@@ -18,26 +18,26 @@ from metalearn.types import Batch, Episode, PyTree
 
 
 class Tasks(TaskDistribution):
-    """Episodes of a task and a key each: `Batch({"task": ..., "key": ...})`, for support and query
-    set.
+    """Episodes of a task and random keys; subclasses implement `draw_tasks`.
 
-    The task is the same in both, the keys differ. A distribution of your own implements
-    `draw_tasks`.
+    Support and query set are `Batch({"task": ..., "key": ...})`, with the same task and different
+    keys.
     """
 
     @abstractmethod
     def draw_tasks(
         self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None
     ) -> PyTree:
-        """Draw what `Environment.reset` takes, with a leading axis of `num_tasks`; arguments as for
-        `draw`.
+        """Draw tasks for `Environment.reset`, with a leading axis of `num_tasks`.
+
+        Arguments are as for `draw`.
         """
 
     @final
     def draw(
         self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None
     ) -> Episode:
-        """Draw tasks, and two keys for each."""
+        """Draw tasks and two keys for each."""
         task = self.draw_tasks(num_tasks, generator, device)
         place = tree_leaves(task)[0].device
         keys = (
@@ -48,15 +48,15 @@ class Tasks(TaskDistribution):
 
 @dataclass(frozen=True)
 class UniformTasks(Tasks):
-    """Tasks that are points of a box, such as goals in a square.
+    """Tasks that are uniform points in a box, such as goals in a square.
 
     Args:
-        low: Least value of each coordinate.
-        high: Largest value of each coordinate.
+        low: Lower bound of each coordinate.
+        high: Upper bound of each coordinate.
 
     Raises:
-        TypeError: If they are no tuples of numbers.
-        ValueError: If they are of different lengths or none, infinite, or the box is empty.
+        TypeError: If they are not tuples of numbers.
+        ValueError: If their lengths differ, they are empty or infinite, or the box is empty.
 
     >>> UniformTasks((-0.5, -0.5), (0.5, 0.5)).sample(3).support.x["task"].shape
     torch.Size([3, 2])
@@ -89,14 +89,14 @@ class UniformTasks(Tasks):
 
 @dataclass(frozen=True, eq=False)
 class FiniteTasks(Tasks):
-    """Tasks of a list, drawn with replacement.
+    """Tasks from a finite list, drawn with replacement.
 
     Args:
         tasks: A tensor of tasks with a leading axis, or a pytree of such tensors.
 
     Raises:
         TypeError: If it holds anything but tensors.
-        ValueError: If there is no task, or tensors disagree on their number.
+        ValueError: If it is empty, or tensors disagree on the number of tasks.
 
     >>> FiniteTasks(torch.tensor([[0.5, 0.0], [0.0, 0.5]])).sample(3).support.x["task"].shape
     torch.Size([3, 2])
@@ -121,13 +121,13 @@ class FiniteTasks(Tasks):
 
     @property
     def source_device(self) -> torch.device | None:
-        """Where the list lies."""
+        """Device of the list."""
         return tree_leaves(self.tasks)[0].device
 
     def draw_tasks(
         self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None
     ) -> PyTree:
-        """Draw entries of the list."""
+        """Draw entries from the list."""
         source = self.source_device if generator is None else generator.device
         chosen = torch.randint(
             count_tasks(self.tasks), (num_tasks,), generator=generator, device=source
