@@ -29,19 +29,13 @@ def fitted_values(observations: Tensor, rewards: Tensor, discount: float = 0.99)
     """
     _check_steps("rewards", rewards, 2)
     _check_steps("observations", observations, 3)
-    check_one_device("observations and rewards", (observations, rewards))
-    if observations.shape[:2] != rewards.shape:
-        got = f"{tuple(observations.shape)} and {tuple(rewards.shape)}"
-        raise invalid(
-            "observations and rewards", "be of the same steps", got, "Pass those of one Rollout."
-        )
+    _check_same_steps("observations and rewards", observations, rewards)
     check_fraction("discount", discount, fix="Pass discount=0.99.")
     seen = observations.detach().double()
     time = torch.arange(len(rewards), dtype=seen.dtype, device=seen.device)[:, None, None] / 100
     time = time.expand(*rewards.shape, 1)
-    features = torch.cat(
-        [seen, seen.square(), time, time.square(), time**3, torch.ones_like(time)], -1
-    ).flatten(0, 1)
+    columns = [seen, seen.square(), time, time.square(), time**3, torch.ones_like(time)]
+    features = torch.cat(columns, -1).flatten(0, 1)
     returns = _sums_ahead(rewards.detach().double(), discount).flatten()
     # in float64 and scaled, since observations may be nearly constant
     features = features / features.abs().amax(0).clamp(min=1)
@@ -84,12 +78,7 @@ def advantages(
     if values is None:
         return _sums_ahead(rewards.detach(), discount * decay)
     _check_steps("values", values, 2)
-    check_one_device("values and rewards", (values, rewards))
-    if values.shape != rewards.shape:
-        got = f"{tuple(values.shape)} and {tuple(rewards.shape)}"
-        raise invalid(
-            "values and rewards", "be of the same steps", got, "Pass those of one Rollout."
-        )
+    _check_same_steps("values and rewards", values, rewards)
     values = values.detach()
     after = torch.cat([values[1:], torch.zeros_like(values[:1])])
     return _sums_ahead(rewards.detach() + discount * after - values, discount * decay)
@@ -105,14 +94,16 @@ def _sums_ahead(x: Tensor, factor: float) -> Tensor:
 
 
 def _check_steps(what: str, value: object, dim: int) -> None:
-    sizes = (
-        "[horizon, num_trajectories, observation_size]"
-        if dim == 3
-        else "[horizon, num_trajectories]"
-    )
+    axes = ", ".join(("horizon", "num_trajectories", "observation_size")[:dim])
+    fix = "Pass those of a Rollout."
     if not isinstance(value, Tensor) or not value.is_floating_point():
-        raise mistyped(
-            what, f"be a floating tensor {sizes}", brief(value), "Pass those of a Rollout."
-        )
+        raise mistyped(what, f"be a floating tensor [{axes}]", brief(value), fix)
     if value.dim() != dim or 0 in value.shape[:2]:
-        raise invalid(what, f"be of shape {sizes}", tuple(value.shape), "Pass those of a Rollout.")
+        raise invalid(what, f"be of shape [{axes}]", tuple(value.shape), fix)
+
+
+def _check_same_steps(what: str, left: Tensor, rewards: Tensor) -> None:
+    check_one_device(what, (left, rewards))
+    if left.shape[:2] != rewards.shape:
+        got = f"{tuple(left.shape)} and {tuple(rewards.shape)}"
+        raise invalid(what, "be of the same steps", got, "Pass those of one Rollout.")

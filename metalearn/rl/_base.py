@@ -97,17 +97,14 @@ def check_environment(environment: Environment, task: PyTree, action: Tensor) ->
     check_kind("environment", environment, Environment, "an Environment", "one: rl.Navigation2D()")
     check_sizes(environment)
     if not isinstance(action, Tensor) or action.dim() not in (1, 2) or not len(action):
+        condition = "be a tensor of actions for at least one trajectory"
         fix = "Write torch.zeros(num_trajectories, environment.action_size)."
-        raise mistyped(
-            "action", "be a tensor of actions for at least one trajectory", brief(action), fix
-        )
-    if action.shape[1:] not in ((), (environment.action_size,)):
-        condition = (
-            f"be [num_trajectories, {environment.action_size}], or indices [num_trajectories]"
-        )
-        raise invalid(
-            "action", condition, tuple(action.shape), "Write policy.sample(output, noise)."
-        )
+        raise mistyped("action", condition, brief(action), fix)
+    size = environment.action_size
+    if action.shape[1:] not in ((), (size,)):
+        condition = f"be [num_trajectories, {size}], or indices [num_trajectories]"
+        fix = "Write policy.sample(output, noise)."
+        raise invalid("action", condition, tuple(action.shape), fix)
     count, name = len(action), type(environment).__name__
     dtype = action.dtype if action.is_floating_point() else None
     noise = torch.full((count, environment.noise_size), 0.25, dtype=dtype, device=action.device)
@@ -118,50 +115,37 @@ def check_environment(environment: Environment, task: PyTree, action: Tensor) ->
     _check_tensor(f"{name}.observe", observation, (count, environment.observation_size), fix)
     returned = _pure(f"{name}.step", environment.step, state, action, noise)
     if not (isinstance(returned, tuple) and len(returned) == 2):
-        fix = "Write `return state, reward`."
-        raise mistyped(
-            f"{name}.step", "return the next state and the reward", type(returned).__name__, fix
-        )
+        got, fix = type(returned).__name__, "Write `return state, reward`."
+        raise mistyped(f"{name}.step", "return the next state and the reward", got, fix)
     following, reward = returned
-    _check_tensor(
-        f"{name}.step's reward", reward, (count,), "Sum over what is not trajectories: .sum(-1)."
-    )
+    fix = "Sum over what is not trajectories: .sum(-1)."
+    _check_tensor(f"{name}.step's reward", reward, (count,), fix)
     if not reward.is_floating_point():
         fix = "Write .to(noise.dtype)."
         raise mistyped(f"{name}.step's reward", "be a floating tensor", reward.dtype, fix)
     _check_state(f"{name}.step", following, count)
     if _form(following) != _form(state):
-        what, fix = (
-            f"return states shaped as they come, {_shapes(state)}",
-            "Return `{**state, ...}`.",
-        )
-        raise invalid(f"{name}.step", what, _shapes(following), fix)
+        condition = f"return states shaped as they come, {_shapes(state)}"
+        raise invalid(f"{name}.step", condition, _shapes(following), "Return `{**state, ...}`.")
 
 
 def check_sizes(environment: Environment) -> None:
     """Raise unless an environment has a valid horizon and valid sizes."""
+    name = type(environment).__name__
     for size in ("horizon", "observation_size", "action_size", "noise_size"):
         fix = f"Write `{size} = 2` in the class, say."
-        check_count(
-            f"{type(environment).__name__}.{size}",
-            getattr(environment, size, None),
-            minimum=0,
-            fix=fix,
-        )
-    check_count(f"{type(environment).__name__}.horizon", environment.horizon)
+        check_count(f"{name}.{size}", getattr(environment, size, None), minimum=0, fix=fix)
+    check_count(f"{name}.horizon", environment.horizon)
 
 
 def check_task(environment: Environment, task: Any, shape: tuple[int, ...]) -> None:
     """Raise unless a task is a tensor of this shape."""
     if not isinstance(task, Tensor) or tuple(task.shape) != shape:
         got = tuple(task.shape) if isinstance(task, Tensor) else brief(task)
-        fix = (
-            "Draw tasks of that shape, such as rl.FiniteTasks(torch.rand(10, "
-            f"{', '.join(map(str, shape))}))."
-        )
-        raise invalid(
-            f"task of {type(environment).__name__}", f"be a tensor {list(shape)}", got, fix
-        )
+        sizes = ", ".join(map(str, (10, *shape)))
+        fix = f"Draw tasks of that shape, such as rl.FiniteTasks(torch.rand({sizes}))."
+        what = f"task of {type(environment).__name__}"
+        raise invalid(what, f"be a tensor {list(shape)}", got, fix)
 
 
 def _pure(what: str, function: Any, *args: Any) -> Any:
@@ -179,12 +163,11 @@ def _pure(what: str, function: Any, *args: Any) -> Any:
 
 def _check_state(what: str, state: Any, count: int) -> None:
     leaves = tree_leaves(state)
-    if not leaves or not all(
-        isinstance(leaf, Tensor) and leaf.shape[:1] == (count,) for leaf in leaves
-    ):
+    fit = all(isinstance(leaf, Tensor) and leaf.shape[:1] == (count,) for leaf in leaves)
+    if not (leaves and fit):
+        condition = f"return states of tensors [num_trajectories = {count}, ...]"
         fix = "Expand what all share: task.expand(len(noise), ...)."
-        got = _shapes(state)
-        raise invalid(what, f"return states of tensors [num_trajectories = {count}, ...]", got, fix)
+        raise invalid(what, condition, _shapes(state), fix)
 
 
 def _check_tensor(what: str, value: Any, shape: tuple[int, ...], fix: str) -> None:

@@ -17,6 +17,9 @@ ADAPTERS: WeakValueDictionary[int, "Gymnasium"] = WeakValueDictionary()
 """All adapters by id, since PyTorch's custom operators take only numbers and tensors."""
 
 
+MAKE = 'Write rl.Gymnasium(lambda n: gymnasium.make_vec("Pendulum-v1", n), horizon=200), say.'
+
+
 class Gymnasium(Environment):
     """Gymnasium's vector environments, for learners with `batching="loop"`.
 
@@ -56,32 +59,24 @@ class Gymnasium(Environment):
         from gymnasium.spaces import Box, Discrete  # an optional dependency
         from gymnasium.vector import VectorEnv
 
-        fix = (
-            'Write rl.Gymnasium(lambda n: gymnasium.make_vec("Pendulum-v1", n), horizon=200), say.'
-        )
-        check_function(
-            "Gymnasium's make", make, "be a function of the number of environments", fix=fix
-        )
-        check_count("Gymnasium's horizon", horizon, fix=fix)
+        condition = "be a function of the number of environments"
+        check_function("Gymnasium's make", make, condition, fix=MAKE)
+        check_count("Gymnasium's horizon", horizon, fix=MAKE)
         if set_task is not None:
-            how = 'Write lambda environment, task: environment.set_attr("goal", task), say.'
-            check_function(
-                "Gymnasium's set_task", set_task, "be a function of environment and task", fix=how
-            )
+            condition = "be a function of environment and task"
+            fix = 'Write lambda environment, task: environment.set_attr("goal", task), say.'
+            check_function("Gymnasium's set_task", set_task, condition, fix=fix)
         self.make, self.horizon, self.set_task = make, horizon, set_task
         self.simulators: dict[int, _Simulator] = {}
         environment: Any = self.simulator(1).environment
         if not isinstance(environment, VectorEnv):
-            raise mistyped(
-                "what Gymnasium's make returns", "be a vector environment", environment, fix
-            )
+            what = "what Gymnasium's make returns"
+            raise mistyped(what, "be a vector environment", environment, MAKE)
         seen: Any = environment.single_observation_space
         done: Any = environment.single_action_space
         is_discrete = isinstance(done, Discrete) and done.start == 0
-        if not (
-            len(seen.shape or ()) == 1
-            and (is_discrete or (isinstance(done, Box) and len(done.shape) == 1))
-        ):
+        is_vector = isinstance(done, Box) and len(done.shape) == 1
+        if len(seen.shape or ()) != 1 or not (is_discrete or is_vector):
             condition = (
                 "have observations that are vectors, and actions that are vectors or discrete"
             )
@@ -165,9 +160,8 @@ class _Simulator:
     def _step(self, action: Any) -> None:
         space = self.environment.single_action_space
         action = action.clip(space.low, space.high) if space.shape else action
-        observation, reward, terminated, truncated, _ = self.environment.step(
-            action.astype(space.dtype)
-        )
+        stepped = self.environment.step(action.astype(space.dtype))
+        observation, reward, terminated, truncated, _ = stepped
         self._observation = np.where(self._has_ended[:, None], self._observation, observation)
         self._reward = np.where(self._has_ended, 0.0, reward)
         self._has_ended = self._has_ended | terminated | truncated

@@ -66,14 +66,13 @@ class PolicyLoss(Checked):
     def __call__(self, params: Params, shared: Params, batch: Batch, step: int = 0) -> Tensor:
         """Return the loss at `params` and `shared`, a scalar; each step has new trajectories."""
         new, old_log_probs = self._trajectories({**params, **below("model", shared)}, batch, step)
-        values = (
-            fitted_values(new.observations, new.rewards, self.discount) if self.baseline else None
-        )
-        gains = advantages(new.rewards, values, self.discount, self.decay)
+        seen, rewards = new.observations, new.rewards
+        values = fitted_values(seen, rewards, self.discount) if self.baseline else None
+        gains = advantages(rewards, values, self.discount, self.decay)
         if self.normalise:
             gains = (gains - gains.mean()) / (gains.std(correction=0) + 1e-8)
         loss = -self.surrogate(new.log_probs, old_log_probs, gains).sum(0).mean()
-        return loss - loss.detach() - new.rewards.sum(0).mean()
+        return loss - loss.detach() - rewards.sum(0).mean()
 
     def rollout(self, params: Params, shared: Params, batch: Batch, step: int = 0) -> Rollout:
         """Return the trajectories of the loss at a step."""
@@ -94,14 +93,16 @@ class PolicyLoss(Checked):
         return kept._replace(log_probs=now), kept.log_probs
 
 
+Loss = Annotated[
+    PolicyLoss, Check(check_kind, PolicyLoss, "a PolicyLoss", "rl.PolicyLoss(policy, environment)")
+]
+
+
 @dataclass(frozen=True, eq=False)
 class SupportRollouts(Checked):
     """A loss as a learner's `support_loss`: trajectories of the policy at each inner step."""
 
-    loss: Annotated[
-        PolicyLoss,
-        Check(check_kind, PolicyLoss, "a PolicyLoss", "rl.PolicyLoss(policy, environment)"),
-    ]
+    loss: Loss
 
     def __call__(self, params: Params, shared: Params, episode: Episode, step: int) -> Tensor:
         """Return the loss for the support set's key and the step."""
@@ -112,9 +113,7 @@ class SupportRollouts(Checked):
 class QueryRollouts(Checked):
     """A loss as a learner's `query_loss`: trajectories of the adapted policy."""
 
-    loss: Annotated[
-        PolicyLoss, Check(check_kind, PolicyLoss, "a PolicyLoss", "PolicyLoss(policy, environment)")
-    ]
+    loss: Loss
 
     def __call__(self, params: Params, shared: Params, episode: Episode) -> Tensor:
         """Return the loss for the query set's key."""
@@ -162,14 +161,9 @@ def policy_gradient(
     >>> learner = outer.MAML(policy, None, inner.SGD(lr=0.01), num_steps=1, **losses)
     >>> learner(tasks.sample(2)).backward()
     """
-    options: dict[str, Any] = {
-        "baseline": baseline,
-        "discount": discount,
-        "decay": decay,
-        "normalise": normalise,
-    }
-    support = PolicyLoss(policy, environment, num_support, surrogate, **options)
-    query = PolicyLoss(policy, environment, num_query, query_surrogate, **options)
+    options = (baseline, discount, decay, normalise)
+    support = PolicyLoss(policy, environment, num_support, surrogate, *options)
+    query = PolicyLoss(policy, environment, num_query, query_surrogate, *options)
     return {"support_loss": SupportRollouts(support), "query_loss": QueryRollouts(query)}
 
 

@@ -39,11 +39,8 @@ class Pendulum(Environment, Checked):
         """Return pendulums at most half a radian from hanging and nearly at rest."""
         check_task(self, task, (2,))
         angle, velocity = (noise - 0.5).unbind(-1)
-        return {
-            "angle": math.pi + angle,
-            "velocity": velocity,
-            "pendulum": task.expand(len(noise), 2),
-        }
+        pendulum = task.expand(len(noise), 2)
+        return {"angle": math.pi + angle, "velocity": velocity, "pendulum": pendulum}
 
     def observe(self, state: PyTree) -> Tensor:
         """Return cosine and sine of the angle, and the scaled velocity."""

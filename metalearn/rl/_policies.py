@@ -91,11 +91,8 @@ class GaussianPolicy(Policy):
 
     def log_prob(self, output: Any, action: Tensor) -> Tensor:
         """Return the log-density, `[...]`."""
-        return (
-            Normal(output["mean"], output["log_std"].exp(), validate_args=False)
-            .log_prob(action)
-            .sum(-1)
-        )
+        normal = Normal(output["mean"], output["log_std"].exp(), validate_args=False)
+        return normal.log_prob(action).sum(-1)
 
 
 class CategoricalPolicy(Policy):
@@ -139,8 +136,6 @@ def check_action_size(environment: Environment, policy: Policy) -> None:
     """Raise unless the policy's and the environment's action sizes agree."""
     size, wanted = getattr(policy, "action_size", None), environment.action_size
     if size != wanted:
-        condition, fix = (
-            f"be {wanted}, as {type(environment).__name__}'s",
-            f"Give the policy {wanted} outputs.",
-        )
+        condition = f"be {wanted}, as {type(environment).__name__}'s"
+        fix = f"Give the policy {wanted} outputs."
         raise invalid("policy's action_size", condition, size, fix)

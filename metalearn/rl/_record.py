@@ -1,5 +1,6 @@
 """Recorded trajectories, for several outer steps on the same ones."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -38,49 +39,42 @@ def record(learner: MetaLearner, episodes: Episode, *, keys: Tensor | None = Non
     References:
         Rothfuss et al., "ProMP: proximal meta-policy search", ICLR 2019.
     """
-    check_kind(
-        "learner", learner, MetaLearner, "a MetaLearner", "one: outer.MAML(policy, None, rule, ...)"
-    )
+    example = "one: outer.MAML(policy, None, rule, ...)"
+    check_kind("learner", learner, MetaLearner, "a MetaLearner", example)
     support, query = learner.problem.support_loss, learner.problem.query_loss
     if not (isinstance(support, SupportRollouts) and isinstance(query, QueryRollouts)):
-        fix = (
-            "Write outer.MAML(policy, None, rule, num_steps=1, **rl.policy_gradient(policy, "
-            "environment))."
-        )
+        losses = "**rl.policy_gradient(policy, environment)"
+        fix = f"Write outer.MAML(policy, None, rule, num_steps=1, {losses})."
         raise mistyped("learner's losses", "be those of rl.policy_gradient", support, fix)
     estimator = learner.estimator
-    if "query" not in estimator.traits.differentiates or getattr(
-        unwrapped(estimator), "multi_step", None
-    ):
-        condition, fix = (
-            "differentiate the query loss after the last step alone",
-            "Use outer.Unrolled().",
-        )
+    multi_step = getattr(unwrapped(estimator), "multi_step", None)
+    if multi_step or "query" not in estimator.traits.differentiates:
+        condition = "differentiate the query loss after the last step alone"
+        fix = "Use outer.Unrolled()."
         raise invalid("estimator on kept trajectories", condition, estimator, fix)
     check_episodes(episodes)
     episodes = Episode(*(_unrecorded(batch) for batch in episodes))
     keys = learner.check(episodes, keys)
 
-    def kept(loss: PolicyLoss, batch: Batch, after: list[int]) -> Batch:
-        steps = []
-        for index, num_steps in enumerate(after):
-            adapted = learner.adapt(episodes.support, num_steps, keys=keys)
+    def at_step(loss: PolicyLoss, batch: Batch, index: int, num_steps: int) -> Any:
+        adapted = learner.adapt(episodes.support, num_steps, keys=keys)
 
-            def trajectories(
-                params: Params, batch: Batch, index: int = index, shared: Params = adapted.shared
-            ) -> Any:
-                return loss.rollout(params, shared, batch, index)
+        def one(params: Params, batch: Batch) -> Any:
+            return loss.rollout(params, adapted.shared, batch, index)
 
-            def of_all(*part: Any, one: Any = trajectories) -> Any:
-                return map_tasks(one, part, learner.batching)
+        def many(*part: Any) -> Any:
+            return map_tasks(one, part, learner.batching)
 
-            with torch.no_grad(), attributes_kept(*parts_of(learner)):
-                steps.append(in_chunks(of_all, (adapted.params, batch), learner.chunk_size))
-        recorded = tree_map(lambda *leaves: torch.stack(leaves, 1), *steps)
-        return batch._replace(x={**batch.x, "recorded": recorded})
+        with torch.no_grad(), attributes_kept(*parts_of(learner)):
+            return in_chunks(many, (adapted.params, batch), learner.chunk_size)
 
-    of_support = kept(support.loss, episodes.support, list(range(learner.num_steps)))
-    return Episode(of_support, kept(query.loss, episodes.query, [learner.num_steps]))
+    def recorded(loss: PolicyLoss, batch: Batch, after: Iterable[int]) -> Batch:
+        steps = [at_step(loss, batch, index, num_steps) for index, num_steps in enumerate(after)]
+        stacked = tree_map(lambda *leaves: torch.stack(leaves, 1), *steps)
+        return batch._replace(x={**batch.x, "recorded": stacked})
+
+    of_support = recorded(support.loss, episodes.support, range(learner.num_steps))
+    return Episode(of_support, recorded(query.loss, episodes.query, [learner.num_steps]))
 
 
 def _unrecorded(batch: Batch) -> Batch:

@@ -89,9 +89,8 @@ def rollout(
             check_environment(environment, task, action)
         state, reward = environment.step(state, action, of_steps[step])
         steps.append((observation, action, reward))
-    observations, actions, rewards = (
-        tree_detach(torch.stack(part)) for part in zip(*steps, strict=True)
-    )
+    parts = zip(*steps, strict=True)
+    observations, actions, rewards = (tree_detach(torch.stack(part)) for part in parts)
     return Rollout(observations, actions, log_probs(policy, params, observations, actions), rewards)
 
 

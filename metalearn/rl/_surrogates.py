@@ -91,10 +91,9 @@ def _check(*given: Any) -> None:
     for what, value in zip(("log_probs", "old_log_probs", "advantages"), given, strict=True):
         if not isinstance(value, Tensor) or not value.is_floating_point():
             raise mistyped(what, "be a floating tensor", brief(value), "Pass those of a Rollout.")
-    check_one_device("log-probabilities and advantages", given)
+    what = "log-probabilities and advantages"
+    check_one_device(what, given)
     shapes = [tuple(value.shape) for value in given]
     if len(shapes[0]) != 2 or len(set(shapes)) > 1:
         condition = "be of one shape [horizon, num_trajectories]"
-        raise invalid(
-            "log-probabilities and advantages", condition, shapes, "Pass those of one Rollout."
-        )
+        raise invalid(what, condition, shapes, "Pass those of one Rollout.")

@@ -53,9 +53,8 @@ class Tabular(Environment):
             condition = "be of shape [num_states, num_actions, num_states]"
             raise invalid(what, condition, tuple(table.shape), fix)
         if not ((table >= 0).all() and torch.allclose(table.sum(-1), table.new_ones(()))):
-            raise invalid(
-                what, "be probabilities that sum to 1 for every state and action", got, fix
-            )
+            condition = "be probabilities that sum to 1 for every state and action"
+            raise invalid(what, condition, got, fix)
 
     @property
     def observation_size(self) -> int:  # type: ignore[override]

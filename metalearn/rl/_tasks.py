@@ -40,10 +40,8 @@ class Tasks(TaskDistribution):
         """Draw tasks and two keys for each."""
         task = self.draw_tasks(num_tasks, generator, device)
         place = tree_leaves(task)[0].device
-        keys = (
-            draw_keys(num_tasks, generator=generator, device=device).to(place) for _ in range(2)
-        )
-        return Episode(*(Batch({"task": task, "key": key}) for key in keys))
+        keys = (draw_keys(num_tasks, generator=generator, device=device) for _ in range(2))
+        return Episode(*(Batch({"task": task, "key": key.to(place)}) for key in keys))
 
 
 @dataclass(frozen=True)
@@ -82,9 +80,8 @@ class UniformTasks(Tasks):
     ) -> Tensor:
         """Draw points `[num_tasks, len(low)]`."""
         bounds = zip(self.low, self.high, strict=True)
-        return torch.stack(
-            [uniform(bound, (num_tasks,), generator, device) for bound in bounds], -1
-        )
+        columns = [uniform(bound, (num_tasks,), generator, device) for bound in bounds]
+        return torch.stack(columns, -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,19 +102,15 @@ class FiniteTasks(Tasks):
     tasks: Any
 
     def __post_init__(self) -> None:
-        leaves, fix = (
-            tree_leaves(self.tasks),
-            "Write FiniteTasks(torch.tensor([[0.5, 0.0], [0.0, 0.5]])).",
-        )
+        what, leaves = "FiniteTasks's tasks", tree_leaves(self.tasks)
+        fix = "Write FiniteTasks(torch.tensor([[0.5, 0.0], [0.0, 0.5]]))."
         if not all(isinstance(leaf, Tensor) and leaf.dim() for leaf in leaves):
-            got = brief(self.tasks)
-            raise mistyped(
-                "FiniteTasks's tasks", "be tensors with a leading axis of tasks", got, fix
-            )
+            condition = "be tensors with a leading axis of tasks"
+            raise mistyped(what, condition, brief(self.tasks), fix)
         counts = {len(leaf) for leaf in leaves}
         if len(counts) != 1 or 0 in counts:
             shapes = [tuple(leaf.shape) for leaf in leaves]
-            raise invalid("FiniteTasks's tasks", "be the same number of at least 1", shapes, fix)
+            raise invalid(what, "be the same number of at least 1", shapes, fix)
 
     @property
     def source_device(self) -> torch.device | None:
@@ -129,7 +122,6 @@ class FiniteTasks(Tasks):
     ) -> PyTree:
         """Draw entries from the list."""
         source = self.source_device if generator is None else generator.device
-        chosen = torch.randint(
-            count_tasks(self.tasks), (num_tasks,), generator=generator, device=source
-        )
+        count = count_tasks(self.tasks)
+        chosen = torch.randint(count, (num_tasks,), generator=generator, device=source)
         return tree_map(lambda leaf: leaf[chosen.to(leaf.device)], self.tasks)
