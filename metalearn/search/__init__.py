@@ -1,4 +1,4 @@
-"""Architecture search for meta-learning: cells grown block by block, with a surrogate's help."""
+"""Architecture search for meta-learning: cells grow block by block, guided by a surrogate."""
 
 from metalearn.search._build import Cost, build, cost
 from metalearn.search._cell import Block, Cell, Network

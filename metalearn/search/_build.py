@@ -1,4 +1,4 @@
-"""From a network as data to a module, and what it costs."""
+"""Build a network's module and count its cost."""
 
 from dataclasses import dataclass
 
@@ -22,12 +22,11 @@ def build(
     batch_statistics: str = "transductive",
     num_steps: int | None = None,
 ) -> nn.Sequential:
-    """Return the module of a network, which runs under vmap and is differentiated twice like
-    `models.conv4`.
+    """Build a network's module; like `models.conv4` it supports vmap and second derivatives.
 
-    A 3x3 convolution of stride 2 comes first, a ReLU and a spatial mean last. A cell brings both of
-    its inputs to the network's number of filters by 1x1 convolutions. Separable convolutions are
-    applied once, where PNAS does so twice.
+    A 3x3 convolution of stride 2 comes first, a ReLU and a spatial mean last. A cell projects both
+    inputs to the network's number of filters by 1x1 convolutions. Separable convolutions are
+    applied once, not twice as in PNAS.
 
     Args:
         network: The network.
@@ -36,14 +35,14 @@ def build(
         image_size: Height and width of an image in pixels, at least 2 to the power of the number of
             cells.
         batch_statistics: What normalises a query example, as in `models.use_batch_statistics`.
-        num_steps: Number of inner steps, needed for "per_step" alone.
+        num_steps: Number of inner steps, needed only for "per_step".
 
     Returns:
         A module from images `[num_examples, in_channels, image_size, image_size]` to logits
         `[num_examples, num_classes]`, with children `features` and `head`.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
+        TypeError: If an argument has the wrong type.
         ValueError: If a count is out of range, a choice is unknown, an operator changes the
             channels or the size, or the image is too small for the cells.
 
@@ -64,8 +63,7 @@ def build(
     }.items():
         check_count(f"build's {name}", count)
     check_choice("build's batch_statistics", batch_statistics, BATCH_STATISTICS)
-    # As many halvings by convolution and pooling; compared as bits, so that a huge number is no
-    # huge power.
+    # The stem and the pooling halve the image num_cells times; as bits, to avoid huge powers.
     if image_size.bit_length() <= network.num_cells:
         fix = f"Use larger images, or num_cells={image_size.bit_length() - 1}."
         raise invalid(
@@ -83,7 +81,7 @@ def build(
 
 
 class Cells(nn.Module):
-    """The cells of a network, one after the other, each with the outputs of the two before it.
+    """A network's cells in sequence, each applied to the outputs of the two before it.
 
     Attributes:
         out_channels: Channels of the last cell's output.
@@ -96,7 +94,7 @@ class Cells(nn.Module):
         self.stem = nn.Sequential(stem, nn.BatchNorm2d(filters))
         widths = [filters, filters, *[inner] * network.num_cells]
         used = reached(network)
-        # A cell that nothing uses, where cells skip the one before them, has no parameters.
+        # If cells skip the one before them, unused cells get no parameters.
         self.cells = nn.ModuleDict(
             {
                 str(index): OneCell(network.cell, widths[index], widths[index + 1], filters)
@@ -120,7 +118,7 @@ class Cells(nn.Module):
 
 
 def reached(network: Network) -> set[int]:
-    """Return the numbers of the cells that the last one depends on, itself included."""
+    """Return the indices of the cells that the last one depends on, itself included."""
     inputs = {name for block in network.cell.blocks for name in block.inputs if name < 0}
     found: set[int] = set()
     new = {network.num_cells - 1}
@@ -131,9 +129,7 @@ def reached(network: Network) -> set[int]:
 
 
 class OneCell(nn.Module):
-    """One cell: those of its inputs that it uses, brought to a number of channels, and its
-    blocks.
-    """
+    """One cell: projections of the inputs that it uses, and its blocks."""
 
     def __init__(self, cell: Cell, before: int, last: int, channels: int) -> None:
         super().__init__()
@@ -157,7 +153,7 @@ class OneCell(nn.Module):
         )
 
     def forward(self, before: Tensor, last: Tensor) -> Tensor:
-        """Return the unused blocks' outputs, `[n, channels * their number, height, width]`."""
+        """Return the output blocks' concatenation, `[n, channels * number, height, width]`."""
         given = {"-2": before, "-1": last}
         known = {int(name): squeeze(given[name]) for name, squeeze in self.squeeze.items()}
         for index, (pair, names) in enumerate(zip(self.operators, self.inputs, strict=True)):
@@ -167,7 +163,7 @@ class OneCell(nn.Module):
 
 
 def operator(name: str, channels: int) -> nn.Module:
-    """Build an operator, and raise unless it keeps the shape of an image."""
+    """Build an operator; raise unless it keeps an image's shape."""
     module = OPERATORS[name](channels)
     check_kind(
         f"operator {name!r}",
@@ -187,12 +183,12 @@ def operator(name: str, channels: int) -> nn.Module:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network costs.
+    """A network's cost.
 
     Attributes:
         parameters: Number of parameters.
-        multiply_adds: Multiplications with an addition in one image's forward pass, of convolutions
-            and the head.
+        multiply_adds: Number of multiply-adds in one image's forward pass, of convolutions and the
+            head.
     """
 
     parameters: int
@@ -200,9 +196,9 @@ class Cost:
 
 
 def cost(network: Network, in_channels: int, num_classes: int, *, image_size: int = 28) -> Cost:
-    """Count parameters and multiply-adds of a network.
+    """Count a network's parameters and multiply-adds.
 
-    Arguments and errors as of `build`.
+    Arguments and errors are as for `build`.
 
     >>> from metalearn.search import Block, Cell
     >>> cell = Cell([Block("conv_3x3", -1, "identity", -2)])
@@ -213,14 +209,14 @@ def cost(network: Network, in_channels: int, num_classes: int, *, image_size: in
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal multiply_adds
-        # a weight takes part once in every pixel of its output
+        # each weight is used once per output pixel
         if isinstance(module, nn.Conv2d | nn.Linear):
             multiply_adds += module.weight.numel() * output[0].numel() // output.shape[1]
 
-    with random_numbers_kept(), torch.no_grad():  # the start is of no interest
+    with random_numbers_kept(), torch.no_grad():  # the initial values do not matter
         model = build(network, in_channels, num_classes, image_size=image_size)
         for module in model.modules():
             module.register_forward_hook(count)
-        # one alone has no batch statistics
+        # two images, since one alone has no batch statistics
         model(torch.zeros(2, in_channels, image_size, image_size))
     return Cost(sum(param.numel() for param in model.parameters()), multiply_adds)

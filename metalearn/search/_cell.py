@@ -1,4 +1,4 @@
-"""Block, cell and network as plain data: they print as a line to read, and go to JSON and back."""
+"""Blocks, cells and networks as plain data, with a readable form and a JSON form."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from metalearn._fields import Check, Checked, Count
 from metalearn.search._operators import OPERATORS
 
 FIRST_INPUT = -2
-"""The cell before the previous one; the previous one is -1, and blocks count from 0."""
+"""The cell before the previous one; -1 is the previous one, and blocks count from 0."""
 FIX = "-1 is the previous cell, -2 the one before it, 0 the cell's first block."
 
 
@@ -20,14 +20,14 @@ class Block(Checked):
 
     Args:
         left_operator: A name in `search.OPERATORS`.
-        left: What it is applied to: -2, the output of the cell before the previous one; -1, that of
-            the previous cell; b of at least 0, that of block b of this cell.
+        left: Its input: the output of the cell before the previous one (-2), of the previous cell
+            (-1), or of this cell's block b (b >= 0).
         right_operator: The second operator.
         right: Its input.
 
     Raises:
-        TypeError: If an input is no int.
-        ValueError: If there is no such operator, or an input is below -2.
+        TypeError: If an input is not an int.
+        ValueError: If an operator is unknown, or an input is below -2.
 
     >>> print(Block("sep_conv_3x3", -1, "identity", -2))
     sep_conv_3x3(-1) + identity(-2)
@@ -47,9 +47,7 @@ class Block(Checked):
         return self.left, self.right
 
     def renamed(self, names: Mapping[int, int]) -> "Block":
-        """Return the block with other names of its inputs, and the lesser of its two sides on the
-        left.
-        """
+        """Return the block with renamed inputs and its lesser side on the left."""
         left = self.left_operator, names.get(self.left, self.left)
         right = self.right_operator, names.get(self.right, self.right)
         return Block(*min(left, right), *max(left, right))
@@ -57,15 +55,14 @@ class Block(Checked):
 
 @dataclass(frozen=True)
 class Cell:
-    """Blocks that build on each other. The output is that of all blocks that no other uses, their
-    channels in a row.
+    """Blocks that build on each other; the output concatenates all blocks that no other uses.
 
     Args:
         blocks: At least one; block b may refer to the cell's inputs and to blocks 0 to b - 1.
 
     Raises:
-        TypeError: If they are no blocks.
-        ValueError: If there are none, or one refers to a block that does not exist before it.
+        TypeError: If they are not blocks.
+        ValueError: If there are none, or one refers to itself or a later block.
 
     >>> first = Block("conv_3x3", -1, "identity", -2)
     >>> cell = Cell([first, Block("max_pool_3x3", 0, "identity", -1)])
@@ -105,7 +102,7 @@ class Cell:
         return tuple(index for index in range(len(self.blocks)) if index not in used)
 
     def canonical(self) -> "Cell":
-        """Return the cell with its blocks in one order of several that mean the same.
+        """Return the cell with its blocks in the canonical one of several equivalent orders.
 
         >>> first = Block("identity", -1, "identity", -2)
         >>> second = Block("conv_3x3", -1, "conv_3x3", -1)
@@ -115,9 +112,7 @@ class Cell:
         return Cell(self._from({}))
 
     def _from(self, names: dict[int, int]) -> list[Block]:
-        """Return the least list of the blocks that have no new name yet, each after what it refers
-        to.
-        """
+        """Return the least topological order of the blocks without a new name."""
         ready = {
             index: block.renamed(names)
             for index, block in enumerate(self.blocks)
@@ -125,7 +120,7 @@ class Cell:
         }
         if not ready:
             return []
-        # several blocks may be alike, and differ in what refers to them
+        # equal blocks may differ in what refers to them
         least = min(ready.values())
         return [
             least,
@@ -140,24 +135,26 @@ class Cell:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Return the cell that `to_json` wrote; raises as the class does, and `ValueError` for what
-        is none.
+        """Return the cell that `to_json` wrote.
+
+        Raises:
+            TypeError: As for `Cell`.
+            ValueError: As for `Cell`, or if the text is not a cell in JSON.
         """
         return cls(**_blocks(_read(cls, text)))
 
 
 @dataclass(frozen=True)
 class Network(Checked):
-    """A convolution, and cells of one kind one after the other, each followed by 2x2 max-pooling
-    but the last.
+    """A convolution and a sequence of equal cells, with 2x2 max-pooling between them.
 
     Args:
-        cell: What all cells are.
+        cell: The cell that is repeated.
         num_cells: Number of cells, at least 1.
         num_filters: Channels within a cell, at least 1.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
+        TypeError: If an argument has the wrong type.
         ValueError: If a count is below 1.
 
     >>> print(Network(Cell([Block("conv_3x3", -1, "identity", -2)]), num_cells=3, num_filters=16))
@@ -179,15 +176,18 @@ class Network(Checked):
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Return the network that `to_json` wrote; raises as the classes do, and `ValueError` for
-        what is none.
+        """Return the network that `to_json` wrote.
+
+        Raises:
+            TypeError: As for `Network` and `Cell`.
+            ValueError: As for `Network` and `Cell`, or if the text is not a network in JSON.
         """
         values = _read(cls, text)
         return cls(**{**values, "cell": Cell(**_blocks(_checked(Cell, values["cell"])))})
 
 
 def _read(kind: type, text: Any) -> dict[str, Any]:
-    """Return the fields of an object in JSON."""
+    """Return the fields of a JSON object."""
     try:
         values = json.loads(text)
     except (TypeError, ValueError, RecursionError) as error:
@@ -197,7 +197,7 @@ def _read(kind: type, text: Any) -> dict[str, Any]:
 
 
 def _checked(kind: Any, values: Any) -> dict[str, Any]:
-    """Raise unless these are the fields of a kind."""
+    """Return the values; raise unless they are the fields of `kind`."""
     names = [field.name for field in fields(kind)]
     if not isinstance(values, dict) or sorted(values) != sorted(names):
         fix = f"Pass what {kind.__name__}.to_json() returned."

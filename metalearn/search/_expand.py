@@ -1,4 +1,4 @@
-"""The cells that are one block larger."""
+"""Expansion of cells by one block."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations_with_replacement, product
@@ -7,7 +7,7 @@ from metalearn.search._cell import FIRST_INPUT, Block, Cell
 
 
 def blocks(operators: Sequence[str], num_blocks: int) -> Iterator[Block]:
-    """Yield all blocks, each once, that can follow a number of blocks."""
+    """Yield each block once that can follow `num_blocks` blocks."""
     sides = sorted(product(operators, range(FIRST_INPUT, num_blocks)))
     for left, right in combinations_with_replacement(sides, 2):
         yield Block(*left, *right)
@@ -19,7 +19,7 @@ def smallest(operators: Sequence[str]) -> list[Cell]:
 
 
 def expanded(cells: Iterable[Cell], operators: Sequence[str]) -> list[Cell]:
-    """Return all cells that have one block more than one of these, each once."""
+    """Return each expansion of these cells by one block, once."""
     found = {
         Cell([*cell.blocks, block]).canonical(): None
         for cell in cells

@@ -1,4 +1,4 @@
-"""What has been tried, in a file with a line each."""
+"""The log of a search: a file with one line per trial."""
 
 import json
 import os
@@ -18,13 +18,13 @@ ANEW = "Pass another path, or delete the file to start anew."
 
 @dataclass(frozen=True)
 class Trial:
-    """One cell that has been tried.
+    """The trial of one cell.
 
     Attributes:
         cell: The cell.
         score: Its score; None if it failed.
-        error: What it failed with; empty if it did not.
-        seconds: How long that took.
+        error: The error; empty if it succeeded.
+        seconds: Duration.
     """
 
     cell: Cell
@@ -45,17 +45,17 @@ class Trial:
 
 
 class Log:
-    """The trials of a search, each written to a file as soon as it is over.
+    """The trials of a search, each appended to a file as soon as it ends.
 
     Args:
-        path: The file; its folder is made if need be. None keeps them in memory alone.
-        score: What judges the cells; a file of another one's is refused.
+        path: The file; its folder is created if needed. None keeps trials only in memory.
+        score: The score function; a log of another one is an error.
 
     Attributes:
-        trials: All trials by cell, those of the file included.
+        trials: All trials by cell, including those of the file.
 
     Raises:
-        TypeError: If the path is none.
+        TypeError: If `path` is not a path.
         ValueError: If the file is damaged before its last line, or not a log of this score.
     """
 
@@ -81,13 +81,11 @@ class Log:
     def _append(self, line: str) -> None:
         if self._path:
             with self._path.open("a", encoding="utf-8") as stream:
-                # closed, and with that flushed, before the search goes on
+                # closing flushes it before the search continues
                 stream.write(f"{line}\n")
 
     def _read(self, path: Path) -> None:
-        """Take the trials of a file, and cut off a line that was being written when its run was
-        killed.
-        """
+        """Read a file's trials, and cut off a last line that a killed run left incomplete."""
         head, *lines = path.read_bytes().splitlines(keepends=True)
         if head != f"{self._head}\n".encode():
             got = repr(head.decode(errors="replace"))
@@ -109,9 +107,7 @@ class Log:
 
 
 def name_of(score: Any) -> str:
-    """Return what a function is named, or the class of an object, with the settings of a dataclass
-    or a partial.
-    """
+    """Return a function's or class's name, with the settings of a dataclass or partial."""
     inside = score.func if isinstance(score, partial) else score
     kind = inside if hasattr(inside, "__qualname__") else type(inside)
     return f"{kind.__module__}.{described(score)}"

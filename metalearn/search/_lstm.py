@@ -1,4 +1,4 @@
-"""A surrogate that reads cells as sentences."""
+"""A surrogate that reads cells as sequences of operators."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,21 +18,20 @@ from metalearn.search._surrogate import Predict, Surrogate, sides
 
 @dataclass(frozen=True)
 class LSTMRanker(Surrogate, Checked):
-    """LSTMs that read a cell operator by operator and learn the order of scores, each from its own
-    start.
+    """An ensemble of LSTMs that read a cell operator by operator and learn to rank cells.
 
-    They are trained on all pairs of cells at once, by how sure they are which one is better. What
-    they return ranks cells, and has no unit. Seconds, where `RidgeEnsemble` takes milliseconds.
+    They are trained on all pairs of cells at once, with a logistic loss on which one is better, so
+    that predictions have no unit. It takes seconds, where `RidgeEnsemble` takes milliseconds.
 
     Args:
         num_members: Number of LSTMs, whose predictions are averaged, at least 1.
         hidden_size: Size of their states and of the embeddings of operators and inputs, at least 1.
-        num_steps: Steps of Adam, at least 1.
-        lr: Its rate, positive.
+        num_steps: Number of Adam steps, at least 1.
+        lr: Learning rate of Adam, positive.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If one is out of range.
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of range.
 
     References:
         Liu et al., "Progressive neural architecture search", ECCV 2018, section 4.3 (regression in
@@ -79,13 +78,13 @@ class LSTMRanker(Surrogate, Checked):
 
 
 Sentences = tuple[list[int], Tensor]
-"""Places of cells of one length among all, and their tokens `[cells, length, 2]`: operator and
-input."""
+"""Indices of all cells of one length, and their tokens `[cells, length, 2]`: operator, input."""
 
 
 def sentences(cells: Sequence[Cell], names: list[str]) -> list[Sentences]:
-    """Return cells by length. Inputs are 0 and 1 for other cells, 2 for the block before, 3 for
-    that before it, ...
+    """Return cells by length.
+
+    Inputs are 0 and 1 for other cells, 2 for the previous block, 3 for the one before it, ...
     """
     order = sorted(range(len(cells)), key=lambda place: len(cells[place].blocks))
     found = []
@@ -104,9 +103,7 @@ def sentences(cells: Sequence[Cell], names: list[str]) -> list[Sentences]:
 
 
 class Reader(nn.Module):
-    """An LSTM from sentences to a number each; what is farther than it has seen is to it as far as
-    that.
-    """
+    """An LSTM from sentences to scores; farther inputs than in training count as the farthest."""
 
     def __init__(self, num_operators: int, num_inputs: int, size: int) -> None:
         super().__init__()
@@ -117,7 +114,7 @@ class Reader(nn.Module):
         self.lstm, self.head = nn.LSTM(size, size, batch_first=True), nn.Linear(size, 1)
 
     def forward(self, read: list[Sentences], count: int) -> Tensor:
-        """Return numbers `[count]`."""
+        """Return scores `[count]`."""
         result = torch.zeros(count)
         for places, tokens in read:
             operators, inputs = tokens.unbind(-1)

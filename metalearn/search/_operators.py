@@ -1,6 +1,4 @@
-"""The operators of a block, by name: modules that keep the number of channels and the size of an
-image.
-"""
+"""A block's operators by name: modules that keep an image's channels and size."""
 
 from collections.abc import Callable
 
@@ -17,9 +15,7 @@ def convolution(kernel: tuple[int, int], dilation: int = 1) -> Callable[[int], n
 
 
 def separable(size: int) -> Callable[[int], nn.Module]:
-    """Return a builder of ReLU, a convolution of each channel by itself, one of each pixel, and
-    batch normalisation.
-    """
+    """Return a builder of ReLU, depthwise and pointwise convolution, and batch normalisation."""
 
     def build(channels: int) -> nn.Module:
         depthwise = _same(channels, (size, size), groups=channels)
@@ -31,9 +27,7 @@ def separable(size: int) -> Callable[[int], nn.Module]:
 
 
 def factorised(size: int) -> Callable[[int], nn.Module]:
-    """Return a builder of ReLU, a convolution along rows, one along columns, and batch
-    normalisation.
-    """
+    """Return a builder of ReLU, convolutions along rows and columns, and batch normalisation."""
 
     def build(channels: int) -> nn.Module:
         along = _same(channels, (1, size)), _same(channels, (size, 1))
@@ -43,7 +37,7 @@ def factorised(size: int) -> Callable[[int], nn.Module]:
 
 
 def _same(channels: int, kernel: tuple[int, int], dilation: int = 1, groups: int = 1) -> nn.Conv2d:
-    # Without a bias, which the batch normalisation after it would take away again.
+    # no bias: the following batch normalisation would remove it
     padding = (dilation * (kernel[0] // 2), dilation * (kernel[1] // 2))
     return nn.Conv2d(
         channels, channels, kernel, padding=padding, dilation=dilation, groups=groups, bias=False
@@ -61,5 +55,5 @@ OPERATORS: dict[str, Callable[[int], nn.Module]] = {
     "max_pool_3x3": lambda channels: nn.MaxPool2d(3, stride=1, padding=1),
     "conv_3x3": convolution((3, 3)),
 }
-"""Operators by name: functions of the number of channels. The first eight are those of PNAS; add
-your own by a name."""
+"""Operators by name: functions of the number of channels. The first eight are PNAS's; add more
+under new names."""

@@ -1,6 +1,4 @@
-"""Progressive search: cells grow block by block, and a surrogate says which of them are worth a
-trial.
-"""
+"""Progressive search: cells grow block by block, and a surrogate chooses which to try."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -34,13 +32,13 @@ Score = Callable[[Cell], float]
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search has tried.
+    """The result of a search.
 
     Attributes:
-        trials: All trials in the order in which the search chose them.
-        rank_correlations: Of every round that the surrogate chose: Spearman's correlation of
-            predictions and scores over the cells that were tried, NaN for fewer than two. It is
-            below that over all cells, since a choice of the best leaves little to rank.
+        trials: All trials, in the order in which the search chose them.
+        rank_correlations: For each round that the surrogate chose, Spearman's correlation of
+            predictions and scores over the cells tried, NaN for fewer than two. It is lower than
+            over all cells, since the chosen ones have similar predictions.
     """
 
     trials: tuple[Trial, ...]
@@ -56,7 +54,7 @@ class SearchResult:
 
     @property
     def best(self) -> Trial:
-        """The trial of the highest score."""
+        """The trial with the highest score."""
         return max(
             (trial for trial in self.trials if trial.score is not None),
             key=lambda trial: trial.score or 0.0,
@@ -65,29 +63,29 @@ class SearchResult:
 
 @dataclass(frozen=True)
 class ProgressiveSearch(Checked):
-    """Grow cells block by block, and try those that a surrogate expects most of.
+    """Grow cells block by block and try those with the best predicted scores.
 
-    All cells of one block are tried first, or some of them. Then all cells that have been tried are
-    expanded by a block in every way, the surrogate learns from all scores so far, and the top K
-    expansions are tried, and so on.
+    All cells of one block, or a random subset, are tried first. Then, repeatedly, all tried cells
+    are expanded by every possible block, the surrogate is fitted to all scores so far, and the top
+    K expansions are tried.
 
     Args:
-        num_blocks: Blocks of the largest cells, at least 1.
-        num_candidates: The top K, cells that are tried in a round, at least 1.
-        num_rounds: Rounds of cells of the same size, each with a surrogate that has seen the last,
-            at least 1.
+        num_blocks: Number of blocks of the largest cells, at least 1.
+        num_candidates: The top K, the number of cells tried per round, at least 1.
+        num_rounds: Number of rounds with cells of the same size, each with a surrogate fitted to
+            the previous ones, at least 1.
         num_first: Number of cells of one block that are tried, drawn at random, at least 1; None
             for all.
         operators: Names in `search.OPERATORS`.
-        surrogate: What predicts scores.
-        allowed: Function of a cell that says whether it may be tried, such as one that bounds
+        surrogate: Predictor of scores.
+        allowed: Function of a cell that returns whether it may be tried, such as a bound on
             `cost(...).parameters`; None allows all.
-        seed: Of what is drawn at random. The same seed finds the same cells, with any number of
+        seed: Random seed, at least 0. The same seed finds the same cells, with any number of
             workers.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If a count is below 1, or there is no such operator.
+        TypeError: If an argument has the wrong type.
+        ValueError: If a count is below 1, or an operator is unknown.
 
     References:
         Liu et al., "Progressive neural architecture search", ECCV 2018.
@@ -129,25 +127,25 @@ class ProgressiveSearch(Checked):
     def run(
         self, score: Score, *, executor: Executor | None = None, log: str | Path | None = None
     ) -> SearchResult:
-        """Search.
+        """Run the search.
 
         Args:
             score: Function of a cell that returns its score, higher is better, such as
-                `search.ReptileScore(tasks)`. What it raises is recorded, running out of memory too,
-                and the search goes on.
-            executor: Where scores are computed; one at a time in this process if not given.
-            log: File to which every trial is appended as a line of JSON. A search that was killed
-                goes on from it: what it has tried is not tried again.
+                `search.ReptileScore(tasks)`. Its errors, including out of memory, are recorded, and
+                the search continues.
+            executor: Where scores are computed; sequentially in this process if not given.
+            log: File to which every trial is appended as a line of JSON. A killed search resumes
+                from it without repeating trials.
 
         Returns:
-            All trials, the best among them.
+            All trials and the best of them.
 
         Raises:
-            TypeError: If an argument is of the wrong kind, or the executor cannot send the score to
+            TypeError: If an argument has the wrong type, or the executor cannot send the score to
                 its workers.
             ValueError: If the log is damaged before its last line or of another score, or no cell
                 is allowed.
-            RuntimeError: If every cell fails, or the executor breaks, such as when the system ends
+            RuntimeError: If every cell fails, or the executor breaks, such as when the system kills
                 a worker.
         """
         check_function(
@@ -166,13 +164,13 @@ class _Run:
     """One run of a search.
 
     Attributes:
-        search: Its settings.
-        score: What judges.
-        executor: Where.
-        log: What has been tried, by this run or one before it.
-        tried: What this run has chosen, in order: it does not depend on who was faster, or on where
-            a run was killed.
-        correlations: One of every round.
+        search: The settings.
+        score: The score function.
+        executor: Where scores are computed.
+        log: Trials of this and earlier runs.
+        tried: The cells that this run has chosen, in an order that depends neither on the workers'
+            speed nor on where an earlier run was killed.
+        correlations: One per round.
     """
 
     search: ProgressiveSearch
@@ -205,7 +203,7 @@ class _Run:
         return SearchResult(tuple(self.tried.values()), tuple(self.correlations))
 
     def _round(self, candidates: list[Cell], generator: torch.Generator) -> list[Cell]:
-        """Try the top K of what has not been tried."""
+        """Try the top K of the cells that have not been tried."""
         known = [
             (trial.cell, trial.score) for trial in self.tried.values() if trial.score is not None
         ]
@@ -237,7 +235,7 @@ class _Run:
         return chosen
 
     def _top(self, cells: list[Cell], count: int) -> list[Cell]:
-        """Return the first cells that are allowed."""
+        """Return the first `count` allowed cells."""
         chosen: list[Cell] = []
         for cell in cells:
             if len(chosen) == count:
@@ -247,12 +245,12 @@ class _Run:
         return chosen
 
     def _try(self, cells: list[Cell]) -> None:
-        """Let all cells be judged that have no score in the log, and take their trials."""
+        """Score all cells that have no score in the log, and take their trials."""
         futures: dict[Future[Trial], Cell] = {}
         try:
             for cell in cells:
                 known = self.log.trials.get(cell)
-                if known is None or known.score is None:  # a failure of another run is tried again
+                if known is None or known.score is None:  # failures of earlier runs are retried
                     futures[self.executor.submit(judge, self.score, cell)] = cell
             for future in as_completed(futures):
                 self.log.add(future.result())
@@ -276,14 +274,14 @@ class _Run:
 
 
 def judge(score: Score, cell: Cell) -> Trial:
-    """Return the trial of one cell; whatever it raises is part of that."""
+    """Return the trial of one cell, including any error."""
     start = perf_counter()
     try:
         value = float(score(cell))
         if not math.isfinite(value):
             raise invalid("score", "be finite", value)
         return Trial(cell, value, seconds=perf_counter() - start)
-    except Exception as error:  # the system's and PyTorch's errors of memory among them
+    except Exception as error:  # including MemoryError and torch.OutOfMemoryError
         return Trial(cell, None, f"{type(error).__name__}: {error}", perf_counter() - start)
 
 

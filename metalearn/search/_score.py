@@ -1,4 +1,4 @@
-"""The score of a cell: a short meta-training, and the accuracy on unseen tasks."""
+"""A cell's score: its accuracy on unseen tasks after a short meta-training."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -25,29 +25,28 @@ Tasks = Annotated[
 
 @dataclass(frozen=True)
 class ReptileScore(Checked):
-    """A score: train a cell's network briefly by Reptile, and return its accuracy on validation
-    tasks.
+    """Train a cell's network briefly by Reptile and return its accuracy on validation tasks.
 
     Every cell starts from the same seed and sees the same tasks. It pickles if its tasks do.
 
     Args:
         train: Classification tasks to train on, whose support set has a multiple of `num_steps`
             examples.
-        validation: Tasks to judge by, of as many classes.
-        num_cells: Cells of the network, at least 1.
-        num_filters: Its filters, at least 1.
-        num_iterations: Meta-steps, at least 1.
-        meta_batch_size: Tasks in a meta-step, at least 1.
-        num_steps: Inner steps in training, at least 1, each on a part of the support set.
-        num_steps_judged: Inner steps on a validation task, at least 1.
-        inner_lr: Rate of the inner Adam, positive.
-        outer_lr: Rate of the outer SGD at its start, positive; it falls to zero on a line.
+        validation: Validation tasks with the same number of classes.
+        num_cells: Number of cells in the network, at least 1.
+        num_filters: Number of its filters, at least 1.
+        num_iterations: Number of meta-steps, at least 1.
+        meta_batch_size: Number of tasks in a meta-step, at least 1.
+        num_steps: Number of inner steps in training, at least 1, each on a part of the support set.
+        num_steps_judged: Number of inner steps on a validation task, at least 1.
+        inner_lr: Learning rate of the inner Adam, positive.
+        outer_lr: Initial learning rate of the outer SGD, positive; it decays linearly to zero.
         num_tasks: Number of validation tasks, at least 1.
-        seed: Of start and tasks.
-        device: Where it is trained.
+        seed: Seed of the initial parameters and the tasks, at least 0.
+        device: Device for training.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
+        TypeError: If an argument has the wrong type.
         ValueError: If a number is out of range.
 
     References:
@@ -79,14 +78,14 @@ class ReptileScore(Checked):
         support = self.train.sample(1, generator=generator).support
         channels, size = support.x.shape[2], support.x.shape[-1]
         network = Network(cell, self.num_cells, self.num_filters)
-        # The start is drawn from the random numbers of all threads, which get theirs back.
+        # Initialisation draws from the global generator, which is restored.
         with random_numbers_kept():
             torch.default_generator.manual_seed(self.seed)
             model = build(network, channels, int(support.y.max()) + 1, image_size=size)
         return self.judge(model)
 
     def judge(self, model: torch.nn.Module) -> float:
-        """Train a model as those of cells are trained, and return its accuracy."""
+        """Train a model as a cell's network is trained, and return its accuracy."""
         generator = torch.Generator().manual_seed(self.seed)
         rule = inner.Adam(self.inner_lr, betas=(0.0, 0.999))
         learner = outer.Reptile(
@@ -111,8 +110,7 @@ class ReptileScore(Checked):
             generator=generator,
             progress=False,
         )
-        # Without the carried state of Adam, and on whole support sets, which may be smaller than in
-        # training.
+        # without Adam's carried state, on whole support sets, which may be smaller than in training
         judged = outer.Reptile(
             learner.model, F.cross_entropy, rule, num_steps=self.num_steps_judged
         ).eval()

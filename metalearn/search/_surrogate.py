@@ -1,4 +1,4 @@
-"""What predicts the scores of cells from the scores of others."""
+"""Surrogates, which predict the scores of cells from those of others."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -15,16 +15,16 @@ Predict = Callable[[Sequence[Cell]], Tensor]
 
 
 class Surrogate(ABC):
-    """The protocol: what `ProgressiveSearch` asks which cells to try next."""
+    """The protocol of surrogates, by which `ProgressiveSearch` chooses the cells to try next."""
 
     @abstractmethod
     def fit(self, cells: Sequence[Cell], scores: Tensor, generator: torch.Generator) -> Predict:
-        """Learn from scores.
+        """Fit the surrogate to scores.
 
         Args:
-            cells: Cells that have been tried, of any numbers of blocks.
+            cells: Tried cells, of any numbers of blocks.
             scores: Their scores `[num_cells]`, float64.
-            generator: Source of its random numbers.
+            generator: Source of all randomness.
 
         Returns:
             A function from n cells to their predicted scores `[n]`, by which they are ranked.
@@ -33,22 +33,21 @@ class Surrogate(ABC):
 
 @dataclass(frozen=True)
 class RidgeEnsemble(Surrogate, Checked):
-    """Ridge regressions on what a cell is made of, each from a sample of the scores with
-    replacement.
+    """A bootstrap ensemble of ridge regressions on counts of a cell's parts.
 
-    What they see are counts: of the blocks, of every operator, with its input or not, of pairs of
-    operators in a block, and of pairs of which one works on the other's output. Solved exactly, in
-    milliseconds.
+    The features count blocks, operators (alone and with their input), pairs of operators in a
+    block, and pairs where one operator is applied to the other's output. The regressions are solved
+    exactly, in milliseconds.
 
     Args:
-        num_members: Number of regressions, at least 1; one takes all scores as they are.
-        penalty: Of squared coefficients, positive.
-        optimism: How many standard deviations of the members are added to their mean; above 0 it
-            prefers cells that they disagree on.
+        num_members: Number of regressions, at least 1; a single one uses all scores.
+        penalty: Penalty on squared coefficients, positive.
+        optimism: Number of the members' standard deviations added to their mean; a positive one
+            prefers cells on which they disagree.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If one is out of range.
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of range.
 
     References:
         Liu et al., "Progressive neural architecture search", ECCV 2018 (an ensemble of multi-layer
@@ -76,7 +75,7 @@ class RidgeEnsemble(Surrogate, Checked):
                 if self.num_members > 1
                 else torch.arange(size)
             )
-            # In the form whose system has one row a score, of which there are fewer than columns.
+            # the dual form: there are fewer scores than features
             gram = x[rows] @ x[rows].T + self.penalty * torch.eye(size, dtype=x.dtype)
             members.append(x[rows].T @ torch.linalg.solve(gram, (scores[rows] - mean) / scale))
         coefficients = torch.stack(members, 1)
@@ -89,7 +88,7 @@ class RidgeEnsemble(Surrogate, Checked):
 
 
 def features(cell: Cell) -> Counter[str]:
-    """Count what a cell is made of."""
+    """Count a cell's parts."""
     counts = Counter({"block": len(cell.blocks)})
     for block in cell.blocks:
         pair = sides(block)
@@ -109,7 +108,7 @@ def sides(block: Block) -> tuple[tuple[str, int], tuple[str, int]]:
 
 
 def matrix(rows: Sequence[Counter[str]], columns: dict[str, int]) -> Tensor:
-    """Return counts `[num_rows, num_columns]`; what has no column is left out."""
+    """Return counts `[num_rows, num_columns]`; parts without a column are left out."""
     names = list(columns)
     return torch.tensor([[counts[name] for name in names] for counts in rows], dtype=torch.float64)
 
