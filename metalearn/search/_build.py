@@ -1,5 +1,6 @@
 """Build a network's module and count its cost."""
 
+from collections import OrderedDict
 from dataclasses import dataclass
 
 import torch
@@ -56,26 +57,20 @@ def build(
     torch.Size([10, 5])
     """
     check_kind("build's network", network, Network, "a Network", "Network(cell)")
-    for name, count in {
-        "in_channels": in_channels,
-        "num_classes": num_classes,
-        "image_size": image_size,
-    }.items():
+    counts = {"in_channels": in_channels, "num_classes": num_classes, "image_size": image_size}
+    for name, count in counts.items():
         check_count(f"build's {name}", count)
     check_choice("build's batch_statistics", batch_statistics, BATCH_STATISTICS)
     # The stem and the pooling halve the image num_cells times; as bits, to avoid huge powers.
     if image_size.bit_length() <= network.num_cells:
+        condition = f"be at least 2 ** {network.num_cells}"
         fix = f"Use larger images, or num_cells={image_size.bit_length() - 1}."
-        raise invalid(
-            "build's image_size", f"be at least 2 ** {network.num_cells}", image_size, fix
-        )
+        raise invalid("build's image_size", condition, image_size, fix)
 
-    features = Cells(network, in_channels)
-    module = nn.Sequential()
-    module.add_module(
-        "features", nn.Sequential(features, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    )
-    module.add_module("head", nn.Linear(features.out_channels, num_classes))
+    cells = Cells(network, in_channels)
+    features = nn.Sequential(cells, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    head = nn.Linear(cells.out_channels, num_classes)
+    module = nn.Sequential(OrderedDict(features=features, head=head))
     use_batch_statistics(module, batch_statistics, num_steps=num_steps)
     return module
 
@@ -93,14 +88,11 @@ class Cells(nn.Module):
         stem = nn.Conv2d(in_channels, filters, 3, stride=2, padding=1, bias=False)
         self.stem = nn.Sequential(stem, nn.BatchNorm2d(filters))
         widths = [filters, filters, *[inner] * network.num_cells]
-        used = reached(network)
+        self.cells = nn.ModuleDict()
         # If cells skip the one before them, unused cells get no parameters.
-        self.cells = nn.ModuleDict(
-            {
-                str(index): OneCell(network.cell, widths[index], widths[index + 1], filters)
-                for index in sorted(used)
-            }
-        )
+        for index in sorted(reached(network)):
+            before, last = widths[index : index + 2]
+            self.cells[str(index)] = OneCell(network.cell, before, last, filters)
         self.num_cells, self.out_channels = network.num_cells, inner
         self.pool = nn.MaxPool2d(2, ceil_mode=True)
 
@@ -110,10 +102,8 @@ class Cells(nn.Module):
         for index in range(self.num_cells):
             if index:
                 before, last = self.pool(before), self.pool(last)
-            before, last = (
-                last,
-                self.cells[str(index)](before, last) if str(index) in self.cells else last,
-            )
+            name = str(index)
+            before, last = last, self.cells[name](before, last) if name in self.cells else last
         return last
 
 
@@ -136,21 +126,15 @@ class OneCell(nn.Module):
         self.inputs = tuple(block.inputs for block in cell.blocks)
         self.outputs = cell.outputs
         used = {name for names in self.inputs for name in names}
-        self.squeeze = nn.ModuleDict(
-            {
-                str(name): nn.Sequential(
-                    nn.ReLU(), nn.Conv2d(width, channels, 1, bias=False), nn.BatchNorm2d(channels)
-                )
-                for name, width in ((-2, before), (-1, last))
-                if name in used
-            }
-        )
-        self.operators = nn.ModuleList(
-            nn.ModuleList(
-                operator(name, channels) for name in (block.left_operator, block.right_operator)
-            )
-            for block in cell.blocks
-        )
+        self.squeeze, self.operators = nn.ModuleDict(), nn.ModuleList()
+        for name, width in ((-2, before), (-1, last)):
+            if name in used:
+                projection = nn.Conv2d(width, channels, 1, bias=False)
+                layers = nn.ReLU(), projection, nn.BatchNorm2d(channels)
+                self.squeeze[str(name)] = nn.Sequential(*layers)
+        for block in cell.blocks:
+            pair = (block.left_operator, block.right_operator)
+            self.operators.append(nn.ModuleList(operator(name, channels) for name in pair))
 
     def forward(self, before: Tensor, last: Tensor) -> Tensor:
         """Return the output blocks' concatenation, `[n, channels * number, height, width]`."""
@@ -165,19 +149,14 @@ class OneCell(nn.Module):
 def operator(name: str, channels: int) -> nn.Module:
     """Build an operator; raise unless it keeps an image's shape."""
     module = OPERATORS[name](channels)
-    check_kind(
-        f"operator {name!r}",
-        module,
-        nn.Module,
-        "a function from channels to a module",
-        "nn.Identity()",
-    )
+    what, expected = f"operator {name!r}", "a function from channels to a module"
+    check_kind(what, module, nn.Module, expected, "nn.Identity()")
     x = torch.zeros(2, channels, 4, 4)
     with torch.no_grad():
         shape = module.eval()(x).shape
     if shape != x.shape:
         fix = "Pad its convolutions by half of their kernels, with stride 1."
-        raise invalid(f"operator {name!r}", f"keep the shape {tuple(x.shape)}", tuple(shape), fix)
+        raise invalid(what, f"keep the shape {tuple(x.shape)}", tuple(shape), fix)
     return module.train()
 
 

@@ -11,6 +11,7 @@ from metalearn.search._operators import OPERATORS
 
 FIRST_INPUT = -2
 """The cell before the previous one; -1 is the previous one, and blocks count from 0."""
+EXAMPLE = "Block('conv_3x3', -1, 'identity', -2)"
 FIX = "-1 is the previous cell, -2 the one before it, 0 the cell's first block."
 
 
@@ -75,20 +76,16 @@ class Cell:
     blocks: tuple[Block, ...]
 
     def __init__(self, blocks: Iterable[Block]) -> None:
-        fix = "Write Cell([Block('conv_3x3', -1, 'identity', -2)])."
-        object.__setattr__(
-            self, "blocks", tuple(as_list("Cell's blocks", blocks, "be a list of blocks", fix=fix))
-        )
+        fix = f"Write Cell([{EXAMPLE}])."
+        given = as_list("Cell's blocks", blocks, "be a list of blocks", fix=fix)
+        object.__setattr__(self, "blocks", tuple(given))
         if not self.blocks:
             raise invalid("Cell's blocks", "be at least one", "none", fix)
         for index, block in enumerate(self.blocks):
-            check_kind(
-                f"block {index}", block, Block, "a Block", "Block('conv_3x3', -1, 'identity', -2)"
-            )
+            check_kind(f"block {index}", block, Block, "a Block", EXAMPLE)
             if max(block.inputs) >= index:
-                fix = "-2 and -1 are the cell's inputs" + (
-                    f", 0 to {index - 1} the blocks before." if index else "."
-                )
+                before = f", 0 to {index - 1} the blocks before" if index else ""
+                fix = f"-2 and -1 are the cell's inputs{before}."
                 condition = f"refer to inputs from -2 to {index - 1}"
                 raise invalid(f"block {index}", condition, str(block), fix)
 
@@ -122,12 +119,8 @@ class Cell:
             return []
         # equal blocks may differ in what refers to them
         least = min(ready.values())
-        return [
-            least,
-            *min(
-                self._from({**names, i: len(names)}) for i, block in ready.items() if block == least
-            ),
-        ]
+        chosen = [index for index, block in ready.items() if block == least]
+        return [least, *min(self._from({**names, index: len(names)}) for index in chosen)]
 
     def to_json(self) -> str:
         """Return the cell as JSON."""
@@ -161,9 +154,7 @@ class Network(Checked):
     3 cells of 16 filters; 0: conv_3x3(-1) + identity(-2)
     """
 
-    cell: Annotated[
-        Cell, Check(check_kind, Cell, "a Cell", "Cell([Block('conv_3x3', -1, 'identity', -2)])")
-    ]
+    cell: Annotated[Cell, Check(check_kind, Cell, "a Cell", f"Cell([{EXAMPLE}])")]
     num_cells: Count = 3
     num_filters: Count = 32
 

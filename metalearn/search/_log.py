@@ -63,10 +63,8 @@ class Log:
         self.trials: dict[Cell, Trial] = {}
         if path is not None:
             check_path("log", path)
-        self._path, self._head = (
-            path and Path(path),
-            json.dumps({"format": FORMAT, "score": name_of(score)}),
-        )
+        self._path = path and Path(path)
+        self._head = json.dumps({"format": FORMAT, "score": name_of(score)})
         if self._path and self._path.exists() and self._path.stat().st_size:
             self._read(self._path)
         elif self._path:
@@ -97,9 +95,8 @@ class Log:
             except (ValueError, TypeError, KeyError, RecursionError) as error:
                 if number == len(lines):
                     break
-                raise invalid(
-                    f"line {number + 1} of {path}", "be a trial", repr(line), ANEW
-                ) from error
+                what = f"line {number + 1} of {path}"
+                raise invalid(what, "be a trial", repr(line), ANEW) from error
             if line.endswith(b"\n"):
                 self.trials[trial.cell] = trial
                 whole += len(line)

@@ -53,9 +53,8 @@ class LSTMRanker(Surrogate, Checked):
             members = []
             for seed in seeds:
                 torch.default_generator.manual_seed(seed)
-                members.append(
-                    self._trained(Reader(len(names), farthest + 1, self.hidden_size), read, scores)
-                )
+                reader = Reader(len(names), farthest + 1, self.hidden_size)
+                members.append(self._trained(reader, read, scores))
 
         def predict(others: Sequence[Cell]) -> Tensor:
             read = sentences(others, names)
@@ -107,10 +106,8 @@ class Reader(nn.Module):
 
     def __init__(self, num_operators: int, num_inputs: int, size: int) -> None:
         super().__init__()
-        self.operators, self.inputs = (
-            nn.Embedding(num_operators, size),
-            nn.Embedding(num_inputs, size),
-        )
+        self.operators = nn.Embedding(num_operators, size)
+        self.inputs = nn.Embedding(num_inputs, size)
         self.lstm, self.head = nn.LSTM(size, size, batch_first=True), nn.Linear(size, 1)
 
     def forward(self, read: list[Sentences], count: int) -> Tensor:
@@ -118,10 +115,8 @@ class Reader(nn.Module):
         result = torch.zeros(count)
         for places, tokens in read:
             operators, inputs = tokens.unbind(-1)
-            x = self.operators(operators) + self.inputs(
-                inputs.clamp(max=self.inputs.num_embeddings - 1)
-            )
-            result = result.index_put(
-                (torch.tensor(places),), self.head(self.lstm(x)[0][:, -1]).squeeze(1)
-            )
+            inputs = inputs.clamp(max=self.inputs.num_embeddings - 1)
+            x = self.operators(operators) + self.inputs(inputs)
+            scores = self.head(self.lstm(x)[0][:, -1]).squeeze(1)
+            result = result.index_put((torch.tensor(places),), scores)
         return result

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated
@@ -28,6 +29,7 @@ from metalearn.search._operators import OPERATORS
 from metalearn.search._surrogate import RidgeEnsemble, Surrogate, rank_correlation
 
 Score = Callable[[Cell], float]
+AGAIN = "Run it again with a new executor and the same log; fewer workers need less memory."
 
 
 @dataclass(frozen=True)
@@ -47,18 +49,14 @@ class SearchResult:
     def __repr__(self) -> str:
         scores = [trial.score for trial in self.trials if trial.score is not None]
         best = f", best score {max(scores):.4g}" if scores else ""
-        return (
-            f"SearchResult({len(self.trials)} trials, {len(self.trials) - len(scores)} "
-            f"failed{best})"
-        )
+        num_failed = len(self.trials) - len(scores)
+        return f"SearchResult({len(self.trials)} trials, {num_failed} failed{best})"
 
     @property
     def best(self) -> Trial:
         """The trial with the highest score."""
-        return max(
-            (trial for trial in self.trials if trial.score is not None),
-            key=lambda trial: trial.score or 0.0,
-        )
+        scored = (trial for trial in self.trials if trial.score is not None)
+        return max(scored, key=lambda trial: trial.score or 0.0)
 
 
 @dataclass(frozen=True)
@@ -148,9 +146,8 @@ class ProgressiveSearch(Checked):
             RuntimeError: If every cell fails, or the executor breaks, such as when the system kills
                 a worker.
         """
-        check_function(
-            "score", score, "be a function of a cell", fix="Write lambda cell: ..., say."
-        )
+        fix = "Write lambda cell: ..., say."
+        check_function("score", score, "be a function of a cell", fix=fix)
         if executor is None:
             with ThreadPoolExecutor(1) as own:
                 return self.run(score, executor=own, log=log)
@@ -185,18 +182,16 @@ class _Run:
         search, generator = self.search, torch.Generator().manual_seed(self.search.seed)
         level = smallest(search.operators)
         if search.num_first is not None:
-            level = [
-                level[index] for index in torch.randperm(len(level), generator=generator).tolist()
-            ]
+            order = torch.randperm(len(level), generator=generator).tolist()
+            level = [level[index] for index in order]
         level = self._top(level, search.num_first or len(level))
         if not level:
             fix = "Allow more: more operators, or fewer filters."
             raise invalid("cells of one block", "be allowed in part", "none that is", fix)
         self._try(level)
         for _ in range(1, search.num_blocks):
-            candidates = expanded(
-                [cell for cell in level if self.tried[cell].score is not None], search.operators
-            )
+            scored = (cell for cell in level if self.tried[cell].score is not None)
+            candidates = expanded(scored, search.operators)
             level = []
             for _ in range(search.num_rounds):
                 level += self._round(candidates, generator)
@@ -204,45 +199,33 @@ class _Run:
 
     def _round(self, candidates: list[Cell], generator: torch.Generator) -> list[Cell]:
         """Try the top K of the cells that have not been tried."""
-        known = [
-            (trial.cell, trial.score) for trial in self.tried.values() if trial.score is not None
-        ]
-        scores = torch.tensor([score for _, score in known], dtype=torch.float64)
-        predict = self.search.surrogate.fit([cell for cell, _ in known], scores, generator)
+        known = [trial for trial in self.tried.values() if trial.score is not None]
+        scores = torch.tensor([trial.score for trial in known], dtype=torch.float64)
+        predict = self.search.surrogate.fit([trial.cell for trial in known], scores, generator)
         candidates = [cell for cell in candidates if cell not in self.tried]
         if not candidates:
             return []
         predicted = predict(candidates)
-        if not isinstance(predicted, torch.Tensor) or predicted.shape != (len(candidates),):
-            got = (
-                f"shape {tuple(predicted.shape)}"
-                if isinstance(predicted, torch.Tensor)
-                else brief(predicted)
-            )
+        is_tensor = isinstance(predicted, torch.Tensor)
+        if not is_tensor or predicted.shape != (len(candidates),):
+            got = f"shape {tuple(predicted.shape)}" if is_tensor else brief(predicted)
             fix = "Return one score of each cell from what fit returns."
             raise invalid("surrogate's predictions", f"be a tensor [{len(candidates)}]", got, fix)
         order = predicted.argsort(descending=True, stable=True).tolist()
         chosen = self._top([candidates[index] for index in order], self.search.num_candidates)
         self._try(chosen)
         expected = dict(zip(candidates, predicted.tolist(), strict=True))
-        pairs = [
-            (expected[cell], score)
-            for cell in chosen
-            if (score := self.tried[cell].score) is not None
-        ]
+        trials = [self.tried[cell] for cell in chosen]
+        pairs = [(expected[tried.cell], tried.score) for tried in trials if tried.score is not None]
         each = torch.tensor(pairs, dtype=torch.float64).reshape(-1, 2)
         self.correlations.append(rank_correlation(each[:, 0], each[:, 1]))
         return chosen
 
     def _top(self, cells: list[Cell], count: int) -> list[Cell]:
         """Return the first `count` allowed cells."""
-        chosen: list[Cell] = []
-        for cell in cells:
-            if len(chosen) == count:
-                break
-            if self.search.allowed is None or self.search.allowed(cell):
-                chosen.append(cell)
-        return chosen
+        is_allowed = self.search.allowed
+        allowed = cells if is_allowed is None else filter(is_allowed, cells)
+        return list(islice(allowed, count))
 
     def _try(self, cells: list[Cell]) -> None:
         """Score all cells that have no score in the log, and take their trials."""
@@ -255,22 +238,17 @@ class _Run:
             for future in as_completed(futures):
                 self.log.add(future.result())
         except BrokenExecutor as error:
-            fix = (
-                "Run it again with a new executor and the same log; fewer workers need less memory."
-            )
-            raise RuntimeError(
-                message("executor", "keep its workers", f"{type(error).__name__}: {error}", fix)
-            ) from error
+            got = f"{type(error).__name__}: {error}"
+            raise RuntimeError(message("executor", "keep its workers", got, AGAIN)) from error
         finally:
             for future in futures:
                 future.cancel()
         self.tried |= {cell: self.log.trials[cell] for cell in cells}
         if all(trial.score is None for trial in self.tried.values()):
             first = next(iter(self.tried.values()))
+            got = f"{first.error} for the first of them"
             fix = f"Try score(Cell.from_json({first.cell.to_json()!r}))."
-            raise RuntimeError(
-                message("score", "work for some cell", f"{first.error} for the first of them", fix)
-            )
+            raise RuntimeError(message("score", "work for some cell", got, fix))
 
 
 def judge(score: Score, cell: Cell) -> Trial:
@@ -299,9 +277,8 @@ def _check_sends(executor: Executor, score: Score, operators: tuple[str, ...]) -
             "Define the score at the top level of a module that workers can import, or pass "
             "ThreadPoolExecutor(2)."
         )
-        raise mistyped(
-            "executor", "send the score to its workers", f"{type(error).__name__}: {error}", fix
-        ) from error
+        got = f"{type(error).__name__}: {error}"
+        raise mistyped("executor", "send the score to its workers", got, fix) from error
     if unknown:
         fix = "Add them to search.OPERATORS in the module of the score, which workers import."
         condition = f"know the operators {list(operators)}"

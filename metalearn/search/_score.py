@@ -5,6 +5,7 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from torch.optim.lr_scheduler import LinearLR
 
 from metalearn import inner, outer
 from metalearn._checks import as_device, check_kind
@@ -87,19 +88,17 @@ class ReptileScore(Checked):
     def judge(self, model: torch.nn.Module) -> float:
         """Train a model as a cell's network is trained, and return its accuracy."""
         generator = torch.Generator().manual_seed(self.seed)
-        rule = inner.Adam(self.inner_lr, betas=(0.0, 0.999))
+        criterion, rule = F.cross_entropy, inner.Adam(self.inner_lr, betas=(0.0, 0.999))
         learner = outer.Reptile(
             model.to(self.device),
-            F.cross_entropy,
+            criterion,
             rule,
             num_steps=self.num_steps,
             support_batches=self.num_steps,
             keep_state=True,
         )
         optimizer = torch.optim.SGD(learner.parameters(), lr=self.outer_lr)
-        scheduler = torch.optim.lr_scheduler.LinearLR(
-            optimizer, 1.0, 0.0, total_iters=self.num_iterations
-        )
+        scheduler = LinearLR(optimizer, 1.0, 0.0, total_iters=self.num_iterations)
         fit(
             learner,
             self.train,
@@ -111,11 +110,9 @@ class ReptileScore(Checked):
             progress=False,
         )
         # without Adam's carried state, on whole support sets, which may be smaller than in training
-        judged = outer.Reptile(
-            learner.model, F.cross_entropy, rule, num_steps=self.num_steps_judged
-        ).eval()
+        judged = outer.Reptile(learner.model, criterion, rule, num_steps=self.num_steps_judged)
         evaluation = evaluate(
-            judged,
+            judged.eval(),
             self.validation,
             num_tasks=self.num_tasks,
             metrics={"accuracy": accuracy},

@@ -61,19 +61,15 @@ class RidgeEnsemble(Surrogate, Checked):
     def fit(self, cells: Sequence[Cell], scores: Tensor, generator: torch.Generator) -> Predict:
         """Solve all regressions."""
         seen = [features(cell) for cell in cells]
-        columns = {
-            name: index
-            for index, name in enumerate(dict.fromkeys(name for counts in seen for name in counts))
-        }
+        columns = list(dict.fromkeys(name for counts in seen for name in counts))
         x, size, members = matrix(seen, columns), len(cells), []
         centre = x.mean(0)
         x = x - centre
         mean, scale = scores.mean(), scores.std(correction=0).clamp(min=1e-12)
+        is_one = self.num_members == 1
         for _ in range(self.num_members):
             rows = (
-                torch.randint(size, (size,), generator=generator)
-                if self.num_members > 1
-                else torch.arange(size)
+                torch.arange(size) if is_one else torch.randint(size, (size,), generator=generator)
             )
             # the dual form: there are fewer scores than features
             gram = x[rows] @ x[rows].T + self.penalty * torch.eye(size, dtype=x.dtype)
@@ -107,10 +103,10 @@ def sides(block: Block) -> tuple[tuple[str, int], tuple[str, int]]:
     return (block.left_operator, block.left), (block.right_operator, block.right)
 
 
-def matrix(rows: Sequence[Counter[str]], columns: dict[str, int]) -> Tensor:
+def matrix(rows: Sequence[Counter[str]], columns: list[str]) -> Tensor:
     """Return counts `[num_rows, num_columns]`; parts without a column are left out."""
-    names = list(columns)
-    return torch.tensor([[counts[name] for name in names] for counts in rows], dtype=torch.float64)
+    counted = [[counts[name] for name in columns] for counts in rows]
+    return torch.tensor(counted, dtype=torch.float64)
 
 
 def rank_correlation(predicted: Tensor, actual: Tensor) -> float:
