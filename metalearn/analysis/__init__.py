@@ -1,7 +1,6 @@
-"""The analyses of few-shot papers: what adapts, how far features move, how many steps, which
-labels.
+"""Analyses from few-shot papers of layers, features, steps and labels.
 
-Each function returns its numbers, with a method `plot` that draws them.
+Each function returns its numbers in an object whose method `plot` draws them.
 """
 
 from metalearn.analysis._feature_distances import FeatureDistances, feature_distances

@@ -26,9 +26,9 @@ class FeatureDistances:
 
     Attributes:
         values: Euclidean distances `[num_tasks, num_support, num_query]`.
-        same_class: Which pairs have one label, of the same shape.
-        other_class: Which pairs have two labels. Pairs with an example of weight 0, padding, are of
-            neither kind.
+        same_class: Which pairs have equal labels, of the same shape.
+        other_class: Which pairs have different labels. Pairs with padding, an example of weight 0,
+            are in neither.
     """
 
     values: Tensor
@@ -42,14 +42,12 @@ class FeatureDistances:
 
     @property
     def closest(self) -> Tensor:
-        """Every task's closest pair, of any labels, `[num_tasks, 2]`: indices of a support and of a
-        query example.
-        """
+        """Each task's closest pair of any labels, `[num_tasks, 2]`: support and query index."""
         return self._pair(self.values)
 
     @property
     def farthest(self) -> Tensor:
-        """Every task's farthest pair, likewise."""
+        """Each task's farthest pair of any labels, `[num_tasks, 2]`: support and query index."""
         return self._pair(-self.values)
 
     def _pair(self, costs: Tensor) -> Tensor:
@@ -60,9 +58,7 @@ class FeatureDistances:
         return torch.stack([lowest // num_query, lowest % num_query], 1)
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw histograms of the distances within labels and between them, and return matplotlib's
-        axes.
-        """
+        """Draw histograms of distances within and between labels; return matplotlib's axes."""
         ax = axes_or_new(ax)
         for label, pairs in {
             "same class": self.same_class,
@@ -77,17 +73,16 @@ class FeatureDistances:
 
 
 def feature_distances(features: Callable[[Any], Tensor], episodes: Episode) -> FeatureDistances:
-    """Compute how far apart a task's support and query examples are in a space of features.
+    """Compute distances between the features of each task's support and query examples.
 
-    The two sets of an episode may be of one task, or any two data sets whose features are to be
-    compared: with `Episode(train.sample(1).support, test.sample(1).support)`, of a training and a
-    test task, `closest` and `farthest` are the pairs of the paper's figure. Their classes differ,
-    and so should their labels, where `same_class` is read.
+    The two sets of an episode may belong to one task or be any two data sets to compare: with
+    `Episode(train.sample(1).support, test.sample(1).support)`, of a training and a test task,
+    `closest` and `farthest` are the pairs of the paper's figure. If their classes differ, so should
+    their labels for `same_class` to make sense.
 
-    Support and query set of every task go through `features` by themselves, so that batch
-    normalisation takes the statistics of that set, whatever the model's source of them. Examples of
-    weight 0 are in no pair, and `models.BatchNorm` layers weigh the examples as the tasks do. A
-    module is used in the mode it is in.
+    Each task's support and query set pass through `features` separately, so that batch
+    normalisation always uses the statistics of that set. Examples of weight 0 are in no pair, and
+    `models.BatchNorm` layers use the tasks' weights. A module keeps its mode.
 
     Args:
         features: A module or function from examples `[num_examples, ...]` to features
@@ -96,12 +91,12 @@ def feature_distances(features: Callable[[Any], Tensor], episodes: Episode) -> F
         episodes: Tasks with a leading task axis; y are labels `[num_tasks, num_examples]`.
 
     Returns:
-        Distances, and which pairs have one label.
+        Distances, and which pairs have equal labels.
 
     Raises:
-        TypeError: If `features` is no function, or the episodes are of the wrong kind.
-        ValueError: If shapes or devices disagree, or a task has no pair, all of its weights being
-            0.
+        TypeError: If `features` is not a function, or the episodes have the wrong type.
+        ValueError: If shapes or devices disagree, or a task has no pair, since all weights of a set
+            are 0.
 
     References:
         Franceschi, Frasconi, Donini and Pontil, "A bridge between hyperparameter optimization and
@@ -128,13 +123,13 @@ def feature_distances(features: Callable[[Any], Tensor], episodes: Episode) -> F
         raise invalid(
             "features of support and query", "be of one dtype", got, "Convert the episodes."
         )
-    # By differences, as products would lose the digits of small distances.
+    # from differences: inner products would lose small distances to cancellation
     values = torch.cdist(support, query, compute_mode="donot_use_mm_for_euclid_dist")
     return FeatureDistances(values, same_class, other_class)
 
 
 def _features(features: Callable[[Any], Tensor], batch: Batch) -> Tensor:
-    """Return every task's features `[num_tasks, num_examples, ..., 1]`."""
+    """Return each task's features `[num_tasks, num_examples, ..., 1]`."""
 
     def call(batch: Batch) -> Tensor:
         if not isinstance(features, nn.Module):
@@ -161,7 +156,7 @@ def _features(features: Callable[[Any], Tensor], batch: Batch) -> Tensor:
 
 
 def _pairs(episodes: Episode) -> tuple[Tensor, Tensor]:
-    """Return which pairs of a support and a query example have one label, and which have two."""
+    """Return which pairs of support and query examples have equal labels, and which do not."""
     for part in episodes:
         if not (isinstance(part.y, Tensor) and part.y.dim() == 2):
             got = tuple(part.y.shape) if isinstance(part.y, Tensor) else type(part.y).__name__

@@ -1,4 +1,4 @@
-"""A learner of which some fast parameters stay at their start."""
+"""A learner whose adaptation leaves some fast parameters unchanged."""
 
 import copy
 from collections.abc import Collection
@@ -15,9 +15,9 @@ from metalearn.types import Params, PyTree
 
 @dataclass(frozen=True)
 class Frozen(UpdateRule):
-    """A rule without updates of some parameters. It sees their gradients all the same.
+    """A rule that does not update some parameters, although it sees their gradients.
 
-    It is made for learners that exist, whose meta-parameters are the wrapped rule's.
+    It is made for existing learners, with the wrapped rule's meta-parameters.
     """
 
     rule: UpdateRule
@@ -25,7 +25,7 @@ class Frozen(UpdateRule):
 
     @property
     def as_values(self) -> frozenset[str]:
-        """What the wrapped rule takes as values."""
+        """As the wrapped rule."""
         return self.rule.as_values
 
     def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
@@ -35,7 +35,7 @@ class Frozen(UpdateRule):
     def update(
         self, meta: PyTree, grads: Params, state: PyTree, params: Params, loss: Tensor, step: int
     ) -> tuple[Params, PyTree]:
-        """Return the wrapped rule's updates, zero for what is frozen."""
+        """Return the wrapped rule's updates, zero for frozen parameters."""
         updates, state = self.rule.update(meta, grads, state, params, loss, step)
         kept = {
             name: torch.zeros_like(update) if name in self.names else update
@@ -45,14 +45,12 @@ class Frozen(UpdateRule):
 
 
 def frozen(learner: MetaLearner, names: Collection[str]) -> MetaLearner:
-    """Return the learner with some fast parameters that do not adapt: another one, of the very same
-    tensors.
-    """
+    """Return a new learner that shares all tensors but does not adapt some fast parameters."""
     other = copy.copy(learner)
     other.problem = learner.problem._replace(rule=Frozen(learner.problem.rule, frozenset(names)))
     return other
 
 
 def select_fast(what: str, selection: Selection, learner: MetaLearner) -> list[str]:
-    """Return the fast parameters that a selection chooses; raise if it matches none."""
+    """Return the selected fast parameters; raise if the selection matches none."""
     return select(what, selection, {name: [name] for name in learner.meta.init})

@@ -1,6 +1,4 @@
-"""How much adaptation relies on the start of some layers, such as the head: noise is added to
-it.
-"""
+"""Sensitivity of adaptation to noise on the initial values of some layers, such as the head."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -28,15 +26,13 @@ class HeadNoise:
     """The result of `head_noise`.
 
     Attributes:
-        evaluations: Evaluations of the same tasks, by standard deviation of the noise.
+        evaluations: Evaluations on the same tasks, by standard deviation of the noise.
     """
 
     evaluations: dict[float, Evaluation]
 
     def plot(self, ax: Any = None, *, score: str = "loss") -> Any:
-        """Draw the mean score and its 95 % interval over the noise, and return matplotlib's
-        axes.
-        """
+        """Draw the mean score with its 95 % interval over the noise; return matplotlib's axes."""
         return draw_curve(ax, self.evaluations, score, "standard deviation of the noise")
 
     def __repr__(self) -> str:
@@ -58,27 +54,26 @@ def head_noise(
     generator: torch.Generator | None = None,
     seed: int = 0,
 ) -> HeadNoise:
-    """Evaluate a trained learner after Gaussian noise of several sizes is added to the start of its
-    head.
+    """Evaluate a trained learner with Gaussian noise of several sizes added to its initial head.
 
-    It is one draw, scaled: only its size differs between the evaluations.
+    All evaluations use one draw of the noise, scaled.
 
     Args:
-        learner: The learner; it is left as it is.
+        learner: The learner; it is not changed.
         episodes: As for `evaluate`.
-        names: Which fast parameters are perturbed: a pattern such as "head", or as `fast=` of a
-            learner.
+        names: Which fast parameters to perturb: a pattern such as "head", or as a learner's
+            `fast=`.
         stds: Standard deviations of the noise, each at least 0.
         num_tasks: Number of tasks, at least 1.
         num_steps: Number of adaptation steps, at least 0; as in training if not given.
-        frozen: Which fast parameters do not adapt, likewise. In the paper these are the first three
-            of four blocks.
+        frozen: Which fast parameters do not adapt, as `names`. In the paper these are the first
+            three of four blocks.
         metrics: As for `evaluate`.
         generator: As for `evaluate`; it does not draw the noise.
-        seed: Selects the noise, at least 0.
+        seed: Seed of the noise, from 0 to 2**62 - 1.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
+        TypeError: If an argument has the wrong type.
         ValueError: If a pattern matches no fast parameter, a number is too low, or the episodes end
             before `num_tasks`.
 

@@ -1,4 +1,4 @@
-"""How much depends on which class of a task gets which label."""
+"""Sensitivity to which class of a task gets which label."""
 
 import itertools
 from collections.abc import Callable, Iterable
@@ -18,7 +18,7 @@ from metalearn.outer import MetaLearner
 from metalearn.types import Episode
 
 MOST_CLASSES = 6
-"""Number of classes whose permutations, 720, are all tried without being asked for."""
+"""Largest number of classes for which all permutations, 720, are tried by default."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,28 +33,26 @@ class LabelPermutations:
 
     @property
     def mean(self) -> Summary:
-        """Every task's mean over permutations."""
+        """Each task's mean over permutations."""
         return Summary(self.scores.mean(1))
 
     @property
     def std(self) -> Summary:
-        """Every task's standard deviation over permutations; 0 for a single one."""
+        """Each task's standard deviation over permutations; 0 for a single one."""
         return Summary(self.scores.std(1, correction=min(1, self.scores.shape[1] - 1)))
 
     @property
     def best(self) -> Summary:
-        """Every task's largest score."""
+        """Each task's largest score."""
         return Summary(self.scores.amax(1))
 
     @property
     def worst(self) -> Summary:
-        """Every task's smallest score."""
+        """Each task's smallest score."""
         return Summary(self.scores.amin(1))
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw mean, best and worst score of every task, in the order of the means, and return
-        matplotlib's axes.
-        """
+        """Draw each task's mean, best and worst score, sorted by mean; return matplotlib's axes."""
         ax = axes_or_new(ax)
         order, tasks = self.mean.values.argsort(), range(len(self.scores))
         worst, best = self.worst.values[order].tolist(), self.best.values[order].tolist()
@@ -82,21 +80,21 @@ def label_permutations(
 ) -> LabelPermutations:
     """Evaluate a classifier on the same tasks under several permutations of their labels.
 
-    The output of a class has a learned start of its own, so that the same images are easier under
-    some permutations than under others.
+    Each output has its own learned initial weights, so that the same images are easier under some
+    permutations than under others.
 
     Args:
         learner: The learner.
         episodes: As for `evaluate`; y are the labels 0 to n_way - 1.
         num_tasks: Number of tasks, at least 1.
-        num_permutations: Number of permutations, drawn for every task by itself, at least 1; if not
+        num_permutations: Number of permutations, drawn separately for each task, at least 1; if not
             given, all of them, 120 for five classes.
         num_steps: Number of adaptation steps, at least 0; as in training if not given.
-        metric: `(output, target) -> number` of one task's query set.
+        metric: `(output, target) -> number` for one task's query set.
         generator: As for `evaluate`.
 
     Raises:
-        TypeError: If an argument is of the wrong kind, or the targets are no class labels.
+        TypeError: If an argument has the wrong type, or the targets are not class labels.
         ValueError: If a count is too low, the episodes end before `num_tasks`, or
             `num_permutations` is not given for more than six classes.
 
@@ -134,7 +132,7 @@ def label_permutations(
 
 
 def _permutations(n_way: int, num_permutations: int | None, keys: Tensor) -> Iterable[Tensor]:
-    """Yield permutations, each task's new labels `[num_tasks, n_way]`."""
+    """Yield permutations as each task's new labels `[num_tasks, n_way]`."""
     if num_permutations is None:
         if n_way > MOST_CLASSES:
             condition, fix = (

@@ -1,4 +1,4 @@
-"""Which layers a learner adapts with: each of them frozen, and each of them alone."""
+"""Ablation of adaptation by layer: each layer frozen, and each layer adapting alone."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from metalearn.types import Episode
 
 @dataclass(frozen=True, eq=False)
 class LayerAblation:
-    """The result of `layer_ablation`: evaluations of the same tasks.
+    """The result of `layer_ablation`: evaluations on the same tasks.
 
     Attributes:
         frozen: With only this layer frozen, by layer.
@@ -33,9 +33,7 @@ class LayerAblation:
     whole: Evaluation
 
     def plot(self, ax: Any = None, *, score: str = "loss") -> Any:
-        """Draw a pair of bars for every layer, and a line for all of them; return matplotlib's
-        axes.
-        """
+        """Draw two bars per layer and a line for all layers; return matplotlib's axes."""
         check_score(score, self.frozen)
         ax, width = axes_or_new(ax), 0.4
         bars = {"freezing only this": self.frozen, "adapting only this": self.alone}
@@ -69,27 +67,25 @@ def layer_ablation(
     metrics: Mapping[str, Callable[[Any, Any], Any]] = {},
     generator: torch.Generator | None = None,
 ) -> LayerAblation:
-    """Evaluate a trained learner with one layer frozen during adaptation, and with one alone
-    adapting, for every layer.
+    """Evaluate a trained learner with each layer frozen in adaptation and with each adapting alone.
 
-    A frozen layer stays at its learned start; it was trained to adapt, and only its updates are
-    left out. A rule that mixes layers, such as one that clips the norm of the whole gradient, sees
-    the gradients of frozen ones too.
+    A frozen layer keeps its learned initial values; it was trained to adapt, and only its updates
+    are skipped. A rule that mixes layers, such as one that clips the norm of the whole gradient,
+    sees the gradients of frozen ones too.
 
     Args:
-        learner: The learner; it is left as it is.
+        learner: The learner; it is not changed.
         episodes: As for `evaluate`.
-        layers: What counts as a layer: a list of patterns, or a dict of them by name, each as
-            `fast=` of a learner. A convolution and its batch normalisation are one layer by `{"C1":
-            ["features.0", "features.1"]}`. If not given, every module with fast parameters of its
-            own.
+        layers: What counts as a layer: a list of patterns, or a dict of them by name, each as a
+            learner's `fast=`. `{"C1": ["features.0", "features.1"]}` makes a convolution and its
+            batch normalisation one layer. By default, each module that owns fast parameters.
         num_tasks: Number of tasks, at least 1.
         num_steps: Number of adaptation steps, at least 0; as in training if not given.
         metrics: As for `evaluate`.
         generator: As for `evaluate`.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
+        TypeError: If an argument has the wrong type.
         ValueError: If a pattern matches no fast parameter, a count is too low, or the episodes end
             before `num_tasks`.
 
@@ -122,7 +118,7 @@ def layer_ablation(
 
 
 def _named(layers: Any, learner: MetaLearner) -> dict[str, Selection]:
-    """Return what counts as a layer, by name."""
+    """Return the selections that count as layers, by name."""
     if layers is None:
         owned: dict[str, list[str]] = {}
         for name in learner.meta.init:

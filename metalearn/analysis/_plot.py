@@ -1,4 +1,4 @@
-"""What the plots share."""
+"""Helpers for plots."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +23,7 @@ def draw_curve(
     xlabel: str,
     label: str | None = None,
 ) -> Any:
-    """Draw one score's mean and 95 % interval over numbers such as steps, and return the axes."""
+    """Draw a score's mean and 95 % interval over numbers such as steps; return the axes."""
     ax = axes_or_new(ax)
     check_score(score, evaluations)
     summaries = [evaluation[score] for evaluation in evaluations.values()]

@@ -1,4 +1,4 @@
-"""The score after each number of adaptation steps."""
+"""Scores after several numbers of adaptation steps."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -21,21 +21,20 @@ class StepsCurve:
     """The result of `steps_curve`.
 
     Attributes:
-        evaluations: Evaluations of the same tasks, by number of steps.
+        evaluations: Evaluations on the same tasks, by number of steps.
     """
 
     evaluations: dict[int, Evaluation]
 
     def best(self, score: str = "loss", *, mode: str | None = None) -> int:
-        """Return the number of steps with the best mean; on validation tasks, it is the one to test
-        with.
+        """Return the number of steps with the best mean, to choose it on validation tasks.
 
         Args:
             score: "loss" or the name of a metric.
-            mode: "min" or "max", which is best; for the loss "min" if not given.
+            mode: Whether "min" or "max" is best; for the loss, "min" if not given.
 
         Raises:
-            ValueError: If there is no such score, or `mode` is neither, or not given for a metric.
+            ValueError: If the score is unknown, or `mode` is neither, or not given for a metric.
         """
         check_score(score, self.evaluations)
         if mode is None and score != "loss":
@@ -49,8 +48,12 @@ class StepsCurve:
         return min(means, key=lambda steps: math.inf if math.isnan(means[steps]) else means[steps])
 
     def plot(self, ax: Any = None, *, score: str = "loss", label: str | None = None) -> Any:
-        """Draw the mean score and its 95 % interval over steps, named for a legend, and return
-        matplotlib's axes.
+        """Draw the mean score and its 95 % interval over steps; return matplotlib's axes.
+
+        Args:
+            ax: Matplotlib's axes; None for a new figure.
+            score: "loss" or the name of a metric.
+            label: Name for a legend.
         """
         return draw_curve(ax, self.evaluations, score, "adaptation steps", label)
 
@@ -67,7 +70,7 @@ def steps_curve(
     metrics: Mapping[str, Callable[[Any, Any], Any]] = {},
     generator: torch.Generator | None = None,
 ) -> StepsCurve:
-    """Evaluate a learner after several numbers of steps, on the same tasks.
+    """Evaluate a learner after several numbers of adaptation steps on the same tasks.
 
     Args:
         learner: The learner.
@@ -78,9 +81,8 @@ def steps_curve(
         generator: As for `evaluate`.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If there are no numbers of steps, a count is too low, or the episodes end before
-            `num_tasks`.
+        TypeError: If an argument has the wrong type.
+        ValueError: If `steps` is empty, a count is too low, or the episodes end before `num_tasks`.
 
     >>> import torch.nn.functional as F
     >>> from metalearn import data, evaluate, inner, models, outer
