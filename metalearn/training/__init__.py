@@ -1,4 +1,4 @@
-"""The training loop, what it returns, and what may watch it."""
+"""The training loop, its history and its callbacks."""
 
 from metalearn.training._fit import fit
 from metalearn.training._history import History

@@ -1,4 +1,4 @@
-"""Endless batches of episodes that can go back to where they were."""
+"""Endless batches of episodes whose position can be saved and restored."""
 
 import itertools
 import random
@@ -18,11 +18,11 @@ from metalearn.types import Episode
 
 
 class Batches:
-    """An iterator over a task distribution, or over an iterable that is started anew when it ends.
+    """An iterator over a task distribution, or over an iterable that restarts at its end.
 
-    Its state is where the iterable stands: the states of the random number generators when it was
-    started, and how many batches have been taken since. A distribution has none but the
-    generators'.
+    Its state is the position in the iterable: the states of the random number generators at the
+    start of the pass, and the number of batches taken since. A distribution has no state besides
+    the generators'.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Batches:
         return batch.to(self._device)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the iterable stands."""
+        """Return the position in the iterable."""
         return (
             {}
             if isinstance(self._batches, _Drawn)
@@ -70,9 +70,7 @@ class Batches:
         )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back there, by taking the same batches again; whoever calls restores the generators
-        afterwards.
-        """
+        """Return to a position by taking the same batches; the caller restores the generators."""
         if state.get("taken"):
             load_random_state(state["started"], self._generator)
             for generator, drawn in zip(
@@ -88,7 +86,7 @@ class Batches:
 
 
 class _Drawn:
-    """Batches that are drawn when they are asked for, and depend on the generator alone."""
+    """Batches that are drawn on demand and depend only on the generator."""
 
     def __init__(
         self,
@@ -106,9 +104,7 @@ class _Drawn:
 
 
 def _generators(batches: Any) -> list[torch.Generator]:
-    """Return the generators that an iterable has of its own, as a `DataLoader` and its samplers
-    may.
-    """
+    """Return an iterable's own generators, which a `DataLoader` and its samplers may have."""
     of_batches = getattr(batches, "batch_sampler", None)
     owners = (
         batches,
@@ -127,7 +123,7 @@ def _per_process(meta_batch_size: int | None, processes: Processes) -> int:
         fix = "Write meta_batch_size=4, say."
         raise mistyped("meta_batch_size", "be given for a task distribution", None, fix)
     if meta_batch_size % processes.count:
-        # With unequal shares the mean over processes would not be the mean over tasks.
+        # with unequal shares, the mean over processes would not be the mean over tasks
         fix = f"Write meta_batch_size={processes.count * -(-meta_batch_size // processes.count)}."
         condition = f"be a multiple of the {processes.count} processes"
         raise invalid("meta_batch_size", condition, meta_batch_size, fix)
@@ -147,7 +143,7 @@ def random_state(generator: torch.Generator | None) -> dict[str, Any]:
 
 
 def load_random_state(state: dict[str, Any], generator: torch.Generator | None) -> None:
-    """Go back to the states that `random_state` has returned."""
+    """Restore the states that `random_state` returned."""
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])

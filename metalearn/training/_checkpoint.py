@@ -1,4 +1,4 @@
-"""What a run of `fit` needs to go on, in one file that is whole at any moment."""
+"""Checkpoints of `fit`: one file, replaced atomically, from which a run resumes."""
 
 import zipfile
 from dataclasses import dataclass, field
@@ -19,29 +19,28 @@ from metalearn.training._history import History
 from metalearn.training._processes import Processes
 
 FORMAT = "metalearn checkpoint 1"
-"""The entry by which every file of ours is known."""
+"""The entry that identifies a checkpoint of `fit`."""
 ANEW = "Pass another folder, or delete the file to start anew."
 HISTORY = ("loss", "num_diverged", "scores", "best_states", "seconds")
 
 
 @dataclass
 class Run:
-    """A run of `fit`: what it changes, and what it draws from.
+    """The state of a run of `fit` and its sources of randomness.
 
     Attributes:
-        learner: The learner inside of any wrapper.
+        learner: The learner without wrappers.
         optimizer: Its optimizer.
-        scheduler: The optimizer's scheduler, if there is one.
-        batches: Where the episodes come from.
+        scheduler: The optimizer's scheduler, if any.
+        batches: Source of the episodes.
         generator: Source of the tasks' randomness; the global one if None.
-        processes: Those that train the learner together.
-        history: What has happened.
+        processes: The processes that train the learner together.
+        history: The history so far.
         num_validation_steps: Number of adaptation steps in a validation; None for as many as in
             training.
         iteration: Number of meta-steps taken.
-        is_over: Whether a callback has ended it.
-        kind: What another run must have in common with it to go on where it was, as it is when it
-            starts.
+        is_over: Whether a callback has ended the run.
+        kind: Settings at the start that a run must share to resume this one.
     """
 
     learner: MetaLearner | Replicas
@@ -61,13 +60,11 @@ class Run:
 
     @property
     def one_learner(self) -> MetaLearner:
-        """The learner, or the one inside of replicas."""
+        """The learner, or the one inside replicas."""
         return self.learner.learner if isinstance(self.learner, Replicas) else self.learner
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all of it as tensors and plain values. Every process calls this, and gets the
-        same.
-        """
+        """Return the state as tensors and plain values; all processes must call this together."""
         self.history.read(self.processes)
         return {
             "format": FORMAT,
@@ -78,16 +75,14 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
             "history": {name: getattr(self.history, name) for name in HISTORY},
-            # of which each process has its own inner problems
+            # each process has its own inner problems
             "carry": self.processes.all(self.one_learner.carry.state_dict()),
             "batches": self.processes.all(self.batches.state_dict()),
             "random": self.processes.all(random_state(self.generator)),
         }
 
     def check(self, state: dict[str, Any], file: Path, num_iterations: int) -> None:
-        """Raise if the state is that of another kind of run, of another number of processes, or
-        further than asked.
-        """
+        """Raise if a state has another kind or number of processes, or more iterations."""
         if (found := difference(self.kind, state["of"])) is not None:
             what, ours, theirs = found
             got = f"{theirs} where this run has {ours}"
@@ -99,7 +94,7 @@ class Run:
             )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to where a run of the same kind was."""
+        """Restore the state of a run of the same kind."""
         self.learner.load_state_dict(state["learner"])
         self.one_learner.carry.load_state_dict(state["carry"][self.processes.rank])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -119,9 +114,9 @@ class Run:
         }
         return {
             **of_learner,
-            # Without what wraps it: divergence may be skipped from now on.
+            # without its wrappers: a resumed run may start to skip divergence
             "estimator": described(unwrapped(learner.estimator)),
-            # or its scores were not comparable
+            # otherwise scores would not be comparable
             "number of steps in a validation": self.num_validation_steps,
             "optimizer": type(self.optimizer).__name__,
             "sizes of parameter groups": [
@@ -134,15 +129,15 @@ class Run:
 
 
 class Checkpoints:
-    """The file of a run, written every so many iterations.
+    """A run's checkpoint file, written regularly.
 
     Args:
-        folder: Where it is, `checkpoint.pt`; None for none.
-        every: Number of iterations between two of them, at least 1.
+        folder: Folder of the file, `checkpoint.pt`; None for no checkpoints.
+        every: Number of iterations between checkpoints, at least 1.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If `every` is below 1, or no file can have such a path.
+        TypeError: If an argument has the wrong type.
+        ValueError: If `every` is below 1, or the path is invalid.
     """
 
     def __init__(self, folder: str | Path | None, every: int) -> None:
@@ -153,14 +148,14 @@ class Checkpoints:
         self._every, self._is_proven = every, False
 
     def resume(self, run: Run, num_iterations: int) -> None:
-        """Bring a run to where its file is, if there is one.
+        """Restore a run from its file, if there is one.
 
         Raises:
-            ValueError: If the file is damaged, another run's, further than `num_iterations`, or not
-                everybody's, or none can be written there.
+            ValueError: If the file is damaged, another run's, further than `num_iterations`, or
+                missing for some processes, or the folder is not writable.
         """
         found = run.processes.all(self.file is not None and self.file.exists())
-        if len(set(found)) > 1:  # raised in all of them, so that none waits for another
+        if len(set(found)) > 1:  # raised in all processes, so that none waits for another
             missing = (
                 "none for processes "
                 f"{[rank for rank, is_there in enumerate(found) if not is_there]}"
@@ -176,33 +171,33 @@ class Checkpoints:
         check_writable("checkpoint_dir", self.file.parent)
 
     def save(self, run: Run, is_last: bool) -> None:
-        """Write the file if its time has come."""
+        """Write the file if it is due."""
         if self.file is None or not (is_last or run.iteration % self._every == 0):
             return
         state = run.state_dict()
         if run.processes.rank == 0:
             with whole_file(self.file) as stream:
                 torch.save(state, stream)
-            # Find out now, not after the week, that an optimizer's state cannot be read.
+            # Find out at once, not after a week, that an optimizer's state cannot be read.
             if not self._is_proven:
                 read(self.file)
         self._is_proven = True
 
 
 def read(file: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU; nothing in it is executed.
+    """Read a checkpoint onto the CPU without executing code in it.
 
     Raises:
-        ValueError: If the file is damaged or no checkpoint.
+        ValueError: If the file is damaged or not a checkpoint.
     """
     try:
         with zipfile.ZipFile(file) as archive:
-            # by the CRC-32 of every record, which torch.load does not look at
+            # checks every record's CRC-32, which torch.load ignores
             damaged = archive.testzip()
         state = None if damaged else torch.load(file, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # what is wrong with a file shows in errors of many types
+    except Exception as error:  # damaged files raise errors of many types
         raise invalid(
             f"checkpoint {file}", "be whole", f"{type(error).__name__}: {error}", ANEW
         ) from error

@@ -37,7 +37,7 @@ from metalearn.training._validation import check_can_validate, score
 from metalearn.types import Episode
 
 REFRESH_SECONDS = 0.5
-"""How often the progress bar reads the loss, which waits for a GPU."""
+"""Seconds between the progress bar's reads of the loss, which synchronise with a GPU."""
 
 
 def fit(
@@ -60,45 +60,46 @@ def fit(
     generator: torch.Generator | None = None,
     progress: bool = True,
 ) -> History:
-    """Train a learner. It is left at its last iteration; `load_state_dict(history.best_state)` goes
-    back to the best.
+    """Train a learner.
 
-    In `DistributedDataParallel` every process computes its equal share of a distribution's
-    meta-batch, whatever the number of processes; an iterable gives each process its own batches.
+    It ends at the last iteration's state; `load_state_dict(history.best_state)` restores the best.
 
-    With a checkpoint folder, the same call in a new process goes on where a killed one was, to the
-    very same numbers: parameters, optimizer, scheduler, history, the position in an iterable and
-    all random numbers come from the file, which is replaced as a whole. Ctrl-C then waits for the
-    end of the iteration and writes it too.
+    In `DistributedDataParallel` every process computes an equal share of a distribution's
+    meta-batch, for any number of processes; an iterable gives each process its own batches.
+
+    With a checkpoint folder, the same call in a new process resumes a killed one, with exactly the
+    same results: parameters, optimizer, scheduler, history, the position in an iterable and all
+    random states come from the file, which is replaced atomically. Ctrl-C then waits for the end of
+    the iteration and writes the file too.
 
     Args:
         learner: The learner, bare or in `DistributedDataParallel` or `torch.compile`, or
             `outer.Replicas` of it.
-        batches: A task distribution, or an iterable of batches of episodes, started anew when it
-            ends.
+        batches: A task distribution, or an iterable of batches of episodes, which restarts at its
+            end.
         optimizer: Any optimizer of the learner's parameters.
-        num_iterations: Number of meta-steps, at least 1, those before a checkpoint included.
-        meta_batch_size: Number of tasks in a meta-step, of each replica, at least 1; an iterable
-            has its own.
+        num_iterations: Number of meta-steps, at least 1, including those before a checkpoint.
+        meta_batch_size: Number of tasks in a meta-step, per replica, at least 1; an iterable has
+            its own.
         scheduler: Stepped after every iteration; `ReduceLROnPlateau` after every validation, with
             its score.
-        max_grad_norm: Bound on the norm of the whole meta-gradient, of each replica, positive.
-        validate: Distribution of tasks, the same ones each time, whose mean query loss is the
-            score; or a function of the learner that returns the score. Lower is better.
+        max_grad_norm: Bound on the norm of the whole meta-gradient, per replica, positive.
+        validate: Task distribution, of which the same tasks are used each time and the mean query
+            loss is the score; or a function of the learner that returns the score. Lower is better.
         validate_every: Number of iterations between validations, at least 1; the last iteration is
             always validated.
         num_validation_tasks: Number of tasks in a validation, at least 1.
         num_validation_steps: Number of adaptation steps in a validation, at least 0; as in training
-            if not given. A function that validates says it itself.
-        keep_best: Number of states to keep, those of the lowest scores, at least 1; of replicas, 1.
+            if not given. Not for a function, which chooses its own.
+        keep_best: Number of states with the lowest scores to keep, at least 1; for replicas, 1.
             `evaluate` takes the learners that load them as an ensemble.
-        checkpoint_dir: Folder of the run's `checkpoint.pt`; None writes none.
+        checkpoint_dir: Folder of the run's `checkpoint.pt`; None for no checkpoints.
         checkpoint_every: Number of iterations between checkpoints, at least 1; the last iteration
             has one too.
         callbacks: Functions called with a `training.Progress` after every iteration, such as
-            `training.CSVLog(path)`. One that returns True ends the run, such as
-            `training.EarlyStopping(patience=10)`: the iteration is then the last one, validated and
-            written like it. The same call again asks them before it trains on.
+            `training.CSVLog(path)`. A callback that returns True ends the run, such as
+            `training.EarlyStopping(patience=10)`: this iteration is then validated and saved as the
+            last. A repeated call asks them before it continues training.
         generator: Source of the tasks' randomness and keys; PyTorch's if not given.
         progress: Whether to show a progress bar with loss and speed on standard error.
 
@@ -106,10 +107,10 @@ def fit(
         The losses, the scores and the best states.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If a count is below 1, nothing is learned, the optimizer does not hold all that
-            is, or it would mix replicas; if the first tasks of a validation are ill posed; if the
-            checkpoint is damaged or another run's; if processes cannot share the tasks equally.
+        TypeError: If an argument has the wrong type.
+        ValueError: If a count is below 1, nothing is learned, the optimizer lacks learned
+            parameters or would mix replicas, the first validation tasks are ill posed, the
+            checkpoint is damaged or another run's, or processes cannot share the tasks equally.
 
     Warns:
         UserWarning: If the learner is in evaluation mode.
@@ -150,9 +151,9 @@ def fit(
     )
     check_can_validate(run, validate, num_validation_tasks)
     checkpoints.resume(run, num_iterations)
-    # for then all of them ask at every iteration
+    # if any process has callbacks, all communicate at every iteration
     is_watched = processes.any(bool(callbacks), inside.device)
-    # What has ended the run may be gone, or more patient now.
+    # The callback that ended the run may be gone, or more patient now.
     run.is_over = run.is_over and is_over(
         callbacks, Progress(run.iteration, history, inside, processes)
     )
@@ -183,7 +184,7 @@ def fit(
             checkpoints.save(run, is_last or interrupt.came)
             if interrupt.came:
                 raise KeyboardInterrupt
-            # Reading the loss waits for a GPU, so it is read only when the bar is drawn.
+            # Reading the loss synchronises with a GPU, so it is read only when the bar is drawn.
             if shows and (is_last or time.time() - bar.last_print_t > REFRESH_SECONDS):
                 bar.set_postfix(history.shown(), refresh=False)
             bar.update()
@@ -193,7 +194,7 @@ def fit(
 
 
 def _bar(num_iterations: int, done: int, shows: bool) -> Any:
-    # Imported if it is shown: in a notebook without ipywidgets, `tqdm.auto` warns.
+    # `tqdm.auto` only if shown: it warns in a notebook without ipywidgets
     tqdm = import_module("tqdm.auto" if shows else "tqdm").tqdm
     return tqdm(total=num_iterations, initial=done, disable=not shows, mininterval=REFRESH_SECONDS)
 
@@ -201,9 +202,7 @@ def _bar(num_iterations: int, done: int, shows: bool) -> Any:
 def _meta_step(
     run: Run, learner: Any, episodes: Episode, max_grad_norm: float | None
 ) -> tuple[Tensor, Tensor]:
-    """Take one step of the optimizer, and return the loss before it and the number of diverged
-    tasks, not yet read.
-    """
+    """Take an optimizer step; return the loss before it and the number of diverged tasks."""
     count, inside = num_tasks(episodes), run.learner
     keys = draw_keys(count * run.processes.count, generator=run.generator, device=inside.device)
     keys = keys[run.processes.share()]
@@ -226,9 +225,7 @@ def _meta_step(
 
 
 def _carry_alike(run: Run) -> None:
-    """Let all processes carry the mean over the tasks of all that have not diverged, as one process
-    would.
-    """
+    """Carry the mean over all processes' finite tasks in every process, as a single one would."""
     leaves = list(run.one_learner.carry.buffers())
     if not leaves:
         return

@@ -1,4 +1,4 @@
-"""What `fit` returns."""
+"""The history that `fit` returns."""
 
 import math
 from dataclasses import dataclass, field
@@ -14,18 +14,17 @@ from metalearn.training._processes import Processes
 
 @dataclass
 class History:
-    """What happened in training. For R replicas every number and every score below is R of them.
+    """The history of a training run; for R replicas, each number and score below is R of them.
 
     Attributes:
-        loss: Meta-loss of every iteration `[num_iterations]`, on the CPU; NaN where a task
-            diverged.
-        num_diverged: Number of tasks of every iteration whose loss or gradient was not finite,
+        loss: Meta-loss of each iteration `[num_iterations]`, on the CPU; NaN where a task diverged.
+        num_diverged: Number of tasks with a non-finite loss or gradient in each iteration,
             `[num_iterations]`.
         scores: Validation scores, by the number of iterations before them.
         best_states: The learner's `state_dict` at its `keep_best` lowest scores, the best first;
             fewer, if fewer scores were finite.
         seconds: Wall time.
-        keep_best: Number of states that are kept.
+        keep_best: Number of states to keep.
     """
 
     loss: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -37,7 +36,7 @@ class History:
     _unread: list[tuple[Tensor, Tensor]] = field(default_factory=list, repr=False)
 
     def __repr__(self) -> str:
-        """Return the run in a line; this waits for a GPU while it is trained."""
+        """Return a one-line summary; during training, this synchronises with a GPU."""
         parts = [f"{len(self.loss) + len(self._unread)} iterations"]
         parts += (
             [f"recent loss {self.recent_loss(100):.4g}"] if len(self.loss) or self._unread else []
@@ -51,14 +50,12 @@ class History:
 
     @property
     def best_state(self) -> dict[str, Tensor] | None:
-        """The `state_dict` at the lowest score, each replica's at its own; None without a finite
-        score.
-        """
+        """The `state_dict` at each replica's lowest score; None without a finite score."""
         return self.best_states[0] if self.best_states else None
 
     @property
     def best_iteration(self) -> Any:
-        """Number of iterations before the lowest score; None without a finite one."""
+        """Number of iterations before the lowest score; None without a finite score."""
         if not self.scores:
             return None
         scores, iterations = self._scores(), list(self.scores)
@@ -68,13 +65,11 @@ class History:
         return chosen if scores.dim() > 1 else chosen[0]
 
     def add(self, loss: Tensor, num_diverged: Tensor) -> None:
-        """Add an iteration's numbers without reading them, which would wait for a GPU."""
+        """Add an iteration's numbers unread, since reading them would synchronise with a GPU."""
         self._unread.append((loss, num_diverged))
 
     def read(self, processes: Processes) -> None:
-        """Move what was added to the CPU, the loss as the mean over processes and the tasks as the
-        sum.
-        """
+        """Read added numbers: the mean loss and total diverged tasks over all processes."""
         if self._unread:
             loss, num_diverged = (torch.stack(values) for values in zip(*self._unread, strict=True))
             self.loss = _joined(self.loss, processes.sum(loss) / processes.count)
@@ -82,9 +77,7 @@ class History:
             self._unread = []
 
     def record(self, iteration: int, scores: Tensor, learner: MetaLearner | Replicas) -> None:
-        """Add the scores after an iteration, a scalar or `[R]`, and keep the state of those that
-        are the lowest.
-        """
+        """Add the scores after an iteration, a scalar or `[R]`; keep the states of the lowest."""
         rank = (self._scores() <= scores).sum(0) if self.scores else torch.zeros_like(scores)
         is_kept = (rank < self.keep_best) & (scores < math.inf)
         self.scores[iteration] = scores.tolist()
@@ -100,8 +93,9 @@ class History:
             del self.best_states[self.keep_best :]
 
     def recent_loss(self, count: int) -> float:
-        """Return the mean of the last `count` losses that are finite, NaN without one; this waits
-        for a GPU.
+        """Return the mean of the finite among the last `count` losses; NaN if there are none.
+
+        This synchronises with a GPU.
         """
         unread = [loss.cpu() for loss, _ in self._unread[-count:]]
         recent = self.loss[-count:]
@@ -109,9 +103,7 @@ class History:
         return recent[recent.isfinite()].mean().item()
 
     def shown(self) -> dict[str, str]:
-        """Return the progress bar's numbers: the mean of the last 100 losses, and the last
-        score.
-        """
+        """Return the progress bar's numbers: the mean of 100 recent losses and the last score."""
         shown = {"loss": f"{self.recent_loss(100):.4g}"}
         if self.scores:
             shown["score"] = f"{self._scores()[-1].mean().item():.4g}"
@@ -131,7 +123,7 @@ class History:
         )
 
     def _scores(self) -> Tensor:
-        """Return all scores, `[validations]` or `[validations, R]`, infinite where they are NaN."""
+        """Return all scores, `[validations]` or `[validations, R]`, with NaN as infinity."""
         return torch.tensor(list(self.scores.values()), dtype=torch.float64).nan_to_num(
             math.inf, math.inf
         )
@@ -144,7 +136,7 @@ def _joined(old: Tensor, new: Tensor) -> Tensor:
 def _replaced(
     old: dict[str, Tensor], new: dict[str, Tensor], which: Tensor, constants: frozenset[str]
 ) -> dict[str, Tensor]:
-    """Return the old state of replicas with the new one of those that `which`, `[R]`, says."""
+    """Return the replicas' old state, with the new state where `which` `[R]` is true."""
     return {
         name: tensor
         if name in constants

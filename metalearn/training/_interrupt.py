@@ -7,12 +7,13 @@ from typing import Any
 
 
 class Interrupt:
-    """Within its block the first Ctrl-C is noted in `came`, so that no optimizer step is torn; a
-    second one ends it.
+    """A context in which the first Ctrl-C only sets `came`, so that no optimizer step is torn.
+
+    A second Ctrl-C interrupts as usual.
 
     Args:
-        waits: Whether it does anything. Outside of the main thread, where Python handles no
-            signals, it never does.
+        waits: Whether it does anything. Outside the main thread, where Python handles no signals,
+            it never does.
     """
 
     def __init__(self, waits: bool) -> None:

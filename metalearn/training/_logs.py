@@ -1,4 +1,4 @@
-"""What watches a run of `fit`: callbacks, and two of them that write logs."""
+"""Callbacks of `fit`: what they receive, and two that write logs."""
 
 import csv
 import io
@@ -17,14 +17,14 @@ from metalearn.training._processes import Processes
 
 @dataclass(frozen=True)
 class Progress:
-    """What a callback of `fit` is given after every iteration, in every process.
+    """The argument of a callback of `fit`, after every iteration in every process.
 
     Attributes:
         iteration: Number of iterations so far, from 1.
-        history: What has happened; its `recent_loss(100)` reads losses, which waits for a GPU.
-        learner: The learner, whose `diagnostics` are those of this iteration's tasks; empty where a
-            run that had ended is called again.
-        processes: Those that train it; files should be written by `processes.rank == 0` only.
+        history: The history; its `recent_loss(100)` synchronises with a GPU.
+        learner: The learner, whose `diagnostics` are those of this iteration's tasks; they are
+            empty if a run that had ended is called again.
+        processes: The processes that train it; only `processes.rank == 0` should write files.
     """
 
     iteration: int
@@ -33,11 +33,10 @@ class Progress:
     processes: Processes
 
     def row(self, every: int) -> dict[str, Any] | None:
-        """Return the numbers to log if `every` iterations are over or there is a new score, else
-        None.
+        """Return the numbers to log every `every` iterations and at new scores, otherwise None.
 
-        The loss is the mean of the last `every` finite ones, and diverged tasks are counted over as
-        many iterations, in all processes.
+        The loss is the mean of the finite among the last `every` losses; diverged tasks are counted
+        over the same iterations in all processes.
         """
         score = self.history.scores.get(self.iteration)
         if self.iteration % every and score is None:
@@ -49,19 +48,18 @@ class Progress:
 
 
 class CSVLog:
-    """A callback of `fit` that writes a table: iteration, loss, number of diverged tasks,
-    validation score.
+    """A callback of `fit` that logs iteration, loss, diverged tasks and validation score to a CSV.
 
-    The loss is the mean of the finite ones of the last `every` iterations, in which diverged tasks
-    are counted. A run that goes on from a checkpoint continues the table from there; a new run
+    The loss is the mean of the finite losses of the last `every` iterations, over which diverged
+    tasks are counted. A run resumed from a checkpoint continues the table from there; a new run
     replaces it.
 
     Args:
-        path: The file; its folder is made if need be.
+        path: The file; its folder is created if needed.
         every: Number of iterations between rows, at least 1; every validation has a row too.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
+        TypeError: If an argument has the wrong type.
         ValueError: If `every` is below 1; at the first iteration, if the file is another table.
     """
 
@@ -74,7 +72,7 @@ class CSVLog:
         self._history: History | None = None
 
     def __call__(self, progress: Progress) -> None:
-        """Write a row if it is time."""
+        """Write a row if one is due."""
         row = progress.row(self._every)
         if progress.processes.rank:
             return
@@ -88,9 +86,9 @@ class CSVLog:
                 )
 
     def _start(self, iteration: int) -> None:
-        """Keep of an older table what was before this iteration."""
+        """Keep the rows of an older table before this iteration."""
         text = self._path.read_text() if self._path.exists() else ""
-        # without what a killed run has written half
+        # without a line that a killed run left incomplete
         old = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
         if text and old.fieldnames != list(self.COLUMNS):
             got = f"columns {old.fieldnames} in {self._path}"
@@ -107,8 +105,7 @@ class CSVLog:
 
 
 class TensorBoardLog:
-    """A callback of `fit` that writes loss, number of diverged tasks and validation score for
-    TensorBoard.
+    """A callback of `fit` that logs loss, diverged tasks and validation score to TensorBoard.
 
     Args:
         folder: Where the logs go.
@@ -116,7 +113,7 @@ class TensorBoardLog:
 
     Raises:
         ImportError: At the first iteration, if the package tensorboard is missing.
-        TypeError: If an argument is of the wrong kind.
+        TypeError: If an argument has the wrong type.
         ValueError: If `every` is below 1.
     """
 
@@ -128,14 +125,14 @@ class TensorBoardLog:
         self._history: History | None = None
 
     def __call__(self, progress: Progress) -> None:
-        """Write points if it is time."""
+        """Write points if they are due."""
         row = progress.row(self._every)
         if row is None or progress.processes.rank:
             return
         if progress.history is not self._history:  # a first call, or another run
             from torch.utils.tensorboard import SummaryWriter
 
-            # Points of a run that was killed, from after its last checkpoint, are dropped.
+            # drops a killed run's points after its last checkpoint
             self._writer = SummaryWriter(str(self._folder), purge_step=progress.iteration)
             self._history = progress.history
         for name, value in row.items():

@@ -14,12 +14,12 @@ from metalearn._checks import mistyped
 
 @dataclass(frozen=True)
 class Processes:
-    """Which of how many processes this is.
+    """The processes that train a learner, and which of them this is.
 
     Attributes:
         rank: Index of this process.
         count: Number of processes.
-        group: What they communicate through; None for a process alone.
+        group: The process group; None for a single process.
     """
 
     rank: int = 0
@@ -28,14 +28,13 @@ class Processes:
 
     @staticmethod
     def of(learner: Any) -> "Processes":
-        """Return the processes that a wrapped learner is trained by; of any other learner this one
-        alone.
+        """Return the processes of a wrapped learner; for any other, this process alone.
 
         Raises:
             TypeError: If the learner is sharded.
         """
         inside = getattr(learner, "_orig_mod", learner)
-        # Looked up, since importing it takes as long as importing PyTorch.
+        # looked up, since importing it takes as long as importing PyTorch
         fsdp = sys.modules.get("torch.distributed.fsdp")
         if fsdp is not None and isinstance(inside, fsdp.FSDPModule):
             fix = "Wrap it in DistributedDataParallel, or write the loop yourself with data.Shard."
@@ -47,7 +46,7 @@ class Processes:
         return Processes(dist.get_rank(group), dist.get_world_size(group), group)
 
     def share(self) -> slice:
-        """Return this process's part of everybody's tasks, as `data.Shard` deals them."""
+        """Return this process's slice of all tasks, as in `data.Shard`."""
         return slice(self.rank, None, self.count)
 
     def same(self, value: Any) -> Any:
@@ -73,15 +72,11 @@ class Processes:
         return tensor
 
     def any(self, value: bool, device: torch.device) -> bool:
-        """Return whether any process's value is true, by a sum on `device`, which is faster than
-        `all`.
-        """
+        """Return whether any process's value is true; a sum on `device` is faster than `all`."""
         return value if self.count == 1 else bool(self.sum(torch.tensor(int(value), device=device)))
 
     def generator(self, generator: torch.Generator | None) -> torch.Generator | None:
-        """Return a generator of the same numbers in every process: those that the first one would
-        draw.
-        """
+        """Return a generator that draws the first process's numbers in every process."""
         if self.count == 1:
             return generator
         if generator is None:

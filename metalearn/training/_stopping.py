@@ -1,4 +1,4 @@
-"""When a run of `fit` ends before its last iteration."""
+"""Early stopping of a run of `fit`."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,20 +13,19 @@ from metalearn.training._logs import Progress
 
 
 class EarlyStopping:
-    """A callback of `fit` that ends the run when the validation score has not improved for a while.
+    """A callback of `fit` that ends the run when the validation score stops improving.
 
-    The score is `fit`'s, lower is better; of replicas, the mean of those that are no NaN. All that
-    it knows is `history.scores`, so a run that goes on from a checkpoint stops where an unbroken
-    one does.
+    The score is `fit`'s, lower is better; for replicas, the mean without NaN. It depends only on
+    `history.scores`, so a run resumed from a checkpoint stops where an uninterrupted one does.
 
     Args:
-        patience: Number of validations in a row without an improvement after which the run ends, at
+        patience: Number of consecutive validations without improvement after which the run ends, at
             least 1.
-        min_improvement: What a score must be below the best one by, to count as an improvement, at
-            least 0.
+        min_improvement: How far a score must be below the best to count as an improvement, at least
+            0.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
+        TypeError: If an argument has the wrong type.
         ValueError: If `patience` is below 1 or `min_improvement` below 0.
     """
 
@@ -37,9 +36,7 @@ class EarlyStopping:
         self._patience, self._min_improvement = patience, min_improvement
 
     def __call__(self, progress: Progress) -> bool:
-        """Return whether this iteration's score ends the run; False after an iteration without
-        one.
-        """
+        """Return whether this iteration's score ends the run; False if it has none."""
         return progress.iteration in progress.history.scores and self._is_over(progress.history)
 
     def _is_over(self, history: History) -> bool:
@@ -52,13 +49,13 @@ class EarlyStopping:
 
 
 def is_over(callbacks: Sequence[Callable[[Progress], Any]], progress: Progress) -> bool:
-    """Call every callback, and return whether any of them ends the run, in any process."""
+    """Call all callbacks; return whether any of them, in any process, ends the run."""
     ends = [_is_true(callback(progress)) for callback in callbacks]
     return progress.processes.any(any(ends), progress.learner.device)
 
 
 def check_has_score(callbacks: Sequence[Any], validate: Any) -> None:
-    """Raise if a run that is never scored is to end by its score."""
+    """Raise if early stopping has no validation score."""
     if validate is None and any(isinstance(callback, EarlyStopping) for callback in callbacks):
         raise invalid(
             "EarlyStopping", "have a validation score", "validate=None", "Pass validate=tasks too."
@@ -66,9 +63,7 @@ def check_has_score(callbacks: Sequence[Any], validate: Any) -> None:
 
 
 def _is_true(value: Any) -> bool:
-    """Return whether this is True, or what a comparison of scalar tensors gives for it; a loss,
-    say, is not.
-    """
+    """Return whether this is True or a true boolean tensor; other truthy values do not count."""
     return value is True or (
         isinstance(value, Tensor) and value.dtype == torch.bool and bool(value.all())
     )

@@ -18,9 +18,7 @@ from metalearn.training._checkpoint import Run
 
 
 def check_can_validate(run: Run, validate: Any, num_tasks: int) -> None:
-    """Raise for what a validation would raise of its first tasks, before the run is trained towards
-    it.
-    """
+    """Raise before training whatever a validation's first tasks would raise later."""
     if not isinstance(validate, TaskDistribution):
         return
     learner = run.learner[0] if isinstance(run.learner, Replicas) else run.learner
@@ -31,7 +29,7 @@ def check_can_validate(run: Run, validate: Any, num_tasks: int) -> None:
 
 
 def score(run: Run, validate: Any, num_tasks: int) -> None:
-    """Score the learner, or every replica, and let history and scheduler know."""
+    """Score the learner or each replica, and update history and scheduler."""
     with _in_evaluation_mode(run.learner):
         scores = _scores(run.learner, validate, num_tasks, run.num_validation_steps)
     run.history.record(run.iteration, scores, run.learner)
@@ -41,7 +39,7 @@ def score(run: Run, validate: Any, num_tasks: int) -> None:
 
 @contextmanager
 def _in_evaluation_mode(learner: MetaLearner | Replicas) -> Iterator[None]:
-    """Put every module into evaluation mode, and back into its own."""
+    """Put every module into evaluation mode, then restore its own."""
     modes = [(module, module.training) for module in learner.modules()]
     learner.eval()
     try:
@@ -54,7 +52,7 @@ def _in_evaluation_mode(learner: MetaLearner | Replicas) -> Iterator[None]:
 def _scores(
     learner: MetaLearner | Replicas, validate: Any, num_tasks: int, num_steps: int | None
 ) -> Tensor:
-    """Return the learner's score, a scalar, or every replica's, `[R]`."""
+    """Return the learner's score, a scalar, or the replicas' scores `[R]`."""
     if not isinstance(learner, Replicas):
         return torch.tensor(_score(learner, validate, num_tasks, num_steps), dtype=torch.float64)
     if isinstance(validate, TaskDistribution):
@@ -76,5 +74,5 @@ def _score(learner: MetaLearner, validate: Any, num_tasks: int, num_steps: int |
 
 
 def _same_tasks() -> torch.Generator:
-    """Return a source of the same tasks at every validation."""
+    """Return a generator that draws the same tasks at every validation."""
     return torch.Generator().manual_seed(0)
