@@ -19,6 +19,8 @@ from metalearn.models._batch_norm import Norms
 from metalearn.outer._checks._episodes import check_episodes
 from metalearn.types import Batch, Episode
 
+FIX = "Pass learner.model.features, say."
+
 
 @dataclass(frozen=True, eq=False)
 class FeatureDistances:
@@ -36,9 +38,8 @@ class FeatureDistances:
     other_class: Tensor
 
     def __repr__(self) -> str:
-        return "FeatureDistances({} tasks, {} support x {} query examples)".format(
-            *self.values.shape
-        )
+        size = "{} tasks, {} support x {} query examples".format(*self.values.shape)
+        return f"FeatureDistances({size})"
 
     @property
     def closest(self) -> Tensor:
@@ -51,19 +52,15 @@ class FeatureDistances:
         return self._pair(-self.values)
 
     def _pair(self, costs: Tensor) -> Tensor:
-        lowest = (
-            costs.masked_fill(~(self.same_class | self.other_class), math.inf).flatten(1).argmin(1)
-        )
-        num_query = costs.shape[2]
-        return torch.stack([lowest // num_query, lowest % num_query], 1)
+        is_pair = self.same_class | self.other_class
+        lowest = costs.masked_fill(~is_pair, math.inf).flatten(1).argmin(1)
+        return torch.stack(torch.unravel_index(lowest, costs.shape[1:]), 1)
 
     def plot(self, ax: Any = None) -> Any:
         """Draw histograms of distances within and between labels; return matplotlib's axes."""
         ax = axes_or_new(ax)
-        for label, pairs in {
-            "same class": self.same_class,
-            "other class": self.other_class,
-        }.items():
+        kinds = {"same class": self.same_class, "other class": self.other_class}
+        for label, pairs in kinds.items():
             if pairs.any():
                 ax.hist(self.values[pairs].tolist(), bins=30, density=True, alpha=0.6, label=label)
         ax.set_xlabel("Euclidean distance of features")
@@ -110,19 +107,15 @@ def feature_distances(features: Callable[[Any], Tensor], episodes: Episode) -> F
     >>> distances.values.tolist(), distances.closest.tolist()
     ([[[0.0], [5.0]]], [[0, 0]])
     """
-    check_function(
-        "features", features, "be a module or a function", fix="Pass learner.model.features, say."
-    )
+    check_function("features", features, "be a module or a function", fix=FIX)
     check_episodes(episodes)
     check_one_device("episodes", tree_leaves(episodes))
     same_class, other_class = _pairs(episodes)
     with torch.no_grad():
         support, query = (_features(features, part).flatten(2) for part in episodes)
     if support.dtype != query.dtype:
-        got = f"{support.dtype} and {query.dtype}"
-        raise invalid(
-            "features of support and query", "be of one dtype", got, "Convert the episodes."
-        )
+        got, fix = f"{support.dtype} and {query.dtype}", "Convert the episodes."
+        raise invalid("features of support and query", "be of one dtype", got, fix)
     # from differences: inner products would lose small distances to cancellation
     values = torch.cdist(support, query, compute_mode="donot_use_mm_for_euclid_dist")
     return FeatureDistances(values, same_class, other_class)
@@ -138,20 +131,11 @@ def _features(features: Callable[[Any], Tensor], batch: Batch) -> Tensor:
 
     with computable("features", batch.x):
         result = map_tasks(call, (batch,), "loop")
-    if not (
-        isinstance(result, Tensor)
-        and result.is_floating_point()
-        and result.shape[:2] == batch.y.shape
-    ):
-        got = (
-            f"{tuple(result.shape)} of {result.dtype}"
-            if isinstance(result, Tensor)
-            else type(result).__name__
-        )
-        fix = "Pass learner.model.features, say."
-        raise invalid(
-            "features", f"be floating numbers of shape {tuple(batch.y.shape)} and more", got, fix
-        )
+    is_tensor, shape = isinstance(result, Tensor), batch.y.shape
+    if not (is_tensor and result.is_floating_point() and result.shape[:2] == shape):
+        got = f"{tuple(result.shape)} of {result.dtype}" if is_tensor else type(result).__name__
+        condition = f"be floating numbers of shape {tuple(shape)} and more"
+        raise invalid("features", condition, got, FIX)
     return result.unsqueeze(-1)
 
 
@@ -169,8 +153,6 @@ def _pairs(episodes: Episode) -> tuple[Tensor, Tensor]:
     ]
     is_pair = counts[0].unsqueeze(2) & counts[1].unsqueeze(1)
     if empty := (~is_pair.flatten(1).any(1)).nonzero().flatten().tolist():
-        fix = "Leave these tasks out."
-        raise invalid(
-            "every task", "have examples of weights above 0", f"none in tasks {empty}", fix
-        )
+        got, fix = f"none in tasks {empty}", "Leave these tasks out."
+        raise invalid("every task", "have examples of weights above 0", got, fix)
     return same & is_pair, ~same & is_pair

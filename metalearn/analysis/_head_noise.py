@@ -36,9 +36,8 @@ class HeadNoise:
         return draw_curve(ax, self.evaluations, score, "standard deviation of the noise")
 
     def __repr__(self) -> str:
-        return "\n".join(
-            f"std {std:g}: {evaluation}" for std, evaluation in self.evaluations.items()
-        )
+        lines = (f"std {std:g}: {evaluation}" for std, evaluation in self.evaluations.items())
+        return "\n".join(lines)
 
 
 def head_noise(

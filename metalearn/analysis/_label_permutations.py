@@ -115,19 +115,16 @@ def label_permutations(
     check_count("num_tasks", num_tasks, fix="Write num_tasks=600, say.")
     if num_permutations is not None:
         check_count("num_permutations", num_permutations)
-    check_metrics({"score": metric})
+    metrics = {"score": metric}
+    check_metrics(metrics)
     warn_of_training_mode([learner])
     scores = []
     for batch, keys in keyed_batches(episodes, num_tasks, generator, learner.device):
         orders = list(_permutations(_num_classes(batch), num_permutations, keys))
         learner.check_episodes(batch, keys)
-        columns = [
-            measure(learner, num_steps, _relabelled(batch, labels), keys, {"score": metric})[
-                "score"
-            ]
-            for labels in orders
-        ]
-        scores.append(torch.stack(columns, 1))
+        batches = (_relabelled(batch, labels) for labels in orders)
+        measured = [measure(learner, num_steps, each, keys, metrics) for each in batches]
+        scores.append(torch.stack([of_order["score"] for of_order in measured], 1))
     return LabelPermutations(torch.cat(scores).cpu())
 
 
@@ -135,10 +132,8 @@ def _permutations(n_way: int, num_permutations: int | None, keys: Tensor) -> Ite
     """Yield permutations as each task's new labels `[num_tasks, n_way]`."""
     if num_permutations is None:
         if n_way > MOST_CLASSES:
-            condition, fix = (
-                f"be given for more than {MOST_CLASSES} classes",
-                "Write num_permutations=100, say.",
-            )
+            condition = f"be given for more than {MOST_CLASSES} classes"
+            fix = "Write num_permutations=100, say."
             raise invalid("num_permutations", condition, f"{n_way} classes", fix)
         for order in itertools.permutations(range(n_way)):
             yield torch.tensor(order, device=keys.device).expand(len(keys), n_way)
@@ -156,13 +151,10 @@ def _relabelled(batch: Episode, labels: Tensor) -> Episode:
 def _num_classes(batch: Episode) -> int:
     """Return the number of labels; raise unless the targets are labels."""
     fix = "Pass episodes of data.EpisodeSampler, say."
-    for part in batch:
-        if not (isinstance(part.y, Tensor) and part.y.dtype == torch.int64 and part.y.dim() == 2):
-            got = (
-                f"{part.y.dtype} {tuple(part.y.shape)}"
-                if isinstance(part.y, Tensor)
-                else type(part.y).__name__
-            )
+    for y in (batch.support.y, batch.query.y):
+        is_tensor = isinstance(y, Tensor)
+        if not (is_tensor and y.dtype == torch.int64 and y.dim() == 2):
+            got = f"{y.dtype} {tuple(y.shape)}" if is_tensor else type(y).__name__
             raise mistyped("episodes", "have labels, int64 [num_tasks, num_examples]", got, fix)
     labels = torch.cat([batch.support.y, batch.query.y], 1)
     if labels.min() < 0:

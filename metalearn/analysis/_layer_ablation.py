@@ -40,10 +40,9 @@ class LayerAblation:
         for index, (label, evaluations) in enumerate(bars.items()):
             summaries = [evaluation[score] for evaluation in evaluations.values()]
             places = [layer + (index - 0.5) * width for layer in range(len(summaries))]
+            means = [summary.mean for summary in summaries]
             intervals = [summary.ci95 for summary in summaries]
-            ax.bar(
-                places, [summary.mean for summary in summaries], width, yerr=intervals, label=label
-            )
+            ax.bar(places, means, width, yerr=intervals, label=label)
         ax.axhline(self.whole[score].mean, color="0.3", linestyle="--", label="adapting all")
         ax.set_xticks(range(len(self.frozen)), list(self.frozen))
         ax.set_ylabel(score)
@@ -111,10 +110,9 @@ def layer_ablation(
     whole, *results = evaluate_each(
         conditions, episodes, num_tasks=num_tasks, metrics=metrics, generator=generator
     )
-    without, alone = results[: len(named)], results[len(named) :]
-    return LayerAblation(
-        dict(zip(named, without, strict=True)), dict(zip(named, alone, strict=True)), whole
-    )
+    halves = results[: len(named)], results[len(named) :]
+    without, alone = (dict(zip(named, half, strict=True)) for half in halves)
+    return LayerAblation(without, alone, whole)
 
 
 def _named(layers: Any, learner: MetaLearner) -> dict[str, Selection]:

@@ -27,10 +27,8 @@ def draw_curve(
     ax = axes_or_new(ax)
     check_score(score, evaluations)
     summaries = [evaluation[score] for evaluation in evaluations.values()]
-    means, intervals = (
-        [summary.mean for summary in summaries],
-        [summary.ci95 for summary in summaries],
-    )
+    means = [summary.mean for summary in summaries]
+    intervals = [summary.ci95 for summary in summaries]
     ax.errorbar(list(evaluations), means, intervals, marker="o", capsize=3, label=label)
     ax.set_xlabel(xlabel)
     ax.set_ylabel(score)

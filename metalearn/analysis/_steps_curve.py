@@ -42,9 +42,7 @@ class StepsCurve:
             raise invalid("mode", "be given for a metric", mode, fix)
         check_choice("mode", mode or "min", ["min", "max"])
         sign = -1 if mode == "max" else 1
-        means = {
-            steps: sign * evaluation[score].mean for steps, evaluation in self.evaluations.items()
-        }
+        means = {steps: sign * each[score].mean for steps, each in self.evaluations.items()}
         return min(means, key=lambda steps: math.inf if math.isnan(means[steps]) else means[steps])
 
     def plot(self, ax: Any = None, *, score: str = "loss", label: str | None = None) -> Any:
@@ -93,10 +91,11 @@ def steps_curve(
     """
     learner = bare(learner, MetaLearner)
     counts = as_list("steps", steps) if isinstance(steps, Iterable) else [steps]
+    fix = "Write steps=range(11), say."
     for count in counts:
-        check_count("steps", count, minimum=0, fix="Write steps=range(11), say.")
+        check_count("steps", count, minimum=0, fix=fix)
     if not counts:
-        raise invalid("steps", "be at least one number", "[]", "Write steps=range(11), say.")
+        raise invalid("steps", "be at least one number", "[]", fix)
     conditions = [(learner, count) for count in counts]
     evaluations = evaluate_each(
         conditions, episodes, num_tasks=num_tasks, metrics=metrics, generator=generator
