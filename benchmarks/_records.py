@@ -1,6 +1,4 @@
-"""Results that are kept in a file each and not computed again with the same settings, and tables
-made of them.
-"""
+"""Results in one file each, computed once per setting, and tables of them."""
 
 import json
 import shlex

@@ -1,9 +1,9 @@
-"""This working tree beside a commit: `python -m benchmarks.compare BASE`, or `make bench-compare
-BASE=<commit>`.
+"""Compare this working tree with a commit: `python -m benchmarks.compare BASE`.
 
-Quick workloads run in two processes on one core, in one thread each: one imports the package of
-BASE, the other the working tree's; both take the workloads of the working tree, which use the
-public API alone. The processes take turns, and which is first alternates from round to round.
+`make bench-compare BASE=<commit>` does the same. Quick workloads run in two single-threaded
+processes on one core: one imports BASE's package, the other the working tree's. Both take the
+workloads of the working tree, which use only the public API. The processes take turns, and which is
+first alternates from round to round.
 """
 
 import argparse

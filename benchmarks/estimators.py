@@ -1,12 +1,12 @@
-"""Every meta-gradient of one problem: error, time and memory by number of steps: `python -m
-benchmarks.estimators`.
+"""Error, time and memory of all meta-gradients on one problem: `python -m benchmarks.estimators`.
 
-Logistic regression on 100 features, 400 examples with noisy labels in each of the two sets,
-gradient descent from zero. Learned are the logarithms of 100 penalties, one for each weight, beside
-a constant one of 0.05. The error is the relative distance to the gradient at the inner problem's
-solution, which the implicit gradient aims at for any number of steps and the others for many; how
-far the inner problem is solved is said beside it. In float64; CPU time of one thread, medians of
-several rounds, all estimators in turn.
+The problem is logistic regression by gradient descent from zero, with 100 features and 400 examples
+with noisy labels in each of the two sets. The meta-parameters are the logarithms of 100 penalties,
+one per weight, next to a constant one of 0.05. The error is the relative distance to the gradient
+at the inner problem's solution, which the implicit gradient approximates for any number of steps
+and the others for many; the table also says how well the inner problem is solved. Computed in
+float64; times are CPU times of one thread, medians over several rounds that alternate the
+estimators.
 """
 
 import argparse
@@ -51,9 +51,7 @@ def penalised(params: Any, shared: Any, episode: Episode, step: int) -> torch.Te
 
 
 def anchored(params: Any, shared: Any, episode: Episode, step: int) -> torch.Tensor:
-    """Return what `Implicit` minimises, for the estimators that do not add the distance
-    themselves.
-    """
+    """Return `Implicit`'s inner objective, for estimators that do not add the distance."""
     return penalised(params, shared, episode, step) + 0.5 * STRENGTH * params["w"].square().sum()
 
 
@@ -120,9 +118,7 @@ def measure(steps: list[int], rounds: int) -> list[dict[str, Any]]:
 
 
 def show(results: list[dict[str, Any]], steps: list[int], rounds: int, out: Path) -> None:
-    """Print how far the inner problem is solved and one table for each quantity, and record the
-    tables.
-    """
+    """Print how well the inner problem is solved; print and record one table per quantity."""
     solved = [
         f"{row['inner_gradient']:.2g}"
         for row in results

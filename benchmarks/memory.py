@@ -1,8 +1,7 @@
-"""Peaks of live bytes: `Stepwise` against `Unrolled`, and `evaluate` over many tasks: `python -m
-benchmarks.memory`.
+"""Peak memory of `Stepwise`, `Unrolled` and `evaluate`: `python -m benchmarks.memory`.
 
-Conv-4 with 32 filters, 4 tasks of 5-way 5-shot on random images, 15 query images a class; then the
-sine network. Counted in PyTorch's CPU allocator.
+Conv-4 with 32 filters on 4 tasks of 5-way 5-shot random images, 15 query images per class; then the
+sine network. Live bytes are counted in PyTorch's CPU allocator.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Throughput of two processes against one, one thread each: `python -m benchmarks.processes`.
 
 MAML on a Conv-4 with 32 filters, 5-way 5-shot, random images; the meta-batch is shared by the
-processes, each on a core of its own. One process and all of them take turns with the same
+processes, each on its own core. One process and all of them take turns with the same
 iterations.
 """
 

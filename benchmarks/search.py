@@ -1,10 +1,9 @@
-"""Search a cell for Omniglot, 20-way 1-shot, against Conv-4: `METALEARN_DATA=folder python -m
-benchmarks.search`.
+"""Search for a cell for 20-way 1-shot Omniglot and compare it with Conv-4.
 
-Every candidate is trained by Reptile for a few iterations and judged on the validation characters.
-The best one is then trained for longer, as is Conv-4 with 32 filters, whose number of parameters no
-candidate may exceed; both are judged on the test characters. A search that was killed goes on from
-its log. Progress and the best cell are drawn.
+`METALEARN_DATA=folder python -m benchmarks.search` trains each candidate by Reptile for a few
+iterations and evaluates it on the validation characters. The best one is then trained longer, as is
+Conv-4 with 32 filters, whose number of parameters no candidate may exceed; both are evaluated on
+the test characters. A killed search resumes from its log. Progress and the best cell are drawn.
 """
 
 import argparse

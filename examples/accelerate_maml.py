@@ -1,8 +1,7 @@
-"""MAML with Hugging Face Accelerate: `accelerate launch examples/accelerate_maml.py` runs it on
-whatever is there.
+"""MAML with Hugging Face Accelerate: `accelerate launch examples/accelerate_maml.py`.
 
-`pip install .[integrations]`. Every process draws tasks of its own; Accelerate averages the
-meta-gradients.
+It runs on any hardware after `pip install .[integrations]`. Every process draws its own tasks;
+Accelerate averages the meta-gradients.
 """
 
 import sys

@@ -1,6 +1,4 @@
-"""Is one run better than another? Both are tested on the same tasks, and their errors subtracted
-task by task.
-"""
+"""Is one run better than another? A paired comparison of their errors on the same tasks."""
 
 import sys
 import tempfile

@@ -1,6 +1,4 @@
-"""An update rule of one's own: gradient descent along a running mean whose decay the outer loop
-learns.
-"""
+"""A custom update rule: gradient descent along a running mean with a meta-learned decay."""
 
 import sys
 from dataclasses import dataclass

@@ -1,10 +1,9 @@
-"""Hyperparameter optimisation is meta-learning with one task: weigh 500 examples, half of them with
-wrong labels.
+"""Hyperparameter optimisation is meta-learning with one task: weigh 500 noisily labelled examples.
 
-The weight of every training example is learned so that a classifier trained on them by 200 steps of
-gradient descent does well on a clean validation set. The hypergradient goes through all 200 steps
-with `Stepwise`, whose memory would take thousands. Needs scikit-learn for its 1,797 images of
-handwritten digits: `python examples/data_cleaning.py`.
+Half of the labels are wrong. The weight of every training example is learned so that a classifier
+trained on them by 200 steps of gradient descent does well on a clean validation set. `Stepwise`
+differentiates through all 200 steps, and its memory would suffice for thousands. Needs scikit-learn
+for its 1,797 images of handwritten digits: `python examples/data_cleaning.py`.
 """
 
 import sys

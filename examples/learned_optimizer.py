@@ -1,6 +1,4 @@
-"""TURTLE learns an update rule on sine waves; the rule then leaves as an ordinary PyTorch
-optimizer.
-"""
+"""TURTLE learns an update rule on sine waves, which becomes an ordinary PyTorch optimizer."""
 
 import sys
 

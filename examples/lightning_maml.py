@@ -1,5 +1,6 @@
-"""MAML in PyTorch Lightning: the learner is a module like any other. `pip install
-.[integrations]`.
+"""MAML in PyTorch Lightning, where the learner is a module like any other.
+
+It needs `pip install .[integrations]`.
 """
 
 import logging
@@ -13,9 +14,7 @@ from metalearn import data, inner, models, outer
 
 
 class SineMAML(lightning.LightningModule):
-    """The learner's output on a batch of episodes is the loss of a training or a validation
-    step.
-    """
+    """A module whose training and validation loss is the learner's output on episodes."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,10 +1,9 @@
-"""A torchvision ResNet of your own, of which low-rank adapters and the head adapt while tasks share
-the rest.
+"""A torchvision ResNet whose low-rank adapters and head adapt, while tasks share the rest.
 
-Run it as `python examples/low_rank.py images.npz`, with an archive that `ClassImages.from_npz`
-reads. A pretrained network can be constant but for these parts: take
+Run it as `python examples/low_rank.py images.npz`, with an archive for `ClassImages.from_npz`. To
+keep the rest of a pretrained network constant, take
 `resnet18(weights="DEFAULT").requires_grad_(False)`, give it a new `fc`, and write "frozen" in place
-of "support", which keeps the statistics that it has.
+of "support", which keeps its batch statistics.
 """
 
 import sys
@@ -17,9 +16,7 @@ from metalearn import data, evaluate, fit, functional, inner, models, outer
 
 
 class LowRank(nn.Module):
-    """W + B A, with matrices of few rows or columns (Hu et al., "LoRA", ICLR 2022); it starts at
-    W.
-    """
+    """W + B A with low-rank matrices (Hu et al., "LoRA", ICLR 2022), initially W."""
 
     def __init__(self, weight: torch.Tensor, rank: int) -> None:
         super().__init__()

@@ -1,9 +1,8 @@
-"""One model, one distribution of tasks, six ways to a meta-gradient: `python
-examples/meta_gradients.py`.
+"""Six meta-gradients on one model and task distribution: `python examples/meta_gradients.py`.
 
-Each method trains the same network on sine waves for the same number of iterations. Printed are the
-mean squared error on unseen tasks, after as many inner steps as in training, and the time that the
-training took.
+Each method trains the same network on sine waves for the same number of iterations. The output is
+the mean squared error on unseen tasks, after as many inner steps as in training, and the training
+time.
 """
 
 import sys

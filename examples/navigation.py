@@ -1,9 +1,8 @@
-"""MAML with policy gradients: a point in the plane learns to find, within few trajectories, a goal
-it cannot see.
+"""MAML with policy gradients: a point learns to find an unseen goal within few trajectories.
 
-The setting is that of Finn et al. (2017), section 5.3. Compared are MAML, one policy that was
-trained for all goals, and a new one, each after 0 to 3 steps of adaptation. The others take the
-rate that is best for them after 3 steps. About ten minutes on one CPU core.
+The setting is that of Finn et al. (2017), section 5.3. MAML is compared with a policy trained for
+all goals and with a new one, each after 0 to 3 steps of adaptation. The others use their best rate
+after 3 steps. About ten minutes on one CPU core.
 """
 
 import sys

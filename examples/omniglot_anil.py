@@ -1,8 +1,7 @@
-"""Few-shot images with one changed argument: MAML, first-order MAML and ANIL on 5-way 1-shot
-Omniglot.
+"""MAML, first-order MAML and ANIL on 5-way 1-shot Omniglot, which differ in one argument.
 
-Run it as `python examples/omniglot_anil.py images.npz`, with an archive that `ClassImages.from_npz`
-reads, or with a folder for torchvision's Omniglot, which is downloaded there if need be.
+Run it as `python examples/omniglot_anil.py images.npz`, with an archive for
+`ClassImages.from_npz`, or with a folder for torchvision's Omniglot, which is downloaded if needed.
 """
 
 import sys

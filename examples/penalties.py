@@ -1,10 +1,9 @@
-"""A penalty of its own for each of 650 parameters, learned by three hypergradients: where does a
-digit have no ink?
+"""A separate penalty for each of 650 parameters, learned by three hypergradients.
 
-A linear classifier is trained on 100 images of digits with L2 penalties, whose logarithms are
-learned on 400 others. The hypergradient comes from all of the inner steps (`Stepwise`), from the
-last ten (`truncate`) or from the solution alone (`Implicit`). Needs scikit-learn: `python
-examples/penalties.py`.
+Where does a digit have no ink? A linear classifier is trained on 100 images of digits with L2
+penalties, whose logarithms are learned on 400 others. The hypergradient comes from all inner steps
+(`Stepwise`), from the last ten (`truncate`) or from the solution alone (`Implicit`). Needs
+scikit-learn: `python examples/penalties.py`.
 """
 
 import sys

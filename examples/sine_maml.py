@@ -1,5 +1,6 @@
-"""MAML on sine waves: train, adapt to a hundred unseen tasks at once, measure. About three minutes
-on a CPU.
+"""MAML on sine waves: train, adapt to 100 unseen tasks at once, measure.
+
+About three minutes on a CPU.
 """
 
 import sys
@@ -13,7 +14,7 @@ from metalearn import data, evaluate, fit, inner, models, outer
 def main(num_iterations: int) -> None:
     torch.manual_seed(0)
     tasks = data.Sinusoid(k_shot=10, num_query=10)
-    model = models.mlp(1, [40, 40], 1)  # any nn.Module of your own
+    model = models.mlp(1, [40, 40], 1)  # any nn.Module
     learner = outer.MAML(model, F.mse_loss, inner.SGD(lr=0.01), num_steps=5)
     optimizer = torch.optim.Adam(learner.parameters(), lr=1e-3)
 

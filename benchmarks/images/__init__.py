@@ -1,3 +1,1 @@
-"""Few-shot image classification by every method, within a budget of time, beside the papers'
-accuracies.
-"""
+"""Few-shot image classification by every method within a time budget, beside the papers."""

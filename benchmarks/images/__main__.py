@@ -1,10 +1,9 @@
-"""Train methods for few-shot images within a budget each: `METALEARN_DATA=folder python -m
-benchmarks.images NAME`.
+"""Train methods for few-shot images within a time budget each.
 
-The folder holds archives as `ClassImages.from_npz` reads them. Every method trains for the same
-time, CPU time of one thread on a CPU and otherwise wall time, evaluations not counted; the outer
-rate falls to 0 as half a cosine wave over it. Every result is written to a file of its own when it
-is there, and not run again with the same settings.
+`METALEARN_DATA=folder python -m benchmarks.images NAME` reads archives in the folder, as
+`ClassImages.from_npz` does. All methods train for the same time: CPU time of one thread on a CPU,
+otherwise wall time, without evaluations. The outer learning rate follows a half cosine to 0. Each
+result is written to a file and not computed again with the same settings.
 """
 
 import argparse

@@ -102,17 +102,13 @@ def _representation(rate: float = 0.1, **options: Any) -> Build:
 
 
 def _of_trained_heads(**options: Any) -> Build:
-    """Return what makes a representation's learner that takes trained heads as constants: no rate
-    is learned.
-    """
+    """Return a builder of representation learners with constant trained heads, no learned rate."""
     estimator = outer.Unrolled(truncate=0, **options)
     return of(outer.HyperRepresentation, inner.SGD(0.1), num_steps=5, estimator=estimator)
 
 
 def methods(lr: float) -> dict[str, Method]:
-    """Return the rows of a problem, with inner rates that start at `lr` where a row does not say
-    its own.
-    """
+    """Return the rows of a problem; `lr` is the default initial inner rate."""
     turtle = inner.LearnedRate(inner.Turtle(("grad",), lr=lr), per="tensor")
 
     def mt_net(model: nn.Module) -> outer.MetaLearner:

@@ -54,9 +54,7 @@ def omniglot() -> dict[str, data.ClassImages]:
 
 
 def omniglot_shuffled() -> dict[str, data.ClassImages]:
-    """Return 1,100, 100 and 423 characters of all alphabets, in every rotation, as MAML's code
-    does.
-    """
+    """Return 1,100, 100 and 423 characters of all alphabets in all rotations, as in MAML's code."""
     characters = data.ClassImages.from_npz(archive("omniglot.npz"))
     names = np.random.default_rng(0).permutation(characters.class_names).tolist()
     parts = {"train": names[:1100], "val": names[1100:1200], "test": names[1200:]}
@@ -64,9 +62,7 @@ def omniglot_shuffled() -> dict[str, data.ClassImages]:
 
 
 def cifar_fs() -> dict[str, data.ClassImages]:
-    """Return CIFAR-FS' training and validation classes, and Caltech-101 as another domain; the test
-    classes rest.
-    """
+    """Return CIFAR-FS' training and validation classes, not the test classes, and Caltech-101."""
     path, other = archive("cifar_fs_train_val.npz"), archive("caltech101_32.npz")
     train, val = (data.ClassImages.from_npz(path, split) for split in ("train", "val"))
     return {"train": train, "val": val, "Caltech-101": data.ClassImages.from_npz(other)}

@@ -1,10 +1,9 @@
-"""Which layers adapt: Arnold et al. (2019), Figure 2. `METALEARN_DATA=folder python -m
-benchmarks.images.layers`.
+"""Which layers adapt: Arnold et al. (2019), Figure 2.
 
-A Conv-4 is meta-trained by MAML on 10-way 5-shot Omniglot with 4 inner steps. At test time every
-layer, a convolution with its batch normalisation or the head, is frozen, or adapts alone; and with
-the first three layers frozen the start of the head is disturbed by noise. 100 test tasks, as in the
-paper.
+`METALEARN_DATA=folder python -m benchmarks.images.layers` meta-trains a Conv-4 by MAML on 10-way
+5-shot Omniglot with 4 inner steps. At test time each layer, a convolution with its batch
+normalisation or the head, is frozen or adapts alone; and with the first three layers frozen, noise
+is added to the head's initial weights. 100 test tasks, as in the paper.
 """
 
 import argparse

@@ -1,6 +1,4 @@
-"""What the systems on PyTorch share: the networks, and a step that leaves its gradient in
-`.grad`.
-"""
+"""Shared by the systems on PyTorch: networks, and a step that leaves its gradient in `.grad`."""
 
 import runpy
 from collections.abc import Callable, Iterable

@@ -1,6 +1,4 @@
-"""The process of one system: it builds a workload and times it whenever the driver asks, one JSON
-line each.
-"""
+"""The process of one system: it builds and times workloads on request, one JSON line each."""
 
 import json
 import os

@@ -10,8 +10,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Workload:
-    """One meta-iteration: the gradient of the mean query loss of `num_tasks` tasks after
-    adaptation.
+    """One meta-iteration: the gradient of the mean query loss of `num_tasks` adapted tasks.
 
     Attributes:
         name: Of the workload.

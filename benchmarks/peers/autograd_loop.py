@@ -2,11 +2,10 @@
 # requires-python = ">=3.11"
 # dependencies = ["torch==2.15.0", "numpy"]
 # ///
-"""The loop over tasks with `torch.autograd.grad` that everybody writes first, and the floor of its
-arithmetic.
+"""The obvious loop over tasks with `torch.autograd.grad`, and a lower bound of its arithmetic.
 
-The floor takes the examples of all tasks as one task's: as many multiplications, but no weights of
-a task's own.
+The bound treats the examples of all tasks as one task's: as many multiplications, but no separate
+weights per task.
 """
 
 import copy
@@ -45,9 +44,7 @@ def second_order(workload: Workload, model: nn.Module, episodes: Tasks) -> None:
 
 
 def first_order(workload: Workload, model: nn.Module, episodes: Tasks) -> None:
-    """Take the query loss' gradient after adaptation, or Reptile's difference, for that of the
-    start.
-    """
+    """Take the adapted query gradient or Reptile's difference as the initial weights' gradient."""
     loss_of, start, totals = criterion(workload), list(model.parameters()), []
     for support_x, support_y, query_x, query_y in zip(*episodes, strict=True):
         fast = copy.deepcopy(model)

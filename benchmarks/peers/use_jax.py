@@ -2,9 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["jax==0.10.2", "numpy"]
 # ///
-"""JAX 0.10.2: the meta-gradient as one jitted function, by `vmap` over tasks or, for convolutions,
-`map`.
-"""
+"""JAX 0.10.2: the meta-gradient as one jitted function, by `vmap` or, for convolutions, `map`."""
 
 import os
 from typing import Any

@@ -17,7 +17,7 @@ RULES = {"sgd": inner.SGD, "lstm": inner.LSTM, "turtle": inner.Turtle}
 
 
 class Own(torch.nn.Module):
-    """A module of one's own, whose layers the library does not know."""
+    """A custom module, whose layers the library does not know."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
@@ -67,9 +67,7 @@ def build(workload: Workload, arrays: Arrays, variant: str, device: str) -> Syst
 
 
 def seeds(learner: outer.MetaLearner, episodes: Episode, count: int) -> System:
-    """Return one step of many learners, each on as many tasks; the gradient is that of the
-    first.
-    """
+    """Return a step of `count` learners, each on all tasks; the gradient is the first's."""
     replicas = outer.Replicas([copy.deepcopy(learner) for _ in range(count)])
     tasks = Episode(
         *(Batch(torch.cat([x] * count), torch.cat([y] * count)) for x, y, _ in episodes)
@@ -93,9 +91,7 @@ def estimator(workload: Workload, variant: str) -> Any:
 def plain_loop(
     workload: Workload, learner: outer.MetaLearner, episodes: Episode
 ) -> Callable[[], None]:
-    """Return a meta-step by a hand-written loop over tasks, which calls the rule's own
-    functions.
-    """
+    """Return a meta-step by a hand-written loop over tasks that calls the rule's functions."""
     loss_of, rule, model = criterion(workload), learner.problem.rule, learner.model
 
     def meta_step() -> None:

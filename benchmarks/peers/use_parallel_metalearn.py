@@ -2,9 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["parallel-metalearn==0.5.6", "torch==2.15.0", "numpy", "scipy"]
 # ///
-"""parallel-metalearn 0.5.6, which imports as `metalearn` too: `vmap` over tasks, its own loop and
-optimizer step.
-"""
+"""parallel-metalearn 0.5.6, also imported as `metalearn`: `vmap` over tasks, with its own loop."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -22,9 +20,7 @@ from metalearn.model_wrappers.MAMLWrapper import MAML_Model
 
 
 class Ignoring(nn.Module):
-    """A part of the network that takes the package's keyword arguments and does nothing with
-    them.
-    """
+    """A part of the network that ignores the package's keyword arguments."""
 
     def __init__(self, part: nn.Module) -> None:
         super().__init__()

@@ -2,9 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["torchopt==0.7.3", "torch==2.15.0", "numpy"]
 # ///
-"""TorchOpt 0.7.3: the loop over tasks of its few-shot example, with `MetaSGD` and its state
-dicts.
-"""
+"""TorchOpt 0.7.3: its few-shot example's loop over tasks, with `MetaSGD` and state dicts."""
 
 import torch
 import torchopt

@@ -1,6 +1,6 @@
 """Meta-iterations side by side with other libraries: `python -m benchmarks.speed`.
 
-Every system runs in a process of its own, in the environment that its script names (made by uv at
+Every system runs in its own process, in the environment that its script names (made by uv at
 the first run), on the same arrays and with the same allocator. Processes take turns, so that only
 one works at a time; the medians of several rounds are compared. A system that does not install,
 run, or agree on the gradient is shown as such.

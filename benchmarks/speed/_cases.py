@@ -52,9 +52,7 @@ Cases = list[tuple[Workload, tuple[str, ...]]]
 
 
 def rest(how: str) -> Cases:
-    """Return W4 and W5, which are the same on every device, with systems that are faster by being
-    "compiled", say.
-    """
+    """Return W4 and W5, equal on all devices, with systems sped up by `how`, such as "compiled"."""
     fast = (f"Unrolled, {how}", f"Stepwise, {how}")
     rules: Cases = [
         (

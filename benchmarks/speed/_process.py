@@ -1,4 +1,4 @@
-"""A system in a process of its own, in an environment of its own where it is not this library."""
+"""A system in its own process, and in its own environment if it is not this library."""
 
 import json
 import os
@@ -15,12 +15,11 @@ PATIENCE = 900.0
 
 
 class Process:
-    """Starts a script of `benchmarks/peers` and talks to it; raises RuntimeError with what it says
-    went wrong.
+    """Starts a script of `benchmarks/peers` and talks to it; its errors become RuntimeErrors.
 
     Args:
         script: Name of the script.
-        variant: What it is asked to be.
+        variant: The variant to run.
         device: "cpu" or "cuda".
         large_blocks: Whether its allocator keeps large blocks.
         threads: Number of threads, and of cores that it may use.

@@ -1,8 +1,7 @@
-"""Run a table of a paper and print ours beside the paper's: `python -m benchmarks.tables
-sine_turtle --seeds 5`.
+"""Reproduce a paper's table: `python -m benchmarks.tables sine_turtle --seeds 5`.
 
-Every experiment is written to a file of its own when it is done, and not run again with the same
-settings.
+Our numbers are printed beside the paper's. Each experiment is written to a file when it is done,
+and not run again with the same settings.
 """
 
 import argparse

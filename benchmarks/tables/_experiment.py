@@ -1,6 +1,4 @@
-"""What a table consists of, how its learners are trained, and how ours is set beside the
-paper's.
-"""
+"""The parts of a table, the training of its learners, and the comparison with the paper's."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -81,9 +79,7 @@ def train(
     validate: data.TaskDistribution | None = None,
     validate_every: int = 2500,
 ) -> tuple[outer.Replicas, History]:
-    """Train one learner a seed, side by side; return them at their best validations, or at the end,
-    and the history.
-    """
+    """Train one learner per seed together; return them at their best or last, and the history."""
     learners = []
     for seed in range(settings.seeds):
         torch.manual_seed(seed)
@@ -116,11 +112,10 @@ def score(
     metrics: dict[str, Any] | None = None,
     task_seeds: Sequence[int] | None = None,
 ) -> Summary:
-    """Return the query loss, or the one metric, over replicas: of each its mean over the test tasks
-    of its own seed.
+    """Return the replicas' query loss or single metric, each a mean over its seed's test tasks.
 
-    `task_seeds` are those of the tasks. Where they are all one, as the replicas are then judged on
-    the same tasks, the summary has the error of these tasks too.
+    `task_seeds` are the seeds of the tasks. If all are equal, the replicas are evaluated on the
+    same tasks, and the summary includes the error over these tasks.
     """
     name = next(iter(metrics)) if metrics else "loss"
     seeds = range(TEST_SEED, TEST_SEED + len(replicas)) if task_seeds is None else task_seeds

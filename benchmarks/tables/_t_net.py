@@ -1,6 +1,4 @@
-"""The networks and methods of Lee and Choi (2018) on regression; tables are numbered as in
-arXiv:1801.05558v1.
-"""
+"""Lee and Choi's (2018) networks and methods for regression; tables as in arXiv:1801.05558v1."""
 
 from functools import partial
 
@@ -11,9 +9,7 @@ from metalearn import inner, models, outer
 
 
 def network() -> nn.Module:
-    """Return the 40-40 network, weights from a normal distribution of std 0.01 cut at two, biases
-    zero.
-    """
+    """Return the 40-40 network: weights of std 0.01, truncated at two of them, and zero biases."""
     cut = partial(nn.init.trunc_normal_, std=0.01, a=-0.02, b=0.02)
     return models.init_(models.mlp(1, [40, 40], 1), weights=cut, biases=nn.init.zeros_)
 

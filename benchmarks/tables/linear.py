@@ -1,5 +1,6 @@
-"""Linear models and meta-optimizers: Arnold et al. (2019), Figure 1, on synthetic data and Omniglot
-(`--rows` chooses).
+"""Linear models and meta-optimizers: Arnold et al. (2019), Figure 1.
+
+`--rows` chooses between synthetic data and Omniglot.
 
 Synthetic: labels sign(w . x) with w and x from N(0, I_100), one inner step, SGD on one task an
 iteration, 30,000 iterations, the paper's rates. It leaves open how many points a task adapts to and
@@ -68,9 +69,7 @@ OMNIGLOT = {
 
 
 def one_step_optimum(num_points: int, dim: int = 100) -> float:
-    """Return the accuracy on unseen points of w = sum_i y_i x_i, the best direction of one gradient
-    step from zero.
-    """
+    """Return the accuracy on unseen points of w = sum_i y_i x_i, the best single step from zero."""
     along = 2 * num_points / math.pi
     return 1 - math.acos(math.sqrt(along / (along + dim - 1))) / math.pi
 

@@ -1,6 +1,4 @@
-"""Robustness to the inner rate: Lee and Choi (2018), Table 2. 10-shot, all else as in
-`sine_mtnet`.
-"""
+"""Robustness to the inner rate: Lee and Choi (2018), Table 2; 10-shot, else as `sine_mtnet`."""
 
 from functools import partial
 

@@ -30,8 +30,9 @@ PAPER = {
 
 
 def turtle(num_steps: int) -> inner.UpdateRule:
-    """Return the paper's final TURTLE; its rates start at 0.01 (the thesis does not say, its code
-    draws U[0, 1)).
+    """Return the paper's final TURTLE.
+
+    Its rates start at 0.01; the thesis does not say, and its code draws them from U[0, 1).
     """
     inputs = {1: ("grad",), 5: ("grad", "grad_history", "step"), 10: ("grad", "grad_history")}[
         num_steps

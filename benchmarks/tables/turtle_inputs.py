@@ -1,9 +1,8 @@
-"""What TURTLE's network sees and how deep it is: Huisman (2021), Tables 4 and 5, 5-shot sine
-regression with one step.
+"""Inputs and depth of TURTLE's network: Huisman (2021), Tables 4 and 5.
 
-20 units a hidden layer, no learned rates, gradients unclipped; the score is the best validation of
-a run, as in the thesis. The thesis' code takes the loss as a constant input where we differentiate
-it. All else as in `sine_turtle`.
+5-shot sine regression with one step, 20 units per hidden layer, no learned rates and no gradient
+clipping; the score is a run's best validation, as in the thesis. The thesis' code takes the loss as
+a constant input; we differentiate it. Otherwise as in `sine_turtle`.
 """
 
 from functools import partial
