@@ -3,6 +3,7 @@
 import itertools
 import random
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -34,10 +35,10 @@ class Batches:
         processes: Processes,
     ) -> None:
         if isinstance(batches, TaskDistribution):
-            tasks = (
-                Shard(batches, processes.count, processes.rank) if processes.count > 1 else batches
-            )
-            batches = _Drawn(tasks, _per_process(meta_batch_size, processes), generator, device)
+            count = _per_process(meta_batch_size, processes)
+            if processes.count > 1:
+                batches = Shard(batches, processes.count, processes.rank)
+            batches = _Drawn(batches, count, generator, device)
         self._batches = as_iterable("batches", batches)
         self._size = None if isinstance(batches, _Drawn) else meta_batch_size
         self._generator, self._device = generator, device
@@ -63,21 +64,18 @@ class Batches:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position in the iterable."""
-        return (
-            {}
-            if isinstance(self._batches, _Drawn)
-            else {"started": self._started, "taken": self._taken}
-        )
+        if isinstance(self._batches, _Drawn):
+            return {}
+        return {"started": self._started, "taken": self._taken}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Return to a position by taking the same batches; the caller restores the generators."""
         if state.get("taken"):
-            load_random_state(state["started"], self._generator)
-            for generator, drawn in zip(
-                _generators(self._batches), state["started"]["own"], strict=True
-            ):
-                generator.set_state(drawn)
-            self._start(state["started"])
+            started = state["started"]
+            load_random_state(started, self._generator)
+            for generator, own in zip(_generators(self._batches), started["own"], strict=True):
+                generator.set_state(own)
+            self._start(started)
             self._taken = sum(1 for _ in itertools.islice(self._pass, state["taken"]))
 
     def _start(self, started: dict[str, Any]) -> None:
@@ -85,37 +83,27 @@ class Batches:
         self._pass = explained(self._batches)
 
 
+@dataclass(frozen=True)
 class _Drawn:
     """Batches that are drawn on demand and depend only on the generator."""
 
-    def __init__(
-        self,
-        tasks: TaskDistribution,
-        size: int,
-        generator: torch.Generator | None,
-        device: torch.device,
-    ) -> None:
-        self._arguments = (tasks, size, generator, device)
+    tasks: TaskDistribution
+    size: int
+    generator: torch.Generator | None
+    device: torch.device
 
     def __iter__(self) -> Iterator[Episode]:
-        tasks, size, generator, device = self._arguments
         while True:
-            yield tasks.sample(size, generator=generator, device=device)
+            yield self.tasks.sample(self.size, generator=self.generator, device=self.device)
 
 
 def _generators(batches: Any) -> list[torch.Generator]:
     """Return an iterable's own generators, which a `DataLoader` and its samplers may have."""
-    of_batches = getattr(batches, "batch_sampler", None)
-    owners = (
-        batches,
-        getattr(batches, "sampler", None),
-        of_batches,
-        getattr(of_batches, "sampler", None),
-    )
+    owners: list[Any] = []
+    for owner in (batches, getattr(batches, "batch_sampler", None)):
+        owners += [owner, getattr(owner, "sampler", None)]
     owned = [getattr(owner, "generator", None) for owner in owners]
-    return list(
-        dict.fromkeys(generator for generator in owned if isinstance(generator, torch.Generator))
-    )
+    return list(dict.fromkeys(each for each in owned if isinstance(each, torch.Generator)))
 
 
 def _per_process(meta_batch_size: int | None, processes: Processes) -> int:

@@ -16,6 +16,7 @@ from metalearn.outer._per_task import unwrapped
 from metalearn.outer._signature import difference, signature
 from metalearn.training._batches import Batches, load_random_state, random_state
 from metalearn.training._history import History
+from metalearn.training._logs import Progress
 from metalearn.training._processes import Processes
 
 FORMAT = "metalearn checkpoint 1"
@@ -63,6 +64,10 @@ class Run:
         """The learner, or the one inside replicas."""
         return self.learner.learner if isinstance(self.learner, Replicas) else self.learner
 
+    def progress(self) -> Progress:
+        """Return the callbacks' argument."""
+        return Progress(self.iteration, self.history, self.learner, self.processes)
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state as tensors and plain values; all processes must call this together."""
         self.history.read(self.processes)
@@ -88,10 +93,9 @@ class Run:
             got = f"{theirs} where this run has {ours}"
             raise invalid(f"{what} in {file}", "be this run's", got, ANEW)
         if state["iteration"] > num_iterations:
+            condition = "be at least what the checkpoint has"
             fix = f"Write num_iterations={state['iteration']}, or more. {ANEW}"
-            raise invalid(
-                "num_iterations", "be at least what the checkpoint has", num_iterations, fix
-            )
+            raise invalid("num_iterations", condition, num_iterations, fix)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state of a run of the same kind."""
@@ -107,7 +111,7 @@ class Run:
         load_random_state(state["random"][self.processes.rank], self.generator)
 
     def _kind(self) -> dict[str, Any]:
-        learner = self.one_learner
+        learner, groups = self.one_learner, self.optimizer.param_groups
         of_learner = {
             what: list(map(described, value)) if isinstance(value, list) else described(value)
             for what, value in signature(learner).items()
@@ -119,9 +123,7 @@ class Run:
             # otherwise scores would not be comparable
             "number of steps in a validation": self.num_validation_steps,
             "optimizer": type(self.optimizer).__name__,
-            "sizes of parameter groups": [
-                len(group["params"]) for group in self.optimizer.param_groups
-            ],
+            "sizes of parameter groups": [len(group["params"]) for group in groups],
             "scheduler": type(self.scheduler).__name__,
             "generator": "none" if self.generator is None else str(self.generator.device),
             "number of processes": self.processes.count,
@@ -156,12 +158,9 @@ class Checkpoints:
         """
         found = run.processes.all(self.file is not None and self.file.exists())
         if len(set(found)) > 1:  # raised in all processes, so that none waits for another
-            missing = (
-                "none for processes "
-                f"{[rank for rank, is_there in enumerate(found) if not is_there]}"
-            )
-            fix = "Pass a folder that all processes share."
-            raise invalid(f"checkpoint {self.file}", "be there for all processes", missing, fix)
+            missing = [rank for rank, is_there in enumerate(found) if not is_there]
+            got, fix = f"none for processes {missing}", "Pass a folder that all processes share."
+            raise invalid(f"checkpoint {self.file}", "be there for all processes", got, fix)
         if self.file is None:
             return
         if found[0]:
@@ -190,6 +189,7 @@ def read(file: Path) -> dict[str, Any]:
     Raises:
         ValueError: If the file is damaged or not a checkpoint.
     """
+    what = f"checkpoint {file}"
     try:
         with zipfile.ZipFile(file) as archive:
             # checks every record's CRC-32, which torch.load ignores
@@ -198,13 +198,9 @@ def read(file: Path) -> dict[str, Any]:
     except OSError:
         raise
     except Exception as error:  # damaged files raise errors of many types
-        raise invalid(
-            f"checkpoint {file}", "be whole", f"{type(error).__name__}: {error}", ANEW
-        ) from error
+        raise invalid(what, "be whole", f"{type(error).__name__}: {error}", ANEW) from error
     if damaged:
-        raise invalid(
-            f"checkpoint {file}", "be whole", f"one whose record {damaged} is damaged", ANEW
-        )
+        raise invalid(what, "be whole", f"one whose record {damaged} is damaged", ANEW)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise invalid(f"file {file}", "be a checkpoint of fit", "another file", ANEW)
     return state

@@ -154,18 +154,11 @@ def fit(
     # if any process has callbacks, all communicate at every iteration
     is_watched = processes.any(bool(callbacks), inside.device)
     # The callback that ended the run may be gone, or more patient now.
-    run.is_over = run.is_over and is_over(
-        callbacks, Progress(run.iteration, history, inside, processes)
-    )
+    run.is_over = run.is_over and is_over(callbacks, run.progress())
     done, start = run.iteration, time.perf_counter() - history.seconds
-    shows, may_wait = (
-        progress and processes.rank == 0,
-        checkpoints.file is not None and processes.count == 1,
-    )
-    with (
-        _bar(num_iterations, done, shows) as bar,
-        Interrupt(may_wait) as interrupt,
-    ):
+    shows = progress and processes.rank == 0
+    may_wait = checkpoints.file is not None and processes.count == 1
+    with _bar(num_iterations, done, shows) as bar, Interrupt(may_wait) as interrupt:
         while run.iteration < num_iterations and not run.is_over:
             history.add(*_meta_step(run, learner, next(source), max_grad_norm))
             run.iteration += 1
@@ -174,9 +167,7 @@ def fit(
                 score(run, validate, num_validation_tasks)
             if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step()
-            run.is_over = is_watched and is_over(
-                callbacks, Progress(run.iteration, history, inside, processes)
-            )
+            run.is_over = is_watched and is_over(callbacks, run.progress())
             is_last = is_last or run.is_over
             if is_last and validate is not None and run.iteration not in history.scores:
                 score(run, validate, num_validation_tasks)

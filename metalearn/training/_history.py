@@ -37,14 +37,12 @@ class History:
 
     def __repr__(self) -> str:
         """Return a one-line summary; during training, this synchronises with a GPU."""
-        parts = [f"{len(self.loss) + len(self._unread)} iterations"]
-        parts += (
-            [f"recent loss {self.recent_loss(100):.4g}"] if len(self.loss) or self._unread else []
-        )
+        count = len(self.loss) + len(self._unread)
+        diverged = [self.num_diverged, *(unread for _, unread in self._unread)]
+        num_diverged = sum(int(each.sum()) for each in diverged)
+        parts = [f"{count} iterations"]
+        parts += [f"recent loss {self.recent_loss(100):.4g}"] if count else []
         parts += [self._best()] if self.scores else []
-        num_diverged = int(self.num_diverged.sum()) + sum(
-            int(diverged.sum()) for _, diverged in self._unread
-        )
         parts += [f"{num_diverged} diverged tasks"] if num_diverged else []
         return f"History({', '.join(parts)}, {self.seconds:.1f} s)"
 
@@ -85,9 +83,8 @@ class History:
             return
         state = {name: tensor.detach().clone() for name, tensor in learner.state_dict().items()}
         if isinstance(learner, Replicas):
-            self.best_states = [
-                _replaced(self.best_state or state, state, is_kept, learner.constants)
-            ]
+            old = self.best_state or state
+            self.best_states = [_replaced(old, state, is_kept, learner.constants)]
         else:
             self.best_states.insert(int(rank), state)
             del self.best_states[self.keep_best :]
@@ -111,22 +108,17 @@ class History:
 
     def _best(self) -> str:
         lowest = self._scores().amin(0)
-        at = (
-            f" at iteration {self.best_iteration}"
-            if lowest.dim() == 0
-            else f" in the mean of {len(lowest)} replicas"
-        )
-        return (
-            f"best score {lowest.mean().item():.4g}{at}"
-            if lowest.isfinite().any()
-            else "no finite score"
-        )
+        if not lowest.isfinite().any():
+            return "no finite score"
+        where = f"at iteration {self.best_iteration}"
+        if lowest.dim():
+            where = f"in the mean of {len(lowest)} replicas"
+        return f"best score {lowest.mean().item():.4g} {where}"
 
     def _scores(self) -> Tensor:
         """Return all scores, `[validations]` or `[validations, R]`, with NaN as infinity."""
-        return torch.tensor(list(self.scores.values()), dtype=torch.float64).nan_to_num(
-            math.inf, math.inf
-        )
+        scores = torch.tensor(list(self.scores.values()), dtype=torch.float64)
+        return scores.nan_to_num(math.inf, math.inf)
 
 
 def _joined(old: Tensor, new: Tensor) -> Tensor:
@@ -137,11 +129,9 @@ def _replaced(
     old: dict[str, Tensor], new: dict[str, Tensor], which: Tensor, constants: frozenset[str]
 ) -> dict[str, Tensor]:
     """Return the replicas' old state, with the new state where `which` `[R]` is true."""
-    return {
-        name: tensor
-        if name in constants
-        else torch.where(
-            over_first_axes(which.to(tensor.device), tensor), tensor, old[name].to(tensor.device)
-        )
-        for name, tensor in new.items()
-    }
+    state = dict(new)
+    for name in new.keys() - constants:
+        tensor, device = new[name], new[name].device
+        is_new = over_first_axes(which.to(device), tensor)
+        state[name] = torch.where(is_new, tensor, old[name].to(device))
+    return state

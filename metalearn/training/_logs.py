@@ -81,9 +81,8 @@ class CSVLog:
             self._history = progress.history
         if row is not None:
             with self._path.open("a", newline="") as stream:
-                csv.DictWriter(stream, self.COLUMNS).writerow(
-                    {"iteration": progress.iteration, **row}
-                )
+                writer = csv.DictWriter(stream, self.COLUMNS)
+                writer.writerow({"iteration": progress.iteration, **row})
 
     def _start(self, iteration: int) -> None:
         """Keep the rows of an older table before this iteration."""
@@ -91,10 +90,9 @@ class CSVLog:
         # without a line that a killed run left incomplete
         old = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
         if text and old.fieldnames != list(self.COLUMNS):
+            condition = f"have columns {list(self.COLUMNS)}"
             got = f"columns {old.fieldnames} in {self._path}"
-            raise invalid(
-                "CSVLog's file", f"have columns {list(self.COLUMNS)}", got, "Pass another path."
-            )
+            raise invalid("CSVLog's file", condition, got, "Pass another path.")
         kept = [row for row in old if int(row["iteration"]) < iteration]
         table = io.StringIO(newline="")
         writer = csv.DictWriter(table, self.COLUMNS)

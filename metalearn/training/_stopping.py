@@ -57,13 +57,11 @@ def is_over(callbacks: Sequence[Callable[[Progress], Any]], progress: Progress) 
 def check_has_score(callbacks: Sequence[Any], validate: Any) -> None:
     """Raise if early stopping has no validation score."""
     if validate is None and any(isinstance(callback, EarlyStopping) for callback in callbacks):
-        raise invalid(
-            "EarlyStopping", "have a validation score", "validate=None", "Pass validate=tasks too."
-        )
+        fix = "Pass validate=tasks too."
+        raise invalid("EarlyStopping", "have a validation score", "validate=None", fix)
 
 
 def _is_true(value: Any) -> bool:
     """Return whether this is True or a true boolean tensor; other truthy values do not count."""
-    return value is True or (
-        isinstance(value, Tensor) and value.dtype == torch.bool and bool(value.all())
-    )
+    is_flag = isinstance(value, Tensor) and value.dtype == torch.bool
+    return value is True or (is_flag and bool(value.all()))

@@ -23,9 +23,8 @@ def check_can_validate(run: Run, validate: Any, num_tasks: int) -> None:
         return
     learner = run.learner[0] if isinstance(run.learner, Replicas) else run.learner
     with random_numbers_kept(learner.device), _in_evaluation_mode(learner):
-        learner.check_episodes(
-            *next(keyed_batches(validate, num_tasks, _same_tasks(), learner.device))
-        )
+        batches = keyed_batches(validate, num_tasks, _same_tasks(), learner.device)
+        learner.check_episodes(*next(batches))
 
 
 def score(run: Run, validate: Any, num_tasks: int) -> None:
