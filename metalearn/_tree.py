@@ -107,10 +107,11 @@ def tree_zeros_like(tree: Any) -> Any:
 
 
 def over_first_axes(values: Tensor, tensor: Tensor) -> Tensor:
-    """Return values of the first axes of `tensor`, reshaped so that they broadcast over its other
+    """Return values of the first axes of `tensor`, shaped so that they broadcast over its other
     axes.
     """
-    return values.reshape(values.shape + (1,) * (tensor.dim() - values.dim()))
+    others = tensor.dim() - values.dim()
+    return values.reshape(values.shape + (1,) * others) if values.dim() and others else values
 
 
 def tree_pairs(left: Any, right: Any) -> list[tuple[Any, Any]]:

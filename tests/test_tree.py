@@ -48,4 +48,5 @@ def test_trees_of_another_structure_are_refused(other):
 def test_values_of_the_first_axes_broadcast_over_the_others():
     values, tensor = torch.tensor([1.0, 2.0]), torch.ones(2, 3, 1)
     assert (_tree.over_first_axes(values, tensor) * tensor).sum((1, 2)).tolist() == [3, 6]
-    assert _tree.over_first_axes(torch.tensor(2.0), tensor).shape == (1, 1, 1)
+    for same in (torch.tensor(2.0), torch.ones(2, 3, 1)):
+        assert _tree.over_first_axes(same, tensor) is same

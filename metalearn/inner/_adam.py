@@ -7,7 +7,7 @@ from torch import Tensor
 from metalearn._brief import brief
 from metalearn._checks import check_decay, mistyped
 from metalearn._fields import Positive
-from metalearn._tree import tree_zeros_like
+from metalearn._tree import over_first_axes, tree_zeros_like
 from metalearn.functional import safe_sqrt
 from metalearn.inner._rated import Rated
 from metalearn.types import Params, PyTree
@@ -34,6 +34,8 @@ class Adam(Rated):
     betas: tuple[float, float] = (0.9, 0.999)
     eps: Positive = 1e-8
 
+    elementwise = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
@@ -45,8 +47,8 @@ class Adam(Rated):
             check_decay("Adam's betas", beta)
 
     def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
-        """Return means of nothing, and the weights of what is in them."""
-        zero = next(iter(params.values())).new_zeros(())
+        """Return means of nothing, and the weights of what is in them, one a task as its key."""
+        zero = next(iter(params.values())).new_zeros(key.shape)
         return {
             "mean": tree_zeros_like(params),
             "square": tree_zeros_like(params),
@@ -71,8 +73,10 @@ class Adam(Rated):
         weight1, weight2 = (
             b * weight + (1 - b) for b, weight in zip(self.betas, state["weights"], strict=True)
         )
-        updates = {
-            name: -self.lr * (mean[name] / weight1) / (safe_sqrt(square[name] / weight2) + self.eps)
-            for name in grads
-        }
+
+        updates = {}
+        for name in grads:
+            first = mean[name] / over_first_axes(weight1, mean[name])
+            second = square[name] / over_first_axes(weight2, square[name])
+            updates[name] = -self.lr * first / (safe_sqrt(second) + self.eps)
         return updates, {"mean": mean, "square": square, "weights": (weight1, weight2)}

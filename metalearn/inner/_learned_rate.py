@@ -73,14 +73,13 @@ class LearnedRate(Wrapper):
         _, rule = self.rule.split_rate()
         updates, state = rule.update(meta["rule"], grads, state, params, loss, step)
         return {
-            name: self._rate(meta, name, step, update) * update for name, update in updates.items()
+            name: over_first_axes(self._rate(meta, name, step), update) * update
+            for name, update in updates.items()
         }, state
 
-    def _rate(self, meta: PyTree, name: str, step: int, update: Tensor) -> Tensor:
+    def _rate(self, meta: PyTree, name: str, step: int) -> Tensor:
         rate = meta["rate"] if isinstance(meta["rate"], torch.Tensor) else meta["rate"][name]
-        if self.num_steps is not None:
-            rate = rate[min(step, self.num_steps - 1)]
-        return over_first_axes(rate, update) if 0 < rate.dim() < update.dim() else rate
+        return rate if self.num_steps is None else rate[min(step, self.num_steps - 1)]
 
 
 def MetaSGD(lr: float) -> LearnedRate:  # noqa: N802

@@ -37,6 +37,7 @@ RULES = [
     inner.LearnedRate(inner.Nesterov(0.01)),
     inner.LearnedRate(inner.Clipped(inner.RMSProp(0.01, eps=0.1), value=1.0), "tensor"),
     inner.MetaSGD(0.01),
+    inner.LearnedRate(inner.Adam(0.01, eps=1e-3), "tensor"),
     inner.LearnedRate(inner.Momentum(0.01), "parameter", 2),
     inner.LSTM(hidden_size=2, lr=0.01),
     inner.Turtle(("grad", "grad_history", "loss", "step"), hidden=(3,), beta=0.5, lr=0.01),
