@@ -7,17 +7,17 @@ import torch
 import torch.nn as nn
 
 from metalearn._checks import invalid
-from metalearn._walk import parts_of
-from metalearn.functional import OnQuery, OnSupport
+from metalearn._walk import modules_of, parts_of
 from metalearn.functional._losses import is_of_model
 from metalearn.models._batch_norm import Norms
 from metalearn.outer._checks._episodes import (
     check_device,
     check_episodes,
-    check_judged,
+    check_sets,
     check_support_batches,
     check_task_axis,
 )
+from metalearn.outer._checks._named import losses_on_sets
 from metalearn.outer._over_tasks import has_tables_of_one
 from metalearn.types import Problem
 
@@ -40,7 +40,7 @@ def check_call(learner: Any, episodes: Any, purpose: Purpose) -> None:
         check_episodes(episodes)
         batches = episodes._asdict()
     problem: Problem = learner.problem
-    check_judged(problem, batches)
+    check_sets(problem, batches)
     check_device(batches, learner.device)
     check_norms(learner.model, problem)
     check_under_vmap(learner)
@@ -63,36 +63,32 @@ def check_under_vmap(learner: Any) -> None:
     """
     if learner.batching == "loop":
         return
-    modules = [module for part in parts_of(learner) for module in part.modules()]
-    if any(each._backward_hooks or each._backward_pre_hooks for each in modules):
+    if any(each._backward_hooks or each._backward_pre_hooks for each in modules_of(learner)):
         fix = "Remove them, or choose batching='loop'."
         raise invalid("modules under vmap", "have no hooks of the backward pass", "some", fix)
-    of_users = not all(map(is_of_model, (learner.problem.support_loss, learner.problem.query_loss)))
-    if of_users and any(map(has_tables_of_one, parts_of(learner))):
-        what, condition = (
-            "embeddings in losses of your own under vmap",
-            "have no padding_idx and no scale_grad_by_freq",
-        )
+    losses = (learner.problem.support_loss, learner.problem.query_loss)
+    if not all(map(is_of_model, losses)) and any(map(has_tables_of_one, parts_of(learner))):
+        what = "embeddings in losses of your own under vmap"
+        condition = "have no padding_idx and no scale_grad_by_freq"
         raise invalid(what, condition, "one that has", "Choose batching='loop'.")
 
 
 def check_norms(model: nn.Module, problem: Problem) -> None:
     """Raise if normalisation layers have been replaced since the losses were made."""
-    losses, norms = (problem.support_loss, problem.query_loss), Norms.of(model)
-    of_model = [on.loss for on in losses if isinstance(on, OnSupport | OnQuery)]
-    if any(loss.network.norms != norms for loss in of_model):
+    norms = Norms.of(model)
+    if any(on.loss.network.norms != norms for on in losses_on_sets(problem).values()):
         fix = "Call models.use_batch_statistics before you build the learner."
         raise invalid("model", "keep its normalisation layers in a learner", "others", fix)
 
 
-def check_precision(kind: str, dtype: torch.dtype) -> None:
+def check_precision(device_type: str, dtype: torch.dtype) -> None:
     """Raise if the parameters, or autocast on their kind of device, use float16: nobody could scale
     the gradient.
     """
-    if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16:
-        fix = f"Write torch.autocast({kind!r}, torch.bfloat16)."
+    autocast = torch.is_autocast_enabled(device_type) and torch.get_autocast_dtype(device_type)
+    if autocast == torch.float16:
+        fix = f"Write torch.autocast({device_type!r}, torch.bfloat16)."
         raise invalid("autocast", "use bfloat16", "float16", fix)
     if dtype == torch.float16:
-        raise invalid(
-            "parameters", "be of bfloat16 or more bits", "float16", "Write learner.float()."
-        )
+        condition = "be of bfloat16 or more bits"
+        raise invalid("parameters", condition, "float16", "Write learner.float().")

@@ -20,47 +20,46 @@ from metalearn._checks import (
     mistyped,
 )
 from metalearn._modules import constant_starts
-from metalearn.functional import OnQuery, OnSupport
 from metalearn.inner import UpdateRule
 from metalearn.models import running_statistics
 from metalearn.models._batch_norm import Norms
 from metalearn.outer._base import MetaGradient
+from metalearn.outer._checks._named import losses_on_sets
 from metalearn.outer._checks._parts import check_parts
 from metalearn.types import Problem
 
+WRAPPERS: Any = nn.DataParallel | nn.parallel.DistributedDataParallel | torch.jit.ScriptModule
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
-"""Modes of `torch.compile`, of which nobody remembers that they are no backends."""
+"""Modes of `torch.compile`, which are easily taken for backends."""
+RECORDING = ("reduce-overhead", "max-autotune")
+"""Those that record CUDA graphs."""
 ARGUMENTS = {
     "support_loss": "params, shared, episode, step",
     "query_loss": "params, shared, episode",
 }
-"""What losses of one's own are called with."""
+"""What a user's losses are called with."""
+INSTEAD = {
+    "init": "learn_init=False",
+    "shared": ".requires_grad_(False) on these",
+    "rule": "a rule without meta-parameters",
+}
+"""What to write, by field of `Meta`, so that its tensors are not learned."""
 
 
-def check_arguments(
-    *,
-    model: Any,
-    rule: Any,
-    num_steps: Any,
-) -> None:
+def check_arguments(*, model: Any, rule: Any, num_steps: Any) -> None:
     """Raise unless a learner can be built from the arguments."""
-    check_kind(
-        "model", model, nn.Module, "an nn.Module", "the module itself: models.mlp(1, [40, 40], 1)"
-    )
-    if isinstance(
-        model, nn.DataParallel | nn.parallel.DistributedDataParallel | torch.jit.ScriptModule
-    ):
+    example = "the module itself: models.mlp(1, [40, 40], 1)"
+    check_kind("model", model, nn.Module, "an nn.Module", example)
+    if isinstance(model, WRAPPERS):
         fix = "Pass the bare module; wrap the learner: DistributedDataParallel(learner)."
         raise mistyped("model", "be no wrapper and not scripted", type(model).__name__, fix)
     check_kind("rule", rule, UpdateRule, "an update rule", "one: inner.SGD(lr=0.01)")
     check_count("num_steps", num_steps, fix="Write num_steps=5, say.")
     check_parts({"model": model})
     if norms := running_statistics(model):
-        fix = (
-            "Write models.use_batch_statistics(model, 'support'), or 'frozen' if it is "
-            "pretrained; see docs/gotchas.md."
-        )
         got = f"them in {norms[:3]}" + f" and {len(norms) - 3} more layers" * (len(norms) > 3)
+        fix = "Write models.use_batch_statistics(model, 'support'), or 'frozen' if it is pretrained"
+        fix += "; see docs/gotchas.md."
         raise invalid("model", "keep no running statistics", got, fix)
 
 
@@ -70,24 +69,21 @@ def check_batching(batching: Any, chunk_size: Any, compile: Any, cuda_graph: Any
     if chunk_size is not None:
         check_count("chunk_size", chunk_size, fix="Leave it out for all at once.")
         if batching == "loop" and chunk_size > 1:
-            raise invalid(
-                "chunk_size of a loop", "be left out", chunk_size, "It takes one task at a time."
-            )
-    if not isinstance(compile, bool | Mapping):
+            fix = "It takes one task at a time."
+            raise invalid("chunk_size of a loop", "be left out", chunk_size, fix)
+    check_bool("cuda_graph", cuda_graph)
+    if isinstance(compile, bool):
+        return
+    if not isinstance(compile, Mapping):
         name = "mode" if isinstance(compile, str) and compile in MODES else "backend"
         fix = f'Write compile={{"{name}": {compile!r}}}.'.replace("'", '"')
         raise mistyped("compile", "be a bool or torch.compile's options", brief(compile), fix)
-    for name in compile if isinstance(compile, Mapping) else ():
-        check_choice(
-            "an option of compile", name, list(inspect.signature(torch.compile).parameters)[1:]
-        )
-    check_bool("cuda_graph", cuda_graph)
-    mode = compile.get("mode") if isinstance(compile, Mapping) else None
-    if cuda_graph and mode in ("reduce-overhead", "max-autotune"):
-        got, fix = (
-            f"mode={mode!r}, which records CUDA graphs of its own",
-            "Leave cuda_graph out, or the mode.",
-        )
+    options = list(inspect.signature(torch.compile).parameters)[1:]
+    for name in compile:
+        check_choice("an option of compile", name, options)
+    if cuda_graph and (mode := compile.get("mode")) in RECORDING:
+        got = f"mode={mode!r}, which records CUDA graphs of its own"
+        fix = "Leave cuda_graph out, or the mode."
         raise invalid("compile with cuda_graph=True", "record nothing", got, fix)
 
 
@@ -102,30 +98,25 @@ def check_criteria(
     """Raise unless criteria and losses are functions, and say once each what the two loops
     minimise.
     """
-    given = {
-        "criterion": criterion,
-        "support_criterion": support_criterion,
-        "support_loss": support_loss,
-        "query_loss": query_loss,
-    }
+    losses = {"support_loss": support_loss, "query_loss": query_loss}
+    given = {"criterion": criterion, "support_criterion": support_criterion, **losses}
+    given = {what: value for what, value in given.items() if value is not None}
     for what, value in given.items():
-        if value is not None:
-            check_function(
-                what, value, "be a function or a module", fix="Pass F.mse_loss or nn.MSELoss()."
-            )
+        fix = "Pass F.mse_loss or nn.MSELoss()."
+        check_function(what, value, "be a function or a module", fix=fix)
     for what, names in ARGUMENTS.items():
-        if given[what] is not None and (error := misfit(given[what], names.count(",") + 1)):
+        if what in given and (error := misfit(given[what], names.count(",") + 1)):
             fix = f"Write def {what}({names}): ...; a loss of output and y is a criterion."
             raise mistyped(what, f"take ({names})", error, fix)
-    check_parts({what: value for what, value in given.items() if value is not None})
-    if support_loss is not None and (support_criterion is not None or support_batches is not None):
+    check_parts(given)
+    if "support_loss" in given and ("support_criterion" in given or support_batches is not None):
+        got = "another way to make the inner loss too"
         fix = "Leave out support_criterion and support_batches, or support_loss."
-        raise mistyped(
-            "support_loss", "be given alone", "another way to make the inner loss too", fix
-        )
-    if support_loss is not None and query_loss is not None and criterion is not None:
+        raise mistyped("support_loss", "be given alone", got, fix)
+    if given.keys() >= {"criterion", "support_loss", "query_loss"}:
         raise mistyped("criterion", "be None if both losses are given", criterion, "Pass None.")
-    if criterion is None and not (query_loss and (support_loss or support_criterion)):
+    in_support = given.keys() & {"support_criterion", "support_loss"}
+    if "criterion" not in given and not (in_support and "query_loss" in given):
         fix = "Pass one, or both support_loss and query_loss."
         raise mistyped("criterion", "say what is minimised", None, fix)
 
@@ -135,18 +126,15 @@ def check_parameters(model: nn.Module) -> None:
     constant by now.
     """
     if lazy := [name for name, param in model.named_parameters() if is_lazy(param)]:
-        raise invalid(
-            "model", "be initialised", f"lazy {lazy}", "Call it once on an example: model(x)."
-        )
+        fix = "Call it once on an example: model(x)."
+        raise invalid("model", "be initialised", f"lazy {lazy}", fix)
     if constants := constant_starts(model):
+        got = f"one whose starts {constants} a learner has made constants"
         fix = "Build the model anew: with learn_init=False it serves one learner."
-        raise invalid(
-            "model", "be new", f"one whose starts {constants} a learner has made constants", fix
-        )
+        raise invalid("model", "be new", got, fix)
     if not any(param.requires_grad for param in model.parameters()):
-        raise invalid(
-            "model", "have parameters that require grad", "none", "Call model.requires_grad_()."
-        )
+        fix = "Call model.requires_grad_()."
+        raise invalid("model", "have parameters that require grad", "none", fix)
 
 
 def check_fast(names: list[str]) -> None:
@@ -161,46 +149,34 @@ def check_reaches(estimator: MetaGradient, rule: UpdateRule, learned: dict[str, 
     """
     for field, names in learned.items():
         if names and field not in estimator.reaches:
-            reached = ", ".join(sorted(estimator.reaches))
             of_rule = f" of {rule}" if field == "rule" else ""
-            instead = {"init": "learn_init=False", "shared": ".requires_grad_(False) on these"}
-            other = instead.get(field, "a rule without meta-parameters")
-            fix = f"Use an estimator that reaches them, as outer.Unrolled() does, or {other}."
             condition = f"reach all that is learned, {names}{of_rule} too"
-            raise invalid(
-                f"estimator {estimator}", condition, f"one that reaches {reached} only", fix
-            )
+            got = f"one that reaches {', '.join(sorted(estimator.reaches))} only"
+            fix = "Use an estimator that reaches them, as outer.Unrolled() does"
+            fix += f", or {INSTEAD[field]}."
+            raise invalid(f"estimator {estimator}", condition, got, fix)
 
 
 def check_owns(criterion: str, adapting: list[str]) -> None:
     """Raise if a criterion holds parameters that adapt: it would see what they are before."""
     if adapting:
-        fix = (
-            "Write support_loss= and query_loss=, which are given the adapted ones, or leave them "
-            "out of fast=."
-        )
+        fix = "Write support_loss= and query_loss=, which are given the adapted ones"
+        fix += ", or leave them out of fast=."
         raise invalid(criterion, "hold no parameters that adapt", adapting, fix)
 
 
 def check_statistics(model: nn.Module, problem: Problem, estimator: MetaGradient) -> None:
     """Raise unless the model's normalisation layers get what they need of losses and estimator."""
-    norms = Norms.of(model)
-    told = isinstance(problem.support_loss, OnSupport) and isinstance(problem.query_loss, OnQuery)
-    if not told and (norms.by_support or norms.by_step):
-        fix = (
-            "Give a criterion, or functional.OnSupport(...) and "
-            "functional.OnQuery(functional.ModelLoss(...))."
-        )
-        got = "a loss of its own"
-        raise invalid(
-            "'support' or 'per_step' statistics", "be used by losses of the model", got, fix
-        )
+    norms, num_steps = Norms.of(model), problem.num_steps
+    if (norms.by_support or norms.by_step) and len(losses_on_sets(problem)) < 2:
+        what, condition = "'support' or 'per_step' statistics", "be used by losses of the model"
+        fix = "Give a criterion, or functional.OnSupport(...) and "
+        fix += "functional.OnQuery(functional.ModelLoss(...))."
+        raise invalid(what, condition, "a loss of its own", fix)
     for name, rows in norms.rows:
-        if rows not in (0, problem.num_steps + 1):
-            fix = f"Write batch_statistics='per_step', num_steps={problem.num_steps}."
-            raise invalid(
-                f"layer {name!r}", f"be made for {problem.num_steps} inner steps", rows - 1, fix
-            )
+        if rows not in (0, num_steps + 1):
+            fix = f"Write batch_statistics='per_step', num_steps={num_steps}."
+            raise invalid(f"layer {name!r}", f"be made for {num_steps} inner steps", rows - 1, fix)
         if rows and "support" not in estimator.traits.differentiates:
-            got, fix = "'per_step' in the model", "Use batch_statistics='support'."
-            raise invalid(f"batch statistics under {estimator}", "not be tracked", got, fix)
+            what, fix = f"batch statistics under {estimator}", "Use batch_statistics='support'."
+            raise invalid(what, "not be tracked", "'per_step' in the model", fix)

@@ -13,21 +13,22 @@ from torch import Tensor
 from metalearn._brief import brief
 from metalearn._checks import invalid, message, mistyped
 from metalearn._tree import tree_leaves, tree_names
-from metalearn.functional import OnQuery, OnSupport
+from metalearn.functional import OnSupport
+from metalearn.outer._checks._named import losses_on_sets
 from metalearn.types import Batch, Episode, Problem
 
 
 def check_episodes(episodes: Any) -> int:
     """Return the number of tasks; raise unless the episodes' shapes agree."""
     if not (isinstance(episodes, Episode) and all(isinstance(batch, Batch) for batch in episodes)):
-        fix = (
-            "Pass tasks.sample(25), or Episode(Batch(x, y), Batch(x, y)) with a leading task axis."
-        )
         got = type(episodes).__name__
         if isinstance(episodes, Episode):
             got += " of " + " and ".join(type(batch).__name__ for batch in episodes)
+        fix = (
+            "Pass tasks.sample(25), or Episode(Batch(x, y), Batch(x, y)) with a leading task axis."
+        )
         raise mistyped("episodes", "be an Episode of two Batches", got, fix)
-    return check_task_axis({"support": episodes.support, "query": episodes.query})
+    return check_task_axis(episodes._asdict())
 
 
 def check_task_axis(batches: dict[str, Batch]) -> int:
@@ -37,16 +38,13 @@ def check_task_axis(batches: dict[str, Batch]) -> int:
     sizes = set()
     for name, batch in batches.items():
         check_batch(name, batch)
-        for field, part in zip(batch._fields, batch, strict=True):
+        for field, part in batch._asdict().items():
             for leaf in tree_leaves(part):
                 _check_leaf(f"{name}.{field}", leaf)
                 sizes.add(leaf.shape[0])
         _check_examples(name, *batch)
     if len(sizes) != 1 or 0 in sizes:
-        places = [
-            f"{name}.{place}" for name, batch in batches.items() for place in tree_names(batch)
-        ]
-        got = dict(zip(places, map(len, tree_leaves(tuple(batches.values()))), strict=True))
+        got = dict(zip(tree_names(batches), map(len, tree_leaves(batches)), strict=True))
         fix = (
             "Every tensor begins with [num_tasks, num_examples]; for one task that is tensor[None]."
         )
@@ -61,66 +59,53 @@ def check_batch(name: str, batch: Any) -> None:
         raise mistyped(name, "be a Batch", type(batch).__name__, fix)
 
 
-def _check_leaf(name: str, leaf: Any) -> None:
+def _check_leaf(place: str, leaf: Any) -> None:
+    """Raise unless this is a tensor with a leading axis that does not require grad."""
     if not isinstance(leaf, Tensor) or leaf.dim() == 0:
-        fix = "Stack the tasks' tensors: torch.stack([...])."
-        if leaf is None:
-            fix = "Leave it out: Batch(x)."
-        elif hasattr(leaf, "__array__"):
-            fix = "Write torch.as_tensor(x)."
-        elif isinstance(leaf, Mapping):
-            fix = "Make it a dict: dict(encoding)."
-        elif is_dataclass(leaf):
-            fix = "Make it a dict: vars(inputs)."
-        raise mistyped(
-            "episodes", "hold tensors with a leading task axis", f"{brief(leaf)} in {name}", fix
-        )
+        fixes = {
+            "Leave it out: Batch(x).": leaf is None,
+            "Write torch.as_tensor(x).": hasattr(leaf, "__array__"),
+            "Make it a dict: dict(encoding).": isinstance(leaf, Mapping),
+            "Make it a dict: vars(inputs).": is_dataclass(leaf),
+            "Stack the tasks' tensors: torch.stack([...]).": True,
+        }
+        fix = next(fix for fix, helps in fixes.items() if helps)
+        condition, got = "hold tensors with a leading task axis", f"{brief(leaf)} in {place}"
+        raise mistyped("episodes", condition, got, fix)
     if leaf.requires_grad:
+        got = f"{place}, whose gradient would be lost"
         fix = "Detach it, or learn it as a model parameter or in a support_criterion."
-        raise invalid("episodes", "not require grad", f"{name}, whose gradient would be lost", fix)
+        raise invalid("episodes", "not require grad", got, fix)
 
 
 def _check_examples(name: str, x: Any, y: Any, weight: Any) -> None:
+    """Raise unless inputs, targets and weights agree on tasks and examples, at least one."""
+    axes = "[num_tasks, num_examples]"
     if isinstance(weight, Tensor) and weight.is_complex():
-        raise mistyped(
-            f"{name}.weight", "hold real numbers", weight.dtype, "Leave it out to weigh all alike."
-        )
-    if isinstance(x, Tensor) and isinstance(weight, Tensor) and weight.shape != x.shape[:2]:
-        got, fix = (
-            f"{name}.weight {tuple(weight.shape)}",
-            f"Give {name}.weight one number an example.",
-        )
-        raise invalid(
-            "weights", f"be of shape {tuple(x.shape[:2])}, [num_tasks, num_examples]", got, fix
-        )
-    if (
-        isinstance(x, Tensor)
-        and isinstance(y, Tensor)
-        and min(x.dim(), y.dim()) > 1
-        and x.shape[:2] != y.shape[:2]
-    ):
-        got = f"{name}.x {tuple(x.shape)} and {name}.y {tuple(y.shape)}"
-        fix = "Both begin with [num_tasks, num_examples]; for one task write x[None], y[None]."
-        raise invalid("inputs and targets", "agree on tasks and examples", got, fix)
+        fix = "Leave it out to weigh all alike."
+        raise mistyped(f"{name}.weight", "hold real numbers", weight.dtype, fix)
+    if isinstance(x, Tensor):
+        sizes = tuple(x.shape[:2])
+        if isinstance(weight, Tensor) and weight.shape != sizes:
+            condition, got = f"be of shape {sizes}, {axes}", f"{name}.weight {tuple(weight.shape)}"
+            raise invalid("weights", condition, got, f"Give {name}.weight one number an example.")
+        if isinstance(y, Tensor) and min(x.dim(), y.dim()) > 1 and y.shape[:2] != sizes:
+            got = f"{name}.x {tuple(x.shape)} and {name}.y {tuple(y.shape)}"
+            fix = f"Both begin with {axes}; for one task write x[None], y[None]."
+            raise invalid("inputs and targets", "agree on tasks and examples", got, fix)
     if {leaf.shape[1] for leaf in tree_leaves(x) if leaf.dim() > 1} == {0}:
         shapes = [tuple(leaf.shape) for leaf in tree_leaves(x)]
-        fix = "Every tensor begins with [num_tasks, num_examples]."
+        fix = f"Every tensor begins with {axes}."
         raise invalid(f"{name}.x", "have at least 1 example", shapes, fix)
 
 
-def check_judged(problem: Problem, batches: dict[str, Batch]) -> None:
-    """Raise if a loss is of a set that is left out."""
-    for name, batch in batches.items():
-        if isinstance(getattr(problem, f"{name}_loss"), OnSupport | OnQuery) and not tree_leaves(
-            batch
-        ):
-            fix = (
-                "Pass data.SupportAsQuery(tasks), or Episode(support, support)."
-                if name == "query"
-                else ""
-            )
+def check_sets(problem: Problem, batches: dict[str, Batch]) -> None:
+    """Raise if a set is left out that a loss is measured on."""
+    for name in losses_on_sets(problem):
+        if name in batches and not tree_leaves(batches[name]):
+            fix = "Pass data.SupportAsQuery(tasks), or Episode(support, support)."
             condition = f"have the examples that the {name} loss is measured on"
-            raise invalid(f"{name} set", condition, "none", fix)
+            raise invalid(f"{name} set", condition, "none", fix if name == "query" else "")
 
 
 def check_support_batches(problem: Problem, support: Batch) -> None:
@@ -147,7 +132,7 @@ def check_device(batches: Any, device: torch.device) -> None:
 
 def warn_of_single_examples(episodes: Episode) -> None:
     """Warn of tasks of one example without features, which are rather the examples of one task."""
-    # What adaptation is given has no query set; without targets it is no regression.
+    # Adaptation has no query set. Without targets it is no regression.
     parts = [part for batch in episodes if tree_leaves(batch) for part in (batch.x, batch.y)]
     shapes = {
         tuple(part.shape) if isinstance(part, Tensor) and part.is_floating_point() else ()
@@ -157,6 +142,5 @@ def warn_of_single_examples(episodes: Episode) -> None:
     if num_tasks > 1 and shapes == {(num_tasks, 1)}:
         got = f"{(num_tasks, 1)}, {num_tasks} tasks of one example each"
         fix = f"For one task of {num_tasks} examples write x[None], y[None]."
-        warnings.warn(
-            message("x and y", "be [num_tasks, num_examples, ...]", got, fix), stacklevel=2
-        )
+        text = message("x and y", "be [num_tasks, num_examples, ...]", got, fix)
+        warnings.warn(text, stacklevel=2)

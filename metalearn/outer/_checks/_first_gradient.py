@@ -10,20 +10,14 @@ from torch import Tensor
 
 from metalearn._checks import invalid, mistyped
 from metalearn._random import generator_states, random_numbers_kept
-from metalearn._tree import (
-    tree_detach,
-    tree_flatten,
-    tree_leaves,
-    tree_map,
-    tree_names,
-    tree_unflatten,
-)
+from metalearn._tree import tree_detach, tree_leaves, tree_map, tree_names
 from metalearn.outer._base import MetaGradient
 from metalearn.outer._checks._derivative_errors import derivatives_explained
+from metalearn.outer._checks._named import in_losses, of_model, shape, shapes
 from metalearn.outer._checks._rules import check_rule
 from metalearn.outer._per_task import unwrapped
 from metalearn.outer._reverse_mode import ReverseMode
-from metalearn.types import Episode, Estimate, Meta, Problem, PyTree
+from metalearn.types import Episode, Estimate, Meta, Params, Problem, PyTree
 
 
 def check_gradient(
@@ -41,10 +35,8 @@ def check_gradient(
             an estimator that computes a loss twice.
     """
     if unlearned:
-        fix = (
-            "Call .requires_grad_(True) before you build the learner, or .requires_grad_(False) "
-            "now."
-        )
+        fix = "Call .requires_grad_(True) before you build the learner"
+        fix += ", or .requires_grad_(False) now."
         raise invalid("constants of the learner", "not require grad", unlearned, fix)
     with random_numbers_kept(key.device):
         check_rule(problem, meta, key)
@@ -55,14 +47,12 @@ def check_gradient(
     for doubt in estimator.doubts(estimate.diagnostics):
         warnings.warn(doubt, stacklevel=2)
     if drew and estimator.traits.repeats_losses:
-        fix = "Use estimator=outer.Unrolled(), or switch dropout off with learner.eval()."
         got = "random draws in its forward pass"
+        fix = "Use estimator=outer.Unrolled(), or switch dropout off with learner.eval()."
         raise invalid(f"model under {estimator}", "compute the same loss twice", got, fix)
     if nowhere := sorted(unused["support"] & unused["query"]):
-        fix = (
-            "Call .requires_grad_(False) on them before building the learner, or use them in the "
-            "model."
-        )
+        fix = "Call .requires_grad_(False) on them before building the learner"
+        fix += ", or use them in the model."
         raise invalid("learned parameters", "get a gradient", f"none for {nowhere}", fix)
     reverse = unwrapped(estimator)
     if isinstance(reverse, ReverseMode) and (reverse.order == 1 or reverse.truncate is not None):
@@ -76,29 +66,25 @@ def _check_limited(
     """Raise if what is left of the inner loop's derivative does not reach all that is learned."""
     num_constant = estimator.num_constant(problem.num_steps)
     unreached: set[str] = set()
-    if num_constant:  # What no step depends on gets no gradient from all of them either.
-        unreached = _unreached_in_rule(problem, meta, key, num_constant) - _unreached_in_rule(
-            problem, meta, key, 0
-        )
+    if num_constant:
+        unreached = _unreached_in_rule(problem, meta, key, num_constant)
+        # What no step depends on gets no gradient without a truncation either.
+        unreached -= _unreached_in_rule(problem, meta, key, 0)
     if estimator.order == 1 or num_constant == problem.num_steps:
-        unreached |= not_in_query - {f"model.{name}" for name in problem.constant}
+        unreached |= not_in_query - of_model(problem.constant)
     if unreached:
-        fix = f"Use outer.{type(estimator).__name__}(), of order 2 and not truncated."
         got = f"none for {sorted(unreached)}, which act through the rest of the inner loop alone"
+        fix = f"Use outer.{type(estimator).__name__}(), of order 2 and not truncated."
         raise invalid(f"{estimator}", "give all that is learned a gradient", got, fix)
 
 
 def _unreached_in_rule(problem: Problem, meta: Meta, key: Tensor, num_constant: int) -> set[str]:
     """Return the rule's meta-parameters on which no update depends after so many constant steps."""
-    leaves = {
-        f"rule.{name}": leaf
-        for name, leaf in zip(tree_names(meta.rule), tree_leaves(meta.rule), strict=True)
-    }
-    if not leaves:
+    of_rule = _differentiable(meta.rule)
+    paths = [f"rule.{path}" for path in tree_names(of_rule)]
+    if not paths:
         return set()
-    learned = {name: leaf.detach().requires_grad_() for name, leaf in leaves.items()}
-    of_rule = tree_unflatten(list(learned.values()), tree_flatten(meta.rule)[1])
-    grads, loss = tree_map(torch.ones_like, meta.init), key.new_ones((), dtype=torch.float)
+    grads, loss = tree_map(torch.ones_like, meta.init), key.new_zeros((), dtype=torch.float)
     with torch.enable_grad():
         state = problem.rule.init_state(of_rule, meta.init, key)
         total = loss
@@ -108,7 +94,12 @@ def _unreached_in_rule(problem: Problem, meta: Meta, key: Tensor, num_constant: 
                 state = tree_detach(state)
             else:
                 total = total + sum(update.sum() for update in updates.values())
-    return _unreached(total, learned)
+    return _unreached(total, dict(zip(paths, tree_leaves(of_rule), strict=True)))
+
+
+def _differentiable(tree: Any) -> Any:
+    """Return a tree of the same numbers, to differentiate by."""
+    return tree_map(lambda leaf: leaf.detach().requires_grad_(), tree)
 
 
 def _estimate(
@@ -129,27 +120,15 @@ def _check_estimate(estimator: MetaGradient, meta: Meta, carry: PyTree, estimate
         fix = "Write Estimate(Meta(init, shared, rule), loss, carry, {})."
         raise mistyped(f"{estimator}", "return an Estimate of a Meta", type(estimate).__name__, fix)
     for field, gradient, learned in zip(Meta._fields, estimate.gradient, meta, strict=True):
-        if (wanted := _shapes(learned)) != (got := _shapes(gradient)):
+        if (wanted := shapes(learned)) != (got := shapes(gradient)):
             fix = "Return torch.zeros_like of what it does not reach."
             raise invalid(f"gradient to {field} of {estimator}", f"be of shapes {wanted}", got, fix)
-    if (wanted := _shapes(carry)) != (got := _shapes(estimate.carry)):
+    if (wanted := shapes(carry)) != (got := shapes(estimate.carry)):
         fix = "Define init_carry to return what the first call is given."
         raise invalid(f"carry of {estimator}", f"be shaped as its init_carry, {wanted}", got, fix)
-    if wrong := {name: leaf for name, leaf in estimate.diagnostics.items() if _shape(leaf) != ()}:
+    if wrong := {name: leaf for name, leaf in estimate.diagnostics.items() if shape(leaf) != ()}:
         fix = "Write loss.new_tensor(3.0), say."
         raise mistyped(f"diagnostics of {estimator}", "be scalar tensors", wrong, fix)
-
-
-def _shapes(tree: Any) -> dict[str, tuple[int, ...] | None]:
-    return dict(zip(tree_names(tree), map(_shape, tree_leaves(tree)), strict=True))
-
-
-def _shape(leaf: Any) -> tuple[int, ...] | None:
-    return tuple(leaf.shape) if isinstance(leaf, Tensor) else None
-
-
-def _named(meta: Meta) -> dict[str, Tensor]:
-    return {**{f"model.{name}": leaf for name, leaf in meta.init.items()}, **meta.shared}
 
 
 def _unused(
@@ -163,51 +142,39 @@ def _unused(
     Raises:
         ValueError: If the support loss needs a derivative and has none.
     """
-    init = {name: leaf.detach().requires_grad_() for name, leaf in meta.init.items()}
-    shared = {name: leaf.detach().requires_grad_() for name, leaf in meta.shared.items()}
-    leaves = _named(Meta(init, shared, {}))
+    init, shared = _differentiable((meta.init, meta.shared))
+    leaves = in_losses(Meta(init, shared, {}))
     unused: dict[str, set[str]] = {"support": set(), "query": set()}
     with torch.enable_grad(), derivatives_explained("first"):
         if "support" in estimator.traits.differentiates:
             steps = range(problem.num_steps)  # of which each may have a loss of its own
-            unused["support"] = set.intersection(
-                *(
-                    _unreached(problem.support_loss(init, shared, episode, step), leaves)
-                    for step in steps
-                )
-            )
-            if unused["support"] >= {f"model.{name}" for name in init}:
-                fix = (
-                    "Use the model's output in it, or "
-                    "estimator=outer.EvolutionStrategies(inner=True)."
-                )
+            losses = (problem.support_loss(init, shared, episode, step) for step in steps)
+            unused["support"] = set.intersection(*(_unreached(loss, leaves) for loss in losses))
+            if unused["support"] >= of_model(init):
                 got = "none for any parameter that adapts"
+                fix = "Use the model's output in it"
+                fix += ", or estimator=outer.EvolutionStrategies(inner=True)."
                 raise invalid("support loss", "have a derivative", got, fix)
         if "query" in estimator.traits.differentiates:
             unused["query"] = _unreached(problem.query_loss(init, shared, episode), leaves)
     return unused
 
 
-def _unreached(loss: Tensor, leaves: dict[str, Tensor]) -> set[str]:
+def _unreached(loss: Tensor, leaves: Params) -> set[str]:
     """Return the names that a loss has no gradient for, of tensors that go by no other name which
     it has one for.
     """
     if not loss.requires_grad:
         return set(leaves)
     grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-    layouts = {
-        name: None if grad is None else grad.layout
-        for name, grad in zip(leaves, grads, strict=True)
-    }
-    if sparse := [name for name, layout in layouts.items() if layout not in (None, torch.strided)]:
-        raise invalid(
-            "model", "have dense gradients", f"sparse ones of {sparse}", "Write sparse=False."
-        )
-    reached = {
-        _place(leaf) for leaf, grad in zip(leaves.values(), grads, strict=True) if grad is not None
-    }
+    found = {name: grad for name, grad in zip(leaves, grads, strict=True) if grad is not None}
+    if sparse := [name for name, grad in found.items() if grad.layout != torch.strided]:
+        got = f"sparse ones of {sparse}"
+        raise invalid("model", "have dense gradients", got, "Write sparse=False.")
+    reached = {_place(leaves[name]) for name in found}
     return {name for name, leaf in leaves.items() if _place(leaf) not in reached}
 
 
 def _place(tensor: Tensor) -> tuple[Any, ...]:
+    """Return what tensors that share their memory agree on."""
     return tensor.data_ptr(), tensor.shape, tensor.stride()

@@ -17,14 +17,14 @@ from metalearn._modules import call_model
 from metalearn._random import random_numbers_kept
 from metalearn._tasks import take
 from metalearn._tree import tree_detach, tree_leaves, tree_map
-from metalearn.functional import OnQuery, OnSupport
 from metalearn.outer._checks._captured import captured
 from metalearn.outer._checks._criteria import (
     check_label_axes,
     check_targets,
     check_weights,
-    judges_targets,
+    knows_targets,
 )
+from metalearn.outer._checks._named import losses_on_sets
 from metalearn.outer._checks._unwritten import check_unwritten
 from metalearn.types import Batch, Episode, Meta, Problem
 
@@ -48,13 +48,12 @@ def check_losses(problem: Problem, meta: Meta, episodes: Episode, learner: nn.Mo
 
     def check() -> None:
         copies = tree_map(Tensor.clone, first)
-        for name, batch in zip(Episode._fields, episodes, strict=True):
+        for name, batch in episodes._asdict().items():
             if name == "support" or tree_leaves(batch):
-                foreign = _check_loss(name, problem, tree_detach(meta), copies, batch)
-                _check_unwritten(name, copies)
-                _check_captures(
-                    name, problem, [leaf for leaf in foreign if id(leaf) not in constants], names
-                )
+                sources = _check_loss(name, problem, tree_detach(meta), copies, batch)
+                _check_written(name, copies)
+                foreign = [leaf for leaf in sources if id(leaf) not in constants]
+                _check_captures(name, problem, foreign, names)
 
     with torch.no_grad(), random_numbers_kept(tree_leaves(meta)[0].device):
         check_unwritten(learner, check)
@@ -66,32 +65,32 @@ def _check_loss(
     """Compute the first task's loss, and return the tensors that require grad which it depends
     on.
     """
-    on = getattr(problem, f"{name}_loss")
     explained = partial(_explained, name, meta, batch)
-    if isinstance(on, OnSupport | OnQuery):
+    if on := losses_on_sets(problem).get(name):
         check_weights(on.loss, batch)
-        if judges_targets(on.loss, batch.y):
+        if knows_targets(on.loss, batch.y):
             check_label_axes(name, on.loss.criterion, batch.y)
             with explained():
                 tensors = on.loss.model_tensors(meta.init, meta.shared)
                 output = call_model(on.loss.model, tensors, getattr(first, name).x)
             check_targets(name, on.loss.criterion, output, batch.y)
+    compute = partial(problem.query_loss, meta.init, meta.shared, first)
+    if name == "support":
+        compute = partial(problem.support_loss, meta.init, meta.shared, first, 0)
     with explained():
-        step = [0] if name == "support" else []
-        loss, foreign = captured(lambda: on(meta.init, meta.shared, first, *step))
+        loss, sources = captured(compute)
     _check_scalar(name, loss)
-    return foreign
+    return sources
 
 
-def _check_unwritten(name: str, first: Episode) -> None:
+def _check_written(name: str, first: Episode) -> None:
     """Raise if a loss has written into the task's tensors, which the next inner step would see."""
     if any(leaf._version for leaf in tree_leaves(first)):
+        what, condition = f"{name} loss", "leave inputs and targets as they are"
         fix = (
             "Write x = x / 255 in place of x /= 255, say, and no layer that writes in place first."
         )
-        raise invalid(
-            f"{name} loss", "leave inputs and targets as they are", "a write into them", fix
-        )
+        raise invalid(what, condition, "a write into them", fix)
 
 
 def _check_captures(
@@ -101,11 +100,8 @@ def _check_captures(
     get one.
     """
     if foreign:
-        on = getattr(problem, f"{name}_loss")
-        what = (
-            f"model and {on.loss.name}" if isinstance(on, OnSupport | OnQuery) else f"{name}_loss"
-        )
-        first = foreign[0]
+        on, first = losses_on_sets(problem).get(name), foreign[0]
+        what = f"model and {on.loss.name}" if on else f"{name}_loss"
         got = f"one of shape {tuple(first.shape)}, which nothing would learn"
         fix = "Pass an nn.Module that owns it, which is then learned, or detach it."
         if id(first) in names:
@@ -117,21 +113,20 @@ def _check_captures(
 @contextmanager
 def _explained(name: str, meta: Meta, batch: Batch) -> Iterator[None]:
     """Explain what a loss raises on the first task's data."""
-    whose, beside = (
-        f"The first task's {name}",
-        f", the model's parameters of {tree_leaves(meta.init)[0].dtype}",
-    )
+    what, whose = f"{name} loss", f"The first task's {name}"
+    beside = f", the model's parameters of {tree_leaves(meta.init)[0].dtype}"
     try:
-        with computable(f"{name} loss", take(batch, 0), whose, beside):
+        with computable(what, take(batch, 0), whose, beside):
             yield
     except TypeError as error:
         if not tree_leaves(batch.weight):
             raise
         fix = "Use functional.cross_entropy, or a criterion (output, target, weight) -> scalar."
-        raise mistyped(f"{name} loss", "take the weights of the examples", error, fix) from error
+        raise mistyped(what, "take the weights of the examples", error, fix) from error
 
 
 def _check_scalar(name: str, loss: Any) -> None:
+    """Raise unless a loss is a scalar tensor."""
     if not isinstance(loss, Tensor):
         fix = "Return the loss as a scalar tensor."
         raise mistyped(f"{name} loss", "be a tensor", type(loss).__name__, fix)

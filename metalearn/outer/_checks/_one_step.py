@@ -11,8 +11,9 @@ from torch import Tensor
 from metalearn import inner
 from metalearn._attributes import attributes_kept
 from metalearn._random import random_numbers_kept
-from metalearn._tree import tree_leaves, tree_map
+from metalearn._tree import tree_leaves, tree_map, tree_zeros_like
 from metalearn.functional import grad_and_value
+from metalearn.outer._checks._named import in_losses
 from metalearn.outer._unrolled import Unrolled
 from metalearn.types import Carry, Episode, Meta, Params, Problem
 
@@ -55,23 +56,20 @@ def by_hand(problem: Problem, probe: Probe) -> Results:
     autograd.
     """
     meta = tree_map(lambda leaf: leaf.detach().requires_grad_(probe.order > 0), probe.meta)
+    params = probe.moved_on
     with torch.enable_grad():
         loss = problem.support_loss(meta.init, meta.shared, probe.episode, 0)
         results: Results = {"support loss": {"": loss}}
-        params = probe.moved_on
         if probe.order:
-            results["support gradient"] = grads = _gradient(
-                loss, meta.init, create_graph=probe.order == 2
-            )
+            grads = _gradient(loss, meta.init, create_graph=probe.order == 2)
+            results["support gradient"] = grads
             params = {name: param - probe.rate * grads[name] for name, param in meta.init.items()}
-        if not tree_leaves(probe.episode.query):
-            return results
-        loss = problem.query_loss(params, meta.shared, probe.episode)
-        results["query loss"] = {"": loss}
-        if probe.order:
-            results["meta-gradient"] = _joined(
-                _gradient(loss, _named(meta), create_graph=False), probe.aliases
-            )
+        if tree_leaves(probe.episode.query):
+            loss = problem.query_loss(params, meta.shared, probe.episode)
+            results["query loss"] = {"": loss}
+            if probe.order:
+                gradient = _gradient(loss, in_losses(meta), create_graph=False)
+                results["meta-gradient"] = _joined(gradient, probe.aliases)
     return results
 
 
@@ -79,36 +77,32 @@ def by_library(problem: Problem, probe: Probe) -> Results:
     """Return the same as learners compute it."""
     (init, shared, _), episode = probe.meta, probe.episode
     if not probe.order:
-        loss = problem.support_loss(init, shared, episode, 0)
         return {
-            "support loss": {"": loss},
+            "support loss": {"": problem.support_loss(init, shared, episode, 0)},
             "query loss": {"": problem.query_loss(probe.moved_on, shared, episode)},
         }
     with random_numbers_kept(tree_leaves(init)[0].device):
         grads, loss = grad_and_value(problem.support_loss)(init, shared, episode, 0)
     problem = problem._replace(rule=inner.SGD(probe.rate), num_steps=1)
-    estimate = Unrolled(probe.order)(
-        problem, Meta(init, shared, {}), episode, torch.tensor(0), Carry()
-    )
-    losses: Results = {"support loss": {"": loss}, "query loss": {"": estimate.loss}}
-    return losses | {
+    meta, key = Meta(init, shared, {}), torch.tensor(0)
+    estimate = Unrolled(probe.order)(problem, meta, episode, key, Carry())
+    return {
+        "support loss": {"": loss},
+        "query loss": {"": estimate.loss},
         "support gradient": grads,
-        "meta-gradient": _joined(_named(estimate.gradient), probe.aliases),
+        "meta-gradient": _joined(in_losses(estimate.gradient), probe.aliases),
     }
 
 
 def _gradient(loss: Tensor, inputs: Params, create_graph: bool) -> Params:
+    """Return a loss's gradient by name, zero where it does not depend on an input."""
     if not loss.requires_grad:
-        return tree_map(torch.zeros_like, inputs)
+        return tree_zeros_like(inputs)
     of = list(inputs.values())
     grads = torch.autograd.grad(
         loss, of, retain_graph=True, create_graph=create_graph, materialize_grads=True
     )
     return dict(zip(inputs, grads, strict=True))
-
-
-def _named(meta: Meta) -> Params:
-    return {**{f"model.{name}": leaf for name, leaf in meta.init.items()}, **meta.shared}
 
 
 def _joined(gradients: Params, aliases: Mapping[str, str]) -> Params:
