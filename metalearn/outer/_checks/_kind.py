@@ -2,10 +2,12 @@
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn as nn
+from torch import Tensor
 
 from metalearn._attributes import attributes_kept
 from metalearn._checks import message
@@ -43,25 +45,23 @@ def check_kind(learner: Any, subject: Any, episodes: Episode, purpose: Purpose, 
         once: Runs what was not run before.
     """
 
-    def tried(check: Callable[..., None], *args: Any) -> Callable[[], None]:
-        def try_it() -> None:
-            with attributes_kept(*parts_of(subject)):
-                for attempt in attempts(subject):
-                    with attempt:
-                        check(subject, *args)
+    def try_it(check: Callable[..., None], *args: Any) -> None:
+        with attributes_kept(*parts_of(subject)):
+            for attempt in attempts(subject):
+                with attempt:
+                    check(subject, *args)
 
-        return untraced(try_it)
-
-    once(("losses", kinds(*episodes)), tried(_check_losses, episodes))
+    run = untraced(try_it)
+    once(("losses", kinds(*episodes)), partial(run, _check_losses, episodes))
     if purpose is Purpose.META_GRADIENT:
-        once("gradient", tried(_check_gradient, take(episodes, 0)))
+        once("gradient", partial(run, _check_gradient, take(episodes, 0)))
     if learner.check_model and purpose is not Purpose.EPISODES:
         order = order_of(learner.estimator)
         if purpose is not Purpose.META_GRADIENT:
             episodes, order = Episode(episodes.support, Batch(())), min(order, 1)
         # Not of which shapes: a check takes several passes, and texts are of a hundred lengths.
         ranks = tuple((leaf.dim(), leaf.dtype) for leaf in tree_leaves(episodes))
-        once(("model", order, ranks), tried(_check_model, episodes, order))
+        once(("model", order, ranks), partial(run, _check_model, episodes, order))
     if are_copied(subject.problem) and not are_copied(learner.problem):
         learner.problem = with_copies(learner.problem)
     check_copied(learner, num_tasks(episodes))
@@ -74,7 +74,7 @@ def kinds(*batches: Batch) -> tuple[Any, ...]:
     classes may grow.
     """
     weighted = tuple(bool(tree_leaves(batch.weight)) for batch in batches)
-    # an outer torch.compile(learner), which has guards of its own
+    # An outer torch.compile(learner) has guards of its own.
     if torch.compiler.is_compiling():
         return weighted
     return weighted, *(
@@ -84,8 +84,7 @@ def kinds(*batches: Batch) -> tuple[Any, ...]:
 
 
 def _check_losses(learner: Any, episodes: Episode) -> None:
-    any_key = torch.zeros((), dtype=torch.int64, device=learner.device)
-    check_losses(learner.problem.of_task(any_key), learner.meta, episodes, learner)
+    check_losses(learner.problem.of_task(_key(learner)), learner.meta, episodes, learner)
     check_labels_of_all(learner, episodes)
     warn_of_new_statistics(learner.model)
     warn_of_single_examples(episodes)
@@ -94,12 +93,10 @@ def _check_losses(learner: Any, episodes: Episode) -> None:
 @torch.no_grad()
 def _check_model(learner: Any, episodes: Episode, order: int) -> None:
     problem, meta, episode = learner.problem, tree_detach(learner.meta), take(episodes, 0)
+    compute = partial(needs_copies, problem, learner.model, meta, episode, order)
     with derivatives_explained("second" if order == 2 else "first"):
-        copies = check_unwritten(
-            learner, lambda: needs_copies(problem, learner.model, meta, episode, order)
-        )
-    if copies:
-        learner.problem = with_copies(problem)
+        if check_unwritten(learner, compute):
+            learner.problem = with_copies(problem)
 
 
 @torch.no_grad()
@@ -107,27 +104,24 @@ def _check_gradient(learner: Any, episode: Episode) -> None:
     learned = {id(leaf) for leaf in tree_leaves(learner.meta)}
     wanted = ((name, param) for name, param in learner.named_parameters() if param.requires_grad)
     constants = [name for name, param in wanted if id(param) not in learned]
-    key = torch.zeros((), dtype=torch.int64, device=learner.device)
-    check_gradient(
-        learner.problem.of_task(key),
-        learner.estimator,
-        tree_detach(learner.meta),
-        episode,
-        key,
-        constants,
-    )
+    meta, key = tree_detach(learner.meta), _key(learner)
+    check_gradient(learner.problem.of_task(key), learner.estimator, meta, episode, key, constants)
+
+
+def _key(learner: Any) -> Tensor:
+    """Return a key of a task: any will do."""
+    return torch.zeros((), dtype=torch.int64, device=learner.device)
 
 
 def warn_of_new_statistics(model: nn.Module) -> None:
     """Warn of frozen statistics that nothing has set: layers with them normalise nothing."""
     norms = {name: norm for name, norm in model.named_modules() if isinstance(norm, FrozenNorm)}
-    if new := [
-        name for name, norm in norms.items() if not norm.mean.any() and (norm.var == 1).all()
-    ]:
-        fix = (
-            "Load a pretrained model's with load_state_dict, or choose batch_statistics='support'."
-        )
-        warnings.warn(
-            message("frozen statistics", "be set", f"those of new layers in {new}", fix),
-            stacklevel=2,
-        )
+    if new := [name for name, norm in norms.items() if _is_new(norm)]:
+        got = f"those of new layers in {new}"
+        fix = "Load a pretrained model's with load_state_dict"
+        fix += ", or choose batch_statistics='support'."
+        warnings.warn(message("frozen statistics", "be set", got, fix), stacklevel=2)
+
+
+def _is_new(norm: FrozenNorm) -> bool:
+    return not norm.mean.any() and bool((norm.var == 1).all())

@@ -23,31 +23,22 @@ def check_labels_of_all(learner: Any, episodes: Episode) -> None:
     of each in the support set, and of each in the query set. A mini-batch of all classes that looks
     like it is its own query set.
     """
-    on, learned = (
-        learner.problem.query_loss,
-        learner._shared or set(learner._fast) - learner.problem.constant,
-    )
-    if not (
-        learner.estimator.traits.joint and learned and isinstance(on, OnQuery)
-    ) or _is_one_batch(episodes):
+    on, problem = learner.problem.query_loss, learner.problem
+    learned = learner._shared or set(learner._fast) - problem.constant
+    if not (learner.estimator.traits.joint and learned and isinstance(on, OnQuery)):
         return
     counts = {_num_classes(batch.y) for batch in episodes}
-    if len(counts) != 1 or (count := counts.pop()) < 2:
+    if len(counts) != 1 or (count := counts.pop()) < 2 or _is_one_batch(episodes):
         return
     with torch.no_grad(), random_numbers_kept(learner.device):
         tensors = on.loss.model_tensors(learner.meta.init, learner.meta.shared)
         output = call_model(on.loss.model, tensors, take(episodes.query.x, 0))
     if isinstance(output, Tensor) and output.dim() == 2 and output.shape[1] > count:
-        condition = (
-            f"number the {output.shape[1]} classes of the model's outputs, the same ones in every "
-            "task"
-        )
-        fix = (
-            f"Train on data.MiniBatches(classes, 16), and judge a new head on the features: "
-            "evaluate(baselines.Finetuning(body, "
-            f"nn.Linear(width, {count})), tasks, num_tasks=600), or in fit "
-            f"validate=lambda learner: evaluate(...)['loss'].mean."
-        )
+        outputs = f"the {output.shape[1]} classes of the model's outputs"
+        condition = f"number {outputs}, the same ones in every task"
+        fix = "Train on data.MiniBatches(classes, 16), and judge a new head on the features: "
+        fix += f"evaluate(baselines.Finetuning(body, nn.Linear(width, {count})), tasks, "
+        fix += "num_tasks=600), or in fit validate=lambda learner: evaluate(...)['loss'].mean."
         got = f"tasks of {count} classes that each numbers anew"
         raise invalid(f"labels under {learner.estimator}", condition, got, fix)
 
@@ -55,22 +46,16 @@ def check_labels_of_all(learner: Any, episodes: Episode) -> None:
 def _is_one_batch(episodes: Episode) -> bool:
     """Return whether the support set is the query set too."""
     left, right = map(tree_leaves, episodes)
-    return len(left) == len(right) and all(
-        a.shape == b.shape and a.equal(b) for a, b in zip(left, right, strict=True)
-    )
+    same_shapes = [leaf.shape for leaf in left] == [leaf.shape for leaf in right]
+    return same_shapes and all(map(torch.equal, left, right))
 
 
 def _num_classes(labels: Any) -> int:
     """Return the number of classes in every task, if they are numbered from 0 and as frequent as
     one another, or 0.
     """
-    is_labels = (
-        isinstance(labels, Tensor)
-        and labels.dim() == 2
-        and labels.numel()
-        and not labels.is_floating_point()
-    )
-    if not is_labels or labels.min() < 0:
+    is_labels = isinstance(labels, Tensor) and labels.dim() == 2 and labels.numel()
+    if not is_labels or labels.is_floating_point() or labels.min() < 0:
         return 0
     frequency = F.one_hot(labels.long()).sum(1)
     return frequency.shape[1] if (frequency == frequency[0, 0]).all() and frequency[0, 0] else 0

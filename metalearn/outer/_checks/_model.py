@@ -21,15 +21,11 @@ from metalearn.outer._per_task import unwrapped
 from metalearn.types import Episode, Meta, Problem
 
 SKIP = "check_model=False trusts the model as it is."
-OWN = (
-    "Read them as their module's own at every call, not from a list, a cache, a closure or "
-    "another module."
-)
-GIVEN = (
-    "Take them from params and shared, or draw to the start by outer.Implicit(strength); "
-    "a model that the backward pass"
-    " computes again is called by functional.call_copy(model, params, (x,))."
-)
+OWN = "Read them as their module's own at every call"
+OWN += ", not from a list, a cache, a closure or another module."
+GIVEN = "Take them from params and shared, or draw to the start by outer.Implicit(strength); "
+GIVEN += "a model that the backward pass computes again is called by "
+GIVEN += "functional.call_copy(model, params, (x,))."
 UNDEFINED = (torch.linalg.LinAlgError, ValueError)  # type: ignore[attr-defined]
 """What a model raises where it is not defined, as at matrices that have no root."""
 MISSED = (AttributeError, LookupError, NameError, RecursionError, TypeError)
@@ -75,15 +71,15 @@ def needs_copies(
         got = f"{type(error).__name__} in a copy: {error}"
         raise invalid("model", "be one that can be copied", got, SKIP) from error
     if names:
-        _refuse(names, OWN if all(of_model) else GIVEN)
+        raise _foreign(names, OWN if all(of_model) else GIVEN)
     if not differs:
         return False
     if not compare(problem, meta, episode, 0).equal:
         _refuse_values(problem, meta, episode)
     # Losses are right and derivatives are not: the backward pass looks at the model again.
     if not (found := compare(with_copies(problem), meta, episode, order)).equal:
-        fix = f"Compute in the model's forward pass alone, in PyTorch's own functions. {SKIP}"
         got = f"derivatives that are off by {found.error:.1g}"
+        fix = f"Compute in the model's forward pass alone, in PyTorch's own functions. {SKIP}"
         raise invalid("model", "have the derivatives of its outputs", got, fix)
     return True
 
@@ -92,15 +88,12 @@ def _refuse_values(problem: Problem, meta: Meta, episode: Episode) -> None:
     """Raise with the names of what makes losses differ: parameters, or else what changes from call
     to call.
     """
-    if compare(problem, meta, episode, 0, frozenset()).equal:
-        _refuse(
-            [
-                name
-                for name in meta.init
-                if not compare(problem, meta, episode, 0, frozenset([name])).equal
-            ],
-            OWN,
-        )
+
+    def differs_by(*names: str) -> bool:
+        return not compare(problem, meta, episode, 0, frozenset(names)).equal
+
+    if not differs_by():
+        raise _foreign([name for name in meta.init if differs_by(name)], OWN)
     changing = _changed_by_a_call(problem, meta, episode)
     got = "outputs that change from call to call" + (f", as {changing} do" if changing else "")
     fix = "Leave nothing behind for the next call, and draw from PyTorch's global generator alone."
@@ -113,9 +106,10 @@ def _as_query_loss(support_loss: Any) -> Callable[..., Tensor]:
     return lambda params, shared, episode: support_loss(params, shared, episode, 0)
 
 
-def _refuse(names: list[str], fix: str) -> None:
+def _foreign(names: list[str], fix: str) -> ValueError:
+    """Return the error of a model that computes with other parameters than the given ones."""
     got = f"others in the place of {[f'model.{name}' for name in names]}"
-    raise invalid("model", "compute with the parameters that it is given", got, f"{fix} {SKIP}")
+    return invalid("model", "compute with the parameters that it is given", got, f"{fix} {SKIP}")
 
 
 def _changed_by_a_call(problem: Problem, meta: Meta, episode: Episode) -> list[str]:

@@ -7,7 +7,7 @@ the backward pass.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeAlias
 
@@ -76,8 +76,8 @@ def compare(
         order: 2 compares a meta-gradient, 1 first derivatives, 0 losses alone.
         fast: Names of the fast parameters that are moved; None for all.
     """
-    aliases = _aliases(meta.shared)
-    found = _compare(problem, meta, episode, order, fast, aliases)
+    probe = Probe(meta, meta.init, episode, order, aliases=_aliases(meta.shared))
+    found = _compare(problem, probe, fast)
     if (found.equal and found.clear) or tree_leaves(meta.init)[0].dtype == torch.float64:
         return found
     kind = tree_leaves(meta)[0].device.type
@@ -85,9 +85,8 @@ def compare(
         with torch.autocast(kind, enabled=False):
             support_loss, query_loss = copied((problem.support_loss, problem.query_loss), _double)
             precise = problem._replace(support_loss=support_loss, query_loss=query_loss)
-            return _compare(precise, _double(meta), _double(episode), order, fast, aliases)
-    except (RuntimeError, TypeError, ValueError):
-        # of a model, or a device, that knows float32 alone
+            return _compare(precise, _double(probe), fast)
+    except (RuntimeError, TypeError, ValueError):  # a model, or a device, that knows float32 alone
         return found
 
 
@@ -97,12 +96,11 @@ def sees_own(
     """Return the names of fast parameters whose values in the model a loss depends on, though it is
     given others.
     """
-    moved, moved_on = (_moved(meta.init, None, key) for key in (0, 1))
-    probe = Probe(meta._replace(init=moved), moved_on, episode, order, NOISE)
+    probe = _moved(Probe(meta, meta.init, episode, order, NOISE), None)
     expected = kept(by_library, problem, probe)
 
     def depends(names: Iterable[str]) -> bool:
-        with _values(model, {name: moved[name] for name in names}):
+        with _values(model, {name: probe.meta.init[name] for name in names}):
             # Rounding is the same, but for kernels of a GPU that add up in any order.
             return _distance(kept(by_library, problem, probe), expected) > _tolerance(meta) / SEEN
 
@@ -125,24 +123,13 @@ def _values(module: nn.Module, values: Params) -> Iterator[None]:
         tree_map(Tensor.copy_, own, old)
 
 
-def _compare(
-    problem: Problem,
-    meta: Meta,
-    episode: Episode,
-    order: int,
-    fast: Fast,
-    aliases: Mapping[str, str],
-) -> Comparison:
-    copies = with_copies(problem)
-    own = kept(
-        by_hand, copies, Probe(meta, meta.init, episode._replace(query=Batch(())), min(order, 1))
-    )
-    moved, moved_on = (_moved(meta.init, fast, key) for key in (0, 1))
-    probe = Probe(
-        meta._replace(init=moved), moved_on, episode, order, _rate(own, meta.init), aliases
-    )
-    expected, ours = kept(by_hand, copies, probe), kept(by_library, problem, probe)
-    return Comparison(_distance(ours, expected), _distance(own, expected), _tolerance(meta))
+def _compare(problem: Problem, probe: Probe, fast: Fast) -> Comparison:
+    """Compare losses with those of copies, where noise moves the parameters of a probe."""
+    copies, support = with_copies(problem), probe.episode._replace(query=Batch(()))
+    own = kept(by_hand, copies, probe._replace(episode=support, order=min(probe.order, 1)))
+    moved = _moved(probe, fast)._replace(rate=_rate(own, probe.meta.init))
+    expected, ours = kept(by_hand, copies, moved), kept(by_library, problem, moved)
+    return Comparison(_distance(ours, expected), _distance(own, expected), _tolerance(probe.meta))
 
 
 def _aliases(shared: Params) -> dict[str, str]:
@@ -169,29 +156,28 @@ def _distance(left: Results, right: Results) -> float:
     for what in left.keys() & right.keys():
         whole = _length(right[what])
         least = SMALL * (1.0 if what.endswith("loss") else whole)
-        for name, part in right[what].items():
+        for name, part in right[what].items() if math.isfinite(whole) else ():
             scale = max(part.norm().item(), least) or 1.0
             distance = (left[what][name] - part).norm().item() / scale
-            distances.append(
-                0.0
-                if not math.isfinite(whole)
-                else distance
-                if math.isfinite(distance)
-                else math.inf
-            )
+            distances.append(distance if math.isfinite(distance) else math.inf)
     return max(distances)
 
 
-def _moved(init: Params, fast: Fast, key: int) -> Params:
+def _moved(probe: Probe, fast: Fast) -> Probe:
     """Return parameters with noise added, the same for the same key."""
+    init, moved_on = (_with_noise(probe.meta.init, fast, seed) for seed in (0, 1))
+    return probe._replace(meta=probe.meta._replace(init=init), moved_on=moved_on)
+
+
+def _with_noise(init: Params, fast: Fast, seed: int) -> Params:
+    """Return parameters with noise added, the same for the same seed."""
     whole = _size(torch.cat([leaf.detach().reshape(-1) for leaf in init.values()])) or 1.0
     device = tree_leaves(init)[0].device
-    generator = torch.Generator(device).manual_seed(key)  # several times as fast as keyed numbers
+    generator = torch.Generator(device).manual_seed(seed)  # several times as fast as keyed numbers
     moved = {}
     for name, leaf in init.items():
         noise = torch.randn(leaf.shape, generator=generator, device=device, dtype=torch.float32)
-        # By elements, so that what must be positive mostly stays so; a tensor of zeros as far as
-        # the others.
+        # By elements, so that what must be positive mostly stays so; zeros move as far as the rest.
         scale = leaf.detach() if _size(leaf) else torch.full_like(leaf, whole)
         change = scale * (NOISE * noise).to(leaf.dtype)
         moved[name] = leaf.detach() + change if fast is None or name in fast else leaf.detach()
@@ -200,19 +186,13 @@ def _moved(init: Params, fast: Fast, key: int) -> Params:
 
 def _size(tensor: Tensor) -> float:
     """Return the root mean square of a tensor's elements."""
-    return (
-        tensor.detach().abs().square().mean().sqrt() if tensor.numel() else tensor.new_zeros(())
-    ).item()
+    return tensor.detach().abs().square().mean().sqrt().item() if tensor.numel() else 0.0
 
 
 def _rate(own: Results, init: Params) -> float:
     """Return a rate at which one step moves the parameters as far as the noise does."""
-    lengths = [_length(tree) for tree in (init, own.get("support gradient", {}))]
-    return (
-        NOISE * lengths[0] / lengths[1]
-        if all(0 < length < math.inf for length in lengths)
-        else NOISE
-    )
+    size, slope = _length(init), _length(own.get("support gradient", {}))
+    return NOISE * size / slope if 0 < size < math.inf and 0 < slope < math.inf else NOISE
 
 
 def _length(params: Params) -> float:

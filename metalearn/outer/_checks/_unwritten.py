@@ -12,10 +12,8 @@ from metalearn._checks import invalid
 
 T = TypeVar("T")
 NEW = "Compute with a new tensor: weight.clamp(-1, 1) in place of weight.clamp_(-1, 1)."
-MAX_NORM = (
-    "Leave max_norm out and scale what is looked up: h * (bound / h.norm(dim=-1, "
-    "keepdim=True)).clamp(max=1)."
-)
+MAX_NORM = "Leave max_norm out and scale what is looked up: "
+MAX_NORM += "h * (bound / h.norm(dim=-1, keepdim=True)).clamp(max=1)."
 
 
 def check_unwritten(learner: nn.Module, compute: Callable[[], T]) -> T:
@@ -26,29 +24,23 @@ def check_unwritten(learner: nn.Module, compute: Callable[[], T]) -> T:
         computed = compute()
     if not written:
         return computed
+    got = f"writes into {written}"
     if set(written) & {name for name, _ in learner.named_parameters(remove_duplicate=False)}:
         bounded = any(getattr(module, "max_norm", None) is not None for module in learner.modules())
-        fix = (
-            MAX_NORM
-            if bounded
-            else "Compute with a new tensor: weight.clamp(-1, 1) in place of weight.clamp_(-1, 1)."
-        )
-        raise invalid("model", "leave its parameters as they are", f"writes into {written}", fix)
+        fix = MAX_NORM if bounded else NEW
+        raise invalid("model", "leave its parameters as they are", got, fix)
     owners = [learner.get_submodule(name.rpartition(".")[0]) for name in written]
-    fix = (
-        "Write models.use_batch_statistics(model, 'support'), or keep what it writes in an "
-        "estimator's carry."
-    )
     if _is_written_once(learner, compute):
         fix = "Call model(x) before you build the learner, on the largest input that will come."
     elif _evaluation_helps(owners, learner, compute):
-        fix = (
-            "Call learner.eval(), or .eval() of the modules that hold them, once model(x) has set "
-            "them."
-        )
+        fix = "Call learner.eval(), or .eval() of the modules that hold them"
+        fix += ", once model(x) has set them."
     elif _evaluation_helps(list(learner.modules()), learner, compute):
         fix = "Call learner.eval(), once model(x) has set them."
-    raise invalid("model", "leave its buffers as they are", f"writes into {written}", fix)
+    else:
+        fix = "Write models.use_batch_statistics(model, 'support')"
+        fix += ", or keep what it writes in an estimator's carry."
+    raise invalid("model", "leave its buffers as they are", got, fix)
 
 
 def _is_written_once(learner: nn.Module, compute: Callable[[], Any]) -> bool:
@@ -98,12 +90,8 @@ def _put_back(learner: nn.Module) -> Iterator[list[str]]:
     finally:
         with torch.no_grad():
             for path, own, name, tensor, version, value in places:
-                if (
-                    name not in own
-                    or own[name] is not tensor
-                    or tensor._version != version
-                    or not _same(tensor, value)
-                ):
+                is_kept = own.get(name) is tensor and tensor._version == version
+                if not (is_kept and _same(tensor, value)):
                     written.append(path)
                     own[name] = tensor if value is None else tensor.copy_(value)
 
