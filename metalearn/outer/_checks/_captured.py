@@ -19,17 +19,14 @@ def captured(compute: Callable[[], Any]) -> tuple[Any, list[Tensor]]:
     with torch.enable_grad():
         computed = compute()
         found = _sources(computed)
-        # Tensors that the function itself makes, to differentiate by them, are others at every
-        # call.
+        # A function may make tensors to differentiate by; those are new at every call.
         again = {id(leaf) for leaf in _sources(compute())} if found else set()
     return computed, [leaf for leaf in found if id(leaf) in again]
 
 
 def _sources(computed: Any) -> list[Tensor]:
     """Return the leaves of the graph of all tensors in a pytree."""
-    tensors = [
-        leaf for leaf in tree_leaves(computed) if isinstance(leaf, Tensor) and leaf.requires_grad
-    ]
+    tensors = [leaf for leaf in tree_leaves(computed) if getattr(leaf, "requires_grad", False)]
     sources = [tensor for tensor in tensors if tensor.grad_fn is None]
     nodes = [tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None]
     seen = set(nodes)

@@ -37,7 +37,6 @@ def check_task_axis(batches: dict[str, Batch]) -> int:
     """
     sizes = set()
     for name, batch in batches.items():
-        check_batch(name, batch)
         for field, part in batch._asdict().items():
             for leaf in tree_leaves(part):
                 _check_leaf(f"{name}.{field}", leaf)
@@ -134,12 +133,9 @@ def warn_of_single_examples(episodes: Episode) -> None:
     """Warn of tasks of one example without features, which are rather the examples of one task."""
     # Adaptation has no query set. Without targets it is no regression.
     parts = [part for batch in episodes if tree_leaves(batch) for part in (batch.x, batch.y)]
-    shapes = {
-        tuple(part.shape) if isinstance(part, Tensor) and part.is_floating_point() else ()
-        for part in parts
-    }
     num_tasks = len(tree_leaves(parts)[0])
-    if num_tasks > 1 and shapes == {(num_tasks, 1)}:
+    are_numbers = all(isinstance(part, Tensor) and part.is_floating_point() for part in parts)
+    if are_numbers and num_tasks > 1 and {part.shape for part in parts} == {(num_tasks, 1)}:
         got = f"{(num_tasks, 1)}, {num_tasks} tasks of one example each"
         fix = f"For one task of {num_tasks} examples write x[None], y[None]."
         text = message("x and y", "be [num_tasks, num_examples, ...]", got, fix)

@@ -13,36 +13,32 @@ from metalearn._random import generator_states, random_numbers_kept
 from metalearn._tree import tree_detach, tree_leaves, tree_map, tree_names
 from metalearn.outer._base import MetaGradient
 from metalearn.outer._checks._derivative_errors import derivatives_explained
-from metalearn.outer._checks._named import in_losses, of_model, shape, shapes
+from metalearn.outer._checks._named import any_key, in_losses, in_model, shape, shapes
 from metalearn.outer._checks._rules import check_rule
 from metalearn.outer._per_task import unwrapped
 from metalearn.outer._reverse_mode import ReverseMode
 from metalearn.types import Episode, Estimate, Meta, Params, Problem, PyTree
 
 
-def check_gradient(
-    problem: Problem,
-    estimator: MetaGradient,
-    meta: Meta,
-    episode: Episode,
-    key: Tensor,
-    unlearned: list[str],
-) -> None:
+@torch.no_grad()
+def check_gradient(learner: Any, episode: Episode) -> None:
     """Estimate one task's meta-gradient eagerly.
 
     Raises:
         ValueError: If a learned parameter gets no gradient, or the model draws random numbers under
             an estimator that computes a loss twice.
     """
-    if unlearned:
-        fix = "Call .requires_grad_(True) before you build the learner"
-        fix += ", or .requires_grad_(False) now."
-        raise invalid("constants of the learner", "not require grad", unlearned, fix)
+    _check_constants(learner)
+    estimator, meta, key = learner.estimator, tree_detach(learner.meta), any_key(learner.device)
+    problem = learner.problem.of_task(key)
     with random_numbers_kept(key.device):
         check_rule(problem, meta, key)
         unused = _unused(problem, estimator, meta, episode)
         before = generator_states(key.device)
-        estimate = _estimate(problem, estimator, meta, episode, key)
+        with derivatives_explained("second"):
+            carry = estimator.init_carry(problem, meta, episode, key)
+            estimate = estimator(problem, meta, episode, key, carry)
+        _check_estimate(estimator, meta, carry, estimate)
         drew = before != generator_states(key.device)
     for doubt in estimator.doubts(estimate.diagnostics):
         warnings.warn(doubt, stacklevel=2)
@@ -60,6 +56,16 @@ def check_gradient(
             _check_limited(problem, reverse, meta, key, unused["query"])
 
 
+def _check_constants(learner: Any) -> None:
+    """Raise if a parameter requires grad that did not when the learner was built."""
+    learned = {id(leaf) for leaf in tree_leaves(learner.meta)}
+    wanted = {name: param for name, param in learner.named_parameters() if param.requires_grad}
+    if constants := [name for name, param in wanted.items() if id(param) not in learned]:
+        fix = "Call .requires_grad_(True) before you build the learner"
+        fix += ", or .requires_grad_(False) now."
+        raise invalid("constants of the learner", "not require grad", constants, fix)
+
+
 def _check_limited(
     problem: Problem, estimator: ReverseMode, meta: Meta, key: Tensor, not_in_query: set[str]
 ) -> None:
@@ -71,7 +77,7 @@ def _check_limited(
         # What no step depends on gets no gradient without a truncation either.
         unreached -= _unreached_in_rule(problem, meta, key, 0)
     if estimator.order == 1 or num_constant == problem.num_steps:
-        unreached |= not_in_query - of_model(problem.constant)
+        unreached |= not_in_query - in_model(problem.constant)
     if unreached:
         got = f"none for {sorted(unreached)}, which act through the rest of the inner loop alone"
         fix = f"Use outer.{type(estimator).__name__}(), of order 2 and not truncated."
@@ -86,8 +92,7 @@ def _unreached_in_rule(problem: Problem, meta: Meta, key: Tensor, num_constant: 
         return set()
     grads, loss = tree_map(torch.ones_like, meta.init), key.new_zeros((), dtype=torch.float)
     with torch.enable_grad():
-        state = problem.rule.init_state(of_rule, meta.init, key)
-        total = loss
+        total, state = loss, problem.rule.init_state(of_rule, meta.init, key)
         for step in range(problem.num_steps):
             updates, state = problem.rule.update(of_rule, grads, state, meta.init, loss, step)
             if step < num_constant:
@@ -100,16 +105,6 @@ def _unreached_in_rule(problem: Problem, meta: Meta, key: Tensor, num_constant: 
 def _differentiable(tree: Any) -> Any:
     """Return a tree of the same numbers, to differentiate by."""
     return tree_map(lambda leaf: leaf.detach().requires_grad_(), tree)
-
-
-def _estimate(
-    problem: Problem, estimator: MetaGradient, meta: Meta, episode: Episode, key: Tensor
-) -> Estimate:
-    with derivatives_explained("second"):
-        carry = estimator.init_carry(problem, meta, episode, key)
-        estimate = estimator(problem, meta, episode, key, carry)
-    _check_estimate(estimator, meta, carry, estimate)
-    return estimate
 
 
 def _check_estimate(estimator: MetaGradient, meta: Meta, carry: PyTree, estimate: Any) -> None:
@@ -150,7 +145,7 @@ def _unused(
             steps = range(problem.num_steps)  # of which each may have a loss of its own
             losses = (problem.support_loss(init, shared, episode, step) for step in steps)
             unused["support"] = set.intersection(*(_unreached(loss, leaves) for loss in losses))
-            if unused["support"] >= of_model(init):
+            if unused["support"] >= in_model(init):
                 got = "none for any parameter that adapts"
                 fix = "Use the model's output in it"
                 fix += ", or estimator=outer.EvolutionStrategies(inner=True)."

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn as nn
 from torch import Tensor
 
 from metalearn._checks import invalid, mistyped
@@ -24,12 +23,12 @@ from metalearn.outer._checks._criteria import (
     check_weights,
     knows_targets,
 )
-from metalearn.outer._checks._named import losses_on_sets
+from metalearn.outer._checks._named import any_key, losses_on_sets
 from metalearn.outer._checks._unwritten import check_unwritten
 from metalearn.types import Batch, Episode, Meta, Problem
 
 
-def check_losses(problem: Problem, meta: Meta, episodes: Episode, learner: nn.Module) -> None:
+def check_losses(learner: Any, episodes: Episode) -> None:
     """Compute the first task's losses at the start; without a query set, that of the support set
     alone.
 
@@ -41,21 +40,21 @@ def check_losses(problem: Problem, meta: Meta, episodes: Episode, learner: nn.Mo
             and targets differ in shape, or the model writes into a parameter, a buffer, its inputs
             or targets.
     """
-    learned = {id(leaf) for leaf in tree_leaves(meta)}
-    constants = {id(tensor) for tensor in (*learner.parameters(), *learner.buffers())} - learned
+    problem, meta = learner.problem.of_task(any_key(learner.device)), tree_detach(learner.meta)
+    own = {id(tensor) for tensor in (*learner.parameters(), *learner.buffers())}
+    constants = own - {id(leaf) for leaf in tree_leaves(learner.meta)}
     names = {id(param): name for name, param in learner.named_parameters()}
-    first = take(episodes, 0)
 
     def check() -> None:
-        copies = tree_map(Tensor.clone, first)
+        copies = tree_map(Tensor.clone, take(episodes, 0))
         for name, batch in episodes._asdict().items():
             if name == "support" or tree_leaves(batch):
-                sources = _check_loss(name, problem, tree_detach(meta), copies, batch)
+                sources = _check_loss(name, problem, meta, copies, batch)
                 _check_written(name, copies)
                 foreign = [leaf for leaf in sources if id(leaf) not in constants]
-                _check_captures(name, problem, foreign, names)
+                _check_captures(name, losses_on_sets(problem).get(name), foreign, names)
 
-    with torch.no_grad(), random_numbers_kept(tree_leaves(meta)[0].device):
+    with torch.no_grad(), random_numbers_kept(learner.device):
         check_unwritten(learner, check)
 
 
@@ -65,19 +64,17 @@ def _check_loss(
     """Compute the first task's loss, and return the tensors that require grad which it depends
     on.
     """
-    explained = partial(_explained, name, meta, batch)
     if on := losses_on_sets(problem).get(name):
         check_weights(on.loss, batch)
         if knows_targets(on.loss, batch.y):
             check_label_axes(name, on.loss.criterion, batch.y)
-            with explained():
+            with _explained(name, meta, batch):
                 tensors = on.loss.model_tensors(meta.init, meta.shared)
                 output = call_model(on.loss.model, tensors, getattr(first, name).x)
             check_targets(name, on.loss.criterion, output, batch.y)
-    compute = partial(problem.query_loss, meta.init, meta.shared, first)
-    if name == "support":
-        compute = partial(problem.support_loss, meta.init, meta.shared, first, 0)
-    with explained():
+    step = [0] if name == "support" else []
+    compute = partial(getattr(problem, f"{name}_loss"), meta.init, meta.shared, first, *step)
+    with _explained(name, meta, batch):
         loss, sources = captured(compute)
     _check_scalar(name, loss)
     return sources
@@ -93,14 +90,12 @@ def _check_written(name: str, first: Episode) -> None:
         raise invalid(what, condition, "a write into them", fix)
 
 
-def _check_captures(
-    name: str, problem: Problem, foreign: list[Tensor], names: dict[int, str]
-) -> None:
+def _check_captures(name: str, on: Any, foreign: list[Tensor], names: dict[int, str]) -> None:
     """Raise if a loss depends on tensors that it is not given, which require grad and would never
     get one.
     """
     if foreign:
-        on, first = losses_on_sets(problem).get(name), foreign[0]
+        first = foreign[0]
         what = f"model and {on.loss.name}" if on else f"{name}_loss"
         got = f"one of shape {tuple(first.shape)}, which nothing would learn"
         fix = "Pass an nn.Module that owns it, which is then learned, or detach it."

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 import torch.nn as nn
-from torch import Tensor
 
 from metalearn._attributes import attributes_kept
 from metalearn._checks import message
@@ -29,7 +28,7 @@ from metalearn.outer._recomputed import attempts, check_copied
 from metalearn.types import Batch, Episode
 
 Once = Callable[[Any, Callable[[], None]], None]
-"""Runs a check, unless this one has passed before in the learner's present state."""
+"""Runs a check, unless it has passed before in the learner's present state."""
 
 
 def check_kind(learner: Any, subject: Any, episodes: Episode, purpose: Purpose, once: Once) -> None:
@@ -45,21 +44,21 @@ def check_kind(learner: Any, subject: Any, episodes: Episode, purpose: Purpose, 
         once: Runs what was not run before.
     """
 
-    def try_it(check: Callable[..., None], *args: Any) -> None:
+    @untraced
+    def run(check: Callable[..., None], *args: Any) -> None:
         with attributes_kept(*parts_of(subject)):
             for attempt in attempts(subject):
                 with attempt:
                     check(subject, *args)
 
-    run = untraced(try_it)
     once(("losses", kinds(*episodes)), partial(run, _check_losses, episodes))
     if purpose is Purpose.META_GRADIENT:
-        once("gradient", partial(run, _check_gradient, take(episodes, 0)))
+        once("gradient", partial(run, check_gradient, take(episodes, 0)))
     if learner.check_model and purpose is not Purpose.EPISODES:
         order = order_of(learner.estimator)
         if purpose is not Purpose.META_GRADIENT:
             episodes, order = Episode(episodes.support, Batch(())), min(order, 1)
-        # Not of which shapes: a check takes several passes, and texts are of a hundred lengths.
+        # Whatever the shapes: a check takes several passes, and texts have many lengths.
         ranks = tuple((leaf.dim(), leaf.dtype) for leaf in tree_leaves(episodes))
         once(("model", order, ranks), partial(run, _check_model, episodes, order))
     if are_copied(subject.problem) and not are_copied(learner.problem):
@@ -84,7 +83,7 @@ def kinds(*batches: Batch) -> tuple[Any, ...]:
 
 
 def _check_losses(learner: Any, episodes: Episode) -> None:
-    check_losses(learner.problem.of_task(_key(learner)), learner.meta, episodes, learner)
+    check_losses(learner, episodes)
     check_labels_of_all(learner, episodes)
     warn_of_new_statistics(learner.model)
     warn_of_single_examples(episodes)
@@ -99,29 +98,12 @@ def _check_model(learner: Any, episodes: Episode, order: int) -> None:
             learner.problem = with_copies(problem)
 
 
-@torch.no_grad()
-def _check_gradient(learner: Any, episode: Episode) -> None:
-    learned = {id(leaf) for leaf in tree_leaves(learner.meta)}
-    wanted = ((name, param) for name, param in learner.named_parameters() if param.requires_grad)
-    constants = [name for name, param in wanted if id(param) not in learned]
-    meta, key = tree_detach(learner.meta), _key(learner)
-    check_gradient(learner.problem.of_task(key), learner.estimator, meta, episode, key, constants)
-
-
-def _key(learner: Any) -> Tensor:
-    """Return a key of a task: any will do."""
-    return torch.zeros((), dtype=torch.int64, device=learner.device)
-
-
 def warn_of_new_statistics(model: nn.Module) -> None:
     """Warn of frozen statistics that nothing has set: layers with them normalise nothing."""
     norms = {name: norm for name, norm in model.named_modules() if isinstance(norm, FrozenNorm)}
-    if new := [name for name, norm in norms.items() if _is_new(norm)]:
+    unset = [name for name, norm in norms.items() if not norm.mean.any()]
+    if new := [name for name in unset if (norms[name].var == 1).all()]:
         got = f"those of new layers in {new}"
         fix = "Load a pretrained model's with load_state_dict"
         fix += ", or choose batch_statistics='support'."
         warnings.warn(message("frozen statistics", "be set", got, fix), stacklevel=2)
-
-
-def _is_new(norm: FrozenNorm) -> bool:
-    return not norm.mean.any() and bool((norm.var == 1).all())

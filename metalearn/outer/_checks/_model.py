@@ -15,6 +15,7 @@ from metalearn._tree import tree_leaves
 from metalearn.functional import OnQuery
 from metalearn.functional._losses import is_of_model
 from metalearn.outer._base import MetaGradient
+from metalearn.outer._checks._named import any_key, losses_on_sets
 from metalearn.outer._checks._purity import compare, sees_own
 from metalearn.outer._copied_loss import with_copies
 from metalearn.outer._per_task import unwrapped
@@ -27,9 +28,9 @@ GIVEN = "Take them from params and shared, or draw to the start by outer.Implici
 GIVEN += "a model that the backward pass computes again is called by "
 GIVEN += "functional.call_copy(model, params, (x,))."
 UNDEFINED = (torch.linalg.LinAlgError, ValueError)  # type: ignore[attr-defined]
-"""What a model raises where it is not defined, as at matrices that have no root."""
+"""What a model raises where it is not defined, as at a matrix without a root."""
 MISSED = (AttributeError, LookupError, NameError, RecursionError, TypeError)
-"""What a copy raises that something still refers to the original."""
+"""What a copy raises if something still refers to the original."""
 
 
 def order_of(estimator: MetaGradient) -> int:
@@ -57,7 +58,7 @@ def needs_copies(
             given, or differs from that of a copy of the model that holds them, or derivatives do
             and no way of calling the model mends it.
     """
-    problem = problem.of_task(tree_leaves(meta)[0].new_zeros((), dtype=torch.int64))
+    problem = problem.of_task(any_key(tree_leaves(meta)[0].device))
     if not tree_leaves(episode.query):
         episode = Episode(episode.support, episode.support)
         problem = problem._replace(query_loss=_as_query_loss(problem.support_loss))
@@ -65,9 +66,9 @@ def needs_copies(
     try:
         names = sees_own(problem, model, meta, episode, 0 if all(of_model) else order)
         differs = not names and any(of_model) and not compare(problem, meta, episode, order).equal
-    except UNDEFINED:  # moved to where the model is not defined, which says nothing
+    except UNDEFINED:  # at the moved parameters, which says nothing
         return False
-    except MISSED as error:  # which the model itself has not raised before
+    except MISSED as error:  # not raised by the model itself, which has been called before
         got = f"{type(error).__name__} in a copy: {error}"
         raise invalid("model", "be one that can be copied", got, SKIP) from error
     if names:
@@ -114,8 +115,7 @@ def _foreign(names: list[str], fix: str) -> ValueError:
 
 def _changed_by_a_call(problem: Problem, meta: Meta, episode: Episode) -> list[str]:
     """Return the names of the plain attributes of modules that a loss writes."""
-    losses: list[Any] = [problem.support_loss, problem.query_loss]
-    model = next(on.loss.model for on in losses if is_of_model(on))
+    model = next(on.loss.model for on in losses_on_sets(problem).values() if is_of_model(on))
     before = _attributes(model)
     with random_numbers_kept(tree_leaves(meta)[0].device):
         problem.support_loss(meta.init, meta.shared, episode, 0)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from metalearn._tree import tree_leaves, tree_names
@@ -16,7 +17,12 @@ def losses_on_sets(problem: Problem) -> dict[str, OnSupport | OnQuery]:
     return {name: on for name, on in losses.items() if isinstance(on, OnSupport | OnQuery)}
 
 
-def of_model(names: Iterable[str]) -> set[str]:
+def any_key(device: torch.device) -> Tensor:
+    """Return a task's random key, for what is the same with every key."""
+    return torch.zeros((), dtype=torch.int64, device=device)
+
+
+def in_model(names: Iterable[str]) -> set[str]:
     """Return what a learner calls parameters of its model."""
     return {f"model.{name}" for name in names}
 

@@ -18,7 +18,7 @@ from metalearn.outer._unrolled import Unrolled
 from metalearn.types import Carry, Episode, Meta, Params, Problem
 
 Results: TypeAlias = dict[str, Params]
-"""Losses, and gradients by the names of their parameters."""
+"""Losses, and gradients by the names of parameters."""
 
 
 class Probe(NamedTuple):

@@ -16,16 +16,15 @@ from metalearn.outer._checks._siblings import where_it_is
 from metalearn.outer._select import Selection
 
 RATE = "The rate is the rule's: write inner.SGD(lr=0.01)."
-ORDER = (
-    "Write outer.FOMAML(model, criterion, rule, num_steps=5), or estimator=outer.Unrolled(order=1)."
-)
+ORDER = "Write outer.FOMAML(model, criterion, rule, num_steps=5)"
+ORDER += ", or estimator=outer.Unrolled(order=1)."
 STEPS = "Write num_steps=5."
 ELSEWHERE = {
     **dict.fromkeys(("inner_lr", "fast_lr", "alpha", "step_size"), RATE),
     "first_order": ORDER,
     **dict.fromkeys(("inner_steps", "num_inner_steps", "adaptation_steps"), STEPS),
 }
-"""What other libraries call an argument, with the call that says it here."""
+"""What other libraries call an argument, with what to write here."""
 
 METHODS: dict[str, list[str]] = {}
 """The arguments that each method takes."""
@@ -66,10 +65,8 @@ def method(build: Callable[P, T]) -> Callable[P, T]:
     def checked(*args: P.args, **kwargs: P.kwargs) -> T:
         for argument, value in kwargs.items():
             if argument not in taken:
-                fix = ELSEWHERE.get(argument) or where_it_is(
-                    argument, value, name, [*args, *kwargs.values()]
-                )
-                fix = fix or did_you_mean(argument, taken)
+                owner = where_it_is(argument, value, name, [*args, *kwargs.values()])
+                fix = ELSEWHERE.get(argument) or owner or did_you_mean(argument, taken)
                 what, condition = f"arguments of {name}", f"be among {', '.join(taken)}"
                 raise mistyped(what, condition, brief(argument), fix)
         if "num_steps" not in kwargs:

@@ -17,19 +17,17 @@ from torch import Tensor
 
 from metalearn._copies import copied
 from metalearn._modules import get_tensor
-from metalearn._tree import tree_leaves, tree_map
+from metalearn._tree import tree_detach, tree_leaves, tree_map
 from metalearn.outer._checks._one_step import Probe, Results, by_hand, by_library, kept
 from metalearn.outer._copied_loss import with_copies
 from metalearn.types import Batch, Episode, Meta, Params, Problem
 
 NOISE = 0.05
-"""How far parameters are moved from the model's own, relative to them."""
+"""Relative distance by which parameters are moved from the model's own."""
 SEEN = 100
-"""How many times the tolerance the results must have moved with the parameters, or else float64
-decides."""
+"""By how many tolerances results must move with the parameters; if by fewer, float64 decides."""
 SMALL = 0.01
-"""What a loss, and the share of a whole gradient's norm that one tensor's part of it, is compared
-with at least."""
+"""Least scale of a relative distance, of losses and, as a share of the whole, of gradients."""
 
 Fast: TypeAlias = frozenset[str] | None
 
@@ -80,13 +78,12 @@ def compare(
     found = _compare(problem, probe, fast)
     if (found.equal and found.clear) or tree_leaves(meta.init)[0].dtype == torch.float64:
         return found
-    kind = tree_leaves(meta)[0].device.type
     try:
-        with torch.autocast(kind, enabled=False):
+        with torch.autocast(tree_leaves(meta)[0].device.type, enabled=False):
             support_loss, query_loss = copied((problem.support_loss, problem.query_loss), _double)
             precise = problem._replace(support_loss=support_loss, query_loss=query_loss)
             return _compare(precise, _double(probe), fast)
-    except (RuntimeError, TypeError, ValueError):  # a model, or a device, that knows float32 alone
+    except (RuntimeError, TypeError, ValueError):  # the model or the device takes float32 alone
         return found
 
 
@@ -101,10 +98,10 @@ def sees_own(
 
     def depends(names: Iterable[str]) -> bool:
         with _values(model, {name: probe.meta.init[name] for name in names}):
-            # Rounding is the same, but for kernels of a GPU that add up in any order.
+            # Rounding is the same, except in GPU kernels that add up in any order.
             return _distance(kept(by_library, problem, probe), expected) > _tolerance(meta) / SEEN
 
-    if not depends(meta.init) or depends([]):  # what changes from call to call shows nothing
+    if not depends(meta.init) or depends([]):  # losses that change from call to call show nothing
         return []
     return [name for name in meta.init if depends([name])]
 
@@ -171,16 +168,16 @@ def _moved(probe: Probe, fast: Fast) -> Probe:
 
 def _with_noise(init: Params, fast: Fast, seed: int) -> Params:
     """Return parameters with noise added, the same for the same seed."""
-    whole = _size(torch.cat([leaf.detach().reshape(-1) for leaf in init.values()])) or 1.0
-    device = tree_leaves(init)[0].device
-    generator = torch.Generator(device).manual_seed(seed)  # several times as fast as keyed numbers
-    moved = {}
-    for name, leaf in init.items():
+    moved = tree_detach(init)
+    device = tree_leaves(moved)[0].device
+    whole = _size(torch.cat([leaf.reshape(-1) for leaf in moved.values()])) or 1.0
+    generator = torch.Generator(device).manual_seed(seed)  # several times faster than keyed numbers
+    for name, leaf in moved.items():
         noise = torch.randn(leaf.shape, generator=generator, device=device, dtype=torch.float32)
-        # By elements, so that what must be positive mostly stays so; zeros move as far as the rest.
-        scale = leaf.detach() if _size(leaf) else torch.full_like(leaf, whole)
-        change = scale * (NOISE * noise).to(leaf.dtype)
-        moved[name] = leaf.detach() + change if fast is None or name in fast else leaf.detach()
+        if fast is None or name in fast:
+            # By elements, so that what must be positive mostly stays so; zeros as far as the rest.
+            scale = leaf if _size(leaf) else torch.full_like(leaf, whole)
+            moved[name] = leaf + scale * (NOISE * noise).to(leaf.dtype)
     return moved
 
 

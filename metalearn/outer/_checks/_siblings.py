@@ -12,7 +12,7 @@ from metalearn.outer._base import MetaGradient
 
 Owners: TypeAlias = dict[str, Callable[..., Any]]
 LONGEST = 40
-"""Number of characters up to which a value is repeated in the call that is proposed."""
+"""Number of characters up to which the proposed call repeats a value."""
 
 
 def where_it_is(argument: str, value: Any, caller: str, given: Iterable[Any]) -> str:
@@ -25,11 +25,11 @@ def where_it_is(argument: str, value: Any, caller: str, given: Iterable[Any]) ->
         given: The caller's other arguments, whose kinds are proposed first: `inner.Adam` rather
             than `inner.Momentum` if the rule is one.
     """
-    kinds = [type(each) for each in given]
+    classes = [type(each) for each in given]
     for place, owners in _owners(caller):
         takers = [name for name, owner in owners.items() if argument in _parameters(owner)]
         if takers:
-            first = next((name for name in takers if owners[name] in kinds), takers[0])
+            first = next((name for name in takers if owners[name] in classes), takers[0])
             others = " and others" if len(takers) > 3 else ""
             call = place.format(_call(first, owners[first], argument, value))
             return f"It is an argument of {', '.join(takers[:3])}{others}: write {call}."
@@ -44,11 +44,9 @@ def _owners(caller: str) -> list[tuple[str, Owners]]:
     from metalearn.outer._checks._options import METHODS
 
     outer, inner, models, data = map(_public, ("outer", "inner", "models", "data"))
-    methods = {name: each for name, each in outer.items() if name.removeprefix("outer.") in METHODS}
-    takes_estimators = "estimator" in METHODS[caller]
-    learner = f"outer.{caller if takes_estimators else 'MetaLearner'}"
+    learner = f"outer.{caller if 'estimator' in METHODS[caller] else 'MetaLearner'}"
     return [
-        ("{}", methods),
+        ("{}", {name: outer[name] for name in outer if name.removeprefix("outer.") in METHODS}),
         (f"{learner}(..., estimator={{}})", _of_kind(outer, MetaGradient)),
         ("{} as the rule", _of_kind(inner, UpdateRule)),
         ("{}", {"fit": metalearn.fit, "evaluate": metalearn.evaluate}),
@@ -79,12 +77,12 @@ def _parameters(owner: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 def _call(name: str, owner: Callable[..., Any], argument: str, value: Any) -> str:
     """Return a call that gives the argument, and names what must be given beside it."""
     parameters = _parameters(owner)
-    needed = [
-        each for each in parameters.values() if each.default is each.empty and each.name != argument
+    beside = [
+        each.name + "=..." * (each.kind is each.KEYWORD_ONLY)
+        for each in parameters.values()
+        if each.default is each.empty and each.name != argument
     ]
-    beside = [each.name + "=..." * (each.kind is each.KEYWORD_ONLY) for each in needed]
-    # a method, which takes `Options`
-    if len(parameters) < len(inspect.signature(owner).parameters):
+    if len(parameters) < len(inspect.signature(owner).parameters):  # a method, with `Options`
         beside.append("num_steps=...")
     text = repr(value) if isinstance(value, bool | int | float | str | tuple | None) else "..."
     shown = text if len(text) <= LONGEST else "..."

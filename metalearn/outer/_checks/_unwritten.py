@@ -32,10 +32,10 @@ def check_unwritten(learner: nn.Module, compute: Callable[[], T]) -> T:
     owners = [learner.get_submodule(name.rpartition(".")[0]) for name in written]
     if _is_written_once(learner, compute):
         fix = "Call model(x) before you build the learner, on the largest input that will come."
-    elif _evaluation_helps(owners, learner, compute):
+    elif _eval_helps(owners, learner, compute):
         fix = "Call learner.eval(), or .eval() of the modules that hold them"
         fix += ", once model(x) has set them."
-    elif _evaluation_helps(list(learner.modules()), learner, compute):
+    elif _eval_helps(list(learner.modules()), learner, compute):
         fix = "Call learner.eval(), once model(x) has set them."
     else:
         fix = "Write models.use_batch_statistics(model, 'support')"
@@ -54,9 +54,7 @@ def _is_written_once(learner: nn.Module, compute: Callable[[], Any]) -> bool:
     return not written
 
 
-def _evaluation_helps(
-    modules: list[nn.Module], learner: nn.Module, compute: Callable[[], Any]
-) -> bool:
+def _eval_helps(modules: list[nn.Module], learner: nn.Module, compute: Callable[[], Any]) -> bool:
     """Return whether nothing is written if these modules are in evaluation mode."""
     modes = [(module, module.training) for module in modules]
     for module in modules:
