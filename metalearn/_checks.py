@@ -16,9 +16,9 @@ import torch
 from metalearn._brief import brief
 
 LARGEST = torch.finfo(torch.float32).max
-"""Largest number that most models can compute with."""
+"""Largest number of float32, the dtype of most models."""
 LONGEST = 300
-"""Number of characters that a message shows of a value."""
+"""Number of characters of a value that a message shows."""
 
 
 def message(what: str, condition: str, got: Any, fix: str = "") -> str:
@@ -40,10 +40,9 @@ def mistyped(what: str, condition: str, got: Any, fix: str = "") -> TypeError:
 
 def check_count(what: str, value: Any, *, minimum: int = 1, fix: str = "") -> None:
     """Raise unless `value` is an int of at least `minimum`."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise mistyped(
-            what, "be an int", brief(value), "Convert it: int(...)." if _is_int(value) else fix
-        )
+    if not _is_int(value):
+        fix = "Convert it: int(...)." if _stands_for_int(value) else fix
+        raise mistyped(what, "be an int", brief(value), fix)
     if value < minimum:
         raise invalid(what, f"be at least {minimum}", value, fix)
 
@@ -56,7 +55,11 @@ def check_int64(what: str, value: Any, *, fix: str = "") -> None:
 
 
 def _is_int(value: Any) -> bool:
-    """Return whether this stands for an int, as those of NumPy do."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _stands_for_int(value: Any) -> bool:
+    """Return whether this can be converted to an int, as those of NumPy can."""
     try:
         operator.index(value)
     except TypeError:
@@ -72,18 +75,21 @@ def check_bool(what: str, value: Any, *, fix: str = "") -> None:
 
 def check_number(what: str, value: Any, *, fix: str = "") -> None:
     """Raise unless `value` is a finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not _is_number(value):
         raise mistyped(what, "be a number", brief(value), fix)
     if not is_finite(value):
         raise invalid(what, "be finite", value, fix)
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def check_positive(what: str, value: Any, *, fix: str = "") -> None:
     """Raise unless `value` is a finite number above zero."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise mistyped(what, "be a number", brief(value), fix)
-    if not (value > 0 and is_finite(value)):
+    if _is_number(value) and not 0 < value <= LARGEST:
         raise invalid(what, "be positive and finite", value, fix)
+    check_number(what, value, fix=fix)
 
 
 def check_not_negative(what: str, value: Any, *, fix: str = "") -> None:
@@ -116,11 +122,8 @@ def check_between(what: str, value: Any, low: float, high: float, *, fix: str = 
 
 def check_range(what: str, value: Any, *, fix: str = "") -> None:
     """Raise unless `value` is a pair of finite numbers in ascending order."""
-    is_pair = isinstance(value, tuple | list)
-    numbers = is_pair and all(
-        isinstance(bound, int | float) and not isinstance(bound, bool) for bound in value
-    )
-    if not (numbers and len(value) == 2):
+    is_pair = isinstance(value, tuple | list) and len(value) == 2
+    if not (is_pair and all(map(_is_number, value))):
         raise mistyped(what, "be a pair of numbers (low, high)", brief(value), fix)
     low, high = value
     if not (is_finite(low) and is_finite(high) and low <= high and is_finite(high - low)):
@@ -129,16 +132,16 @@ def check_range(what: str, value: Any, *, fix: str = "") -> None:
 
 def check_index(what: str, value: Any, length: int) -> None:
     """Raise unless `value` is an index into something of that length."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    if not _is_int(value):
         raise mistyped(what, "be an int", brief(value), f"Write [x[i] for i in range({length})].")
     if not -length <= value < length:
-        raise IndexError(invalid(what, f"be from {-length} to {length - 1}", value))
+        raise IndexError(message(what, f"be from {-length} to {length - 1}", value))
 
 
 def check_choice(what: str, value: Any, choices: Iterable[Any]) -> None:
     """Raise unless `value` is one of `choices`, naming the closest."""
     choices = list(choices)
-    # By kind first, since the comparison of a tensor or an array has no single truth.
+    # By type first, since comparing a tensor or an array gives no single truth.
     if not any(isinstance(value, type(choice)) and value == choice for choice in choices):
         raise invalid(what, f"be one of {choices}", brief(value), did_you_mean(value, choices))
 
@@ -166,7 +169,7 @@ def misfit(function: Any, count: int) -> str:
     try:
         called = function.forward if isinstance(function, torch.nn.Module) else function
         signature = inspect.signature(called, follow_wrapped=False)
-    except (TypeError, ValueError):  # built-in functions may have none
+    except (TypeError, ValueError):  # some built-in functions have none
         return ""
     try:
         signature.bind(*[None] * count)
@@ -211,7 +214,7 @@ def as_device(device: Any) -> torch.device:
 
 def check_one_device(what: str, places: Iterable[Any]) -> None:
     """Raise unless all of these, tensors or what else has a `device`, are on the same one."""
-    devices = list(dict.fromkeys(str(each.device) for each in places))
+    devices = list(dict.fromkeys(str(place.device) for place in places))
     if len(devices) > 1:
         raise invalid(what, "be on one device", devices, "Move them there: .to('cpu'), say.")
 
@@ -223,7 +226,6 @@ def is_finite(value: float) -> bool:
 
 def did_you_mean(word: Any, choices: Iterable[Any]) -> str:
     """Return `Did you mean 'x'?` for the closest of `choices`, or nothing."""
-    close = difflib.get_close_matches(
-        str(word), [str(choice) for choice in choices], n=1, cutoff=0.6
-    )
+    words = [str(choice) for choice in choices]
+    close = difflib.get_close_matches(str(word), words, n=1, cutoff=0.6)
     return f"Did you mean {close[0]!r}?" if close else ""

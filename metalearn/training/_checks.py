@@ -26,15 +26,14 @@ def check_optimizer(learner: MetaLearner | Replicas, optimizer: Any) -> None:
         condition = "work on each element by itself, or replicas would influence one another"
         raise invalid("optimizer of replicas", condition, type(optimizer).__name__, fix)
     held = {id(param) for group in optimizer.param_groups for param in group["params"]}
-    learned = [name for name, param in learner.named_parameters() if param.requires_grad]
+    learned = {name: id(param) for name, param in learner.named_parameters() if param.requires_grad}
     if not learned:
         fix = "There is nothing to fit: evaluate(learner, tasks, num_tasks=600)."
         raise invalid("learner", "have something to learn", "no parameter that requires grad", fix)
-    if left_out := [name for name in learned if id(learner.get_parameter(name)) not in held]:
+    if left_out := [name for name, param in learned.items() if param not in held]:
+        condition, got = "hold all of the learner's parameters", f"one without {left_out}"
         fix += " Call .requires_grad_(False) on what shall not be learned."
-        raise invalid(
-            "optimizer", "hold all of the learner's parameters", f"one without {left_out}", fix
-        )
+        raise invalid("optimizer", condition, got, fix)
 
 
 def warn_of_evaluation_mode(learner: MetaLearner | Replicas) -> None:
@@ -49,30 +48,23 @@ def check_validation(validate: Any, num_steps: Any) -> None:
     """Raise unless this is a task distribution, a function or None, and a number of steps goes with
     the first.
     """
-    if not (validate is None or isinstance(validate, TaskDistribution)):
-        fix = (
-            "Pass validate=tasks, or a function: lambda learner: evaluate(learner, "
-            "...)['loss'].mean."
-        )
-        check_function(
-            "validate", validate, "be a task distribution or a function of the learner", fix=fix
-        )
+    of_tasks = isinstance(validate, TaskDistribution)
+    if not (validate is None or of_tasks):
+        condition = "be a task distribution or a function of the learner"
+        fix = "Pass validate=tasks, or a function: "
+        fix += "lambda learner: evaluate(learner, ...)['loss'].mean."
+        check_function("validate", validate, condition, fix=fix)
     if num_steps is None:
         return
-    check_count(
-        "num_validation_steps", num_steps, minimum=0, fix="Leave it out for as many as in training."
-    )
-    if not isinstance(validate, TaskDistribution):
+    what, fix = "num_validation_steps", "Leave it out for as many as in training."
+    check_count(what, num_steps, minimum=0, fix=fix)
+    if not of_tasks:
         fix = "Pass validate=tasks."
         if validate is not None:
-            fix = (
-                f"Write evaluate(learner, tasks, num_tasks=600, num_steps={num_steps}) in the "
-                "function."
-            )
-        got = f"validate={validate!r}"
-        raise invalid(
-            "num_validation_steps", "go with a task distribution to validate on", got, fix
-        )
+            fix = f"Write evaluate(learner, tasks, num_tasks=600, num_steps={num_steps}) in the "
+            fix += "function."
+        condition = "go with a task distribution to validate on"
+        raise invalid(what, condition, f"validate={validate!r}", fix)
 
 
 def check_keep_best(keep_best: Any, learner: MetaLearner | Replicas) -> None:
@@ -85,14 +77,14 @@ def check_keep_best(keep_best: Any, learner: MetaLearner | Replicas) -> None:
 
 def check_scheduler(scheduler: Any, optimizer: Any, validate: Any) -> None:
     """Raise unless this is a scheduler of the optimizer that gets what it asks for, or None."""
-    if not (scheduler is None or isinstance(scheduler, LRScheduler | ReduceLROnPlateau)):
+    if scheduler is None:
+        return
+    if not isinstance(scheduler, LRScheduler | ReduceLROnPlateau):
         fix = "Pass torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_iterations), say."
         raise mistyped("scheduler", "be one of torch.optim.lr_scheduler", brief(scheduler), fix)
-    if scheduler is not None and scheduler.optimizer is not optimizer:
-        fix = (
-            "Make it of the optimizer that fit is given: CosineAnnealingLR(optimizer, "
-            "num_iterations), say."
-        )
+    if scheduler.optimizer is not optimizer:
+        fix = "Make it of the optimizer that fit is given: "
+        fix += "CosineAnnealingLR(optimizer, num_iterations), say."
         raise invalid("scheduler", "be the optimizer's", "one of another optimizer", fix)
     if isinstance(scheduler, ReduceLROnPlateau) and validate is None:
         fix = "Pass validate=tasks too."
@@ -112,12 +104,7 @@ def check_callbacks(callbacks: Any) -> None:
 def warn_of_divergence(loss: Tensor, first: int) -> None:
     """Warn if losses are not finite, of which `first` was computed before this call of `fit`."""
     if bad := (~loss.isfinite()).reshape(len(loss), -1).any(1)[first:].nonzero().flatten().tolist():
-        message = (
-            f"{len(bad)} of {len(loss) - first} meta-losses were not finite, the first at iteration"
-        )
-        fix = (
-            "History.num_diverged counts such tasks; lower the rates, "
-            "clip with outer.ClipPerTask, or leave them out "
-            "with outer.SkipDiverged."
-        )
-        warnings.warn(f"{message} {first + bad[0] + 1}. {fix}", RuntimeWarning, stacklevel=3)
+        text = f"{len(bad)} of {len(loss) - first} meta-losses were not finite, the first at "
+        text += f"iteration {first + bad[0] + 1}. History.num_diverged counts such tasks; lower "
+        text += "the rates, clip with outer.ClipPerTask, or leave them out with outer.SkipDiverged."
+        warnings.warn(text, RuntimeWarning, stacklevel=3)
