@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from metalearn._attributes import deep_copied
 from metalearn._checks import as_list, check_count, invalid, mistyped
@@ -110,38 +111,33 @@ def compare_batching(
     [None, 2, 1]
     """
     if not isinstance(learner, MetaLearner):
-        fix = (
-            "Take one of replicas: replicas[0]."
-            if hasattr(learner, "learner")
-            else "Pass outer.MAML(...), say."
-        )
+        of_replicas = hasattr(learner, "learner")
+        fix = "Take one of replicas: replicas[0]." if of_replicas else "Pass outer.MAML(...), say."
         raise mistyped("learner", "be a MetaLearner", type(learner).__name__, fix)
     num_tasks = check_episodes(episodes)
     check_count("rounds", rounds)
     check_batching("vmap", None, compile, False)
-    sizes = _sizes(num_tasks, chunk_sizes)
+    ways = [*(("vmap", size) for size in (None, *_sizes(num_tasks, chunk_sizes))), ("loop", 1)]
     keys = learner.check(episodes, draw_keys(num_tasks, device=learner.device))
-    batchings: list[dict[str, Any]] = [
-        {"batching": "vmap", "chunk_size": size} for size in (None, *sizes)
+    choices: list[dict[str, Any]] = [
+        {"batching": batching, "chunk_size": size, "compile": how, "cuda_graph": False}
+        for how in ([False, compile] if compile else [False])
+        for batching, size in ways
     ]
-    batchings.append({"batching": "loop", "chunk_size": 1})
-    hows = [
-        {"compile": how, "cuda_graph": False} for how in ([False, compile] if compile else [False])
-    ]
-    choices = [{**batching, **how} for how in hows for batching in batchings]
-    times = _in_turns(learner, choices, episodes, keys, rounds)
+    in_turns = partial(_in_turns, learner, episodes, keys, rounds)
+    times = in_turns(choices)
     if learner.device.type == "cuda":
-        for choice in choices:  # one after the other, since each recording keeps its memory
-            times += _in_turns(learner, [{**choice, "cuda_graph": True}], episodes, keys, rounds)
+        for choice in choices:  # one by one, since each recording keeps its memory
+            times += in_turns([{**choice, "cuda_graph": True}])
     return BatchingTable(times)
 
 
 def _in_turns(
     learner: MetaLearner,
-    choices: list[dict[str, Any]],
     episodes: Episode,
-    keys: torch.Tensor,
+    keys: Tensor,
     rounds: int,
+    choices: list[dict[str, Any]],
 ) -> list[BatchingTime]:
     timers = [_Timed(learner, choice, episodes, keys) for choice in choices]
     for _ in range(rounds):
@@ -153,18 +149,13 @@ def _in_turns(
 def _sizes(num_tasks: int, chunk_sizes: Any) -> list[int]:
     if chunk_sizes is None:
         return sorted({num_tasks // parts for parts in (2, 4, 8)} - {0, 1}, reverse=True)
-    sizes = as_list(
-        "chunk_sizes", chunk_sizes, "be a list of ints", fix="Write chunk_sizes=[2, 5], say."
-    )
+    what, fix = "chunk_sizes", "Write chunk_sizes=[2, 5], say."
+    sizes = as_list(what, chunk_sizes, "be a list of ints", fix=fix)
     for size in sizes:
-        check_count(
-            "chunk_sizes",
-            size,
-            minimum=2,
-            fix="Chunks of 1 are the loop, which is measured anyway.",
-        )
+        fix = "Chunks of 1 are the loop, which is measured anyway."
+        check_count(what, size, minimum=2, fix=fix)
         if size > num_tasks:
-            raise invalid("chunk_sizes", f"be at most the {num_tasks} tasks", size)
+            raise invalid(what, f"be at most the {num_tasks} tasks", size)
     return sizes
 
 
@@ -172,19 +163,18 @@ class _Timed:
     """One choice: a copy of the learner, built and warmed up, and its times so far."""
 
     def __init__(
-        self, learner: MetaLearner, settings: dict[str, Any], episodes: Episode, keys: torch.Tensor
+        self, learner: MetaLearner, settings: dict[str, Any], episodes: Episode, keys: Tensor
     ) -> None:
         self._settings, self._peak, self._error = settings, 0, ""
         self._times: list[float] = []
         own = deep_copied(learner)
         own.set_batching(**settings)
         estimate = partial(own.estimate, episodes, keys)
-        # which logs at its import where CUDA has tools and no device
+        # Imported late, since it logs at its import where CUDA has tools and no device.
         from torch.utils.benchmark import Timer
 
-        self._timer = Timer(
-            "estimate()", globals={"estimate": estimate}, num_threads=torch.get_num_threads()
-        )
+        num_threads = torch.get_num_threads()
+        self._timer = Timer("estimate()", globals={"estimate": estimate}, num_threads=num_threads)
         try:
             if not own.cuda_graph:  # whose peak is at its recording
                 estimate()

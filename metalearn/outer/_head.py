@@ -26,34 +26,30 @@ def head(model: nn.Module, method: str) -> list[str]:
     check_parameters(model)
     constant = transforms(model)
     names = {name: aliases for name, aliases in trainable(model).items() if name not in constant}
+    what, advice = f"{method}'s head", f"Name what adapts: {method}(..., fast="
     heads: dict[tuple[str, ...], str] = {}  # by their parameters: a module of two names is one
     for name in NAMES:
-        params = [
-            first
-            for first, aliases in names.items()
-            if any(alias.startswith(f"{name}.") for alias in aliases)
-        ]
-        if params:
-            heads.setdefault(tuple(params), name)
-    named = list(heads.values())
-    if len(named) > 1:
+        if params := tuple(first for first, aliases in names.items() if _is_in(name, aliases)):
+            heads.setdefault(params, name)
+    if len(heads) > 1:
         last = heads[max(heads, key=lambda params: list(names).index(params[-1]))]
-        fix = f"Name what adapts: {method}(..., fast={last!r}), say."
-        raise invalid(f"{method}'s head", "be one module", f"{named} by their names", fix)
+        got = f"{list(heads.values())} by their names"
+        raise invalid(what, "be one module", got, f"{advice}{last!r}), say.")
     last = next(reversed(names), "")
-    found = named[0] if named else last.rpartition(".")[0]
+    found = next(iter(heads.values()), last.rpartition(".")[0])
+    if not found and len({name.partition(".")[0] for name in names}) > 1:
+        got = f"parameters {list(names)[-2:]} of the model"
+        raise invalid(what, "be a module of its own", got, f"{advice}[{last!r}]).")
     if not found:
-        if len({name.partition(".")[0] for name in names}) > 1:
-            fix = f"Name what adapts: {method}(..., fast=[{last!r}])."
-            got = f"parameters {list(names)[-2:]} of the model"
-            raise invalid(f"{method}'s head", "be a module of its own", got, fix)
         return list(names) or ["*"]
     module = model.get_submodule(found)
     if not any(is_lazy(param) or param.dim() >= 2 for param in module.parameters()):
-        fix = (
-            f"Name what adapts: {method}(..., fast=['head.*']), say, or fast=[{found!r}] if it is "
-            "this alone."
-        )
-        got = f"{found!r}, {type(module).__name__}"
-        raise invalid(f"{method}'s head", "have a weight matrix", got, fix)
+        got, fix = f"{found!r}, {type(module).__name__}", f"{advice}['head.*']), say"
+        fix += f", or fast=[{found!r}] if it is this alone."
+        raise invalid(what, "have a weight matrix", got, fix)
     return select("fast", found, names)
+
+
+def _is_in(module: str, aliases: list[str]) -> bool:
+    """Return whether one of a parameter's names is in a module."""
+    return any(alias.startswith(f"{module}.") for alias in aliases)

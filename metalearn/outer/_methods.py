@@ -196,8 +196,7 @@ def TNet(  # noqa: N802
         ICML 2018.
     """
     if isinstance(model, nn.Module):
-        constant = transforms(model)
-        if not constant:
+        if not (constant := transforms(model)):
             fix = "Write TNet(inner.t_net(model), ...)."
             raise invalid("T-net's model", "have a matrix T after its layers", "none", fix)
         chosen = select("fast", options.get("fast", "*"), trainable(model))

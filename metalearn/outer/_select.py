@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch.nn as nn
@@ -11,11 +12,11 @@ from metalearn._brief import brief
 from metalearn._checks import did_you_mean, invalid, mistyped
 
 Selection: TypeAlias = bool | str | Callable[[str], bool] | Iterable[str]
-"""True (all), False (none), a pattern such as "head.*" or "head", a predicate on names, or a list
-of patterns."""
+"""True (all), False (none), a pattern such as "head.*" or "head", a predicate on names or a list of
+patterns."""
 
 MOST_SHOWN = 4
-"""Number of names that are all shown."""
+"""Largest number of names that are all shown."""
 
 
 def trainable(module: nn.Module) -> dict[str, list[str]]:
@@ -53,46 +54,43 @@ def select(what: str, selection: Selection, names: dict[str, list[str]]) -> list
     if isinstance(selection, bool):
         return list(names) if selection else []
     if callable(selection) and not isinstance(selection, nn.Module):
-        chosen = [
-            name for name, aliases in names.items() if any(selection(alias) for alias in aliases)
-        ]
-        if not chosen:
+        if not (chosen := _fitting(names, selection)):
             raise invalid(what, "choose at least one parameter", f"none of {list(names)}")
         return chosen
-    patterns = [selection] if isinstance(selection, str) else _patterns(what, selection)
+    patterns = _patterns(what, selection)
+    take_all = f"{what}='*' takes all."
     if not patterns:
-        raise invalid(what, "choose at least one parameter", "[]", f"{what}='*' takes all.")
-    matched = set()
+        raise invalid(what, "choose at least one parameter", "[]", take_all)
+    matched: set[str] = set()
     for pattern in patterns:
-        hits = {
-            name
-            for name, aliases in names.items()
-            if any(_matches(pattern, alias) for alias in aliases)
-        }
-        if not hits:
+        if not (hits := _fitting(names, partial(_matches, pattern))):
             everything = [alias for aliases in names.values() for alias in aliases]
             modules = [alias.rpartition(".")[0] for alias in everything]
-            fix = did_you_mean(pattern, everything + modules) or f"{what}='*' takes all."
+            fix = did_you_mean(pattern, everything + modules) or take_all
             raise invalid(what, f"match a trainable parameter of {everything}", brief(pattern), fix)
-        matched |= hits
+        matched.update(hits)
     return [name for name in names if name in matched]
 
 
+def _fitting(names: dict[str, list[str]], fits: Callable[[str], bool]) -> list[str]:
+    """Return the names of which an alias fits."""
+    return [name for name, aliases in names.items() if any(map(fits, aliases))]
+
+
 def _patterns(what: str, selection: Any) -> list[str]:
-    # which without axes only seems so
-    is_many = isinstance(selection, Iterable) and not isinstance(selection, Tensor)
-    patterns = list(selection) if is_many else [selection]
-    if isinstance(selection, nn.Module) or not all(
-        isinstance(pattern, str) for pattern in patterns
-    ):
-        fix = f"Write {what}='head.*', say."
-        raise mistyped(
-            what, "be a pattern, a predicate or a list of patterns", brief(selection), fix
+    # A tensor without axes cannot be iterated over, though its type can.
+    is_one = isinstance(selection, str | Tensor | nn.Module) or not isinstance(selection, Iterable)
+    patterns = [selection] if is_one else list(selection)
+    if not all(isinstance(pattern, str) for pattern in patterns):
+        condition, fix = (
+            "be a pattern, a predicate or a list of patterns",
+            f"Write {what}='head.*', say.",
         )
+        raise mistyped(what, condition, brief(selection), fix)
     return patterns
 
 
 def _matches(pattern: str, name: str) -> bool:
-    # Errors and state_dict say "model.head.weight", so that is understood too.
+    # Errors and state_dict say "model.head.weight".
     patterns = (pattern, pattern.removeprefix("model."))
     return any(fnmatchcase(name, each) or fnmatchcase(name, each + ".*") for each in patterns)
