@@ -34,7 +34,7 @@ def invalid(what: str, condition: str, got: Any, fix: str = "") -> ValueError:
 
 
 def mistyped(what: str, condition: str, got: Any, fix: str = "") -> TypeError:
-    """Return the error of a value of a wrong kind."""
+    """Return the error of a value of a wrong type."""
     return TypeError(message(what, condition, got, fix))
 
 
@@ -147,7 +147,7 @@ def check_choice(what: str, value: Any, choices: Iterable[Any]) -> None:
 
 
 def check_kind(what: str, value: Any, kind: type | UnionType, expected: str, example: str) -> None:
-    """Raise unless `value` is an instance of `kind`; a class of that kind is told to be called."""
+    """Raise unless `value` is an instance of `kind`; a subclass is to be called first."""
     if not isinstance(value, kind):
         is_class = isinstance(value, type) and issubclass(value, kind)
         fix = f"Write {value.__name__}(...)." if is_class else f"Pass {example}."
@@ -157,15 +157,13 @@ def check_kind(what: str, value: Any, kind: type | UnionType, expected: str, exa
 def check_function(
     what: str, value: Any, condition: str = "be a function", *, fix: str = ""
 ) -> None:
-    """Raise unless `value` can be called; a class cannot stand for what it makes."""
+    """Raise unless `value` can be called and is no class."""
     if not callable(value) or isinstance(value, type):
         raise mistyped(what, condition, brief(value), fix)
 
 
 def misfit(function: Any, count: int) -> str:
-    """Return what is wrong with calling a function with so many arguments; "" if nothing is known
-    to be.
-    """
+    """Return what is wrong with calling a function with `count` arguments, "" if nothing is."""
     try:
         called = function.forward if isinstance(function, torch.nn.Module) else function
         signature = inspect.signature(called, follow_wrapped=False)
@@ -179,7 +177,7 @@ def misfit(function: Any, count: int) -> str:
 
 
 def as_list(what: str, value: Any, condition: str = "be a list", *, fix: str = "") -> list[Any]:
-    """Return what can be iterated over as a list; a tensor without axes only says that it can."""
+    """Return an iterable as a list; a tensor without axes only seems to be one."""
     try:
         return list(value)
     except TypeError as error:
@@ -202,7 +200,7 @@ def check_generator(generator: Any) -> None:
 
 
 def as_device(device: Any) -> torch.device:
-    """Return a device by its name; raise for what is none."""
+    """Return a device by its name; raise if there is none."""
     fix = "Pass device='cuda', say."
     if isinstance(device, bool) or not isinstance(device, str | int | torch.device):
         raise mistyped("device", "be a torch.device or its name", brief(device), fix)
@@ -213,14 +211,14 @@ def as_device(device: Any) -> torch.device:
 
 
 def check_one_device(what: str, places: Iterable[Any]) -> None:
-    """Raise unless all of these, tensors or what else has a `device`, are on the same one."""
+    """Raise unless tensors, or whatever has a `device`, are on the same one."""
     devices = list(dict.fromkeys(str(place.device) for place in places))
     if len(devices) > 1:
         raise invalid(what, "be on one device", devices, "Move them there: .to('cpu'), say.")
 
 
 def is_finite(value: float) -> bool:
-    """Return whether a number is finite in float32, as most models are."""
+    """Return whether a number is finite in float32, the dtype of most models."""
     return abs(value) <= LARGEST
 
 

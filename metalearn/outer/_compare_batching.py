@@ -1,6 +1,4 @@
-"""Which way of batching tasks is the fastest, measured on the user's own model, episodes and
-device.
-"""
+"""The fastest way of batching tasks, measured on the user's model, episodes and device."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -55,8 +53,7 @@ class BatchingTable:
     times: Sequence[BatchingTime]
 
     def fastest(self, max_bytes: float = float("inf")) -> dict[str, Any]:
-        """Return the settings of the fastest choice that fits:
-        `learner.set_batching(**table.fastest())`.
+        """Return the settings of the fastest choice that fits, for `learner.set_batching`.
 
         Args:
             max_bytes: Largest peak of live bytes allowed.
@@ -83,24 +80,24 @@ def compare_batching(
     compile: bool | Mapping[str, Any] = True,
     rounds: int = 5,
 ) -> BatchingTable:
-    """Time a learner's meta-gradient with its tasks vmapped, in chunks and in a loop, eager and
-    compiled.
+    """Time a learner's meta-gradient with every way of batching its tasks.
 
-    On a GPU each is timed as a CUDA graph too. The choices take turns, on copies of the learner;
-    one that fails, such as by lack of memory, says why.
+    Tasks are vmapped, in chunks and in a loop, eager and compiled, and on a GPU recorded as a CUDA
+    graph too. The choices take turns, on copies of the learner. One that fails, as by lack of
+    memory, says why.
 
     Args:
         learner: The learner; it is left as it is.
-        episodes: Tasks, with a leading task axis, as many as a meta-batch is to have.
-        chunk_sizes: Sizes of the chunks to try; a half, a quarter and an eighth of the tasks if not
-            given.
+        episodes: Tasks, with a leading task axis, as many as in a meta-batch.
+        chunk_sizes: Sizes of the chunks to try; by default a half, a quarter and an eighth of the
+            tasks.
         compile: Whether to measure compiled steps too, which takes up to a minute each; a dict is
             passed on to `torch.compile` as options.
         rounds: Number of measurements whose median is taken, at least 1.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If a chunk is larger than the number of tasks, or as `learner(episodes)`.
+        TypeError: If an argument has a wrong type.
+        ValueError: If a chunk is larger than the number of tasks, or `learner(episodes)` raises it.
 
     >>> import torch.nn.functional as F
     >>> from metalearn import data, inner, models, outer

@@ -13,8 +13,7 @@ NAMES = ("head", "fc", "classifier", "output")
 
 
 def head(model: nn.Module, method: str) -> list[str]:
-    """Return the names of the head's trainable parameters, without the T of a T-net, which never
-    adapt.
+    """Return the names of the head's trainable parameters, but for a T-net's T, which never adapt.
 
     The head is the model's child of one of `NAMES`, or else the module whose parameters were
     registered last.

@@ -29,8 +29,7 @@ def MAML(  # noqa: N802
     estimator: MetaGradient = Unrolled(),
     **options: Unpack[Options],
 ) -> MetaLearner:
-    """Return model-agnostic meta-learning: all parameters adapt, their start is learned by the
-    exact gradient.
+    """Return model-agnostic meta-learning (MAML): learn the start of all parameters.
 
     Args:
         model: Any module.
@@ -52,8 +51,9 @@ def FOMAML(  # noqa: N802
     rule: UpdateRule,
     **options: Unpack[Options],
 ) -> MetaLearner:
-    """Return first-order MAML: `MAML` with support gradients taken as constants. Arguments as
-    there.
+    """Return first-order MAML: `MAML` with support gradients taken as constants.
+
+    Its arguments are those of `MAML`.
 
     References:
         Finn et al., "Model-agnostic meta-learning for fast adaptation of deep networks", ICML 2017,
@@ -71,11 +71,11 @@ def ANIL(  # noqa: N802
     estimator: MetaGradient = Unrolled(),
     **options: Unpack[Options],
 ) -> MetaLearner:
-    """Return almost-no-inner-loop: `MAML` in which the head alone adapts. Arguments as there.
+    """Return almost-no-inner-loop (ANIL): `MAML` in which the head alone adapts.
 
     The head is `fast=`, or else the model's only child named head, fc, classifier or output, or
     else the module whose trainable parameters were registered last. Matrices T of `inner.t_net` do
-    not adapt.
+    not adapt. The arguments are those of `MAML`.
 
     Raises:
         ValueError: If that module is the model itself, or has no weight matrix, and `fast` is not
@@ -99,17 +99,17 @@ def HyperRepresentation(  # noqa: N802
     estimator: MetaGradient = Unrolled(),
     **options: Unpack[Options],
 ) -> MetaLearner:
-    """Return a learned representation under a head that every task trains from zero: `ANIL` with a
-    fixed start.
+    """Return a learned representation: `ANIL` with a head that every task trains from zero.
 
-    The head is set to zero, and its start is not learned. The paper's rule is
-    `inner.LearnedRate(inner.SGD(0.1))`. Its variants are other arguments: the approximate
-    hypergradient, that of the query loss at a trained head taken as a constant, is
-    `estimator=Unrolled(truncate=0)`, which leaves no rate to learn and takes `inner.SGD(0.1)`;
-    training sets only, tasks from `data.SupportAsQuery`; joint training, both at once with
-    `Unrolled(truncate=0, multi_step=MultiStep())`. That is one step on the representation, by its
-    mean gradient along a task's whole run of the head, where the paper steps on both at once and
-    draws new episodes every four steps.
+    The head's start is zero and is not learned. The paper's rule is
+    `inner.LearnedRate(inner.SGD(0.1))`. Its variants are other arguments:
+
+    - The approximate hypergradient, which takes the trained head as a constant, is
+      `estimator=Unrolled(truncate=0)`. It gives no gradient to a rate, so use `inner.SGD(0.1)`.
+    - Training sets alone are tasks from `data.SupportAsQuery`.
+    - Joint training is both, with `Unrolled(truncate=0, multi_step=MultiStep())`: one step on the
+      representation by its mean gradient along a task's whole training of the head. The paper steps
+      on both at once and draws new episodes every four steps.
 
     Raises:
         ValueError: If the head, found as in `ANIL`, is the model itself or has no weight matrix.
@@ -139,12 +139,11 @@ def IMAML(  # noqa: N802
     system_strength: float | None = None,
     **options: Unpack[Options],
 ) -> MetaLearner:
-    """Return implicit MAML: `MAML` near the start, with the gradient at the inner problem's
-    solution.
+    """Return implicit MAML: `MAML` with the gradient at the solution of a proximal inner problem.
 
     The paper takes 16 steps of `inner.SGD(0.1)` on Omniglot. Its code is `num_steps=17,
-    proximal="last_step", system_strength=12.0, solver=CG(5, damping=1.0)`. The four arguments are
-    those of `Implicit`, the others as there.
+    proximal="last_step", system_strength=12.0, solver=CG(5, damping=1.0)`. The first four options
+    are those of `Implicit`, the other arguments those of `MAML`.
 
     References:
         Rajeswaran et al., "Meta-learning with implicit gradients", NeurIPS 2019.
@@ -162,11 +161,12 @@ def Reptile(  # noqa: N802
     keep_state: bool = False,
     **options: Unpack[Options],
 ) -> MetaLearner:
-    """Return Reptile: the start moves towards the adapted parameters. Arguments as in `MAML`.
+    """Return Reptile: the start moves towards the adapted parameters.
 
-    `support_batches` gives every inner step a mini-batch of its own, as in the paper;
-    `torch.optim.SGD(lr=epsilon)` makes the paper's outer step. The authors' code is
-    `rule=inner.Adam(1e-3, betas=(0.0, 0.999)), keep_state=True`.
+    As in the paper, every inner step has its own mini-batch by `support_batches`, and the outer
+    step is `torch.optim.SGD(lr=epsilon)`. The authors' code is
+    `rule=inner.Adam(1e-3, betas=(0.0, 0.999)), keep_state=True`. The other arguments are those of
+    `MAML`.
 
     References:
         Nichol et al., "On first-order meta-learning algorithms", arXiv 2018.
@@ -183,10 +183,9 @@ def TNet(  # noqa: N802
     estimator: MetaGradient = Unrolled(),
     **options: Unpack[Options],
 ) -> MetaLearner:
-    """Return a T-net: `MAML` on `inner.t_net(model)`, whose matrices T never adapt, whatever `fast`
-    says.
+    """Return a T-net: `MAML` on `inner.t_net(model)`, whose matrices T never adapt.
 
-    All other arguments as there.
+    They do not even if `fast` names them. The arguments are those of `MAML`.
 
     Raises:
         ValueError: If the model has no T.
@@ -213,8 +212,9 @@ def MTNet(  # noqa: N802
     estimator: MetaGradient = Unrolled(),
     **options: Unpack[Options],
 ) -> MetaLearner:
-    """Return an MT-net: a `TNet` whose rule is masked, at temperature 1 unless it has an
-    `inner.Masked` in it already.
+    """Return an MT-net: a `TNet` with a masked rule.
+
+    The mask's temperature is 1, unless the rule has an `inner.Masked` in it already.
 
     Raises:
         ValueError: If the model has no T.

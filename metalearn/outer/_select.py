@@ -20,9 +20,7 @@ MOST_SHOWN = 4
 
 
 def trainable(module: nn.Module) -> dict[str, list[str]]:
-    """Return every parameter that requires grad: its first name, and all names of it where it is
-    tied.
-    """
+    """Return all names of each parameter that requires grad, by the first of them."""
     names: dict[int, list[str]] = {}
     for name, param in module.named_parameters(remove_duplicate=False):
         if param.requires_grad:
@@ -43,13 +41,13 @@ def select(what: str, selection: Selection, names: dict[str, list[str]]) -> list
 
     Args:
         what: The argument's name, for errors.
-        selection: What is chosen. A pattern matches a parameter under any of its names, and a
-            module's name matches all parameters in it.
+        selection: What to choose. A pattern matches a parameter by any of its names; a module's
+            name matches all parameters in it.
         names: Names to choose from, each with its aliases.
 
     Raises:
-        TypeError: If the selection is of no accepted kind.
-        ValueError: If a pattern matches nothing.
+        TypeError: If the selection has a wrong type.
+        ValueError: If a pattern or predicate matches nothing, or the list is empty.
     """
     if isinstance(selection, bool):
         return list(names) if selection else []

@@ -18,7 +18,7 @@ NOT_ELEMENTWISE = {"LBFGS", "Adafactor", "Muon", "Shampoo", "SOAP", "LAMB", "LAR
 
 
 def check_optimizer(learner: MetaLearner | Replicas, optimizer: Any) -> None:
-    """Raise unless the optimizer holds all that is learned, and does not mix replicas."""
+    """Raise unless the optimizer holds all that is learned and keeps replicas apart."""
     fix = "Write torch.optim.Adam(learner.parameters(), lr=1e-3), say."
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise mistyped("optimizer", "be a torch.optim.Optimizer", brief(optimizer), fix)
@@ -37,7 +37,7 @@ def check_optimizer(learner: MetaLearner | Replicas, optimizer: Any) -> None:
 
 
 def warn_of_evaluation_mode(learner: MetaLearner | Replicas) -> None:
-    """Warn of a learner that is in evaluation mode, where dropout is off and nothing is carried."""
+    """Warn of a learner in evaluation mode, where dropout is off and nothing is carried over."""
     if not learner.training:
         got, fix = "one in evaluation mode", "Call learner.train() first."
         condition = "be in training mode, where dropout is on and estimators carry on"
@@ -45,8 +45,11 @@ def warn_of_evaluation_mode(learner: MetaLearner | Replicas) -> None:
 
 
 def check_validation(validate: Any, num_steps: Any) -> None:
-    """Raise unless this is a task distribution, a function or None, and a number of steps goes with
-    the first.
+    """Raise unless this is a task distribution, with or without a number of steps, or a function.
+
+    Args:
+        validate: What scores are computed by; None for none.
+        num_steps: Number of inner steps on validation tasks; None for as many as in training.
     """
     of_tasks = isinstance(validate, TaskDistribution)
     if not (validate is None or of_tasks):
@@ -68,7 +71,7 @@ def check_validation(validate: Any, num_steps: Any) -> None:
 
 
 def check_keep_best(keep_best: Any, learner: MetaLearner | Replicas) -> None:
-    """Raise unless this is a count, and 1 for replicas."""
+    """Raise unless this is a count, which is 1 for replicas."""
     check_count("keep_best", keep_best, fix="Write keep_best=5, say.")
     if keep_best > 1 and isinstance(learner, Replicas):
         fix = "Leave it out; every replica's best state is kept."
@@ -76,7 +79,7 @@ def check_keep_best(keep_best: Any, learner: MetaLearner | Replicas) -> None:
 
 
 def check_scheduler(scheduler: Any, optimizer: Any, validate: Any) -> None:
-    """Raise unless this is a scheduler of the optimizer that gets what it asks for, or None."""
+    """Raise unless this is None, or a scheduler of the optimizer that gets the score it needs."""
     if scheduler is None:
         return
     if not isinstance(scheduler, LRScheduler | ReduceLROnPlateau):
@@ -92,7 +95,7 @@ def check_scheduler(scheduler: Any, optimizer: Any, validate: Any) -> None:
 
 
 def check_callbacks(callbacks: Any) -> None:
-    """Raise unless these are functions."""
+    """Raise unless these are a list of functions."""
     fix = 'Write callbacks=[training.CSVLog("log.csv")], say.'
     condition = "be a list of functions of the progress"
     if not isinstance(callbacks, Sequence):
@@ -102,7 +105,7 @@ def check_callbacks(callbacks: Any) -> None:
 
 
 def warn_of_divergence(loss: Tensor, first: int) -> None:
-    """Warn if losses are not finite, of which `first` was computed before this call of `fit`."""
+    """Warn of losses that are not finite; the first `first` are of earlier calls of `fit`."""
     if bad := (~loss.isfinite()).reshape(len(loss), -1).any(1)[first:].nonzero().flatten().tolist():
         text = f"{len(bad)} of {len(loss) - first} meta-losses were not finite, the first at "
         text += f"iteration {first + bad[0] + 1}. History.num_diverged counts such tasks; lower "

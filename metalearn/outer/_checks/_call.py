@@ -32,7 +32,7 @@ class Purpose(Enum):
 
 
 def check_call(learner: Any, episodes: Any, purpose: Purpose) -> None:
-    """Raise unless the data are episodes that fit the learner, in its present state."""
+    """Raise unless the episodes fit the learner in its present state."""
     if purpose is Purpose.ADAPTATION:
         batches = {"support": episodes.support}
         check_task_axis(batches)
@@ -51,16 +51,14 @@ def check_call(learner: Any, episodes: Any, purpose: Purpose) -> None:
 
 
 def check_on_gpu(learner: Any) -> None:
-    """Raise if a learner is to be recorded as a CUDA graph and is not on a GPU."""
+    """Raise if a learner that records a CUDA graph is not on a GPU."""
     if learner.cuda_graph and learner.device.type != "cuda":
         fix = "Write .to('cuda'), or call set_batching again, without cuda_graph."
         raise invalid("a learner with cuda_graph=True", "be on a GPU", learner.device, fix)
 
 
 def check_under_vmap(learner: Any) -> None:
-    """Raise for what would silently be another thing under vmap: hooks of the backward pass, padded
-    tables.
-    """
+    """Raise for backward hooks and padded embeddings, which vmap would silently change."""
     if learner.batching == "loop":
         return
     if any(each._backward_hooks or each._backward_pre_hooks for each in modules_of(learner)):
@@ -74,7 +72,7 @@ def check_under_vmap(learner: Any) -> None:
 
 
 def check_norms(model: nn.Module, problem: Problem) -> None:
-    """Raise if normalisation layers have been replaced since the losses were made."""
+    """Raise if normalisation layers were replaced after the losses were made."""
     norms = Norms.of(model)
     if any(on.loss.network.norms != norms for on in losses_on_sets(problem).values()):
         fix = "Call models.use_batch_statistics before you build the learner."
@@ -82,9 +80,7 @@ def check_norms(model: nn.Module, problem: Problem) -> None:
 
 
 def check_precision(device_type: str, dtype: torch.dtype) -> None:
-    """Raise if the parameters, or autocast on their kind of device, use float16: nobody could scale
-    the gradient.
-    """
+    """Raise for float16 parameters or autocast: nothing here scales the gradient."""
     autocast = torch.is_autocast_enabled(device_type) and torch.get_autocast_dtype(device_type)
     if autocast == torch.float16:
         fix = f"Write torch.autocast({device_type!r}, torch.bfloat16)."

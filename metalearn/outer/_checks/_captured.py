@@ -1,4 +1,4 @@
-"""Tensors that a function depends on without being given them: what it would never learn."""
+"""Tensors that a function depends on without being given them, which would not be learned."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,11 +10,11 @@ from metalearn._tree import tree_leaves
 
 
 def captured(compute: Callable[[], Any]) -> tuple[Any, list[Tensor]]:
-    """Return the result of `compute`, and the tensors it closes over that require grad; its
-    arguments must not.
+    """Return the result of `compute`, and the tensors it closes over that require grad.
 
     Args:
-        compute: Returns a pytree; called once more if its tensors require grad.
+        compute: Returns a pytree, of tensors that do not require grad and of those it closes over;
+            called once more if its tensors require grad.
     """
     with torch.enable_grad():
         computed = compute()

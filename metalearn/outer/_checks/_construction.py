@@ -1,4 +1,4 @@
-"""What `MetaLearner` refuses of its arguments and its model, before anything is computed."""
+"""What `MetaLearner` refuses of its arguments and its model before anything is computed."""
 
 import inspect
 from collections.abc import Mapping
@@ -95,9 +95,7 @@ def check_estimator(estimator: Any) -> None:
 def check_criteria(
     criterion: Any, support_criterion: Any, support_loss: Any, query_loss: Any, support_batches: Any
 ) -> None:
-    """Raise unless criteria and losses are functions, and say once each what the two loops
-    minimise.
-    """
+    """Raise unless each loop is told by functions, and once, what it minimises."""
     losses = {"support_loss": support_loss, "query_loss": query_loss}
     given = {"criterion": criterion, "support_criterion": support_criterion, **losses}
     given = {what: value for what, value in given.items() if value is not None}
@@ -122,9 +120,7 @@ def check_criteria(
 
 
 def check_parameters(model: nn.Module) -> None:
-    """Raise unless the model has parameters that can be learned, all with a shape and none a
-    constant by now.
-    """
+    """Raise unless the model's parameters have shapes and can be learned."""
     if lazy := [name for name, param in model.named_parameters() if is_lazy(param)]:
         fix = "Call it once on an example: model(x)."
         raise invalid("model", "be initialised", f"lazy {lazy}", fix)
@@ -144,8 +140,12 @@ def check_fast(names: list[str]) -> None:
 
 
 def check_reaches(estimator: MetaGradient, rule: UpdateRule, learned: dict[str, list[str]]) -> None:
-    """Raise unless the estimator gives a gradient to all that is learned, given by field of
-    `Meta`.
+    """Raise unless the estimator gives a gradient to all that is learned.
+
+    Args:
+        estimator: The estimator.
+        rule: The learner's update rule.
+        learned: Names of what is learned, by field of `Meta`.
     """
     for field, names in learned.items():
         if names and field not in estimator.reaches:
@@ -158,7 +158,7 @@ def check_reaches(estimator: MetaGradient, rule: UpdateRule, learned: dict[str, 
 
 
 def check_owns(criterion: str, adapting: list[str]) -> None:
-    """Raise if a criterion holds parameters that adapt: it would see what they are before."""
+    """Raise if a criterion holds parameters that adapt: it would see their start."""
     if adapting:
         fix = "Write support_loss= and query_loss=, which are given the adapted ones"
         fix += ", or leave them out of fast=."

@@ -39,9 +39,7 @@ def knows_targets(loss: ModelLoss, target: Any) -> bool:
 
 
 def check_weights(loss: ModelLoss, batch: Batch) -> None:
-    """Raise if weights of examples would not reach a batch normalisation layer, or the
-    criterion.
-    """
+    """Raise if weights would not reach a batch normalisation layer or the criterion."""
     if not tree_leaves(batch.weight):
         return
     norms = {
@@ -71,16 +69,14 @@ def _weighted(criterion: Any) -> str:
 
 
 def check_label_axes(name: str, criterion: Any, target: Tensor) -> None:
-    """Raise if labels have the axis of tasks alone, which is then that of one task's examples."""
+    """Raise if labels have one axis only, that of tasks, which is meant to be that of examples."""
     if target.dim() == 1 and not _is_one_of(criterion, ELEMENTWISE):
         got, fix = f"shape {tuple(target.shape)}", "For one task write x[None] and y[None]."
         raise invalid(f"{name} labels", "be [num_tasks, num_examples]", got, fix)
 
 
 def check_targets(name: str, criterion: Any, output: Any, target: Tensor) -> None:
-    """Raise if targets do not fit the model's output: a label without a logit kills a process that
-    uses a GPU.
-    """
+    """Raise if targets do not fit the output: on a GPU a label out of range kills the process."""
     labels, of_one = f"{name} labels", tuple(target.shape[1:])
     is_floating = target.is_floating_point()
     if not isinstance(output, Tensor):
@@ -116,8 +112,12 @@ def _ignored(criterion: Any) -> int:
 
 
 def _check_class_axis(what: str, outputs: tuple[int, ...], labels: tuple[int, ...]) -> None:
-    """Raise if classes are not along axis 1 of outputs for labels of several places, such as pixels
-    or words.
+    """Raise if classes are not along axis 1 where an example has many labels, as pixels or words.
+
+    Args:
+        what: What errors call the outputs.
+        outputs: Shape of one task's outputs.
+        labels: Shape of its labels.
     """
     if len(outputs) > 2 and labels != (outputs[0], *outputs[2:]):
         fix = "Give the model outputs [num_examples, classes, ...]."

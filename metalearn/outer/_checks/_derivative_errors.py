@@ -41,7 +41,7 @@ ENDS = {"first": ".", "second": ", or use order 1: estimator=outer.Unrolled(orde
 
 @contextmanager
 def derivatives_explained(which: str) -> Iterator[None]:
-    """Raise with advice what PyTorch raises for a derivative that it does not have.
+    """Raise with advice what PyTorch raises for a derivative that is missing.
 
     Args:
         which: The highest derivatives that are taken, "first" or "second".

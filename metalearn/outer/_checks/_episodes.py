@@ -1,6 +1,4 @@
-"""What a learner refuses of the tasks it is called on, by their shapes, before anything is
-computed.
-"""
+"""What a learner refuses of the tasks it is called on, by their shapes alone."""
 
 import warnings
 from collections.abc import Mapping
@@ -32,9 +30,7 @@ def check_episodes(episodes: Any) -> int:
 
 
 def check_task_axis(batches: dict[str, Batch]) -> int:
-    """Return the number of tasks; raise unless all tensors agree on it and each batch on its number
-    of examples.
-    """
+    """Return the number of tasks; raise unless tensors agree on it, and batches on examples."""
     sizes = set()
     for name, batch in batches.items():
         for field, part in batch._asdict().items():
@@ -130,7 +126,7 @@ def check_device(batches: Any, device: torch.device) -> None:
 
 
 def warn_of_single_examples(episodes: Episode) -> None:
-    """Warn of tasks of one example without features, which are rather the examples of one task."""
+    """Warn of tasks of one example without features, which may be the examples of one task."""
     # Adaptation has no query set. Without targets it is no regression.
     parts = [part for batch in episodes if tree_leaves(batch) for part in (batch.x, batch.y)]
     num_tasks = len(tree_leaves(parts)[0])

@@ -1,6 +1,4 @@
-"""The first task's meta-gradient, computed once: what is wrong with it that losses alone cannot
-show.
-"""
+"""What is wrong with the first task's meta-gradient, computed once, that losses do not show."""
 
 import warnings
 from typing import Any
@@ -25,8 +23,8 @@ def check_gradient(learner: Any, episode: Episode) -> None:
     """Estimate one task's meta-gradient eagerly.
 
     Raises:
-        ValueError: If a learned parameter gets no gradient, or the model draws random numbers under
-            an estimator that computes a loss twice.
+        ValueError: If a learned parameter gets no gradient, a constant requires grad, or the model
+            draws random numbers under an estimator that computes a loss twice.
     """
     _check_constants(learner)
     estimator, meta, key = learner.estimator, tree_detach(learner.meta), any_key(learner.device)
@@ -69,7 +67,7 @@ def _check_constants(learner: Any) -> None:
 def _check_limited(
     problem: Problem, estimator: ReverseMode, meta: Meta, key: Tensor, not_in_query: set[str]
 ) -> None:
-    """Raise if what is left of the inner loop's derivative does not reach all that is learned."""
+    """Raise if an order of 1 or a truncation cuts something learned off from the query loss."""
     num_constant = estimator.num_constant(problem.num_steps)
     unreached: set[str] = set()
     if num_constant:
@@ -85,7 +83,7 @@ def _check_limited(
 
 
 def _unreached_in_rule(problem: Problem, meta: Meta, key: Tensor, num_constant: int) -> set[str]:
-    """Return the rule's meta-parameters on which no update depends after so many constant steps."""
+    """Return the rule's meta-parameters on which no update after `num_constant` steps depends."""
     of_rule = _differentiable(meta.rule)
     paths = [f"rule.{path}" for path in tree_names(of_rule)]
     if not paths:
@@ -108,9 +106,7 @@ def _differentiable(tree: Any) -> Any:
 
 
 def _check_estimate(estimator: MetaGradient, meta: Meta, carry: PyTree, estimate: Any) -> None:
-    """Raise unless an estimator returned an estimate, whose gradient and carry are shaped as what
-    they belong to.
-    """
+    """Raise unless an estimator returned an `Estimate` with the shapes of `meta` and `carry`."""
     if not (isinstance(estimate, Estimate) and isinstance(estimate.gradient, Meta)):
         fix = "Write Estimate(Meta(init, shared, rule), loss, carry, {})."
         raise mistyped(f"{estimator}", "return an Estimate of a Meta", type(estimate).__name__, fix)
@@ -129,8 +125,7 @@ def _check_estimate(estimator: MetaGradient, meta: Meta, carry: PyTree, estimate
 def _unused(
     problem: Problem, estimator: MetaGradient, meta: Meta, episode: Episode
 ) -> dict[str, set[str]]:
-    """Return the learned parameters that the support loss, and those that the query loss, does not
-    depend on.
+    """Return by set the learned parameters that its loss does not depend on.
 
     Of a loss that needs no derivative nothing is known.
 
@@ -156,9 +151,7 @@ def _unused(
 
 
 def _unreached(loss: Tensor, leaves: Params) -> set[str]:
-    """Return the names that a loss has no gradient for, of tensors that go by no other name which
-    it has one for.
-    """
+    """Return the names that a loss has no gradient for, nor for another name of the same tensor."""
     if not loss.requires_grad:
         return set(leaves)
     grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)

@@ -1,6 +1,4 @@
-"""Losses of the first task, computed once: what is wrong with them that shapes alone cannot
-show.
-"""
+"""What is wrong with the first task's losses, computed once, that shapes do not show."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,16 +27,14 @@ from metalearn.types import Batch, Episode, Meta, Problem
 
 
 def check_losses(learner: Any, episodes: Episode) -> None:
-    """Compute the first task's losses at the start; without a query set, that of the support set
-    alone.
+    """Compute the first task's losses at the start, of which sets there are.
 
     Raises:
-        TypeError: If a loss is no tensor, or does not take the weights or the labels that are
-            given.
+        TypeError: If a loss is no tensor, or does not take the given weights or labels.
         ValueError: If a loss cannot be computed, is no scalar or depends on a parameter that it is
-            not given, labels have no axis of examples or one of any task is out of range, outputs
-            and targets differ in shape, or the model writes into a parameter, a buffer, its inputs
-            or targets.
+            not given; if labels have no axis of examples, or a label of any task is out of range;
+            if outputs and targets differ in shape; or if the model writes into a parameter, a
+            buffer, its inputs or targets.
     """
     problem, meta = learner.problem.of_task(any_key(learner.device)), tree_detach(learner.meta)
     own = {id(tensor) for tensor in (*learner.parameters(), *learner.buffers())}
@@ -61,9 +57,7 @@ def check_losses(learner: Any, episodes: Episode) -> None:
 def _check_loss(
     name: str, problem: Problem, meta: Meta, first: Episode, batch: Batch
 ) -> list[Tensor]:
-    """Compute the first task's loss, and return the tensors that require grad which it depends
-    on.
-    """
+    """Compute the first task's loss, and return the tensors that it closes over."""
     if on := losses_on_sets(problem).get(name):
         check_weights(on.loss, batch)
         if knows_targets(on.loss, batch.y):
@@ -91,9 +85,7 @@ def _check_written(name: str, first: Episode) -> None:
 
 
 def _check_captures(name: str, on: Any, foreign: list[Tensor], names: dict[int, str]) -> None:
-    """Raise if a loss depends on tensors that it is not given, which require grad and would never
-    get one.
-    """
+    """Raise if a loss depends on tensors that it is not given, which would never be learned."""
     if foreign:
         first = foreign[0]
         what = f"model and {on.loss.name}" if on else f"{name}_loss"

@@ -1,4 +1,4 @@
-"""What a new kind of call is tried for: passes through the model, on its first task."""
+"""What a learner refuses of a new kind of call, by passes through the model on the first task."""
 
 import warnings
 from collections.abc import Callable
@@ -32,16 +32,16 @@ Once = Callable[[Any, Callable[[], None]], None]
 
 
 def check_kind(learner: Any, subject: Any, episodes: Episode, purpose: Purpose, once: Once) -> None:
-    """Raise for what is wrong with the first task's losses, meta-gradient or model.
+    """Raise if the first task's losses or meta-gradient, or the model, are wrong.
 
-    A model that the backward pass computes again is called by copies from then on.
+    If the backward pass recomputes the model, every call copies it from then on.
 
     Args:
         learner: The learner.
-        subject: What is tried: the learner, or the first of several replicas.
+        subject: The learner that is checked, the first one of several replicas.
         episodes: Tasks; without query sets if the purpose is adaptation.
         purpose: What the learner is called for.
-        once: Runs what was not run before.
+        once: Runs a check that has not run before.
     """
 
     @untraced
@@ -67,10 +67,10 @@ def check_kind(learner: Any, subject: Any, episodes: Episode, purpose: Purpose, 
 
 
 def kinds(*batches: Batch) -> tuple[Any, ...]:
-    """Return which batches have weights, and of each tensor what is probed anew if it is new.
+    """Return what makes a kind of call new: which batches have weights, and features of tensors.
 
-    That is its rank, shape of one example and dtype, and the number of labels, with which that of
-    classes may grow.
+    These are the rank, the shape of one example and the dtype, and the number of labels, since the
+    number of classes may grow with it.
     """
     weighted = tuple(bool(tree_leaves(batch.weight)) for batch in batches)
     # An outer torch.compile(learner) has guards of its own.
@@ -99,7 +99,7 @@ def _check_model(learner: Any, episodes: Episode, order: int) -> None:
 
 
 def warn_of_new_statistics(model: nn.Module) -> None:
-    """Warn of frozen statistics that nothing has set: layers with them normalise nothing."""
+    """Warn of frozen statistics that were never set: such layers normalise nothing."""
     norms = {name: norm for name, norm in model.named_modules() if isinstance(norm, FrozenNorm)}
     unset = [name for name, norm in norms.items() if not norm.mean.any()]
     if new := [name for name in unset if (norms[name].var == 1).all()]:

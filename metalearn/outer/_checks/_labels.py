@@ -1,4 +1,4 @@
-"""Whether labels mean the same in all tasks, where a learner takes them for one."""
+"""Whether a label means the same in all tasks, where all are learned together."""
 
 from typing import Any
 
@@ -16,12 +16,11 @@ from metalearn.types import Episode
 
 
 def check_labels_of_all(learner: Any, episodes: Episode) -> None:
-    """Raise if a model learns the classes of all tasks at once, and these tasks number classes of
-    their own.
+    """Raise if one model learns the classes of all tasks, but each task numbers its own.
 
-    Such a task has fewer classes than the model has outputs, numbered from 0, with as many examples
-    of each in the support set, and of each in the query set. A mini-batch of all classes that looks
-    like it is its own query set.
+    Such a task has fewer classes than the model has outputs. They are numbered from 0, with the
+    same number of examples each in the support set, and in the query set. A mini-batch of all
+    classes may look like it, but is its own query set.
     """
     on, problem = learner.problem.query_loss, learner.problem
     learned = learner._shared or set(learner._fast) - problem.constant
@@ -51,9 +50,7 @@ def _is_one_batch(episodes: Episode) -> bool:
 
 
 def _num_classes(labels: Any) -> int:
-    """Return the number of classes in every task, if they are numbered from 0 and as frequent as
-    one another, or 0.
-    """
+    """Return the number of equally frequent classes, numbered from 0, of every task, or else 0."""
     is_labels = isinstance(labels, Tensor) and labels.dim() == 2 and labels.numel()
     if not is_labels or labels.is_floating_point() or labels.min() < 0:
         return 0

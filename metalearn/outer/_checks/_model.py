@@ -1,6 +1,4 @@
-"""What becomes of a model that is no function of the parameters that it is given: called by copies,
-or refused.
-"""
+"""Whether a model is a function of its parameters; if not, it is copied or refused."""
 
 from collections.abc import Callable
 from typing import Any
@@ -44,19 +42,19 @@ def order_of(estimator: MetaGradient) -> int:
 def needs_copies(
     problem: Problem, model: nn.Module, meta: Meta, episode: Episode, order: int
 ) -> bool:
-    """Return whether the losses are exact only with a copy of the model at every call.
+    """Return whether the losses are exact only if every call copies the model.
 
     Args:
         problem: The problem.
         model: The model.
-        meta: What is learned: the model's own parameters.
+        meta: The model's own parameters, as they are learned.
         episode: One task; without a query set the support loss stands in for the query loss.
         order: How many times the losses are differentiated.
 
     Raises:
-        ValueError: If a loss depends on the model's own parameters in place of those that it is
-            given, or differs from that of a copy of the model that holds them, or derivatives do
-            and no way of calling the model mends it.
+        ValueError: If a loss depends on the model's own parameters instead of the given ones, or it
+            or, however the model is called, its derivatives differ from those of a copy that holds
+            them.
     """
     problem = problem.of_task(any_key(tree_leaves(meta)[0].device))
     if not tree_leaves(episode.query):
@@ -86,9 +84,7 @@ def needs_copies(
 
 
 def _refuse_values(problem: Problem, meta: Meta, episode: Episode) -> None:
-    """Raise with the names of what makes losses differ: parameters, or else what changes from call
-    to call.
-    """
+    """Raise with what makes losses differ: parameters, or else what changes from call to call."""
 
     def differs_by(*names: str) -> bool:
         return not compare(problem, meta, episode, 0, frozenset(names)).equal
@@ -114,7 +110,7 @@ def _foreign(names: list[str], fix: str) -> ValueError:
 
 
 def _changed_by_a_call(problem: Problem, meta: Meta, episode: Episode) -> list[str]:
-    """Return the names of the plain attributes of modules that a loss writes."""
+    """Return the plain attributes of modules that a call writes."""
     model = next(on.loss.model for on in losses_on_sets(problem).values() if is_of_model(on))
     before = _attributes(model)
     with random_numbers_kept(tree_leaves(meta)[0].device):
@@ -123,9 +119,7 @@ def _changed_by_a_call(problem: Problem, meta: Meta, episode: Episode) -> list[s
 
 
 def _attributes(model: nn.Module) -> dict[str, Any]:
-    """Return what tells whether an attribute is as it was: which object it is, and how much is in
-    it.
-    """
+    """Return by name which object each attribute is, and how much is in it."""
     return {
         f"{path}.{name}": (id(value), len(value) if isinstance(value, list | dict | set) else 0)
         for path, module in model.named_modules(prefix="model")

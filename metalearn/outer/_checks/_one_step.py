@@ -1,6 +1,4 @@
-"""One inner step on one task, as learners compute it and by hand in plain autograd: losses and
-their derivatives.
-"""
+"""One inner step on one task, as learners compute it and by hand in plain autograd."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias
@@ -25,13 +23,12 @@ class Probe(NamedTuple):
     """Where results are computed.
 
     Attributes:
-        meta: What the support loss sees, and the query loss one step later.
-        moved_on: What the query loss sees in place of the step where no gradient is wanted.
+        meta: Parameters of the support loss; one step later they are those of the query loss.
+        moved_on: Parameters of the query loss instead, if no gradient is wanted.
         episode: One task.
-        order: As for `compare`.
-        rate: That of the step.
-        aliases: Names of shared parameters that are one tensor with another, by which its gradient
-            then goes.
+        order: How many times losses are differentiated, as for `compare`.
+        rate: Rate of the step.
+        aliases: First names of shared tensors by all their names: gradients go by the first.
     """
 
     meta: Meta
@@ -43,18 +40,14 @@ class Probe(NamedTuple):
 
 
 def kept(results: Callable[[Problem, Probe], Results], problem: Problem, probe: Probe) -> Results:
-    """Return results without a trace in global generators and modules, so that both ways start from
-    the same state.
-    """
+    """Return results, and leave generators and modules as they were, the same for both ways."""
     device = tree_leaves(probe.meta)[0].device
     with random_numbers_kept(device), attributes_kept(problem.support_loss, problem.query_loss):
         return tree_map(Tensor.detach, results(problem, probe))
 
 
 def by_hand(problem: Problem, probe: Probe) -> Results:
-    """Return losses and gradients before and after one step of gradient descent, in plain
-    autograd.
-    """
+    """Return losses and gradients before and after a gradient step, in plain autograd."""
     meta = tree_map(lambda leaf: leaf.detach().requires_grad_(probe.order > 0), probe.meta)
     params = probe.moved_on
     with torch.enable_grad():
@@ -106,7 +99,7 @@ def _gradient(loss: Tensor, inputs: Params, create_graph: bool) -> Params:
 
 
 def _joined(gradients: Params, aliases: Mapping[str, str]) -> Params:
-    """Return gradients with those added up that belong to one tensor."""
+    """Return gradients with those of one tensor added up."""
     joined: Params = {}
     for name, gradient in gradients.items():
         first = aliases.get(name, name)

@@ -1,6 +1,4 @@
-"""What all methods leave to their users, and errors that say what to write for an argument that
-they do not take.
-"""
+"""Arguments that all methods take, and errors that say what to write for others."""
 
 import functools
 import inspect
@@ -51,9 +49,7 @@ class Options(TypedDict, total=False):
 
 
 def method(build: Callable[P, T]) -> Callable[P, T]:
-    """Make a method, or `MetaLearner.__init__`, say what to write for arguments that it does not
-    take, or misses.
-    """
+    """Make a method, or `MetaLearner.__init__`, explain arguments that are unknown or missing."""
     parameters = inspect.signature(build).parameters.values()
     options = list(Options.__annotations__)
     named = [options if each.kind is each.VAR_KEYWORD else [each.name] for each in parameters]

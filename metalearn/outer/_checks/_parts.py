@@ -1,6 +1,4 @@
-"""What a learner refuses of its model, criteria and losses alike: what has no second derivatives,
-where it is seen.
-"""
+"""What a learner refuses of its model, criteria and losses: compiled parts, sparse gradients."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -12,11 +10,10 @@ from metalearn._checks import invalid
 
 
 def check_parts(parts: dict[str, Any]) -> None:
-    """Raise if a module or function is compiled, or an embedding of one is to have sparse
-    gradients.
+    """Raise if a part is compiled or has an embedding with sparse gradients.
 
     Args:
-        parts: The learner's model, criteria and losses by their names.
+        parts: The learner's model, criteria and losses, by name.
     """
     for what, part in parts.items():
         if compiled := list(_compiled(part)):
@@ -35,9 +32,7 @@ def _modules(part: Any) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _compiled(part: Any) -> Iterator[str]:
-    """Yield the names of what `torch.compile` has made: modules, and functions that are attributes
-    of modules.
-    """
+    """Yield the names of the modules, and of their attributes, that `torch.compile` has made."""
     while isinstance(part, partial):
         part = part.func
     if _is_compiled(part):

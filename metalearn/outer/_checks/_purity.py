@@ -1,9 +1,8 @@
-"""Whether a model is a function of the parameters that it is given: its losses beside those of
-copies that hold them.
+"""Whether a model computes with the parameters it is given, by comparison with copies of it.
 
 A meta-learner calls a model with other parameters than its own. A model that keeps a weight in a
-list, a cache or a closure would see its own ones, and so would one that computes a part again in
-the backward pass.
+list, a cache or a closure would still see its own, and so would one that recomputes a part in the
+backward pass. A copy that holds the given parameters sees these.
 """
 
 import math
@@ -33,14 +32,14 @@ Fast: TypeAlias = frozenset[str] | None
 
 
 class Comparison(NamedTuple):
-    """How far the results of the library's way are from those of copies.
+    """How far a learner's results are from those of copies.
 
     Attributes:
-        error: Largest relative distance of a loss or of a parameter's gradient; infinite where only
-            ours is not finite.
-        moved: That between results at the model's own parameters and at those where the two ways
-            are compared.
-        tolerance: What rounding may make of `error`, by the dtype.
+        error: Largest relative distance of a loss or of a parameter's gradient; infinite where the
+            learner's alone is not finite.
+        moved: The same distance between copies with the model's own parameters and with the moved
+            ones.
+        tolerance: Largest `error` that rounding explains, by the dtype.
     """
 
     error: float
@@ -49,30 +48,29 @@ class Comparison(NamedTuple):
 
     @property
     def equal(self) -> bool:
-        """Whether nothing differs by more than rounding."""
+        """Whether results differ by rounding at most."""
         return self.error <= self.tolerance
 
     @property
     def clear(self) -> bool:
-        """Whether a parameter that is not seen would have made a difference."""
+        """Whether it would have shown if the model had not seen the moved parameters."""
         return self.moved > SEEN * self.tolerance
 
 
 def compare(
     problem: Problem, meta: Meta, episode: Episode, order: int, fast: Fast = None
 ) -> Comparison:
-    """Compare a model's losses and their derivatives, one inner step apart, with those of copies in
-    plain autograd.
+    """Compare a model's losses and derivatives over one inner step with those of copies.
 
-    In the parameters' dtype; in float64, if there is a difference or there could have been none,
-    and the model takes it.
+    Copies use plain autograd. The dtype is the parameters', or float64 where that shows a
+    difference or could not show one, if the model takes it.
 
     Args:
-        problem: Whose losses are compared, those of a model.
-        meta: What is learned; the model's own parameters.
+        problem: A problem whose losses are a model's.
+        meta: The model's own parameters, as they are learned.
         episode: One task.
-        order: 2 compares a meta-gradient, 1 first derivatives, 0 losses alone.
-        fast: Names of the fast parameters that are moved; None for all.
+        order: 2 compares a meta-gradient too, 1 first derivatives, 0 losses alone.
+        fast: Names of the fast parameters to move; None for all.
     """
     probe = Probe(meta, meta.init, episode, order, aliases=_aliases(meta.shared))
     found = _compare(problem, probe, fast)
@@ -90,9 +88,7 @@ def compare(
 def sees_own(
     problem: Problem, model: nn.Module, meta: Meta, episode: Episode, order: int
 ) -> list[str]:
-    """Return the names of fast parameters whose values in the model a loss depends on, though it is
-    given others.
-    """
+    """Return the fast parameters of which a loss sees the model's own values, not the given."""
     probe = _moved(Probe(meta, meta.init, episode, order, NOISE), None)
     expected = kept(by_library, problem, probe)
 
@@ -108,9 +104,7 @@ def sees_own(
 
 @contextmanager
 def _values(module: nn.Module, values: Params) -> Iterator[None]:
-    """Let parameters have other values, which autograd does not notice, and put back the old
-    ones.
-    """
+    """Give parameters other values for a while, unnoticed by autograd."""
     own = {name: get_tensor(module, name).data for name in values}
     old = tree_map(torch.clone, own)
     try:
@@ -121,7 +115,7 @@ def _values(module: nn.Module, values: Params) -> Iterator[None]:
 
 
 def _compare(problem: Problem, probe: Probe, fast: Fast) -> Comparison:
-    """Compare losses with those of copies, where noise moves the parameters of a probe."""
+    """Compare losses with those of copies, after noise has moved a probe's parameters."""
     copies, support = with_copies(problem), probe.episode._replace(query=Batch(()))
     own = kept(by_hand, copies, probe._replace(episode=support, order=min(probe.order, 1)))
     moved = _moved(probe, fast)._replace(rate=_rate(own, probe.meta.init))
@@ -130,9 +124,7 @@ def _compare(problem: Problem, probe: Probe, fast: Fast) -> Comparison:
 
 
 def _aliases(shared: Params) -> dict[str, str]:
-    """Return the first name of each tensor, by all of its names; a criterion may hold a part of the
-    model.
-    """
+    """Return the first name of each tensor by all its names: a criterion may share layers."""
     first: dict[Any, str] = {}
     return {
         name: first.setdefault((leaf.data_ptr(), leaf.shape), name) for name, leaf in shared.items()
@@ -140,7 +132,7 @@ def _aliases(shared: Params) -> dict[str, str]:
 
 
 def _tolerance(meta: Meta) -> float:
-    """Return the relative distance that rounding may make, by the dtype that is computed in."""
+    """Return the relative distance that rounding explains in the dtype of the computation."""
     leaf = tree_leaves(meta.init)[0]
     autocast = torch.is_autocast_enabled(leaf.device.type)
     dtype = torch.get_autocast_dtype(leaf.device.type) if autocast else leaf.dtype
@@ -148,7 +140,7 @@ def _tolerance(meta: Meta) -> float:
 
 
 def _distance(left: Results, right: Results) -> float:
-    """Return the largest relative distance of what both have, where the right one is finite."""
+    """Return the largest relative distance of shared results, where the right ones are finite."""
     distances = [0.0]
     for what in left.keys() & right.keys():
         whole = _length(right[what])
@@ -161,7 +153,7 @@ def _distance(left: Results, right: Results) -> float:
 
 
 def _moved(probe: Probe, fast: Fast) -> Probe:
-    """Return parameters with noise added, the same for the same key."""
+    """Return a probe with noise added to its fast parameters."""
     init, moved_on = (_with_noise(probe.meta.init, fast, seed) for seed in (0, 1))
     return probe._replace(meta=probe.meta._replace(init=init), moved_on=moved_on)
 

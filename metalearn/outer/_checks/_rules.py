@@ -1,4 +1,4 @@
-"""An update rule, called once: whether it returns what it must."""
+"""What an update rule returns, checked by one call."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def check_rule(problem: Problem, meta: Meta, key: Tensor) -> Params:
     """Call the update rule once on gradients of zero, and return its updates.
 
     Raises:
-        TypeError: If it does not return a dict of updates and the next state.
+        TypeError: If it does not return a dict of updates and the next state, of tensors.
         ValueError: If the updates are not named and shaped as the parameters, the state changes its
             structure, or the rule depends on a parameter of its own that is not in `init_meta`.
     """

@@ -1,6 +1,4 @@
-"""Where an argument exists that a method does not take: in another of our methods, classes or
-functions.
-"""
+"""Which methods, classes and functions take an argument that one method does not."""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -16,14 +14,14 @@ LONGEST = 40
 
 
 def where_it_is(argument: str, value: Any, caller: str, given: Iterable[Any]) -> str:
-    """Return who takes an argument, and the call that gives it there; "" if nobody does.
+    """Return who takes an argument and the call that gives it there, "" if nobody does.
 
     Args:
         argument: Its name.
         value: What it was to be.
         caller: The method that does not take it.
-        given: The caller's other arguments, whose kinds are proposed first: `inner.Adam` rather
-            than `inner.Momentum` if the rule is one.
+        given: The caller's other arguments, whose classes are proposed first: `inner.Adam`, not
+            `inner.Momentum`, if the rule is one.
     """
     classes = [type(each) for each in given]
     for place, owners in _owners(caller):
@@ -37,9 +35,7 @@ def where_it_is(argument: str, value: Any, caller: str, given: Iterable[Any]) ->
 
 
 def _owners(caller: str) -> list[tuple[str, Owners]]:
-    """Return all that takes arguments, the nearest first, beside the text that a call of it is put
-    into.
-    """
+    """Return what takes arguments, the nearest first, each with the text around a call of it."""
     import metalearn
     from metalearn.outer._checks._options import METHODS
 
@@ -60,7 +56,7 @@ def _public(package: str) -> Owners:
 
 
 def _of_kind(owners: Owners, kind: type) -> Owners:
-    """Return those classes of a kind that can be built."""
+    """Return the concrete subclasses of a class."""
     return {
         name: owner
         for name, owner in owners.items()

@@ -1,4 +1,4 @@
-"""A learner's own tensors, which losses read and never write: all tasks and steps would."""
+"""A learner's own tensors, which losses read and must not write: all tasks and steps would."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,9 +17,7 @@ MAX_NORM += "h * (bound / h.norm(dim=-1, keepdim=True)).clamp(max=1)."
 
 
 def check_unwritten(learner: nn.Module, compute: Callable[[], T]) -> T:
-    """Compute, and raise if a parameter or buffer is written to or replaced, after all are put
-    back.
-    """
+    """Compute, put parameters and buffers back, and raise if one was written or replaced."""
     with _put_back(learner) as written:
         computed = compute()
     if not written:
@@ -44,9 +42,7 @@ def check_unwritten(learner: nn.Module, compute: Callable[[], T]) -> T:
 
 
 def _is_written_once(learner: nn.Module, compute: Callable[[], Any]) -> bool:
-    """Return whether nothing more is written the second time, as of tables that a first call
-    makes.
-    """
+    """Return whether a second call writes nothing, as where the first one makes tables."""
     with _put_back(learner):
         compute()
         with _put_back(learner) as written:
@@ -72,8 +68,9 @@ def _eval_helps(modules: list[nn.Module], learner: nn.Module, compute: Callable[
 
 @contextmanager
 def _put_back(learner: nn.Module) -> Iterator[list[str]]:
-    """Put back the tensors that are written to or replaced, and list their names; constants are
-    only listed.
+    """Put back tensors that are written or replaced, and list their names.
+
+    Frozen parameters keep what is written into them.
     """
     places = [
         (f"{path}.{name}".lstrip("."), own, name, tensor, tensor._version, _copy(tensor))
@@ -95,16 +92,15 @@ def _put_back(learner: nn.Module) -> Iterator[list[str]]:
 
 
 def _copy(tensor: Tensor) -> Tensor | None:
-    """Return a copy of what can be learned or is a buffer; a frozen parameter may be most of the
-    memory.
-    """
+    """Return a copy, None of frozen parameters, which may be most of the memory."""
     frozen = isinstance(tensor, nn.Parameter) and not tensor.requires_grad
     return None if frozen else tensor.detach().clone()
 
 
 def _same(tensor: Tensor, value: Tensor | None) -> bool:
-    """Return whether a tensor has its values, NaN among them; a write through `.data` counts up no
-    version.
+    """Return whether a tensor has its values, NaN among them.
+
+    A write through `.data` does not raise the version.
     """
     if value is None or tensor.layout != torch.strided or tensor.is_nested:
         return True
