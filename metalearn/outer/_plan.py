@@ -99,7 +99,7 @@ class Plans:
             TypeError: If the episodes are of the wrong kind.
             ValueError: If something is wrong with them, or ill posed.
         """
-        key: list[Any] = [purpose]
+        key: list[Any] = [purpose, learner.check_model]
         modules = _walk([part for name, part in learner._modules.items() if name != "carry"], key)
         known = len(key)
         _read(episodes, key)
