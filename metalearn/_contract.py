@@ -19,6 +19,7 @@ from metalearn._tree import (
     tree_leaves,
     tree_map,
     tree_names,
+    tree_ravel,
     tree_unflatten,
 )
 from metalearn.functional import draw_keys
@@ -31,6 +32,8 @@ DIFFERENCE = 1e-6
 STEP = 1e-7
 """Step of these differences: small, since they are wrong where it crosses a kink of an
 activation."""
+LOOP, CHUNKS, COMPILED = {"batching": "loop"}, {"chunk_size": 1}, {"compile": {"backend": "eager"}}
+"""Options of a learner that must not change its estimates."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,10 @@ class Case:
     fast: str = "*"
 
     def learner(self, rule: inner.UpdateRule, **options: Any) -> outer.MetaLearner:
+        options = {"num_steps": 3, "fast": self.fast, **options}
         with random_numbers_kept():
             torch.manual_seed(0)
-            model = self.model().double()
-            learner = outer.MetaLearner(
-                model, F.mse_loss, rule, **{"num_steps": 3, "fast": self.fast, **options}
-            )
+            learner = outer.MetaLearner(self.model().double(), F.mse_loss, rule, **options)
             # rules start at special points: zeros, identities, kinks of the activation
             with torch.no_grad():
                 for param in learner.rule.parameters():
@@ -107,12 +108,10 @@ def _naive_loop(
     """
     params, state, record = meta.init, problem.rule.init_state(meta.rule, meta.init, key), []
     for step in range(problem.num_steps):
-        seen = _gradient(problem, params, meta.shared, episode, step) | {"params": params}
-        seen |= constants[step] if constants else {}
-        record.append(seen)
-        updates, state = problem.rule.update(
-            meta.rule, seen["grads"], state, seen["params"], seen["loss"], step
-        )
+        seen = {"params": params, **_gradient(problem, params, meta.shared, episode, step)}
+        record.append(seen | (constants[step] if constants else {}))
+        grads, at, loss = (record[step][name] for name in ("grads", "params", "loss"))
+        updates, state = problem.rule.update(meta.rule, grads, state, at, loss, step)
         params = {name: param + updates[name] for name, param in params.items()}
     return problem.query_loss(params, meta.shared, episode), record
 
@@ -138,18 +137,19 @@ def check_exact(
     learner = case.learner(rule)
     episode, key = take(case.episodes(), 0)
     problem, meta = learner.problem, tree_detach(learner.meta)
-    gradient = estimator(
-        problem, meta, episode, key, estimator.init_carry(problem, meta, episode, key)
-    ).gradient
+    carry = estimator.init_carry(problem, meta, episode, key)
+    gradient = estimator(problem, meta, episode, key, carry).gradient
     constant = rule.as_values | ({"grads", "loss"} if order == 1 else set())
     _, record = _naive_loop(problem, meta, episode, key)
     constants = [{name: seen[name] for name in constant} for seen in record]
     generator = torch.Generator().manual_seed(2)
+
+    def random(leaf: Tensor) -> Tensor:
+        return torch.randn(leaf.shape, generator=generator).to(leaf)
+
     for field in Meta._fields:
         part, exact = getattr(meta, field), getattr(gradient, field)
-        direction = tree_map(
-            lambda leaf: torch.randn(leaf.shape, generator=generator).to(leaf), part
-        )
+        direction = tree_map(random, part)
         if field == "rule":
             direction = _zero_at(direction, surrogate)
         if not tree_leaves(part):
@@ -159,139 +159,95 @@ def check_exact(
             return _naive_loop(problem, meta._replace(**{field: part}), episode, key, constants)[0]
 
         expected = finite_difference(query_loss, part, direction, STEP)
-        product = sum(
-            (g * d).sum() for g, d in zip(tree_leaves(exact), tree_leaves(direction), strict=True)
-        )
-        scale = sum(g.square().sum() for g in tree_leaves(exact)) ** 0.5
+        (slope, _), (along, _) = tree_ravel(exact), tree_ravel(direction)
+        close = abs(slope @ along - expected) <= DIFFERENCE * (slope.norm() + 1e-3)
         what = f"the gradient of {estimator} to {field} equals finite differences"
-        require(
-            abs(product - expected) <= DIFFERENCE * (scale + 1e-3),
-            what,
-            case.name,
-            rule,
-            product,
-            expected,
-        )
+        require(close, what, case.name, rule, slope @ along, expected)
 
 
 def _zero_at(tree: Any, paths: Collection[str]) -> Any:
     """Return the tree with zeros below the paths."""
+    names = tree_names(tree)
     leaves, spec = tree_flatten(tree)
     for path in paths:
-        found = any(f"{name}.".startswith(f"{path}.") for name in tree_names(tree))
-        require(found, f"surrogate {path!r} is a path of meta-parameters", tree_names(tree))
-    chosen = [any(f"{name}.".startswith(f"{path}.") for path in paths) for name in tree_names(tree)]
-    return tree_unflatten(
-        [0 * leaf if zero else leaf for leaf, zero in zip(leaves, chosen, strict=True)], spec
-    )
+        below = [f"{name}.".startswith(f"{path}.") for name in names]
+        require(any(below), f"surrogate {path!r} is a path of meta-parameters", names)
+        leaves = [0 * leaf if zero else leaf for leaf, zero in zip(leaves, below, strict=True)]
+    return tree_unflatten(leaves, spec)
 
 
 def check_close(
     rule: inner.UpdateRule, case: Case, options: dict[str, Any], others: dict[str, Any]
 ) -> None:
-    """Compare the estimates of two learners that differ in their options only."""
-    episodes, keys = case.episodes()
-    estimates = [
-        case.learner(rule, **given).estimate(episodes, keys) for given in (options, others)
-    ]
-    ours, theirs = ([*tree_leaves(estimate.gradient), estimate.loss] for estimate in estimates)
-    distance = max((a - b).norm() / (b.norm() + EXACT) for a, b in zip(ours, theirs, strict=True))
-    require(
-        distance <= EXACT,
-        f"{options or 'the default'} and {others} agree",
-        case.name,
-        rule,
-        distance,
-    )
+    """Compare the estimates of learners with some options, and with others besides."""
+    vectors = []
+    for given in (options, options | others):
+        estimate = case.learner(rule, **given).estimate(*case.episodes())
+        vectors.append([*tree_leaves(estimate.gradient), estimate.loss])
+    distance = max((a - b).norm() / (b.norm() + EXACT) for a, b in zip(*vectors, strict=True))
+    what = f"{options or 'the default'} and {others} agree"
+    require(distance <= EXACT, what, case.name, rule, distance)
 
 
 def check_protocol(rule: inner.UpdateRule, case: Case) -> None:
     for dtype in (torch.float64, torch.float32):
-        learner = case.learner(rule).to(dtype)
-        meta = tree_detach(learner.meta)
-        first = {leaf.dtype for leaf in tree_leaves(rule.init_meta(meta.init))}
-        require(
-            first <= {dtype},
-            f"init_meta returns tensors of the parameters' dtype {dtype}",
-            rule,
-            first,
-        )
-        key = torch.tensor(3)
-        arguments = (
-            meta.rule,
-            meta.init,
-            rule.init_state(meta.rule, meta.init, key),
-            meta.init,
-            torch.tensor(0.5, dtype=dtype),
-        )
-        before = tree_map(torch.clone, arguments)
+        meta = tree_detach(case.learner(rule).to(dtype).meta)
+        first = _dtypes(rule.init_meta(meta.init))
+        what = f"init_meta returns tensors of the parameters' dtype {dtype}"
+        require(first <= {dtype}, what, rule, first)
+        state = rule.init_state(meta.rule, meta.init, torch.tensor(3))
+        arguments = meta.rule, meta.init, state, meta.init, torch.tensor(0.5, dtype=dtype)
         for step in range(2):
-            returned = rule.update(*arguments, step)
-            is_pair = (
-                isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[0], dict)
-            )
-            require(
-                is_pair, "update returns a dict of updates and the next state", rule, type(returned)
-            )
-            updates, state = returned
-            again = rule.update(*arguments, step)
-            require(_same(before, arguments), "update leaves its arguments as they are", rule)
-            require(
-                _same((updates, state), again), "update is a function of its arguments alone", rule
-            )
-            require(
-                set(updates) == set(meta.init),
-                "updates are named as the parameters",
-                rule,
-                set(updates),
-            )
-            shapes = {
-                name: update.shape == meta.init[name].shape for name, update in updates.items()
-            }
-            require(all(shapes.values()), "updates are shaped as the parameters", rule, shapes)
-            require(
-                tree_flatten(state)[1] == tree_flatten(arguments[2])[1],
-                "the state keeps its structure",
-                rule,
-            )
-            dtypes = {leaf.dtype for leaf in tree_leaves((updates, state, meta.rule))}
-            require(
-                dtypes == {dtype}, f"everything is of the parameters' dtype {dtype}", rule, dtypes
-            )
+            _check_update(rule, arguments, step, dtype)
     _check_zero_gradients(rule, case)
-    episodes, keys = case.episodes()
-    gradient = case.learner(rule).estimate(episodes, keys).gradient.rule
+    gradient = case.learner(rule).estimate(*case.episodes()).gradient.rule
     named = zip(tree_names(gradient), tree_leaves(gradient), strict=True)
     lost = [name for name, leaf in named if not leaf.any()]
     require(not lost, "every meta-parameter of the rule gets a gradient", case.name, rule, lost)
 
 
+def _check_update(
+    rule: inner.UpdateRule, arguments: tuple[Any, ...], step: int, dtype: torch.dtype
+) -> None:
+    before = tree_map(torch.clone, arguments)
+    got = rule.update(*arguments, step)
+    is_pair = isinstance(got, tuple) and len(got) == 2 and isinstance(got[0], dict)
+    require(is_pair, "update returns a dict of updates and the next state", rule, type(got))
+    again = rule.update(*arguments, step)
+    (updates, next_state), (meta, params, state, *_) = got, arguments
+    require(_same(before, arguments), "update leaves its arguments as they are", rule)
+    require(_same(got, again), "update is a function of its arguments alone", rule)
+    names = set(updates)
+    require(names == set(params), "updates are named as the parameters", rule, names)
+    shapes = {name: update.shape == params[name].shape for name, update in updates.items()}
+    require(all(shapes.values()), "updates are shaped as the parameters", rule, shapes)
+    kept = tree_flatten(next_state)[1] == tree_flatten(state)[1]
+    require(kept, "the state keeps its structure", rule)
+    dtypes = _dtypes((got, meta))
+    require(dtypes == {dtype}, f"everything is of the parameters' dtype {dtype}", rule, dtypes)
+
+
 def _check_zero_gradients(rule: inner.UpdateRule, case: Case) -> None:
     """Differentiate two updates where every gradient is zero, as at units that are dead."""
     meta = tree_detach(case.learner(rule).meta)
-    zeros = tree_map(torch.zeros_like, meta.init)
+    zeros, loss = tree_map(torch.zeros_like, meta.init), torch.tensor(0.5).double()
 
-    def total(rule_meta: Any, grads: Params, params: Params) -> Tensor:
-        state, loss, sums = (
-            rule.init_state(rule_meta, params, torch.tensor(3)),
-            torch.tensor(0.5).double(),
-            [],
-        )
+    def updates(rule_meta: Any, grads: Params, params: Params) -> list[Params]:
+        state, taken = rule.init_state(rule_meta, params, torch.tensor(3)), []
         for step in range(2):
-            updates, state = rule.update(rule_meta, grads, state, params, loss, step)
-            sums += [update.sum() for update in updates.values()]
-        return torch.stack(sums).sum()
+            update, state = rule.update(rule_meta, grads, state, params, loss, step)
+            taken.append(update)
+        return taken
 
-    state = rule.init_state(meta.rule, meta.init, torch.tensor(3))
-    updates, _ = rule.update(meta.rule, zeros, state, meta.init, torch.tensor(0.5).double(), 0)
-    require(
-        not _same(updates, meta.init),
-        "an update is what is added to the parameters, not the new ones",
-        rule,
-    )
-    derivatives = torch.func.grad(total, argnums=(0, 1, 2))(meta.rule, zeros, meta.init)
-    finite = all(leaf.isfinite().all() for leaf in tree_leaves(derivatives))
-    require(finite, "its derivatives are finite at gradients of zero", case.name, rule)
+    def total(*args: Any) -> Tensor:
+        return torch.stack([leaf.sum() for leaf in tree_leaves(updates(*args))]).sum()
+
+    at = meta.rule, zeros, meta.init
+    what = "an update is what is added to the parameters, not the new ones"
+    require(not _same(updates(*at)[0], meta.init), what, rule)
+    derivatives = torch.func.grad(total, argnums=(0, 1, 2))(*at)
+    what = "its derivatives are finite at gradients of zero"
+    require(_is_finite(derivatives), what, case.name, rule)
 
 
 def check_round_trips(rule: inner.UpdateRule, case: Case) -> None:
@@ -302,11 +258,8 @@ def check_round_trips(rule: inner.UpdateRule, case: Case) -> None:
             param.add_(1)
     other.load_state_dict(learner.state_dict())
     require(_same(other.meta, learner.meta), "meta-parameters survive state_dict", rule)
-    require(
-        _same(pickle.loads(pickle.dumps(learner)).meta, learner.meta),
-        "a learner survives pickling",
-        rule,
-    )
+    other = pickle.loads(pickle.dumps(learner))
+    require(_same(other.meta, learner.meta), "a learner survives pickling", rule)
 
 
 def check_estimate(rule: inner.UpdateRule, estimator: outer.MetaGradient, case: Case) -> None:
@@ -315,28 +268,16 @@ def check_estimate(rule: inner.UpdateRule, estimator: outer.MetaGradient, case: 
     problem, meta = learner.problem, tree_detach(learner.meta)
     carry = estimator.init_carry(problem, meta, episode, key)
     estimate: Estimate = estimator(problem, meta, episode, key, carry)
-    for what, ours, expected in (
-        ("gradient", estimate.gradient, meta),
-        ("carry", estimate.carry, carry),
-    ):
-        same = tree_flatten(ours)[1] == tree_flatten(expected)[1]
+    pairs = {"gradient": (estimate.gradient, meta), "carry": (estimate.carry, carry)}
+    for what, trees in pairs.items():
+        (ours, spec), (theirs, expected) = map(tree_flatten, trees)
         require(
-            same,
-            f"the {what} is structured as what it belongs to",
-            estimator,
-            tree_flatten(ours)[1],
+            spec == expected, f"the {what} is structured as what it belongs to", estimator, spec
         )
-        shapes = [
-            a.shape == b.shape
-            for a, b in zip(tree_leaves(ours), tree_leaves(expected), strict=True)
-        ]
-        require(all(shapes), f"the {what} is shaped as what it belongs to", estimator)
+        shaped = [leaf.shape for leaf in ours] == [leaf.shape for leaf in theirs]
+        require(shaped, f"the {what} is shaped as what it belongs to", estimator)
     require(estimate.loss.shape == (), "the loss is a scalar", estimator, estimate.loss.shape)
-    require(
-        all(leaf.isfinite().all() for leaf in tree_leaves(estimate)),
-        "the estimate is finite",
-        estimator,
-    )
+    require(_is_finite(estimate), "the estimate is finite", estimator)
     for field in Meta._fields:
         zero = not any(leaf.any() for leaf in tree_leaves(getattr(estimate.gradient, field)))
         absent = field not in estimator.reaches or not tree_leaves(getattr(meta, field))
@@ -345,12 +286,19 @@ def check_estimate(rule: inner.UpdateRule, estimator: outer.MetaGradient, case: 
     require(_same(adapted.params, meta.init), "no steps of adaptation change nothing", estimator)
 
 
+def _dtypes(tree: Any) -> set[torch.dtype]:
+    return {leaf.dtype for leaf in tree_leaves(tree)}
+
+
+def _is_finite(tree: Any) -> bool:
+    return all(leaf.isfinite().all() for leaf in tree_leaves(tree))
+
+
 def _same(left: Any, right: Any) -> bool:
-    return all(
-        torch.equal(a, b) for a, b in zip(tree_leaves(left), tree_leaves(right), strict=True)
-    )
+    pairs = zip(tree_leaves(left), tree_leaves(right), strict=True)
+    return all(torch.equal(*pair) for pair in pairs)
 
 
 def require(holds: Any, what: str, *got: Any) -> None:
     if not holds:
-        raise AssertionError(f"{what}: does not hold for {', '.join(str(part) for part in got)}")
+        raise AssertionError(f"{what}: does not hold for {', '.join(map(str, got))}")

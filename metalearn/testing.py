@@ -13,6 +13,9 @@ from torch import Tensor
 from metalearn import inner, outer
 from metalearn._contract import (
     CASES,
+    CHUNKS,
+    COMPILED,
+    LOOP,
     check_close,
     check_estimate,
     check_exact,
@@ -88,20 +91,14 @@ def check_update_rule(
     for case in CASES:
         check_protocol(rule, case)
         for order in (1, 2):
-            check_exact(rule, outer.Unrolled(order), case, order, surrogate)
-            check_close(
-                rule,
-                case,
-                {"estimator": outer.Unrolled(order)},
-                {"estimator": outer.Stepwise(order)},
-            )
-        check_close(rule, case, {}, {"batching": "loop"})
-        check_close(rule, case, {}, {"chunk_size": 1})
+            unrolled, stepwise = outer.Unrolled(order), outer.Stepwise(order)
+            check_exact(rule, unrolled, case, order, surrogate)
+            check_close(rule, case, {"estimator": unrolled}, {"estimator": stepwise})
+        check_close(rule, case, {}, LOOP)
+        check_close(rule, case, {}, CHUNKS)
     check_round_trips(rule, CASES[0])
     if compile:
-        check_close(
-            rule, CASES[0], {"num_steps": 2}, {"num_steps": 2, "compile": {"backend": "eager"}}
-        )
+        check_close(rule, CASES[0], {"num_steps": 2}, COMPILED)
 
 
 def check_meta_gradient(
@@ -129,16 +126,12 @@ def check_meta_gradient(
         check_estimate(rule, estimator, case)
         if order is not None:
             check_exact(rule, estimator, case, order)
-        check_close(
-            rule, case, {"estimator": estimator}, {"estimator": estimator, "batching": "loop"}
-        )
-        check_close(rule, case, {"estimator": estimator}, {"estimator": estimator, "chunk_size": 1})
-    require(
-        pickle.loads(pickle.dumps(estimator)) == estimator, "it equals its pickled copy", estimator
-    )
+        check_close(rule, case, {"estimator": estimator}, LOOP)
+        check_close(rule, case, {"estimator": estimator}, CHUNKS)
+    copy = pickle.loads(pickle.dumps(estimator))
+    require(copy == estimator, "it equals its pickled copy", estimator)
     if compile:
-        eager = {"estimator": estimator, "num_steps": 2}
-        check_close(rule, CASES[0], eager, {**eager, "compile": {"backend": "eager"}})
+        check_close(rule, CASES[0], {"estimator": estimator, "num_steps": 2}, COMPILED)
 
 
 def check_model(
