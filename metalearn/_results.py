@@ -48,11 +48,8 @@ class Evaluation(Mapping[str, Summary]):
     def __getitem__(self, name: str) -> Summary:
         if name not in self.summaries:
             names = list(self.summaries)
-            raise KeyError(
-                message(
-                    "name of a summary", f"be one of {names}", repr(name), did_you_mean(name, names)
-                )
-            )
+            fix = did_you_mean(name, names)
+            raise KeyError(message("name of a summary", f"be one of {names}", repr(name), fix))
         return self.summaries[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -89,13 +86,8 @@ class Evaluation(Mapping[str, Summary]):
             got = f"fingerprints {self.fingerprint} and {other.fingerprint}"
             fix = "Pass generator=torch.Generator().manual_seed(0) to both calls of evaluate."
             raise invalid("both evaluations", "be of the same tasks", got, fix)
-        shared = [name for name in self if name in other]
-        return Summaries(
-            {
-                name: Summary(self[name].values.double() - other[name].values.double())
-                for name in shared
-            }
-        )
+        pairs = {name: (self[name].values, other[name].values) for name in self if name in other}
+        return Summaries({name: Summary(a.double() - b.double()) for name, (a, b) in pairs.items()})
 
     def save(self, path: str | Path) -> None:
         """Write this evaluation as JSON, every task's numbers included; a file is replaced only
@@ -127,13 +119,9 @@ class Evaluation(Mapping[str, Summary]):
         """
         check_path("path", path)
         entries = _read(Path(path))
-        numbers = {
-            name: torch.tensor(values, dtype=torch.float64)
-            for name, values in entries["summaries"].items()
-        }
-        return Evaluation(
-            **{**entries, "summaries": {name: Summary(values) for name, values in numbers.items()}}
-        )
+        for name, values in entries["summaries"].items():
+            entries["summaries"][name] = Summary(torch.tensor(values, dtype=torch.float64))
+        return Evaluation(**entries)
 
 
 def _is_count(value: Any) -> bool:
@@ -159,22 +147,20 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         entries = json.loads(path.read_text())
     except (ValueError, RecursionError) as error:
-        raise ValueError(_not_saved(path, f"no JSON ({error})")) from error
+        raise _not_saved(path, f"no JSON ({error})") from error
     if not isinstance(entries, dict) or entries.pop("format", None) != FORMAT:
-        raise ValueError(_not_saved(path, f"JSON without the entry 'format': {FORMAT!r}"))
+        raise _not_saved(path, f"JSON without the entry 'format': {FORMAT!r}")
     expected = {field.name for field in fields(Evaluation)}
     if entries.keys() != expected:
         missing, unknown = sorted(expected - entries.keys()), sorted(entries.keys() - expected)
-        raise ValueError(_not_saved(path, f"entries {missing} missing and {unknown} unknown"))
+        raise _not_saved(path, f"entries {missing} missing and {unknown} unknown")
     if wrong := [name for name, fits in KINDS.items() if not fits(entries[name])]:
-        raise ValueError(_not_saved(path, f"entries {wrong} of another kind"))
+        raise _not_saved(path, f"entries {wrong} of another kind")
     lengths = {name: len(values) for name, values in entries["summaries"].items()}
     if set(lengths.values()) != {entries["num_tasks"]}:
-        raise ValueError(
-            _not_saved(path, f"{entries['num_tasks']} tasks with numbers of {lengths}")
-        )
+        raise _not_saved(path, f"{entries['num_tasks']} tasks with numbers of {lengths}")
     return entries
 
 
-def _not_saved(path: Path, got: str) -> str:
-    return message(str(path), "be a file of Evaluation.save", got, "Write evaluation.save(path).")
+def _not_saved(path: Path, got: str) -> ValueError:
+    return invalid(str(path), "be a file of Evaluation.save", got, "Write evaluation.save(path).")

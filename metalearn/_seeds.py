@@ -46,18 +46,13 @@ def over_seeds(evaluations: Iterable[Evaluation]) -> Summaries:
     for run in runs:
         if not isinstance(run, Evaluation):
             raise mistyped("evaluations", "be a list of Evaluations", f"one with {brief(run)}", fix)
-    names, shared = (
-        [name for name in runs[0] if all(name in run for run in runs)],
-        _share_tasks(runs),
-    )
-    return Summaries({name: _summary([run[name] for run in runs], shared) for name in names})
-
-
-def _summary(runs: list[Summary], shared: bool) -> Summary:
-    """Return the summary over runs, with that over tasks if they are the same ones."""
-    means = torch.stack([run.values.double().mean() for run in runs])
-    tasks = Summary(torch.stack([run.values.double() for run in runs]).mean(0)) if shared else None
-    return Summary(means, "runs", tasks)
+    summaries, shared = Summaries(), _share_tasks(runs)
+    for name in (name for name in runs[0] if all(name in run for run in runs)):
+        values = [run[name].values.double() for run in runs]
+        means = torch.stack([numbers.mean() for numbers in values])
+        tasks = Summary(torch.stack(values).mean(0)) if shared else None
+        summaries[name] = Summary(means, "runs", tasks)
+    return summaries
 
 
 def _share_tasks(runs: list[Evaluation]) -> bool:

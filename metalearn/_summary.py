@@ -66,18 +66,15 @@ class Summary:
     def interval(self) -> str:
         """What `ci95` is, in words, such as "95 % over 5 runs, 2.78 standard errors"."""
         tasks = "" if self.tasks is None else f" and their {len(self.tasks.values)} tasks"
-        return (
-            f"95 % over {len(self.values)} {self.over}{tasks}, {self.quantile:.3g} standard errors"
-        )
+        values = f"{len(self.values)} {self.over}{tasks}"
+        return f"95 % over {values}, {self.quantile:.3g} standard errors"
 
     def _variances(self) -> list[tuple[float, int]]:
         """Return the variance of each part of the mean's error, and its degrees of freedom."""
         freedom = len(self.values) - 1
         variance = self.values.double().var().item() / (freedom + 1) if freedom else math.nan
-        return [
-            (variance, max(freedom, 1)),
-            *([] if self.tasks is None else self.tasks._variances()),
-        ]
+        shared = [] if self.tasks is None else self.tasks._variances()
+        return [(variance, max(freedom, 1)), *shared]
 
     def __repr__(self) -> str:
         return f"{self.mean:.4g} +- {self.ci95:.2g}"
