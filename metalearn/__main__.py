@@ -3,7 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +21,8 @@ def demo(arguments: argparse.Namespace) -> None:
     learner = outer.MAML(models.mlp(1, [40, 40], 1), F.mse_loss, inner.SGD(lr=0.01), num_steps=5)
     check_count("num_iterations", arguments.iterations)
     check_writable("--out", arguments.out)
-    print(
-        f"Meta-training MAML on 10-shot sine regression: {arguments.iterations} steps of 25 tasks."
-    )
+    steps = f"{arguments.iterations} steps of 25 tasks"
+    print(f"Meta-training MAML on 10-shot sine regression: {steps}.")
     optimizer = torch.optim.Adam(learner.parameters(), lr=3e-3)
     fit(learner, tasks, optimizer, arguments.iterations, meta_batch_size=25)
 
@@ -39,10 +38,9 @@ def demo(arguments: argparse.Namespace) -> None:
     title = f"mean squared error on {arguments.tasks} unseen tasks"
     print(f"\n{title:<40} {'mean':>6}   {'95 % interval':>13}   {'median':>6}")
     for name, (model, num_steps) in rows.items():
+        options = {"num_tasks": arguments.tasks, "num_steps": num_steps}
         same_tasks = torch.Generator().manual_seed(arguments.seed + 1)
-        error = evaluate(
-            model, tasks, num_tasks=arguments.tasks, num_steps=num_steps, generator=same_tasks
-        )["loss"]
+        error = evaluate(model, tasks, generator=same_tasks, **options)["loss"]
         print(f"{name:<40} {error.mean:6.3f}   {f'+- {error.ci95:.3f}':>13}   {error.median:6.3f}")
     path = arguments.out / "sine.png"
     draw(learner, path, torch.Generator().manual_seed(arguments.seed + 2))
@@ -63,21 +61,17 @@ def draw(learner: outer.MetaLearner, path: Path, generator: torch.Generator) -> 
     true = episodes.query.y.gather(1, x.indices)
     curves = {n: learner.adapt(episodes.support, n)(x.values) for n in (0, 1, 10)}
     figure, axes = plt.subplots(1, 4, figsize=(15, 3.6), sharey=True, layout="constrained")
-    styles = {
-        0: ("before adaptation", "0.65", ":"),
-        1: ("1 step", "C1", "--"),
-        10: ("10 steps", "C0", "-"),
+    styles: dict[int, dict[str, Any]] = {
+        0: {"label": "before adaptation", "color": "0.65", "linestyle": ":"},
+        1: {"label": "1 step", "color": "C1", "linestyle": "--"},
+        10: {"label": "10 steps", "color": "C0", "linestyle": "-"},
     }
     for task, axis in enumerate(axes):
         axis.plot(x.values[task], true[task], color="0.2", linewidth=1, label="true curve")
-        for num_steps, (label, color, line) in styles.items():
-            axis.plot(
-                x.values[task], curves[num_steps][task], line, color=color, linewidth=2, label=label
-            )
-        points = episodes.support
-        axis.plot(
-            points.x[task], points.y[task], "o", color="C3", markersize=6, label="support points"
-        )
+        for num_steps, style in styles.items():
+            axis.plot(x.values[task], curves[num_steps][task], linewidth=2, **style)
+        support = episodes.support.x[task], episodes.support.y[task]
+        axis.plot(*support, "o", color="C3", markersize=6, label="support points")
         axis.set_xlabel("x")
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("y")
@@ -98,26 +92,23 @@ def omniglot(arguments: argparse.Namespace) -> None:
         else:
             classes = data.ClassImages.from_npz(arguments.npz, split)
             classes = classes.rotated() if split == "train" else classes
-        return data.EpisodeSampler(
-            classes.to(arguments.device), arguments.n_way, arguments.k_shot, num_query=5
-        )
+        classes = classes.to(arguments.device)
+        return data.EpisodeSampler(classes, arguments.n_way, arguments.k_shot, num_query=5)
 
-    if arguments.device == "cuda" and not torch.cuda.is_available():
+    cuda = arguments.device == "cuda"
+    if cuda and not torch.cuda.is_available():
         raise ValueError("--device must be there; got cuda without a GPU. Pass --device cpu.")
     train, test = sampler("train"), sampler("test")
     check_writable("--out", arguments.out)
     print(f"train: {train.classes}\ntest:  {test.classes}")
     model = models.conv4(1, arguments.n_way, num_filters=arguments.num_filters).to(arguments.device)
     rule = inner.LearnedRate(inner.SGD(lr=0.4), per="tensor")
-    learner = outer.MAML(
-        model, F.cross_entropy, rule, num_steps=1, cuda_graph=arguments.device == "cuda"
-    )
+    learner = outer.MAML(model, F.cross_entropy, rule, num_steps=1, cuda_graph=cuda)
     optimizer = torch.optim.Adam(learner.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, arguments.iterations)
-    tasks = data.CudaGraph(train) if arguments.device == "cuda" else train
-    history = fit(
-        learner, tasks, optimizer, arguments.iterations, meta_batch_size=8, scheduler=schedule
-    )
+    count = arguments.iterations
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, count)
+    tasks = data.CudaGraph(train) if cuda else train
+    history = fit(learner, tasks, optimizer, count, meta_batch_size=8, scheduler=schedule)
     print(f"trained for {history.seconds:.0f} s on {arguments.device}")
 
     options = {"num_tasks": arguments.tasks, "metrics": {"accuracy": functional.accuracy}}
@@ -132,55 +123,39 @@ def omniglot(arguments: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    main = argparse.ArgumentParser(
-        prog="python -m metalearn", description="Meta-learning on real input."
-    )
+    about = "Meta-learning on real input."
+    main = argparse.ArgumentParser(prog="python -m metalearn", description=about)
     commands = main.add_subparsers(required=True, metavar="command")
-    sine = commands.add_parser("demo", help="MAML on sine waves, in about a minute on a CPU")
+    about = "MAML on sine waves, in about a minute on a CPU"
+    sine = commands.add_parser("demo", help=about)
     sine.set_defaults(command=demo)
-    sine.add_argument(
-        "--iterations", type=int, default=2500, help="number of meta-steps (%(default)s)"
-    )
-    sine.add_argument(
-        "--tasks", type=int, default=300, help="unseen tasks to test on (%(default)s)"
-    )
+    _add(sine, "iterations", 2500, "number of meta-steps")
+    _add(sine, "tasks", 300, "unseen tasks to test on")
 
-    images = commands.add_parser(
-        "omniglot", help="MAML on few-shot Omniglot, in about six minutes on two cores"
-    )
+    about = "MAML on few-shot Omniglot, in about six minutes on two cores"
+    images = commands.add_parser("omniglot", help=about)
     images.set_defaults(command=omniglot)
-    images.add_argument(
-        "--root", type=Path, default=Path("data"), help="folder of omniglot-py/ (%(default)s)"
-    )
-    images.add_argument(
-        "--download", action="store_true", help="download the images to --root if need be"
-    )
+    _add(images, "root", Path("data"), "folder of omniglot-py/")
+    about = "download the images to --root if need be"
+    images.add_argument("--download", action="store_true", help=about)
     images.add_argument("--npz", type=Path, help="read the images from this archive instead")
-    images.add_argument(
-        "--iterations", type=int, default=5500, help="number of meta-steps (%(default)s)"
-    )
-    images.add_argument("--n-way", type=int, default=5, help="classes in a task (%(default)s)")
-    images.add_argument(
-        "--k-shot", type=int, default=1, help="support images of a class (%(default)s)"
-    )
-    images.add_argument(
-        "--num-filters", type=int, default=32, help="filters of a convolution (%(default)s)"
-    )
-    images.add_argument(
-        "--tasks", type=int, default=600, help="unseen tasks to test on (%(default)s)"
-    )
-    images.add_argument(
-        "--device", choices=["cpu", "cuda"], default="cpu", help="where to compute (%(default)s)"
-    )
+    _add(images, "iterations", 5500, "number of meta-steps")
+    _add(images, "n-way", 5, "classes in a task")
+    _add(images, "k-shot", 1, "support images of a class")
+    _add(images, "num-filters", 32, "filters of a convolution")
+    _add(images, "tasks", 600, "unseen tasks to test on")
+    _add(images, "device", "cpu", "where to compute", choices=["cpu", "cuda"])
 
     for command in (sine, images):
-        command.add_argument(
-            "--seed", type=int, default=0, help="seed of all randomness (%(default)s)"
-        )
-        command.add_argument(
-            "--out", type=Path, default=Path("runs"), help="folder of results (%(default)s)"
-        )
+        _add(command, "seed", 0, "seed of all randomness")
+        _add(command, "out", Path("runs"), "folder of results")
     return main
+
+
+def _add(command: Any, name: str, default: Any, text: str, **options: Any) -> None:
+    """Add an option whose help ends with its default."""
+    options = {"type": type(default), "default": default, **options}
+    command.add_argument(f"--{name}", help=f"{text} (%(default)s)", **options)
 
 
 def main(words: list[str] | None = None) -> int:
