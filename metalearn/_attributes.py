@@ -9,6 +9,7 @@ import copy
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import chain
 from operator import is_
 from types import SimpleNamespace
 from typing import Any
@@ -65,13 +66,9 @@ def deep_copied(module: nn.Module) -> Any:
     graph.
     """
     parts = (each.values() if isinstance(each, dict) else each for each in _containers([module]))
-    left = (
-        value
-        for values in parts
-        for value in values
-        if isinstance(value, Tensor) and not value.is_leaf
-    )
-    return copy.deepcopy(module, {id(tensor): tensor.detach().clone() for tensor in left})
+    tensors = (value for value in chain.from_iterable(parts) if isinstance(value, Tensor))
+    left = {id(tensor): tensor.detach().clone() for tensor in tensors if not tensor.is_leaf}
+    return copy.deepcopy(module, left)
 
 
 def _containers(roots: Iterable[Any], below: bool = True) -> Iterator[Any]:
@@ -108,11 +105,9 @@ def _put_back(now: Any, then: Any) -> None:
     if isinstance(now, dict):
         if len(now) == len(then) and all(map(is_, now.values(), then.values())):
             return
-        for name in [
-            name
-            for name, value in now.items()
-            if then.get(name, now) is not value and not _is_plain(value)
-        ]:
+        for name, value in list(now.items()):
+            if then.get(name, now) is value or _is_plain(value):
+                continue
             if name in then:
                 now[name] = then[name]
             else:

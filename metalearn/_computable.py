@@ -53,10 +53,7 @@ def computable(what: str, data: Any, whose: str = "Its", beside: str = "") -> It
         if any(text in str(error) for text in OF_CLASS_AXES):
             fix += " Classes are along axis 1 of an output: write output.movedim(-1, 1)."
         if isinstance(getattr(data, "x", data), tuple) and "missing" in str(error):
-            fix += (
-                " A tuple is one argument; a dict is passed as keywords: Batch({'u': u, 'v': v}, "
-                "y)."
-            )
-        raise kind(
-            message(what, "be computable", f"{type(error).__name__}: {error}", fix)
-        ) from error
+            fix += " A tuple is one argument; a dict is passed as keywords: "
+            fix += "Batch({'u': u, 'v': v}, y)."
+        got = f"{type(error).__name__}: {error}"
+        raise kind(message(what, "be computable", got, fix)) from error

@@ -206,9 +206,7 @@ def check_protocol(rule: inner.UpdateRule, case: Case) -> None:
     require(not lost, "every meta-parameter of the rule gets a gradient", case.name, rule, lost)
 
 
-def _check_update(
-    rule: inner.UpdateRule, arguments: tuple[Any, ...], step: int, dtype: torch.dtype
-) -> None:
+def _check_update(rule: inner.UpdateRule, arguments: Any, step: int, dtype: torch.dtype) -> None:
     before = tree_map(torch.clone, arguments)
     got = rule.update(*arguments, step)
     is_pair = isinstance(got, tuple) and len(got) == 2 and isinstance(got[0], dict)

@@ -8,6 +8,7 @@ import copyreg
 import functools
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import chain
 from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any, TypeVar
 
@@ -86,10 +87,8 @@ class _Copier:
         new = FunctionType(function.__code__, everything, function.__name__, None, cells)
         self._made[id(function)] = new
         vars(new).update(vars(function))
-        new.__defaults__, new.__kwdefaults__ = (
-            self.of(function.__defaults__),
-            self.of(function.__kwdefaults__),
-        )
+        new.__defaults__ = self.of(function.__defaults__)
+        new.__kwdefaults__ = self.of(function.__kwdefaults__)
         everything.update({name: self.of(value) for name, value in named.items()})
         for cell, old in zip(cells, closure, strict=True):
             with contextlib.suppress(ValueError):  # of a variable that is not assigned yet
@@ -97,34 +96,23 @@ class _Copier:
         return new
 
     def _container(self, container: Any) -> Any:
-        parts = {
-            *map(type, container),
-            *(map(type, container.values()) if isinstance(container, dict) else ()),
-        }
+        is_dict = isinstance(container, dict)
         new = self._made[id(container)] = copy.copy(container)
-        if parts <= AT_ONCE:  # of which there may be many
+        parts = chain.from_iterable(container.items()) if is_dict else container
+        if AT_ONCE.issuperset(map(type, parts)):  # of which there may be many
             return new
         if isinstance(container, frozenset):
             return frozenset(map(self.of, container))
         new.clear()
-        if isinstance(container, list | deque):
-            new.extend(map(self.of, container))
-        elif isinstance(container, dict):
-            new.update((self.of(key), self.of(value)) for key, value in container.items())
-        else:
-            new.update(map(self.of, container))
+        add = new.extend if isinstance(container, list | deque) else new.update
+        add(map(self.of, container.items() if is_dict else container))
         return new
 
     def _object(self, value: Any) -> Any:
         attributes = getattr(value, "__dict__", None) or {}
         slots = [name for name in copyreg._slotnames(type(value)) if hasattr(value, name)]  # type: ignore[attr-defined]
-        if (
-            not (attributes or slots)
-            or hasattr(type(value), "__del__")
-            or isinstance(value, torch.jit.ScriptModule)
-        ):
-            return value
-        new = _shallow(value)
+        shared = hasattr(type(value), "__del__") or isinstance(value, torch.jit.ScriptModule)
+        new = value if shared or not (attributes or slots) else _shallow(value)
         if new is not value:
             self._made[id(value)] = new
             for name, part in attributes.items():

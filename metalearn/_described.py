@@ -1,6 +1,7 @@
 """Texts of rules, losses and scores, by which files know them again in another process."""
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any
@@ -15,26 +16,21 @@ def described(value: Any) -> str:
     if isinstance(value, nn.Module):  # whose own text may show what it has learned
         return str([type(module).__qualname__ for module in value.modules()])
     if isinstance(value, tuple | list):
-        return f"{type(value).__name__}({', '.join(map(described, value))})"
+        return f"{type(value).__name__}({_arguments(value)})"
     if isinstance(value, dict):
         return f"{{{', '.join(f'{key}: {described(each)}' for key, each in value.items())}}}"
     if isinstance(value, set | frozenset):
         return f"{{{', '.join(sorted(map(described, value)))}}}"
     if isinstance(value, partial):
-        given = [
-            *map(described, value.args),
-            *(f"{name}={described(each)}" for name, each in value.keywords.items()),
-        ]
-        return f"{described(value.func)}({', '.join(given)})"
+        return f"{described(value.func)}({_arguments(value.args, value.keywords)})"
     if is_dataclass(value) and not isinstance(value, type):
-        inside = (
-            f"{each.name}={described(getattr(value, each.name))}"
-            for each in fields(value)
-            if each.repr
-        )
-        return f"{type(value).__name__}({', '.join(inside)})"
-    return (
-        value.__qualname__
-        if hasattr(value, "__qualname__")
-        else re.sub(r" at 0x\w+", "", repr(value))
-    )
+        shown = {each.name: getattr(value, each.name) for each in fields(value) if each.repr}
+        return f"{type(value).__name__}({_arguments((), shown)})"
+    if hasattr(value, "__qualname__"):
+        return value.__qualname__
+    return re.sub(r" at 0x\w+", "", repr(value))
+
+
+def _arguments(args: Iterable[Any], keywords: Mapping[str, Any] = {}) -> str:
+    named = (f"{name}={described(each)}" for name, each in keywords.items())
+    return ", ".join([*map(described, args), *named])

@@ -33,9 +33,8 @@ class Ensemble:
         for learner in learners:
             if not isinstance(learner.problem.query_loss, OnQuery):
                 fix = "Build them with a criterion, or evaluate them one by one."
-                raise invalid(
-                    "learners of an ensemble", "be judged by a criterion", "a query_loss", fix
-                )
+                what, condition = "learners of an ensemble", "be judged by a criterion"
+                raise invalid(what, condition, "a query_loss", fix)
         self._learners = learners
         self.device = learners[0].device
 
@@ -50,9 +49,8 @@ class Ensemble:
         counts = {learner.num_steps for learner in self._learners}
         if len(counts) > 1:
             fix = "Write num_steps=5, say, for all of them."
-            raise invalid(
-                "num_steps", "be given for learners that differ in it", sorted(counts), fix
-            )
+            condition = "be given for learners that differ in it"
+            raise invalid("num_steps", condition, sorted(counts), fix)
         return counts.pop()
 
     def check_episodes(self, episodes: Episode, keys: Tensor) -> None:

@@ -40,18 +40,13 @@ def _bytes(leaf: Tensor) -> Tensor:
 
 def _of_sparse(leaf: Tensor) -> Tensor:
     """Return a checksum of every task's elements that are not zero, `[num_tasks, 1]`."""
-    (task, *places), values = (
-        leaf.indices(),
-        leaf.values().double().reshape(leaf.values().shape[0], -1),
-    )
+    task, *places = leaf.indices()
+    values = leaf.values().double().reshape(len(task), -1)
     position = torch.zeros_like(task)
     for place, size in zip(places, leaf.shape[1:], strict=False):
         position = position * size + place
-    position = position[:, None] * values.shape[1] + torch.arange(
-        values.shape[1], device=leaf.device
-    )
+    columns = torch.arange(values.shape[1], device=leaf.device)
+    position = position[:, None] * len(columns) + columns
     # Sums of integers do not depend on their order; an odd factor loses nothing.
     terms = values.view(torch.int64) * (2 * position + 1)
-    return torch.zeros(len(leaf), 1, dtype=torch.int64, device=leaf.device).index_add_(
-        0, task, terms.sum(1, keepdim=True)
-    )
+    return terms.new_zeros(len(leaf), 1).index_add_(0, task, terms.sum(1, keepdim=True))

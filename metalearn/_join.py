@@ -87,17 +87,15 @@ def _check_structure(trees: Sequence[Any]) -> None:
         if spec != specs[0]:
             fix = "Return as many outputs, of the same names, for every task."
             got = f"{brief(trees[0])} and {brief(tree)}"
-            raise OutputValueError(
-                message("outputs", "be of one structure for all tasks", got, fix)
-            )
+            text = message("outputs", "be of one structure for all tasks", got, fix)
+            raise OutputValueError(text)
 
 
 def _check_kind(what: str, leaf: Any) -> None:
     if not isinstance(leaf, (Tensor, *PLAIN)):
+        got = type(leaf).__name__
         fix = "Return a dict or a tuple of tensors in its place, or leave it out."
-        raise OutputTypeError(
-            message(what, "be a tensor, a number, a string or None", type(leaf).__name__, fix)
-        )
+        raise OutputTypeError(message(what, "be a tensor, a number, a string or None", got, fix))
 
 
 def _check_leaves(what: str, join: Join, leaves: Sequence[Any]) -> None:
@@ -113,9 +111,8 @@ def _check_leaves(what: str, join: Join, leaves: Sequence[Any]) -> None:
                 [tuple(leaf.shape) for leaf in leaves],
                 "Pad it to one length, or leave it out.",
             )
-            raise OutputValueError(
-                message(what, "have one shape for all tasks", got, fix)
-            ) from error
+            text = message(what, "have one shape for all tasks", got, fix)
+            raise OutputValueError(text) from error
     for leaf in leaves:
         if not (_are_tensors(leaves[0], leaf) or _is_same(leaves[0], leaf)):
             got = f"{brief(leaves[0])} and {brief(leaf)}"

@@ -69,16 +69,10 @@ def call_copy(
     [2.0, 2.0, 2.0]
     """
     check_kind("module", module, nn.Module, "an nn.Module", "the module itself")
-    if not (
-        isinstance(tensors, dict) and all(isinstance(tensor, Tensor) for tensor in tensors.values())
-    ):
+    if not (isinstance(tensors, dict) and all(isinstance(t, Tensor) for t in tensors.values())):
         raise mistyped("tensors", "be a dict of tensors by name", brief(tensors), "Pass params.")
-    own = dict(
-        (
-            *module.named_parameters(remove_duplicate=False),
-            *module.named_buffers(remove_duplicate=False),
-        )
-    )
+    own: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False))
+    own |= module.named_buffers(remove_duplicate=False)
     if unknown := sorted(tensors.keys() - own.keys()):
         fix = did_you_mean(unknown[0], own)
         raise invalid("tensors", "be named as parameters and buffers of the module", unknown, fix)
@@ -116,16 +110,13 @@ def call_model(
     """Call `model` on the inputs of a `Batch` with some of its parameters replaced, its buffers
     kept.
     """
-    if isinstance(x, dict):
-        return call(model, tensors, (), x)
-    return call(model, tensors, (x,))
+    return call(model, tensors, (), x) if isinstance(x, dict) else call(model, tensors, (x,))
 
 
 def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors named `<prefix>.<name>` by `<name>`."""
-    return {
-        name[len(prefix) + 1 :]: t for name, t in tensors.items() if name.startswith(prefix + ".")
-    }
+    start = f"{prefix}."
+    return {name[len(start) :]: t for name, t in tensors.items() if name.startswith(start)}
 
 
 def get_tensor(module: nn.Module, name: str) -> Tensor:
@@ -154,19 +145,17 @@ def set_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
     """
     old = get_tensor(module, name)
     for owner in module.modules():
+        places = _places(owner, tensor)
         for attribute, value in [*owner._parameters.items(), *owner._buffers.items()]:
-            own: dict[str, Any] = (
-                owner._parameters if isinstance(tensor, nn.Parameter) else owner._buffers
-            )
-            # where it keeps its place in the order, by which optimizers count
-            if value is old and attribute in own:
-                own[attribute] = tensor
-            elif value is old:
-                delattr(owner, attribute)
-                if isinstance(tensor, nn.Parameter):
-                    owner.register_parameter(attribute, tensor)
-                else:
-                    owner.register_buffer(attribute, tensor)
+            if value is old:
+                if attribute not in places:  # or else it keeps its place, by which optimizers count
+                    delattr(owner, attribute)
+                places[attribute] = tensor
+
+
+def _places(owner: nn.Module, tensor: Tensor) -> dict[str, Any]:
+    """Return the parameters or the buffers of a module, whichever a tensor goes into."""
+    return owner._parameters if isinstance(tensor, nn.Parameter) else owner._buffers
 
 
 def set_constant(module: nn.Module, name: str) -> None:
@@ -193,10 +182,7 @@ def tie(module: nn.Module, names: list[str]) -> None:
     first = get_tensor(module, names[0])
     for name in names[1:]:
         owner, _, attribute = name.rpartition(".")
-        place: Any = module.get_submodule(owner)
-        (place._parameters if isinstance(first, nn.Parameter) else place._buffers)[attribute] = (
-            first
-        )
+        _places(module.get_submodule(owner), first)[attribute] = first
 
 
 class TensorTree(nn.Module):

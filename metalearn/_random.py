@@ -17,12 +17,8 @@ def random_numbers_kept(device: torch.device | None = None) -> Iterator[None]:
     """Put the global generators back afterwards; one thread at a time, or one would put back
     another's draws.
     """
-    with (
-        _TURN,
-        torch.random.fork_rng(
-            devices=[device] if device is not None and device.type == "cuda" else []
-        ),
-    ):
+    devices = [device] if device is not None and device.type == "cuda" else []
+    with _TURN, torch.random.fork_rng(devices):
         of_python, of_numpy = random.getstate(), np.random.get_state()
         try:
             yield
@@ -33,9 +29,7 @@ def random_numbers_kept(device: torch.device | None = None) -> Iterator[None]:
 
 def generator_states(device: torch.device) -> bytes:
     """Return what changes with every number that is drawn from a global generator."""
-    states = [torch.get_rng_state()] + (
-        [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
-    )
-    return pickle.dumps(
-        ([state.tolist() for state in states], np.random.get_state(), random.getstate())
-    )
+    states = [torch.get_rng_state().tolist()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device).tolist())
+    return pickle.dumps((states, np.random.get_state(), random.getstate()))

@@ -10,29 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils import _pytree
-from torch.utils._pytree import (
-    MappingKey,
-    SequenceKey,
-    tree_flatten,
-    tree_leaves_with_path,
-    tree_unflatten,
-)
 
-__all__ = [
-    "tree_flatten",
-    "tree_leaves",
-    "tree_map",
-    "tree_unflatten",
-    "tree_add",
-    "tree_detach",
-    "tree_filled",
-    "tree_names",
-    "tree_pairs",
-    "tree_ravel",
-    "tree_zeros_like",
-    "over_first_axes",
-]
-
+tree_flatten, tree_unflatten = _pytree.tree_flatten, _pytree.tree_unflatten
 
 LEAVES = (Tensor, str, int, float)
 """What is known to be a leaf at once: PyTorch's functions take a quarter of an eager meta-step's
@@ -128,20 +107,18 @@ def tree_ravel(tree: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
     leaves, spec = tree_flatten(tree)
 
     def unravel(vector: Tensor) -> Any:
-        parts = vector.split([leaf.numel() for leaf in leaves])
-        return tree_unflatten(
-            [part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)], spec
-        )
+        parts = zip(vector.split([leaf.numel() for leaf in leaves]), leaves, strict=True)
+        return tree_unflatten([part.reshape(leaf.shape) for part, leaf in parts], spec)
 
     return torch.cat([leaf.reshape(-1) for leaf in leaves]), unravel
 
 
 def tree_names(tree: Any) -> list[str]:
     """Name every leaf by its path, such as `rate.0.weight`, in the order of `tree_leaves`."""
-    return [".".join(_part(key) for key in path) for path, _ in tree_leaves_with_path(tree)]
+    return [".".join(_part(key) for key in path) for path, _ in _pytree.tree_leaves_with_path(tree)]
 
 
 def _part(key: Any) -> str:
-    if isinstance(key, MappingKey):
+    if isinstance(key, _pytree.MappingKey):
         return str(key.key)
-    return str(key.idx) if isinstance(key, SequenceKey) else str(key.name)
+    return str(key.idx) if isinstance(key, _pytree.SequenceKey) else str(key.name)

@@ -137,8 +137,9 @@ def mean_losses(
     for batch, keys in keyed_batches(tasks, num_tasks, generator, replicas.device):
         for start in range(0, len(keys), at_once):
             part = take((batch, keys), slice(start, start + at_once))
-            repeated = tree_map(lambda leaf: torch.cat([leaf] * count), part)
-            total += adapted_losses(replicas, *repeated, num_steps).to(precise).sum(1)
+            batch_part, keys_part = tree_map(lambda leaf: torch.cat([leaf] * count), part)
+            losses = adapted_losses(replicas, batch_part, keys_part, num_steps)
+            total += losses.to(precise).sum(1)
     return total.cpu() / num_tasks
 
 
