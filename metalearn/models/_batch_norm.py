@@ -41,6 +41,7 @@ class BatchNorm(_BatchNorm):
     """
 
     statistics: ClassVar[str] = "transductive"
+    num_rows = 0
     example_weight: Tensor
 
     def __init__(self, num_features: int, eps: float = 1e-5, affine: bool = True) -> None:
@@ -162,7 +163,8 @@ class PerStepNorm(BatchNorm):
         check_count("PerStepNorm's num_steps", num_steps)
         check_fraction("PerStepNorm's momentum", momentum)
         super().__init__(num_features, eps, affine)
-        rows, self.share, self.tracking = num_steps + 1, momentum, False
+        rows = self.num_rows = num_steps + 1
+        self.share, self.tracking = momentum, False
         if affine:
             self.weight = nn.Parameter(torch.ones(rows, num_features))
             self.bias = nn.Parameter(torch.zeros(rows, num_features))
@@ -173,9 +175,8 @@ class PerStepNorm(BatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised inputs."""
         self._check_input_dim(x)
-        weight, bias = (
-            None if rows is None else self._row(rows) for rows in (self.weight, self.bias)
-        )
+        weight = None if self.weight is None else self._row(self.weight)
+        bias = None if self.bias is None else self._row(self.bias)
         if not self.training and not self.at_step.numel():
             return self.scaled(x, self._row(self.mean), self._row(self.var), weight, bias)
         if self.tracking:
@@ -244,13 +245,9 @@ class Norms:
         """Find a model's layers."""
         if not any(isinstance(module, BatchNorm) for module in each_module(model)):
             return cls((), False)
-        norms = [
-            (name, norm) for name, norm in model.named_modules() if isinstance(norm, BatchNorm)
-        ]
-        rows = tuple(
-            (name, len(norm.mean) if isinstance(norm, PerStepNorm) else 0) for name, norm in norms
-        )
-        return cls(rows, any(isinstance(norm, SupportNorm) for _, norm in norms))
+        norms = {name: norm for name, norm in model.named_modules() if isinstance(norm, BatchNorm)}
+        by_support = any(isinstance(norm, SupportNorm) for norm in norms.values())
+        return cls(tuple((name, norm.num_rows) for name, norm in norms.items()), by_support)
 
     @property
     def by_step(self) -> bool:

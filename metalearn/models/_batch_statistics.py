@@ -11,18 +11,18 @@ from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase, _NormBase
 from metalearn._checks import check_choice, check_count, check_kind, invalid, mistyped
 from metalearn.models._batch_norm import BatchNorm, FrozenNorm, PerStepNorm, SupportNorm, moments
 
-BATCH_STATISTICS = ("transductive", "support", "per_step", "frozen")
-KNOWN = {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm}
-KNOWN |= {BatchNorm, SupportNorm, FrozenNorm, PerStepNorm}
+KINDS: dict[str, type[BatchNorm]] = {
+    kind.statistics: kind for kind in (BatchNorm, SupportNorm, PerStepNorm, FrozenNorm)
+}
+BATCH_STATISTICS = tuple(KINDS)
+PLAIN = {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm}
 
 
 def _norms(model: nn.Module) -> list[tuple[str, _NormBase]]:
     check_kind("model", model, nn.Module, "an nn.Module", "the module itself: models.conv4(1, 5)")
     # Instance normalisation is a _NormBase too: it normalises each example by itself, so only its
     # buffers matter.
-    return [
-        (name, module) for name, module in model.named_modules() if isinstance(module, _NormBase)
-    ]
+    return [(name, norm) for name, norm in model.named_modules() if isinstance(norm, _NormBase)]
 
 
 def running_statistics(model: nn.Module) -> list[str]:
@@ -43,12 +43,8 @@ def batch_statistics(model: nn.Module) -> str:
     >>> batch_statistics(nn.Sequential(nn.Linear(2, 3), norm))
     'transductive'
     """
-    return (
-        ", ".join(
-            sorted({_source(norm) for _, norm in _norms(model) if isinstance(norm, _BatchNorm)})
-        )
-        or "none"
-    )
+    sources = {_source(norm) for _, norm in _norms(model) if isinstance(norm, _BatchNorm)}
+    return ", ".join(sorted(sources)) or "none"
 
 
 def _source(norm: _BatchNorm) -> str:
@@ -93,11 +89,8 @@ def use_batch_statistics(
     """
     check_choice("source", source, BATCH_STATISTICS)
     if source == "per_step" or num_steps is not None:
-        check_count(
-            "num_steps",
-            num_steps,
-            fix="Write use_batch_statistics(model, 'per_step', num_steps=5), say.",
-        )
+        fix = "Write use_batch_statistics(model, 'per_step', num_steps=5), say."
+        check_count("num_steps", num_steps, fix=fix)
     norms = _norms(model)
     if lazy := [name for name, norm in norms if isinstance(norm, _LazyNormBase)]:
         fix = "Call it once on an example: model(x)."
@@ -123,47 +116,34 @@ def _replace(model: nn.Module, layers: Mapping[Any, nn.Module]) -> nn.Module:
 
 
 def _replacement(name: str, norm: _BatchNorm, source: str, num_steps: int) -> nn.Module:
-    if type(norm) not in KNOWN:
+    what = f"layer {name!r}"
+    if type(norm) not in {*PLAIN, *KINDS.values()}:
         fix = "Put models.BatchNorm in its place."
-        raise mistyped(
-            f"layer {name!r}", "be a batch normalisation of PyTorch", type(norm).__name__, fix
-        )
+        raise mistyped(what, "be a batch normalisation of PyTorch", type(norm).__name__, fix)
     if isinstance(norm, PerStepNorm):
-        fix = "Build the model anew."
-        raise invalid(
-            f"layer {name!r}", "have one row of affine parameters", "one for every step", fix
-        )
+        condition, fix = "have one row of affine parameters", "Build the model anew."
+        raise invalid(what, condition, "one for every step", fix)
     if isinstance(norm, FrozenNorm) and source == "frozen":
         return norm
     new: BatchNorm
     if source == "per_step":
         new = PerStepNorm(norm.num_features, num_steps, norm.eps, norm.affine, norm.momentum or 0.1)
     else:
-        kind = {"transductive": BatchNorm, "support": SupportNorm, "frozen": FrozenNorm}[source]
-        new = kind(norm.num_features, norm.eps, norm.affine)
-    if norm.affine:
-        new.weight, new.bias = _affine(norm, num_steps + 1 if source == "per_step" else 0)
+        new = KINDS[source](norm.num_features, norm.eps, norm.affine)
+    for part in ("weight", "bias") if norm.affine else ():
+        own = getattr(norm, part)
+        if source == "per_step":
+            rows = own.detach().repeat(num_steps + 1, 1)
+            own = nn.Parameter(rows, requires_grad=own.requires_grad)
+        setattr(new, part, own)
     if isinstance(new, FrozenNorm):
         if norm.running_mean is None or norm.running_var is None:
             fix = "Choose 'transductive' or 'support', or load a pretrained model."
-            raise invalid(f"layer {name!r}", "have statistics to be frozen", "none", fix)
+            raise invalid(what, "have statistics to be frozen", "none", fix)
         new.mean, new.var = norm.running_mean.clone(), norm.running_var.clone()
-    like = next(
-        (tensor for tensor in (norm.weight, norm.running_mean) if tensor is not None),
-        torch.empty(0),
-    )
+    tensors = norm.weight, norm.running_mean, torch.empty(0)
+    like = next(tensor for tensor in tensors if tensor is not None)
     return new.train(norm.training).to(like)
-
-
-def _affine(norm: _BatchNorm, rows: int) -> tuple[nn.Parameter, nn.Parameter]:
-    """Return the layer's own parameters, or new ones with that many copies of them."""
-    if not rows:
-        return norm.weight, norm.bias
-    weight, bias = (
-        nn.Parameter(param.detach().repeat(rows, 1), requires_grad=param.requires_grad)
-        for param in (norm.weight, norm.bias)
-    )
-    return weight, bias
 
 
 def freeze_at_support(model: nn.Module, call: Callable[[], Any]) -> nn.Module:
@@ -173,7 +153,8 @@ def freeze_at_support(model: nn.Module, call: Callable[[], Any]) -> nn.Module:
         model: A module; it is changed in place.
         call: Calls it on the support set.
     """
-    norms = {name: norm for name, norm in model.named_modules() if isinstance(norm, SupportNorm)}
+    named = model.named_modules()
+    norms = {norm: name for name, norm in named if isinstance(norm, SupportNorm)}
     if not norms:  # then a support set need not be a model's input
         return model
 
@@ -181,11 +162,10 @@ def freeze_at_support(model: nn.Module, call: Callable[[], Any]) -> nn.Module:
         (x,) = inputs
         norm.running_mean, norm.running_var = moments(x, norm.weights(x))
 
-    hooks = [norm.register_forward_pre_hook(remember) for norm in norms.values()]
+    hooks = [norm.register_forward_pre_hook(remember) for norm in norms]
     with torch.no_grad():
         call()
     for hook in hooks:
         hook.remove()
-    return _replace(
-        model, {norm: _replacement(name, norm, "frozen", 0) for name, norm in norms.items()}
-    )
+    layers = {norm: _replacement(name, norm, "frozen", 0) for norm, name in norms.items()}
+    return _replace(model, layers)

@@ -1,5 +1,7 @@
 """The convolutional network of the few-shot papers."""
 
+from collections import OrderedDict
+
 import torch.nn as nn
 
 from metalearn._checks import check_choice, check_count, invalid
@@ -64,29 +66,25 @@ def conv4(
     check_choice("conv4's downsample", downsample, ["stride", "max_pool"])
     check_choice("conv4's batch_statistics", batch_statistics, BATCH_STATISTICS)
 
-    blocks: list[nn.Module] = []
+    layers: list[nn.Module] = []
     size, pool = image_size, 2 * (4 // num_layers)
     for index in range(num_layers):
-        blocks += _block(in_channels if index == 0 else num_filters, num_filters, downsample, pool)
+        layers += _block(in_channels if index == 0 else num_filters, num_filters, downsample, pool)
         size = (size + 1) // 2 if downsample == "stride" else size // pool
     if size < 1:
         fix = "Use larger images, or downsample='stride'."
         raise invalid("conv4's image_size", f"be at least {pool**num_layers}", image_size, fix)
 
     if downsample == "stride":
-        blocks.append(nn.AdaptiveAvgPool2d(size := 1))
-    network = nn.Sequential()
-    network.add_module("features", nn.Sequential(*blocks, nn.Flatten()))
-    network.add_module("head", nn.Linear(num_filters * size * size, num_classes))
+        layers.append(nn.AdaptiveAvgPool2d(size := 1))
+    features = nn.Sequential(*layers, nn.Flatten())
+    head = nn.Linear(num_filters * size * size, num_classes)
+    network = nn.Sequential(OrderedDict(features=features, head=head))
     use_batch_statistics(network, batch_statistics, num_steps=num_steps)
     return network
 
 
 def _block(in_channels: int, out_channels: int, downsample: str, pool: int) -> list[nn.Module]:
-    stride = 2 if downsample == "stride" else 1
-    return [
-        nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(),
-        *([nn.MaxPool2d(pool)] if downsample == "max_pool" else []),
-    ]
+    stride, pools = (2, []) if downsample == "stride" else (1, [nn.MaxPool2d(pool)])
+    convolution = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1)
+    return [convolution, nn.BatchNorm2d(out_channels), nn.ReLU(), *pools]

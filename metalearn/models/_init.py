@@ -55,22 +55,21 @@ def init_(
     tensor(0)
     """
     _check(model, weights, biases)
-    named = list(model.named_parameters())
-    is_bias = {name: "bias" in name.rpartition(".")[2] for name, _ in named}
-    chosen = {
-        "weights": (
-            weights,
-            {name: param for name, param in named if param.dim() > 1 and not is_bias[name]},
-        ),
-        "biases": (biases, {name: param for name, param in named if is_bias[name]}),
-    }
-    for what, (fill, params) in chosen.items():
-        if fill is not None and not params:
+    chosen: dict[str, list[tuple[str, Tensor]]] = {"weights": [], "biases": []}
+    for name, param in model.named_parameters():
+        if "bias" in name.rpartition(".")[2]:
+            chosen["biases"].append((name, param))
+        elif param.dim() > 1:
+            chosen["weights"].append((name, param))
+    fills = {"weights": weights, "biases": biases}
+    fills = {what: fill for what, fill in fills.items() if fill is not None}
+    for what in fills:
+        if not chosen[what]:
             raise invalid(f"init_'s {what}", "have something to fill", "none", f"Leave {what} out.")
     with torch.no_grad():
-        for what, (fill, params) in chosen.items():
-            for name, param in params.items() if fill is not None else ():
-                _fill(what, fill, name, param)
+        for what, fill in fills.items():
+            for named in chosen[what]:
+                _fill(what, fill, *named)
     return model
 
 
@@ -84,31 +83,21 @@ def _fill(what: str, fill: Any, name: str, param: Tensor) -> None:
 def _check(model: Any, weights: Any, biases: Any) -> None:
     from metalearn.inner._t_net import transforms  # which imports this package
 
-    check_kind(
-        "init_'s model",
-        model,
-        nn.Module,
-        "an nn.Module",
-        "the module itself: models.mlp(1, [40, 40], 1)",
-    )
+    example = "the module itself: models.mlp(1, [40, 40], 1)"
+    check_kind("init_'s model", model, nn.Module, "an nn.Module", example)
     for what, fill in (("weights", weights), ("biases", biases)):
         if fill is not None:
-            check_function(
-                f"init_'s {what}", fill, "be a function that fills a tensor in place", fix=FIX
-            )
+            condition = "be a function that fills a tensor in place"
+            check_function(f"init_'s {what}", fill, condition, fix=FIX)
     if weights is None and biases is None:
         raise invalid("init_", "be given what to fill weights or biases by", "neither", FIX)
     if lazy := [name for name, param in model.named_parameters() if is_lazy(param)]:
-        raise invalid(
-            "model", "be initialised", f"lazy {lazy}", "Call it once on an example: model(x)."
-        )
-    if computed := [
-        name or "itself" for name, module in model.named_modules() if is_parametrized(module)
-    ]:
-        fix = "Call init_ before the parametrization."
-        raise invalid(
-            "init_'s model", "have weights of its own", f"parametrizations of {computed}", fix
-        )
+        fix = "Call it once on an example: model(x)."
+        raise invalid("model", "be initialised", f"lazy {lazy}", fix)
+    named = model.named_modules()
+    if computed := [name or "itself" for name, module in named if is_parametrized(module)]:
+        got, fix = f"parametrizations of {computed}", "Call init_ before the parametrization."
+        raise invalid("init_'s model", "have weights of its own", got, fix)
     if transforms(model):
         fix = "Write inner.t_net(models.init_(model, ...))."
         raise invalid("init_'s model", "be a plain network", "a T-net", fix)

@@ -1,5 +1,6 @@
 """The residual network of the few-shot papers."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -57,9 +58,9 @@ def resnet12(
         check_count("resnet12's channels, widths and classes", count, fix=fix)
     check_choice("resnet12's batch_statistics", batch_statistics, BATCH_STATISTICS)
     blocks = [_Block(before, after) for before, after in pairwise(counts)]
-    network = nn.Sequential()
-    network.add_module("features", nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten()))
-    network.add_module("head", nn.Linear(counts[-1], num_classes))
+    features = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    head = nn.Linear(counts[-1], num_classes)
+    network = nn.Sequential(OrderedDict(features=features, head=head))
     use_batch_statistics(network, batch_statistics, num_steps=num_steps)
     return network
 
@@ -71,15 +72,11 @@ class _Block(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for channels in (in_channels, out_channels, out_channels):
-            layers += [
-                nn.Conv2d(channels, out_channels, 3, padding=1, bias=False),
-                nn.BatchNorm2d(out_channels),
-                nn.LeakyReLU(0.1),
-            ]
+            convolution = nn.Conv2d(channels, out_channels, 3, padding=1, bias=False)
+            layers += [convolution, nn.BatchNorm2d(out_channels), nn.LeakyReLU(0.1)]
         self.layers = nn.Sequential(*layers[:-1])
-        self.shortcut = nn.Sequential(
-            nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)
-        )
+        projection = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(out_channels))
         self.out = nn.Sequential(nn.LeakyReLU(0.1), nn.MaxPool2d(2))
 
     def forward(self, x: Tensor) -> Tensor:
