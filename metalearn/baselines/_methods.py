@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 import torch.nn as nn
 from torch import Tensor
@@ -121,20 +122,12 @@ def Finetuning(  # noqa: N802
         Huisman, "Revisiting learned optimizers in few-shot settings", 2021, section 2.2.1 and
         appendix A.1.
     """
+    example = "Finetuning(model.features, nn.Linear(800, 5)), say"
     for what, part in (("body", body), ("head", head)):
-        check_kind(
-            what, part, nn.Module, "a module", "Finetuning(model.features, nn.Linear(800, 5)), say"
-        )
+        check_kind(what, part, nn.Module, "a module", example)
     model = nn.Sequential(OrderedDict(body=deep_copied(body).requires_grad_(False), head=head))
-    return MetaLearner(
-        model,
-        criterion,
-        rule,
-        num_steps=num_steps,
-        estimator=estimator,
-        fast="head",
-        learn_init=False,
-    )
+    start: Any = {"fast": "head", "learn_init": False}
+    return MetaLearner(model, criterion, rule, num_steps=num_steps, estimator=estimator, **start)
 
 
 def CentroidFinetuning(  # noqa: N802

@@ -1,5 +1,7 @@
 """Prototypical networks, as one gradient step."""
 
+from typing import Any
+
 import torch
 import torch.nn as nn
 from torch import Tensor
@@ -37,15 +39,8 @@ def ProtoNet(body: nn.Module, num_features: int, num_classes: int) -> MetaLearne
     >>> learner(data.EpisodeSampler(images, 5, 1, 5).sample(4)).backward()
     """
     model = _Prototypes(body, num_features, num_classes)
-    return MetaLearner(
-        model,
-        cross_entropy,
-        SGD(1.0),
-        num_steps=1,
-        fast="prototypes",
-        learn_init=False,
-        support_criterion=_spread,
-    )
+    start: Any = {"fast": "prototypes", "learn_init": False, "support_criterion": _spread}
+    return MetaLearner(model, cross_entropy, SGD(1.0), num_steps=1, **start)
 
 
 class _Prototypes(nn.Module):
@@ -55,10 +50,9 @@ class _Prototypes(nn.Module):
 
     def __init__(self, body: nn.Module, num_features: int, num_classes: int) -> None:
         super().__init__()
-        fix = "Write ProtoNet(models.conv4(3, 5).features, 64, 5), say."
-        check_kind(
-            "ProtoNet's body", body, nn.Module, "a module", "models.conv4(3, 5).features, say"
-        )
+        example = "models.conv4(3, 5).features"
+        fix = f"Write ProtoNet({example}, 64, 5), say."
+        check_kind("ProtoNet's body", body, nn.Module, "a module", f"{example}, say")
         check_count("ProtoNet's num_features", num_features, fix=fix)
         check_count("ProtoNet's num_classes", num_classes, fix=fix)
         self.body = body

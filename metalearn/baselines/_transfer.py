@@ -1,12 +1,15 @@
 """Joint training of one model, which a new task then trains on in mini-batches."""
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from metalearn import inner
-from metalearn._checks import check_count, invalid
+from metalearn._checks import invalid
+from metalearn._fields import Checked, Count
 from metalearn._tree import tree_map, tree_zeros_like
 from metalearn.functional import OnSupport, SampledBatches, grad_and_value
 from metalearn.outer import MetaGradient, Traits
@@ -14,7 +17,7 @@ from metalearn.types import Adapted, Batch, Carry, Episode, Estimate, Meta, Prob
 
 
 @dataclass(frozen=True)
-class Transfer(MetaGradient):
+class Transfer(MetaGradient, Checked):
     """The gradient of joint training, without an inner loop; adaptation is training on
     mini-batches.
 
@@ -35,12 +38,10 @@ class Transfer(MetaGradient):
         appendix A.1. Chen et al., "A closer look at few-shot classification", ICLR 2019.
     """
 
-    batch_size: int = 4
-    select_every: int = 25
+    _what: ClassVar[str] = "{field}"
 
-    def __post_init__(self) -> None:
-        check_count("batch_size", self.batch_size, fix="Write Transfer(batch_size=4).")
-        check_count("select_every", self.select_every, fix="Write Transfer(select_every=25).")
+    batch_size: Annotated[Count, "Write Transfer(batch_size=4)."] = 4
+    select_every: Annotated[Count, "Write Transfer(select_every=25)."] = 25
 
     @property
     def reaches(self) -> frozenset[str]:
@@ -60,9 +61,8 @@ class Transfer(MetaGradient):
         self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: Carry
     ) -> Estimate:
         """Return the gradient of the query loss at the start."""
-        (init, shared), loss = grad_and_value(problem.query_loss, argnums=(0, 1))(
-            meta.init, meta.shared, episode
-        )
+        differentiate = grad_and_value(problem.query_loss, argnums=(0, 1))
+        (init, shared), loss = differentiate(meta.init, meta.shared, episode)
         return Estimate(Meta(init, shared, tree_zeros_like(meta.rule)), loss, carry, {})
 
     def adapt(
@@ -79,9 +79,6 @@ class Transfer(MetaGradient):
             params, state, *_ = inner.step(problem, meta, params, state, part, step)
             if (step + 1) % self.select_every == 0 or step + 1 == num_steps:
                 loss = problem.support_loss(params, meta.shared, whole, step)
-                is_better = loss < lowest
-                best = tree_map(
-                    lambda new, old, chosen=is_better: torch.where(chosen, new, old), params, best
-                )
-                lowest = torch.where(is_better, loss, lowest)
+                choose: Any = partial(torch.where, loss < lowest)
+                best, lowest = tree_map(choose, params, best), choose(loss, lowest)
         return Adapted(best, meta.shared, state)
