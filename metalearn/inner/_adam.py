@@ -39,9 +39,8 @@ class Adam(Rated):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
-            raise mistyped(
-                "Adam's betas", "be a pair", brief(self.betas), "Write betas=(0.9, 0.999)."
-            )
+            fix = "Write betas=(0.9, 0.999)."
+            raise mistyped("Adam's betas", "be a pair", brief(self.betas), fix)
         object.__setattr__(self, "betas", tuple(self.betas))
         for beta in self.betas:
             check_decay("Adam's betas", beta)
@@ -49,31 +48,24 @@ class Adam(Rated):
     def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
         """Return means of nothing, and the weights of what is in them, one a task as its key."""
         zero = next(iter(params.values())).new_zeros(key.shape)
-        return {
-            "mean": tree_zeros_like(params),
-            "square": tree_zeros_like(params),
-            "weights": (zero, zero),
-        }
+        means = {"mean": tree_zeros_like(params), "square": tree_zeros_like(params)}
+        return {**means, "weights": (zero, zero)}
 
     def update(
         self, meta: PyTree, grads: Params, state: PyTree, params: Params, loss: Tensor, step: int
     ) -> tuple[Params, PyTree]:
         """Return -lr * mean / (sqrt(square) + eps), both corrected for their start at zero."""
-        beta1, beta2 = self.betas
-        mean = {
-            name: beta1 * state["mean"][name] + (1 - beta1) * grad for name, grad in grads.items()
-        }
-        square = {
-            name: beta2 * state["square"][name] + (1 - beta2) * grad**2
-            for name, grad in grads.items()
-        }
+
+        def average(mean: Tensor, value: Tensor | float, beta: float) -> Tensor:
+            return beta * mean + (1 - beta) * value
+
+        (beta1, beta2), (weight1, weight2) = self.betas, state["weights"]
+        mean = {n: average(state["mean"][n], grad, beta1) for n, grad in grads.items()}
+        square = {n: average(state["square"][n], grad**2, beta2) for n, grad in grads.items()}
         # Kept as state, not taken from the step's number, so that a state may outlive its task (as
         # Reptile's does); and as means of ones, since 1 - beta**n loses its digits in low
         # precision.
-        weight1, weight2 = (
-            b * weight + (1 - b) for b, weight in zip(self.betas, state["weights"], strict=True)
-        )
-
+        weight1, weight2 = average(weight1, 1, beta1), average(weight2, 1, beta2)
         updates = {}
         for name in grads:
             first = mean[name] / over_first_axes(weight1, mean[name])

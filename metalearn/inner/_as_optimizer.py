@@ -1,5 +1,6 @@
 """A learned rule as an ordinary PyTorch optimizer."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -61,27 +62,21 @@ class RuleOptimizer(torch.optim.Optimizer):
     def __init__(
         self, rule: UpdateRule, meta: PyTree, named_parameters: Any, *, key: Tensor | None = None
     ) -> None:
-        check_kind(
-            "as_optimizer's rule", rule, UpdateRule, "an update rule", "learner.problem.rule, say"
-        )
-        if isinstance(meta, torch.nn.Module) or not all(
-            isinstance(leaf, Tensor) for leaf in tree_leaves(meta)
-        ):
-            raise mistyped(
-                "meta", "be a tree of tensors", type(meta).__name__, "Pass learner.meta.rule."
-            )
-        if not (
-            key is None or (isinstance(key, Tensor) and key.dtype == torch.int64 and key.dim() == 0)
-        ):
-            raise mistyped(
-                "key", "be an int64 scalar tensor", brief(key), "Pass torch.tensor(7), say."
-            )
+        example = "learner.problem.rule, say"
+        check_kind("as_optimizer's rule", rule, UpdateRule, "an update rule", example)
+        is_tree = all(isinstance(leaf, Tensor) for leaf in tree_leaves(meta))
+        if isinstance(meta, torch.nn.Module) or not is_tree:
+            fix = "Pass learner.meta.rule."
+            raise mistyped("meta", "be a tree of tensors", type(meta).__name__, fix)
+        is_key = isinstance(key, Tensor) and key.dtype == torch.int64 and key.dim() == 0
+        if not (key is None or is_key):
+            fix = "Pass torch.tensor(7), say."
+            raise mistyped("key", "be an int64 scalar tensor", brief(key), fix)
         super().__init__(_groups(named_parameters), {"lr": 1.0})
         params = self._values()
         like = next(iter(params.values()))
-        _check_alike(
-            "meta", rule, meta, rule.init_meta({n: p.to("meta") for n, p in params.items()})
-        )
+        expected = rule.init_meta({name: param.to("meta") for name, param in params.items()})
+        _check_alike("meta", rule, meta, expected)
         self._rule, self._meta = (
             rule,
             tree_map(lambda leaf: leaf.detach().to(like, copy=True), meta),
@@ -110,35 +105,26 @@ class RuleOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         if loss is None and self._reads_loss:
-            fix = (
-                "Write optimizer.step(closure), with a closure that calls backward() and returns "
-                "the loss."
-            )
-            raise RuntimeError(
-                message(f"a step of {self._rule}", "be given the loss, which it uses", "none", fix)
-            )
+            what, condition = f"a step of {self._rule}", "be given the loss, which it uses"
+            fix = "Write optimizer.step(closure), with a closure that calls backward() and returns "
+            raise RuntimeError(message(what, condition, "none", f"{fix}the loss."))
         params, grads = self._values(), self._gradients()
         like = next(iter(params.values()))
-        seen = torch.as_tensor(
-            0.0 if loss is None else loss, dtype=like.dtype, device=like.device
-        ).detach()
+        seen = 0.0 if loss is None else loss
+        seen = torch.as_tensor(seen, dtype=like.dtype, device=like.device).detach()
         state, step = self.state["rule"], self.state["step"]
-        updates, self.state["rule"] = self._rule.update(
-            self._meta, grads, state, params, seen, step
-        )
-        self.state["step"] = step + 1
-        for group in self.param_groups:
-            for name, param in zip(group["param_names"], group["params"], strict=True):
-                param.add_(group["lr"] * updates[name])
+        updates, state = self._rule.update(self._meta, grads, state, params, seen, step)
+        self.state.update(rule=state, step=step + 1)
+        for name, param, rate in self._named():
+            param.add_(rate * updates[name])
         return loss
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Refuse further groups: the rule's state is that of the parameters it began with."""
         if hasattr(self, "_rule"):
             fix = "Pass all groups to as_optimizer."
-            raise RuntimeError(
-                message("parameters", "be known from the start", "another group", fix)
-            )
+            condition = "be known from the start"
+            raise RuntimeError(message("parameters", condition, "another group", fix))
         super().add_param_group(param_group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -153,18 +139,19 @@ class RuleOptimizer(torch.optim.Optimizer):
         own = {name: getattr(self, name) for name in ("_rule", "_meta", "_reads_loss")}
         return {**super().__getstate__(), **own}
 
-    def _named(self) -> Iterator[tuple[str, Tensor]]:
+    def _named(self) -> Iterator[tuple[str, Tensor, Any]]:
         for group in self.param_groups:
-            yield from zip(group["param_names"], group["params"], strict=True)
+            for name, param in zip(group["param_names"], group["params"], strict=True):
+                yield name, param, group["lr"]
 
     def _values(self) -> Params:
         """Return copies: the rule may keep them, and the parameters change in place."""
-        return {name: param.detach().clone() for name, param in self._named()}
+        return {name: param.detach().clone() for name, param, _ in self._named()}
 
     def _gradients(self) -> Params:
         return {
-            name: torch.zeros_like(p) if p.grad is None else p.grad.clone()
-            for name, p in self._named()
+            name: torch.zeros_like(param) if param.grad is None else param.grad.clone()
+            for name, param, _ in self._named()
         }
 
 
@@ -176,46 +163,41 @@ def _groups(named_parameters: Any) -> list[dict[str, Any]]:
         ValueError: If two have the same.
     """
     fix = "Pass module.named_parameters()."
-    groups = as_list(
-        "named_parameters", named_parameters, "be pairs of name and parameter", fix=fix
-    )
+    what = "be pairs of name and parameter"
+    groups = as_list("named_parameters", named_parameters, what, fix=fix)
     if not (groups and isinstance(groups[0], dict)):
         groups = [{"params": groups}]
     for group in groups:
         if not {"params"} <= group.keys() <= {"params", "lr"}:
-            fix = 'Write {"params": module.named_parameters(), "lr": 0.5}.'
-            raise invalid("a group", 'have "params" and perhaps "lr"', list(group), fix)
+            example = 'Write {"params": module.named_parameters(), "lr": 0.5}.'
+            raise invalid("a group", 'have "params" and perhaps "lr"', list(group), example)
         check_number('a group\'s "lr"', group.get("lr", 1.0))
     groups = [{**group, "params": list(group["params"])} for group in groups]
-    for entry in (entry for group in groups for entry in group["params"]):
+    entries = [entry for group in groups for entry in group["params"]]
+    for entry in entries:
         if not (isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], str)):
-            fix = "Pass module.named_parameters()."
             raise mistyped("parameters", "be named", f"{type(entry).__name__} without a name", fix)
-    names = [name for group in groups for name, _ in group["params"]]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        fix = "Write module.named_parameters(prefix='head'), say."
-        raise invalid("parameters", "have names of their own", f"{twice} twice", fix)
-    learned = [[entry for entry in group["params"] if entry[1].requires_grad] for group in groups]
-    if not any(learned):
-        fix = "Pass module.named_parameters()."
+    counts = Counter(name for name, _ in entries)
+    if twice := sorted(name for name, count in counts.items() if count > 1):
+        example = "Write module.named_parameters(prefix='head'), say."
+        raise invalid("parameters", "have names of their own", f"{twice} twice", example)
+    for group in groups:
+        group["params"] = [entry for entry in group["params"] if entry[1].requires_grad]
+    if not any(group["params"] for group in groups):
         raise invalid("parameters", "be at least one that requires grad", "none", fix)
-    return [
-        {**group, "params": params} for group, params in zip(groups, learned, strict=True) if params
-    ]
+    return [group for group in groups if group["params"]]
 
 
 def _check_alike(what: str, rule: UpdateRule, got: PyTree, expected: PyTree) -> None:
     """Raise unless two trees have leaves of the same names and shapes."""
     ours, theirs = _shapes(expected), _shapes(got)
-    if different := sorted(
-        name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)
-    ):
+    names = sorted(ours.keys() | theirs.keys())
+    if different := [name for name in names if ours.get(name) != theirs.get(name)]:
         name = different[0]
-        shapes = (
-            f"{theirs.get(name, 'nothing')} where it has {ours.get(name, 'nothing')}, at {name!r}"
-        )
+        own, other = ours.get(name, "nothing"), theirs.get(name, "nothing")
+        got = f"{other} where it has {own}, at {name!r}"
         fix = "Pass the parameters that it was learned for, under the same names."
-        raise invalid(what, f"belong to {rule} and the parameters", shapes, fix)
+        raise invalid(what, f"belong to {rule} and the parameters", got, fix)
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:

@@ -40,6 +40,5 @@ class GradientTransform(Rated):
         self, meta: PyTree, grads: Params, state: PyTree, params: Params, loss: Tensor, step: int
     ) -> tuple[Params, PyTree]:
         """Return -lr * U_xi(gradient)."""
-        return {
-            name: -self.lr * self.transform(meta[name], grad) for name, grad in grads.items()
-        }, state
+        updates = {n: -self.lr * self.transform(meta[n], grad) for n, grad in grads.items()}
+        return updates, state

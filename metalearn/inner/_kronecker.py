@@ -3,7 +3,7 @@ and columns.
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -98,10 +98,12 @@ class KroneckerNetwork(GradientTransform):
 
     def init_weights(self, name: str, param: Tensor) -> PyTree:
         """Return the layers' L and R, and perhaps the factor of the network's output."""
-        layers = {"layers": [_factors(name, param) for _ in range(self.num_layers)]}
-        return layers | (
-            {"factor": param.new_ones(as_matrices(param).shape[-2:])} if self.normalise else {}
-        )
+        weights: dict[str, Any] = {
+            "layers": [_factors(name, param) for _ in range(self.num_layers)]
+        }
+        if self.normalise:
+            weights["factor"] = param.new_ones(as_matrices(param).shape[-2:])
+        return weights
 
     def transform(self, weights: PyTree, grad: Tensor) -> Tensor:
         """Return the network's output for the gradient."""
@@ -109,9 +111,8 @@ class KroneckerNetwork(GradientTransform):
             return self._network(weights["layers"], as_matrices(grad)).reshape(grad.shape)
         norm = safe_sqrt(grad.square().sum())
         direction = as_matrices(grad / torch.where(norm > 0, norm, 1.0))
-        return (weights["factor"] * norm * self._network(weights["layers"], direction)).reshape(
-            grad.shape
-        )
+        output = weights["factor"] * norm * self._network(weights["layers"], direction)
+        return output.reshape(grad.shape)
 
     def _network(self, layers: list[dict[str, Tensor]], matrices: Tensor) -> Tensor:
         hidden = _multiply(layers[0], matrices)
@@ -138,9 +139,8 @@ def identity(name: str, size: int, like: Tensor) -> Tensor:
     if size > MAX_SIZE:
         fix = "Leave the parameter out of fast=, or use LowRank(lr, rank=4, identity=True)."
         got = f"a side of {size:,} in {name!r}, shaped {tuple(like.shape)}"
-        raise invalid(
-            "a parameter with a matrix for each side", f"have sides up to {MAX_SIZE:,}", got, fix
-        )
+        condition = f"have sides up to {MAX_SIZE:,}"
+        raise invalid("a parameter with a matrix for each side", condition, got, fix)
     return torch.eye(size, dtype=like.dtype, device=like.device)
 
 

@@ -40,26 +40,22 @@ class Learned(Wrapper):
     def __post_init__(self) -> None:
         super().__post_init__()
         rule: Any = self.rule
-        names, fix = (
-            (self.names,) if isinstance(self.names, str) else self.names,
-            'Write Learned(rule, "lr"), say.',
-        )
+        names = (self.names,) if isinstance(self.names, str) else self.names
+        fix = 'Write Learned(rule, "lr"), say.'
         if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
-            raise mistyped(
-                "Learned's names", "be a name or a tuple of them", brief(self.names), fix
-            )
+            condition = "be a name or a tuple of them"
+            raise mistyped("Learned's names", condition, brief(self.names), fix)
         object.__setattr__(self, "names", tuple(names))
         if not names or len(set(names)) < len(names):
             raise invalid("Learned's names", "be at least one, each once", tuple(names), fix)
         types = _field_types(type(rule))
         for name in names:
             check_choice("Learned's names", name, types)
-            numbers = all(
-                isinstance(value, int | float) for value in tree_leaves(getattr(rule, name))
-            )
+            value = getattr(rule, name)
+            numbers = all(isinstance(leaf, int | float) for leaf in tree_leaves(value))
             if not (numbers and _of_floats(types[name])):
-                got = repr(getattr(rule, name))
-                raise mistyped(f"{type(rule).__name__}'s {name}", "be a number to be learned", got)
+                what = f"{type(rule).__name__}'s {name}"
+                raise mistyped(what, "be a number to be learned", repr(value))
         if unused := _unused(self):
             fix = "It decides where something else starts, which is learned anyway."
             got = f"{unused}, which it does not use"
@@ -68,10 +64,8 @@ class Learned(Wrapper):
     def init_meta(self, params: Params) -> PyTree:
         """Return the hyperparameters at the rule's own values, each a scalar."""
         like = next(iter(params.values()))
-        own = {
-            name: tree_map(lambda v: like.new_tensor(float(v)), getattr(self.rule, name))
-            for name in self.names
-        }
+        values = {name: getattr(self.rule, name) for name in self.names}
+        own = tree_map(lambda value: like.new_tensor(float(value)), values)
         return {**own, "rule": self.rule.init_meta(params)}
 
     def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
@@ -120,8 +114,6 @@ def _unused(learned: Learned) -> list[str]:
             updates, state = learned.update(meta, grads, state, params, torch.ones(()), step)
             total = total + updates["weight"].sum()
             params = {"weight": params["weight"] + updates["weight"]}
-        own = {name: tree_leaves(meta[name]) for name in learned.names}
-        leaves = [leaf for values in own.values() for leaf in values]
-        slopes = torch.autograd.grad(total, leaves, allow_unused=True)
-    reached = {id(leaf) for leaf, slope in zip(leaves, slopes, strict=True) if slope is not None}
-    return [name for name, values in own.items() if not any(id(leaf) in reached for leaf in values)]
+        total.backward()
+    own = {name: tree_leaves(meta[name]) for name in learned.names}
+    return [name for name, leaves in own.items() if all(leaf.grad is None for leaf in leaves)]

@@ -64,13 +64,10 @@ class LSTM(UpdateRule, Checked):
         like, width = next(iter(params.values())), self.hidden_size
         biases = {"input": math.log(self.lr / (1 - self.lr)), "forget": self.forget_bias}
         lstm = init_linear(NUM_INPUTS + width, 4 * width, like)
-        gates = {
-            name: {
-                "weight": like.new_empty(1, width + 2).uniform_(-self.gate_range, self.gate_range),
-                "bias": like.new_full((1,), bias),
-            }
-            for name, bias in biases.items()
-        }
+        gates = {}
+        for name, bias in biases.items():
+            weight = like.new_empty(1, width + 2).uniform_(-self.gate_range, self.gate_range)
+            gates[name] = {"weight": weight, "bias": like.new_full((1,), bias)}
         return {"lstm": lstm, "gates": gates}
 
     def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
@@ -86,9 +83,8 @@ class LSTM(UpdateRule, Checked):
     ) -> tuple[Params, PyTree]:
         """Return (f - 1) * theta - i * gradient."""
         theta, grad = flatten(params, params), flatten(grads, params)
-        inputs = torch.cat(
-            [preprocess(grad), preprocess(loss.to(grad.dtype)).expand(len(grad), 2)], 1
-        )
+        losses = preprocess(loss.to(grad.dtype)).expand(len(grad), 2)
+        inputs = torch.cat([preprocess(grad), losses], 1)
         hidden, cell = _lstm_cell(meta["lstm"], inputs, state["hidden"], state["cell"])
         input_gate = _gate(meta["gates"]["input"], hidden, theta, state["input"])
         forget_gate = _gate(meta["gates"]["forget"], hidden, theta, state["forget"])
@@ -99,10 +95,8 @@ class LSTM(UpdateRule, Checked):
         return unflatten(update, params), {"hidden": hidden, "cell": cell, **gates}
 
 
-def _lstm_cell(
-    weights: Params, inputs: Tensor, hidden: Tensor, cell: Tensor
-) -> tuple[Tensor, Tensor]:
-    gates = F.linear(torch.cat([inputs, hidden], 1), weights["weight"], weights["bias"])
+def _lstm_cell(layer: Params, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    gates = F.linear(torch.cat([x, hidden], 1), layer["weight"], layer["bias"])
     input_gate, forget_gate, candidate, output_gate = gates.chunk(4, 1)
     cell = forget_gate.sigmoid() * cell + input_gate.sigmoid() * candidate.tanh()
     return output_gate.sigmoid() * cell.tanh(), cell

@@ -47,10 +47,8 @@ class Masked(Wrapper):
 
     def init_meta(self, params: Params) -> PyTree:
         """Return logits of zero for every layer, and the rule's own meta-parameters."""
-        logits = {
-            layer: {"logits": params[names[0]].new_zeros(params[names[0]].shape[:1])}
-            for layer, names in _layers(params).items()
-        }
+        first = {layer: params[names[0]] for layer, names in _layers(params).items()}
+        logits = {name: {"logits": p.new_zeros(p.shape[:1])} for name, p in first.items()}
         return {"mask": logits, "rule": self.rule.init_meta(params)}
 
     def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
@@ -65,16 +63,11 @@ class Masked(Wrapper):
         self, meta: PyTree, grads: Params, state: PyTree, params: Params, loss: Tensor, step: int
     ) -> tuple[Params, PyTree]:
         """Return the rule's updates where the mask lets them through."""
-        updates, rule_state = self.rule.update(
-            meta["rule"], grads, state["rule"], params, loss, step
-        )
-        masks = {
-            name: state["mask"][layer] for layer, names in _layers(params).items() for name in names
-        }
-        masked = {
-            name: over_first_axes(masks[name], update) * update for name, update in updates.items()
-        }
-        return masked, {"mask": state["mask"], "rule": rule_state}
+        mask, inside = state["mask"], state["rule"]
+        updates, inside = self.rule.update(meta["rule"], grads, inside, params, loss, step)
+        masks = {name: mask[layer] for layer, names in _layers(params).items() for name in names}
+        masked = {n: over_first_axes(masks[n], update) * update for n, update in updates.items()}
+        return masked, {"mask": mask, "rule": inside}
 
     def split_rate(self) -> tuple[float, UpdateRule]:
         """Return the wrapped rule's rate and the masked rule at rate 1."""

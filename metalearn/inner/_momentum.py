@@ -32,9 +32,8 @@ class _WithVelocity(Rated):
     ) -> tuple[Params, PyTree]:
         """Return -lr * direction."""
         velocity = {name: self.momentum * state[name] + grad for name, grad in grads.items()}
-        return {
-            name: -self.lr * self._direction(grads[name], v) for name, v in velocity.items()
-        }, velocity
+        updates = {n: -self.lr * self._direction(grads[n], v) for n, v in velocity.items()}
+        return updates, velocity
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,5 @@ class RMSProp(Rated):
             name: self.alpha * state[name] + (1 - self.alpha) * grad**2
             for name, grad in grads.items()
         }
-        updates = {
-            name: -self.lr * grad / (safe_sqrt(square[name]) + self.eps)
-            for name, grad in grads.items()
-        }
-        return updates, square
+        root = {name: safe_sqrt(value) + self.eps for name, value in square.items()}
+        return {name: -self.lr * grad / root[name] for name, grad in grads.items()}, square

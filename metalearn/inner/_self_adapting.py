@@ -63,12 +63,8 @@ class SelfAdapting(Wrapper):
         """Return xi, the rule's state, and zeros for what it saw at the last step."""
         state = self.rule.init_state(meta, params, key)
         zeros = tree_zeros_like(params)
-        last = {
-            "grads": zeros,
-            "state": state,
-            "params": zeros,
-            "loss": next(iter(params.values())).new_zeros(()),
-        }
+        loss = next(iter(params.values())).new_zeros(())
+        last = {"grads": zeros, "state": state, "params": zeros, "loss": loss}
         return {"xi": meta, "rule": state, "last": last}
 
     def update(

@@ -53,13 +53,8 @@ def t_net(model: nn.Module) -> nn.Module:
     >>> [name for name, _ in t_net(nn.Sequential(nn.Linear(3, 2))).named_parameters()]
     ['0.W.weight', '0.W.bias', '0.T.weight']
     """
-    check_kind(
-        "t_net's model",
-        model,
-        nn.Module,
-        "an nn.Module",
-        "the module itself: models.mlp(1, [40], 1)",
-    )
+    example = "the module itself: models.mlp(1, [40], 1)"
+    check_kind("t_net's model", model, nn.Module, "an nn.Module", example)
     if transforms(model):
         raise invalid("t_net's model", "be a plain network", "a T-net already", "Call t_net once.")
     if _has_transform(model):

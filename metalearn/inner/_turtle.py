@@ -133,9 +133,8 @@ class Turtle(UpdateRule, Checked):
         if "last" in state:
             theta = flatten(params, params)
             if step > 0:
-                state["update_history"] = self._average(
-                    state["update_history"], theta - state["last"]
-                )
+                change = theta - state["last"]
+                state["update_history"] = self._average(state["update_history"], change)
             state["last"] = theta
         return state
 
@@ -143,24 +142,14 @@ class Turtle(UpdateRule, Checked):
         """Return what the network sees, `[n, columns]`."""
         loss = loss.to(grad.dtype)  # a criterion may compute in float32
 
-        def column(name: str) -> Tensor:
-            match name:
-                case "grad":
-                    return grad
-                case "processed_grad":
-                    return preprocess(grad)
-                case "loss":
-                    return loss
-                case "processed_loss":
-                    return preprocess(loss)
-                case "step":
-                    return torch.full_like(grad, step)
-            return state[name]
+        seen = {"grad": grad, "loss": loss, "step": grad.new_full((), step), **state}
 
-        return torch.cat(
-            [column(name).reshape(-1, WIDTHS[name]).expand(len(grad), -1) for name in self.inputs],
-            1,
-        )
+        def column(name: str) -> Tensor:
+            value = seen[name.removeprefix("processed_")]
+            value = value if name in seen else preprocess(value)
+            return value.reshape(-1, WIDTHS[name]).expand(len(grad), -1)
+
+        return torch.cat([column(name) for name in self.inputs], 1)
 
     def _network(self, layers: list[Params], x: Tensor) -> Tensor:
         for layer in layers[:-1]:
