@@ -3,7 +3,7 @@
 import pickle
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn as nn
@@ -23,7 +23,7 @@ from metalearn._tree import (
     tree_unflatten,
 )
 from metalearn.functional import draw_keys
-from metalearn.types import Batch, Episode, Estimate, Meta, Params, Problem
+from metalearn.types import Batch, Episode, Estimate, Meta, Params, Problem, PyTree
 
 EXACT = 1e-9
 """Relative difference that two exact computations of one float64 gradient may have."""
@@ -38,9 +38,7 @@ LOOP, CHUNKS, COMPILED = {"batching": "loop"}, {"chunk_size": 1}, {"compile": {"
 
 @dataclass(frozen=True)
 class Case:
-    """A small smooth problem in float64: a model, two tasks for it, and which of its parameters
-    adapt.
-    """
+    """A small smooth problem in float64: a model, two tasks, and the parameters that adapt."""
 
     name: str
     model: Callable[[], nn.Module]
@@ -206,7 +204,13 @@ def check_protocol(rule: inner.UpdateRule, case: Case) -> None:
     require(not lost, "every meta-parameter of the rule gets a gradient", case.name, rule, lost)
 
 
-def _check_update(rule: inner.UpdateRule, arguments: Any, step: int, dtype: torch.dtype) -> None:
+Arguments: TypeAlias = tuple[PyTree, Params, PyTree, Params, Tensor]
+"""Those of `update`, but for the step."""
+
+
+def _check_update(
+    rule: inner.UpdateRule, arguments: Arguments, step: int, dtype: torch.dtype
+) -> None:
     before = tree_map(torch.clone, arguments)
     got = rule.update(*arguments, step)
     is_pair = isinstance(got, tuple) and len(got) == 2 and isinstance(got[0], dict)
