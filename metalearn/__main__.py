@@ -48,9 +48,7 @@ def demo(arguments: argparse.Namespace) -> None:
 
 
 def draw(learner: outer.MetaLearner, path: Path, generator: torch.Generator) -> None:
-    """Draw four unseen sine waves, their support points, and the model before and after adaptation
-    to them.
-    """
+    """Draw four unseen sine waves, and the model before and after adapting to them."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -82,9 +80,7 @@ def draw(learner: outer.MetaLearner, path: Path, generator: torch.Generator) -> 
 
 
 def omniglot(arguments: argparse.Namespace) -> None:
-    """Meta-train MAML with learned rates on few-shot Omniglot, and print the accuracy on the test
-    characters.
-    """
+    """Meta-train MAML with learned rates on few-shot Omniglot, and print its test accuracy."""
 
     def sampler(split: Literal["train", "test"]) -> data.EpisodeSampler:
         if arguments.npz is None:

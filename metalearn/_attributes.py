@@ -1,8 +1,7 @@
-"""Plain attributes of modules, which a forward pass may leave tensors in that are of no use after
-it.
+"""Plain attributes of modules, in which a forward pass may leave tensors.
 
-Under `vmap` they are dead, in a loop they hold a graph: modules with them cannot be copied or
-pickled.
+Such tensors are dead after `vmap` and hold a graph after a loop; modules with them cannot be copied
+or pickled.
 """
 
 import copy
@@ -21,29 +20,27 @@ from torch import Tensor
 from metalearn._tree import PLAIN
 
 OWN = frozenset(vars(nn.Module()))
-"""What every module has, which functional calls look after."""
+"""Attributes of every module, which functional calls restore."""
 CONTAINERS = (list, dict, set, deque, tuple)
 AT_ONCE = frozenset(PLAIN)
-"""Types of values that are known at once to hold nothing that changes, of which there may be
-many."""
+"""Types of values, possibly many, that hold nothing that changes."""
 OBJECTS = (nn.Module, SimpleNamespace)
 
 
 @contextmanager
 def attributes_kept(*roots: Any) -> Iterator[None]:
-    """Put back what code within changes in plain attributes, but for new values that can hold no
-    tensor.
+    """Undo what the body changes in plain attributes, except new values that hold no tensor.
 
     Args:
-        roots: Modules, or dataclasses that hold them. Their lists, dicts, sets and dataclasses are
-            kept too.
+        roots: Modules, or dataclasses that hold modules. Their lists, dicts, sets and dataclasses
+            are restored too.
     """
     with _kept(roots, below=True):
         yield
 
 
 def attributes_of(modules: list[nn.Module]) -> AbstractContextManager[None]:
-    """Put back what code within changes in the attributes of these modules, but not of theirs."""
+    """Undo what the body changes in the attributes of these modules themselves."""
     return _kept(modules, below=False) if modules else nullcontext()
 
 
@@ -62,9 +59,7 @@ def _kept(roots: Iterable[Any], below: bool) -> Iterator[None]:
 
 
 def deep_copied(module: nn.Module) -> Any:
-    """Return a deep copy of a module, in which tensors that a call has left in attributes have no
-    graph.
-    """
+    """Return a deep copy of a module, with tensors in its attributes detached from their graphs."""
     parts = (each.values() if isinstance(each, dict) else each for each in _containers([module]))
     tensors = (value for value in chain.from_iterable(parts) if isinstance(value, Tensor))
     left = {id(tensor): tensor.detach().clone() for tensor in tensors if not tensor.is_leaf}
@@ -72,7 +67,7 @@ def deep_copied(module: nn.Module) -> Any:
 
 
 def _containers(roots: Iterable[Any], below: bool = True) -> Iterator[Any]:
-    """Yield all dicts of attributes, lists, tuples, dicts and sets, also `below` modules."""
+    """Yield attribute dicts, lists, tuples, dicts and sets, those `below` modules included."""
     left, seen = list(roots), set()
     while left:
         each = left.pop()
@@ -93,7 +88,7 @@ def _containers(roots: Iterable[Any], below: bool = True) -> Iterator[Any]:
 
 
 def _holds(value: Any) -> bool:
-    """Return whether a value may hold what changes."""
+    """Return whether a value may hold something that changes."""
     if type(value) in AT_ONCE:
         return False
     if isinstance(value, CONTAINERS):

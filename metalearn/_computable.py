@@ -1,6 +1,4 @@
-"""Errors of the user's functions on the user's data, raised again as one error that says what does
-not fit what.
-"""
+"""Errors of user code on user data, raised again with the shapes that do not fit."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,26 +13,26 @@ from metalearn._join import OutputTypeError, OutputValueError
 from metalearn._tree import tree_leaves
 
 WRONG_KINDS = (TypeError, AttributeError)
-"""What is raised for arguments of a wrong kind; the others are for shapes and values."""
+"""Errors of arguments of a wrong kind; others concern shapes and values."""
 
 OF_CLASS_AXES = ("Expected target size", "size mismatch (got input")
-"""What criteria say of outputs whose classes are not along axis 1."""
+"""Messages of criteria for outputs whose classes are not along axis 1."""
 
 
 @contextmanager
 def computable(what: str, data: Any, whose: str = "Its", beside: str = "") -> Iterator[None]:
-    """Raise with the shapes of the data whatever goes wrong in a computation.
+    """Raise errors of a computation again with the shapes of its data.
 
-    A lack of memory and outputs that do not fit together say so themselves.
+    Out-of-memory errors and outputs that do not match pass unchanged.
 
     Args:
         what: What is computed.
-        data: Tensors that it is computed from.
+        data: Tensors that go into it.
         whose: Whose tensors the data are.
-        beside: What else the error shall tell of, a part of a sentence.
+        beside: Part of a sentence that the error adds.
 
     Raises:
-        TypeError: For what PyTorch raises a TypeError, and for attributes that are missing.
+        TypeError: For PyTorch's TypeErrors and missing attributes.
         ValueError: For its other errors.
     """
     try:

@@ -26,12 +26,11 @@ from metalearn.functional import draw_keys
 from metalearn.types import Batch, Episode, Estimate, Meta, Params, Problem, PyTree
 
 EXACT = 1e-9
-"""Relative difference that two exact computations of one float64 gradient may have."""
+"""Relative difference allowed between two exact computations of a float64 gradient."""
 DIFFERENCE = 1e-6
-"""Relative difference to central finite differences."""
+"""Relative difference allowed to central finite differences."""
 STEP = 1e-7
-"""Step of these differences: small, since they are wrong where it crosses a kink of an
-activation."""
+"""Step of these differences, small so that it rarely crosses a kink of an activation."""
 LOOP, CHUNKS, COMPILED = {"batching": "loop"}, {"chunk_size": 1}, {"compile": {"backend": "eager"}}
 """Options of a learner that must not change its estimates."""
 
@@ -101,8 +100,8 @@ def _naive_loop(
 ) -> tuple[Tensor, list[dict[str, Any]]]:
     """Adapt by a plain loop that shares no code with the engine.
 
-    `constants` is what the rule sees at each step instead of what the loop computes, by argument of
-    `update`. Returned are the query loss and all that the rule saw at each step.
+    Arguments of `update` in `constants`, one dict per step, replace what the loop computes. The
+    query loss is returned with everything that the rule saw at each step.
     """
     params, state, record = meta.init, problem.rule.init_state(meta.rule, meta.init, key), []
     for step in range(problem.num_steps):
@@ -177,7 +176,7 @@ def _zero_at(tree: Any, paths: Collection[str]) -> Any:
 def check_close(
     rule: inner.UpdateRule, case: Case, options: dict[str, Any], others: dict[str, Any]
 ) -> None:
-    """Compare the estimates of learners with some options, and with others besides."""
+    """Compare the estimates of two learners, the second with `others` among its options."""
     vectors = []
     for given in (options, options | others):
         estimate = case.learner(rule, **given).estimate(*case.episodes())
@@ -230,7 +229,7 @@ def _check_update(
 
 
 def _check_zero_gradients(rule: inner.UpdateRule, case: Case) -> None:
-    """Differentiate two updates where every gradient is zero, as at units that are dead."""
+    """Differentiate two updates at gradients of zero, as dead units have."""
     meta = tree_detach(case.learner(rule).meta)
     zeros, loss = tree_map(torch.zeros_like, meta.init), torch.tensor(0.5).double()
 

@@ -1,6 +1,4 @@
-"""Copies of modules that hold other tensors, wherever they refer to them: what no replacement in
-place can miss.
-"""
+"""Copies of modules that hold other tensors, also where replacement in place would miss them."""
 
 import contextlib
 import copy
@@ -20,26 +18,26 @@ from metalearn._tree import PLAIN
 
 T = TypeVar("T")
 SAME = (*PLAIN, type)
-"""Of what is the same in a copy."""
+"""Types of values that a copy shares."""
 AT_ONCE = frozenset(PLAIN)
 
 
 def copied(root: T, tensor: Callable[[Tensor], Tensor]) -> T:
-    """Copy a module with all that it refers to, its tensors aside.
+    """Copy a module and everything that it refers to, except its tensors.
 
-    Followed are submodules, attributes, containers, bound methods, partials, and of functions the
-    variables, default values and global modules; what has no attributes, and whatever cannot be
-    copied, is shared with the original.
+    The copy follows submodules, attributes, containers, bound methods, partials, and the closures,
+    defaults and global modules of functions. Objects without attributes and objects that cannot be
+    copied are shared.
 
     Args:
         root: The module.
-        tensor: From a tensor to what takes its place, mostly itself.
+        tensor: Maps each tensor to its replacement, usually itself.
     """
     return _Copier(tensor).of(root)
 
 
 class _Copier:
-    """Makes one copy of each object, so that what was one object is one in the copy."""
+    """Copies each object once, so that shared objects stay shared."""
 
     def __init__(self, tensor: Callable[[Tensor], Tensor]) -> None:
         self._tensor = tensor
@@ -75,9 +73,7 @@ class _Copier:
         return self._object(value)
 
     def _function(self, function: FunctionType) -> FunctionType:
-        """Return a function with copies of its variables, its default values and the global modules
-        that it names.
-        """
+        """Copy a function with its closure, its defaults and the global modules that it names."""
         closure, named = function.__closure__ or (), _global_modules(function)
         defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
         if not (closure or named) and all(isinstance(value, SAME) for value in defaults):
@@ -123,9 +119,7 @@ class _Copier:
 
 
 def _shallow(value: Any) -> Any:
-    """Return a new object with the attributes of another, or this itself if there can be no
-    other.
-    """
+    """Return a new object with the same attributes, or the object itself if it cannot be copied."""
     try:
         if isinstance(value, nn.Module):  # whose own protocols refuse or miss some of them
             new = object.__new__(type(value))
@@ -137,14 +131,14 @@ def _shallow(value: Any) -> Any:
 
 
 def _global_modules(function: FunctionType) -> dict[str, Any]:
-    """Return the modules and tensors among the global variables that a function names, by name."""
+    """Return the modules and tensors among the globals that a function names, by name."""
     everything = function.__globals__
     named = {name: everything[name] for name in _names(function.__code__) if name in everything}
     return {name: value for name, value in named.items() if isinstance(value, nn.Module | Tensor)}
 
 
 def _names(code: CodeType) -> Iterator[str]:
-    """Yield the names that code refers to, with those of the functions that are defined in it."""
+    """Yield the names that code refers to, including those in nested functions."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, CodeType):

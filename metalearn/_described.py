@@ -1,4 +1,4 @@
-"""Texts of rules, losses and scores, by which files know them again in another process."""
+"""Texts by which files recognise rules, losses and scores in another process."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -10,9 +10,7 @@ import torch.nn as nn
 
 
 def described(value: Any) -> str:
-    """Return a text of a value and all in it that is the same in every process: functions by name,
-    not by address.
-    """
+    """Return a text of a value that is the same in every process: functions by name."""
     if isinstance(value, nn.Module):  # whose own text may show what it has learned
         return str([type(module).__qualname__ for module in value.modules()])
     if isinstance(value, tuple | list):

@@ -1,4 +1,4 @@
-"""Several learners as one, whose output is the mean of theirs."""
+"""Ensembles of learners, whose output is the members' mean."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from metalearn.types import Batch, Episode, PyTree
 
 
 class Ensemble:
-    """What `evaluate` needs of a learner, by several of them.
+    """Several learners that `evaluate` can use as one.
 
     Args:
         learners: At least one learner.
 
     Raises:
-        ValueError: If there are none, they are on several devices, or a query loss is not of a
-            model's outputs.
+        ValueError: If there are none, they are on different devices, or a query loss does not judge
+            outputs.
     """
 
     def __init__(self, learners: Sequence[MetaLearner]) -> None:
@@ -40,12 +40,12 @@ class Ensemble:
 
     @property
     def model(self) -> nn.Module:
-        """The models of all."""
+        """All models."""
         return nn.ModuleList([learner.model for learner in self._learners])
 
     @property
     def num_steps(self) -> int:
-        """Number of inner steps in training, if it is the same."""
+        """Number of inner steps in training, if all learners agree."""
         counts = {learner.num_steps for learner in self._learners}
         if len(counts) > 1:
             fix = "Write num_steps=5, say, for all of them."
@@ -54,7 +54,7 @@ class Ensemble:
         return counts.pop()
 
     def check_episodes(self, episodes: Episode, keys: Tensor) -> None:
-        """Raise for what is wrong with the episodes or the losses of their first task."""
+        """Raise if the episodes or the losses of their first task are ill posed."""
         for learner in self._learners:
             learner.check_episodes(episodes, keys)
 
@@ -69,7 +69,7 @@ class AdaptedEnsemble:
     """The adapted models of several learners.
 
     Attributes:
-        members: What became of each; the first one's criterion judges.
+        members: The members' adapted models; the first one's criterion is used.
     """
 
     members: list[AdaptedModels]

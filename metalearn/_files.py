@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all."""
+"""Files that are written completely or not at all."""
 
 import glob
 import os
@@ -14,17 +14,14 @@ from pathlib import Path
 from metalearn._checks import invalid
 
 ABANDONED = 3600
-"""Seconds after which a file that nobody writes to any more is taken for that of a killed
-process."""
+"""Seconds without writes after which a file counts as left by a killed process."""
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BufferedWriter]:
-    """Open a new file beside `path`, whose folder is made; it replaces `path` when all of it is on
-    the disk.
+    """Open a new file that replaces `path` once all of it is on disk; its folder is created.
 
-    Of several processes that write one path at a time, the last one's file stays. A link is
-    followed.
+    If several processes write the same path, the last one's file stays. Links are followed.
     """
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,9 +38,7 @@ def whole_file(path: Path) -> Iterator[BufferedWriter]:
 
 
 def clear_abandoned(folder: Path, pattern: str) -> None:
-    """Remove the files and folders that killed processes have left: who still writes one does so
-    once an hour.
-    """
+    """Remove what killed processes left: files and folders untouched for an hour."""
     for part in folder.glob(pattern):
         try:
             last = max(file.stat().st_mtime for file in (part, *part.glob("*")))

@@ -1,4 +1,4 @@
-"""A checksum of tasks, by which two evaluations know that they are of the same ones."""
+"""A checksum of tasks, which tells whether two evaluations used the same ones."""
 
 import math
 import zlib
@@ -10,13 +10,12 @@ from metalearn._tree import tree_leaves
 from metalearn.types import Episode
 
 MOST_ELEMENTS = 4096
-"""Number of elements that are read of one task's tensor: many enough to tell images apart, at under
-1 % of the time."""
+"""Number of elements read from one task's tensor: enough to tell images apart, at under 1 % of the
+time."""
 
 
 def fingerprint(batch: Episode, before: int = 0) -> int:
-    """Return a checksum of episodes and of those before them; it depends on their order, not on how
-    they are batched.
+    """Return a checksum of episodes and those before them, however they are batched.
 
     Args:
         batch: Episodes, with a leading task axis.
@@ -27,9 +26,7 @@ def fingerprint(batch: Episode, before: int = 0) -> int:
 
 
 def _bytes(leaf: Tensor) -> Tensor:
-    """Return every task's elements as bytes `[num_tasks, num_bytes]`, of a large tensor regularly
-    spaced ones.
-    """
+    """Return each task's elements as bytes `[num_tasks, num_bytes]`, sampled in large tensors."""
     if leaf.layout != torch.strided:
         return _of_sparse(leaf.detach().to_sparse_coo().coalesce()).view(torch.uint8)
     size = math.prod(leaf.shape[1:])
@@ -39,7 +36,7 @@ def _bytes(leaf: Tensor) -> Tensor:
 
 
 def _of_sparse(leaf: Tensor) -> Tensor:
-    """Return a checksum of every task's elements that are not zero, `[num_tasks, 1]`."""
+    """Return a checksum of every task's nonzero elements, `[num_tasks, 1]`."""
     task, *places = leaf.indices()
     values = leaf.values().double().reshape(len(task), -1)
     position = torch.zeros_like(task)

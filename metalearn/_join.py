@@ -1,6 +1,4 @@
-"""The results of several tasks as one: tensors joined, plain values passed on where all tasks
-agree.
-"""
+"""Joining several tasks' results: tensors are joined, plain values have to agree."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,11 +12,11 @@ from metalearn._checks import message
 from metalearn._tree import PLAIN, tree_flatten, tree_leaves, tree_map, tree_names
 
 Join = Callable[[tuple[Tensor, ...]], Tensor]
-"""What becomes of the tensors in one place, such as `torch.stack`."""
+"""Joins the tensors at one place of the trees, such as `torch.stack`."""
 
 
 class OutputTypeError(TypeError):
-    """An output that is of a wrong kind."""
+    """An output of a wrong kind."""
 
 
 class OutputValueError(ValueError):
@@ -26,7 +24,7 @@ class OutputValueError(ValueError):
 
 
 def joined(join: Join, trees: Sequence[Any]) -> Any:
-    """Return several tasks' results as one tree.
+    """Join several tasks' results into one tree.
 
     Args:
         join: What becomes of the tensors in one place.
@@ -50,7 +48,7 @@ def joined(join: Join, trees: Sequence[Any]) -> Any:
 
 
 def check_passed_on(tree: Any) -> None:
-    """Raise if a leaf is neither a tensor nor a plain value: it may hold tensors of one task."""
+    """Raise for leaves other than tensors and plain values, which may hold one task's tensors."""
     if not all(isinstance(leaf, (Tensor, *PLAIN)) for leaf in tree_leaves(tree)):
         for name, leaf in zip(tree_names(tree), tree_leaves(tree), strict=True):
             _check_kind(_output(name), leaf)

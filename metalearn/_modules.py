@@ -15,22 +15,21 @@ from metalearn._copies import copied
 from metalearn._tree import tree_flatten, tree_map, tree_names, tree_unflatten
 
 CONSTANTS = "_constant_starts"
-"""Attribute of modules with the names of parameters that a learner has made buffers."""
+"""Module attribute that names the parameters which a learner has turned into buffers."""
 
 
 Call: TypeAlias = Callable[..., Any]
-"""A way of calling `(module, tensors, args, kwargs)` with other tensors in the place of those of
-these names."""
+"""A function of `(module, tensors, args, kwargs)` that calls a module with tensors replaced by
+name."""
 
 
 def functional_call(
     module: nn.Module, tensors: dict[str, Tensor], args: Any, kwargs: dict[str, Any] | None = None
 ) -> Any:
-    """Return what `torch.func.functional_call` does, which leaves replacements in modules that have
-    two names.
+    """Return what `torch.func.functional_call` does, and restore modules that have two names.
 
-    Replaced are tied tensors in all places, and every place once. They are so while the call lasts:
-    a module that is computed again in the backward pass then sees its own.
+    Tied tensors are replaced everywhere, each place once, and only while the call lasts: a module
+    that is recomputed in the backward pass sees its own tensors.
     """
     given = {get_tensor(module, name): tensor for name, tensor in tensors.items()}
     places = {
@@ -46,22 +45,22 @@ def functional_call(
 def call_copy(
     module: nn.Module, tensors: dict[str, Tensor], args: Any, kwargs: dict[str, Any] | None = None
 ) -> Any:
-    """Return what a module computes with other tensors, by a copy that holds them for good.
+    """Call a copy of a module that holds other tensors.
 
-    What `torch.func.functional_call` puts into a module is there while the call lasts. A module
-    that is computed again in the backward pass, as by `torch.utils.checkpoint`, would then see its
-    own parameters; a copy sees the given ones.
+    `torch.func.functional_call` replaces tensors only while the call lasts. A module that is
+    recomputed in the backward pass, as by `torch.utils.checkpoint`, would then see its own
+    parameters; a copy sees the given ones.
 
     Args:
         module: The module.
-        tensors: What takes the place of its parameters and buffers of these names; tied ones are
-            replaced together.
-        args: Its arguments, a tuple, or the only one.
+        tensors: Replacements of its parameters and buffers by name; tied ones are replaced
+            together.
+        args: Its arguments as a tuple, or its only argument.
         kwargs: Its keyword arguments.
 
     Raises:
-        TypeError: If `module` is no module, or `tensors` no dict of tensors.
-        ValueError: If the module has no parameter or buffer of a name.
+        TypeError: If `module` is not a module, or `tensors` not a dict of tensors.
+        ValueError: If the module lacks a parameter or buffer of that name.
 
     >>> layer = nn.Linear(2, 1)
     >>> params = {"weight": torch.ones(1, 2), "bias": torch.zeros(1)}
@@ -85,7 +84,7 @@ def call_copy(
 def call_holding(
     module: nn.Module, tensors: dict[str, Tensor], args: Any, kwargs: dict[str, Any] | None = None
 ) -> Any:
-    """Put tensors into a module that nobody else has, where they stay, and call it."""
+    """Put tensors into a module for good, and call it; nothing else may hold the module."""
     for name, tensor in tensors.items():
         set_tensor(module, name, tensor)
     with _parametrized_anew():
@@ -94,9 +93,7 @@ def call_holding(
 
 @contextmanager
 def _parametrized_anew() -> Iterator[None]:
-    """Forget what `torch.nn.utils.parametrize.cached` holds of calls with other parameters, before
-    and after.
-    """
+    """Empty the cache of `torch.nn.utils.parametrize.cached` before and after a call."""
     parametrize._cache.clear()
     try:
         yield
@@ -107,9 +104,7 @@ def _parametrized_anew() -> Iterator[None]:
 def call_model(
     model: nn.Module, tensors: dict[str, Tensor], x: Any, call: Call = functional_call
 ) -> Any:
-    """Call `model` on the inputs of a `Batch` with some of its parameters replaced, its buffers
-    kept.
-    """
+    """Call `model` on the inputs of a `Batch` with some parameters replaced and its own buffers."""
     return call(model, tensors, (), x) if isinstance(x, dict) else call(model, tensors, (x,))
 
 
@@ -123,7 +118,7 @@ def get_tensor(module: nn.Module, name: str) -> Tensor:
     """Return a parameter or buffer by its dotted name.
 
     Raises:
-        ValueError: If it is no longer there.
+        ValueError: If it no longer exists.
     """
     *path, last = name.split(".")
     try:
@@ -138,8 +133,7 @@ def get_tensor(module: nn.Module, name: str) -> Tensor:
 
 
 def set_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
-    """Put a tensor in the place of a parameter or buffer: an `nn.Parameter` as a parameter, another
-    as a buffer.
+    """Replace a parameter or buffer; an `nn.Parameter` becomes a parameter, others buffers.
 
     A tied tensor is replaced under all of its names.
     """
@@ -159,9 +153,7 @@ def _places(owner: nn.Module, tensor: Tensor) -> dict[str, Any]:
 
 
 def set_constant(module: nn.Module, name: str) -> None:
-    """Put a buffer of the same values in the place of a parameter, where `constant_starts` finds
-    it.
-    """
+    """Replace a parameter by a buffer of the same values, which `constant_starts` finds."""
     owner, _, attribute = name.rpartition(".")
     set_tensor(module, name, get_tensor(module, name).detach())
     vars(module.get_submodule(owner)).setdefault(CONSTANTS, []).append(attribute)
@@ -178,7 +170,7 @@ def constant_starts(module: nn.Module) -> list[str]:
 
 
 def tie(module: nn.Module, names: list[str]) -> None:
-    """Put the first of some parameters, or of some buffers, in the place of the others."""
+    """Replace parameters, or buffers, by the first of them."""
     first = get_tensor(module, names[0])
     for name in names[1:]:
         owner, _, attribute = name.rpartition(".")
@@ -186,17 +178,16 @@ def tie(module: nn.Module, names: list[str]) -> None:
 
 
 class TensorTree(nn.Module):
-    """A pytree of tensors as a module, so that its leaves have readable names such as
-    `rate.0.weight`.
+    """A pytree of tensors as a module, whose leaves have names such as `rate.0.weight`.
 
-    Calling the module returns the tree of its present tensors.
+    Calling the module returns the tree of its current tensors.
 
     Args:
         tree: The pytree.
-        learned: Whether its leaves become parameters, or else buffers.
+        learned: Whether its leaves become parameters rather than buffers.
 
     Raises:
-        TypeError: If a leaf is no floating tensor.
+        TypeError: If a leaf is not a floating tensor.
     """
 
     def __init__(self, tree: Any, *, learned: bool = True) -> None:

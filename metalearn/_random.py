@@ -14,9 +14,7 @@ _TURN = RLock()
 
 @contextmanager
 def random_numbers_kept(device: torch.device | None = None) -> Iterator[None]:
-    """Put the global generators back afterwards; one thread at a time, or one would put back
-    another's draws.
-    """
+    """Restore the global generators afterwards; one thread at a time."""
     devices = [device] if device is not None and device.type == "cuda" else []
     with _TURN, torch.random.fork_rng(devices):
         of_python, of_numpy = random.getstate(), np.random.get_state()
@@ -28,7 +26,7 @@ def random_numbers_kept(device: torch.device | None = None) -> Iterator[None]:
 
 
 def generator_states(device: torch.device) -> bytes:
-    """Return what changes with every number that is drawn from a global generator."""
+    """Return bytes that change with every draw from a global generator."""
     states = [torch.get_rng_state().tolist()]
     if device.type == "cuda":
         states.append(torch.cuda.get_rng_state(device).tolist())

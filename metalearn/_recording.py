@@ -1,6 +1,4 @@
-"""Kernels that are recorded once, as a CUDA graph, and replayed: the host takes no time between
-them.
-"""
+"""Kernels recorded once as a CUDA graph and replayed without host time between them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,18 +9,17 @@ from torch import Tensor
 from metalearn._tree import tree_leaves, tree_map
 
 WARM_UPS = 2
-"""Runs before the recording, in which libraries allocate and choose, and a compiled function is
-compiled."""
+"""Runs before the recording, in which libraries allocate memory and compilation happens."""
 
 
 class Recording:
-    """A function's kernels on a GPU, between fixed places for what goes in and what comes out.
+    """A function's kernels on a GPU, with fixed memory for inputs and outputs.
 
-    It draws new random numbers at every replay, those that the function would draw.
+    Every replay draws new random numbers, the ones that the function would draw.
 
     Args:
-        function: Called with the arguments; returns a tree of tensors.
-        args: Trees of tensors, and of what else is the same at every replay.
+        function: Takes the arguments; returns a tree of tensors.
+        args: Trees of tensors and of values that are the same at every replay.
         device: The GPU.
 
     Raises:
@@ -60,9 +57,7 @@ class Recording:
         self._outputs, self._num_outputs = _by_dtype(outputs), len(outputs)
 
     def __call__(self, tensors: Sequence[Tensor]) -> Any:
-        """Return what the function returns of arguments with these tensors, in memory of its
-        own.
-        """
+        """Return the function's result for arguments with these tensors, in new memory."""
         copies: list[Any] = [None] * self._num_outputs
         with torch.cuda.device(self._device):
             for places, targets in self._inputs:
@@ -81,7 +76,7 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 
 def _by_dtype(tensors: Sequence[Tensor]) -> list[tuple[list[int], list[Tensor]]]:
-    """Return tensors of each dtype, which one launch can copy, and their places."""
+    """Group tensors and their places by dtype, since one launch copies each group."""
     places: dict[torch.dtype, list[int]] = {}
     for place, tensor in enumerate(tensors):
         places.setdefault(tensor.dtype, []).append(place)

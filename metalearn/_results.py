@@ -1,6 +1,4 @@
-"""What `evaluate` returns: one number for every task, kept so that runs can be compared task by
-task.
-"""
+"""What `evaluate` returns: one number per task, so that runs can be compared task by task."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -20,18 +18,15 @@ FORMAT = "metalearn evaluation 1"
 
 @dataclass(frozen=True, eq=False)
 class Evaluation(Mapping[str, Summary]):
-    """The result of `evaluate`: a mapping from "loss" and the names of the metrics to summaries
-    over tasks.
+    """The result of `evaluate`: summaries over tasks of "loss" and every metric, by name.
 
     Attributes:
         summaries: The mapping.
         num_tasks: Number of tasks.
         num_steps: Number of adaptation steps.
-        batch_statistics: Where batch normalisation took its statistics for query examples from, as
-            `models.batch_statistics` says: "transductive", "support", "per_step", "frozen" or
-            "none".
-        fingerprint: A checksum of the tasks' data, equal for the same tasks; None if it is not
-            known.
+        batch_statistics: Source of batch normalisation statistics for query examples, as in
+            `models.batch_statistics`: "transductive", "support", "per_step", "frozen" or "none".
+        fingerprint: A checksum of the tasks' data, equal for the same tasks; None if unknown.
     """
 
     summaries: dict[str, Summary]
@@ -63,21 +58,20 @@ class Evaluation(Mapping[str, Summary]):
         return f"{line(self.summaries)} ({tasks}, batch statistics: {self.batch_statistics})"
 
     def compare(self, other: "Evaluation") -> Summaries:
-        """Return this evaluation minus another one of the same tasks, task by task, of every metric
-        they share.
+        """Return this evaluation minus another of the same tasks, task by task, for shared metrics.
 
-        The interval of paired differences is narrower than that of two means, because it is free of
-        what makes some tasks harder than others. A difference whose interval holds 0 may be chance.
+        The interval of paired differences is narrower than that of two means, since the difficulty
+        of tasks cancels. A difference whose interval contains 0 may be due to chance.
 
         Args:
-            other: What is subtracted.
+            other: The evaluation to subtract.
 
         Returns:
-            Summaries of the differences `[num_tasks]`, float64; means are above 0 where this
-            evaluation's are larger.
+            Summaries of the differences `[num_tasks]`, float64; positive where this evaluation is
+            larger.
 
         Raises:
-            TypeError: If `other` is no evaluation.
+            TypeError: If `other` is not an evaluation.
             ValueError: If the two are not of the same tasks.
         """
         if not isinstance(other, Evaluation):
@@ -90,14 +84,15 @@ class Evaluation(Mapping[str, Summary]):
         return Summaries({name: Summary(a.double() - b.double()) for name, (a, b) in pairs.items()})
 
     def save(self, path: str | Path) -> None:
-        """Write this evaluation as JSON, every task's numbers included; a file is replaced only
-        when all is written.
+        """Write this evaluation as JSON, with every task's numbers.
+
+        An old file is replaced only when all is written.
 
         Args:
-            path: The file; its folder is made if need be.
+            path: The file; its folder is created if needed.
 
         Raises:
-            TypeError: If `path` is none.
+            TypeError: If `path` is not a path.
         """
         check_path("path", path)
         entries = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -107,15 +102,15 @@ class Evaluation(Mapping[str, Summary]):
 
     @staticmethod
     def load(path: str | Path) -> "Evaluation":
-        """Read what `save` has written. The numbers are the very same ones, as float64.
+        """Read what `save` has written; the numbers are exact, as float64.
 
         Args:
             path: The file.
 
         Raises:
             OSError: If it cannot be read.
-            TypeError: If `path` is none.
-            ValueError: If the file is another one.
+            TypeError: If `path` is not a path.
+            ValueError: If it was not written by `save`.
         """
         check_path("path", path)
         entries = _read(Path(path))
@@ -143,7 +138,7 @@ KINDS: dict[str, Callable[[Any], bool]] = {
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return the entries of a file that `Evaluation.save` has written; raise for any other."""
+    """Return the entries of a file that `Evaluation.save` has written, or raise."""
     try:
         entries = json.loads(path.read_text())
     except (ValueError, RecursionError) as error:

@@ -13,21 +13,21 @@ from metalearn._summary import Summaries, Summary
 def over_seeds(evaluations: Iterable[Evaluation]) -> Summaries:
     """Summarise the means of several runs, such as one learner trained from several seeds.
 
-    Runs are few, so the 95 % intervals are by Student's t distribution. They are for new runs on
-    new tasks: where all runs were judged on the same tasks, what these may be off by does not show
-    in the spread of the runs, and is added in quadrature, with Satterthwaite's degrees of freedom.
-    What a run and a task do to each other is then counted twice, so that the interval is a little
-    too wide. Tasks of its own for every run give a narrower one.
+    Runs are few, so the 95 % intervals use Student's t distribution. They hold for new runs on new
+    tasks. If all runs were evaluated on the same tasks, the error due to these tasks does not show
+    in the spread of the runs; it is added in quadrature, with Satterthwaite's degrees of freedom.
+    The interaction of runs and tasks is then counted twice, which makes the interval slightly too
+    wide. Different tasks for every run give a narrower one.
 
     Args:
-        evaluations: One of each run; all of the same tasks, or each of its own.
+        evaluations: One per run, either all of the same tasks or each of different ones.
 
     Returns:
-        Summaries of the means `[num_runs]`, float64, of every metric that all have.
+        Summaries of the means `[num_runs]`, float64, of every metric that all runs have.
 
     Raises:
-        TypeError: If they are no evaluations.
-        ValueError: If there are none, or some are of the same tasks and others not.
+        TypeError: If they are not evaluations.
+        ValueError: If there are none, or only some of them share their tasks.
 
     References:
         Satterthwaite, "An approximate distribution of estimates of variance components", Biometrics

@@ -1,4 +1,4 @@
-"""Slices of tensors, sparse ones too, for which PyTorch has none."""
+"""Slices of tensors, including sparse ones, which PyTorch cannot slice."""
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ def part(tensor: Tensor, index: slice, axis: int = 0) -> Tensor:
 
 
 def _of_matrices(tensor: Tensor, index: slice) -> Tensor:
-    """Return some of the matrices of which a tensor in compressed layout is a batch."""
+    """Slice the batch of matrices in a compressed tensor."""
     by_rows = tensor.layout in BY_ROWS
     compressed = tensor.crow_indices() if by_rows else tensor.ccol_indices()
     plain = tensor.col_indices() if by_rows else tensor.row_indices()

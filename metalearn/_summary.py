@@ -14,9 +14,9 @@ class Summary:
 
     Attributes:
         values: The numbers `[num_tasks]` or `[num_runs]`, on the CPU.
-        over: What they are of, "tasks" or "runs".
-        tasks: Where all runs were judged on the same tasks, the summary over these tasks of the
-            mean over runs.
+        over: What the values range over, "tasks" or "runs".
+        tasks: If all runs were evaluated on the same tasks, the summary over tasks of the mean over
+            runs.
     """
 
     values: Tensor
@@ -38,16 +38,12 @@ class Summary:
 
     @property
     def standard_error(self) -> float:
-        """Standard error of the mean, sd / sqrt(num_values), and of `tasks` in quadrature; NaN for
-        a single value.
-        """
+        """Standard error of the mean, that of `tasks` added in quadrature; NaN for one value."""
         return math.sqrt(sum(variance for variance, _ in self._variances()))
 
     @property
     def quantile(self) -> float:
-        """Half of the 95 % interval in standard errors, by Student's t: 1.96 for many values, NaN
-        for one.
-        """
+        """Half of the 95 % interval in standard errors, by Student's t; NaN for a single value."""
         # With errors of runs and of tasks, the degrees of freedom are Satterthwaite's.
         (_, freedom), *shared = self._variances()
         if len(self.values) == 1:
@@ -57,14 +53,12 @@ class Summary:
 
     @property
     def ci95(self) -> float:
-        """Half of the mean's 95 % confidence interval, quantile * standard_error; NaN for a single
-        value.
-        """
+        """Half of the mean's 95 % confidence interval; NaN for a single value."""
         return self.quantile * self.standard_error
 
     @property
     def interval(self) -> str:
-        """What `ci95` is, in words, such as "95 % over 5 runs, 2.78 standard errors"."""
+        """The meaning of `ci95` in words, such as "95 % over 5 runs, 2.78 standard errors"."""
         tasks = "" if self.tasks is None else f" and their {len(self.tasks.values)} tasks"
         values = f"{len(self.values)} {self.over}{tasks}"
         return f"95 % over {values}, {self.quantile:.3g} standard errors"
@@ -81,7 +75,7 @@ class Summary:
 
 
 class Summaries(dict[str, Summary]):
-    """Summaries by name, which print as one line that says what their intervals are."""
+    """Summaries by name, printed on one line with the meaning of their intervals."""
 
     def __repr__(self) -> str:
         intervals = "; ".join(dict.fromkeys(summary.interval for summary in self.values()))
@@ -94,8 +88,9 @@ def line(summaries: dict[str, Summary]) -> str:
 
 
 def _student(freedom: float) -> float:
-    """Return the 97.5 % quantile of Student's t, to 0.03 % from four degrees of freedom on, to 0.7
-    % from one on.
+    """Return the 97.5 % quantile of Student's t.
+
+    It is within 0.03 % from four degrees of freedom on, and within 0.7 % from one on.
     """
     # The first four terms are the expansion about the normal distribution (Abramowitz and Stegun,
     # 26.7.5); the last makes it exact for one degree of freedom.

@@ -31,10 +31,10 @@ def map_tasks(
     """Apply a function to every task and stack the results.
 
     Args:
-        function: Called with one task's part of every argument; returns a pytree of tensors, and of
-            plain values that are the same for all tasks.
+        function: Takes one task's part of every argument; returns a pytree of tensors and of plain
+            values that agree between tasks.
         per_task: Arguments, pytrees whose tensors have a leading task axis.
-        batching: "vmap" or "loop". A single task never goes through vmap, which is slower for one.
+        batching: "vmap" or "loop". A single task is always computed without vmap, which is faster.
 
     Raises:
         TypeError: If a result is neither a tensor nor a plain value.
@@ -48,10 +48,10 @@ def map_tasks(
 
 
 def vmap_tasks(function: Callable[..., Any], *per_task: Any) -> Any:
-    """Return `vmap(function)(*per_task)`, with random numbers for every task; an error says what to
-    do.
+    """Return `vmap(function)(*per_task)` with random numbers for every task.
 
-    What is no tensor, in arguments or results, is passed on as it is.
+    Arguments and results other than tensors are passed on unchanged. Errors get a note on what to
+    do.
     """
     if torch.compiler.is_compiling():
         # an error there says where the graph breaks
@@ -85,7 +85,7 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 
 def _with_tensors(tree: Any, tensors: Iterable[Tensor]) -> Any:
-    """Return a tree with other tensors in the places of its own."""
+    """Return a tree with its tensors replaced."""
     rest = iter(tensors)
     return tree_map(lambda leaf: next(rest) if isinstance(leaf, Tensor) else leaf, tree)
 
@@ -93,21 +93,18 @@ def _with_tensors(tree: Any, tensors: Iterable[Tensor]) -> Any:
 def in_chunks(
     function: Callable[..., Any], per_task: tuple[Any, ...], chunk_size: int | None
 ) -> Any:
-    """Apply a function of many tasks to `chunk_size` of them at a time, and concatenate what it
-    returns of each.
-    """
+    """Apply a function to `chunk_size` tasks at a time and concatenate the results."""
     return over_chunks(lambda *part: ((), function(*part)), per_task, chunk_size)[1]
 
 
 def over_chunks(
     function: Callable[..., Any], per_task: tuple[Any, ...], chunk_size: int | None
 ) -> Any:
-    """Apply a function to chunks of tasks, so that only one chunk's temporaries are alive at a
-    time.
+    """Apply a function to chunks of tasks, keeping only one chunk's temporaries alive.
 
     Args:
-        function: Called with one chunk of every argument; returns `(summed, stacked)`, two pytrees:
-            what is to be added up over chunks, and what has a leading task axis.
+        function: Takes one chunk of every argument; returns `(summed, stacked)`, a pytree to add up
+            over chunks and one with a leading task axis.
         per_task: Arguments, pytrees with a leading task axis.
         chunk_size: Number of tasks in a chunk; None for all at once.
 

@@ -1,6 +1,4 @@
-"""Pytrees: PyTorch's own functions, faster where they are hot, and the arithmetic that the engine
-needs.
-"""
+"""Pytrees: PyTorch's functions, faster where they are hot, and arithmetic."""
 
 from collections.abc import Callable, Iterable
 from enum import Enum
@@ -14,7 +12,7 @@ from torch.utils import _pytree
 tree_flatten, tree_unflatten = _pytree.tree_flatten, _pytree.tree_unflatten
 
 LEAVES = (Tensor, str, int, float)
-"""What is known to be a leaf at once: PyTorch's functions take a quarter of an eager meta-step's
+"""Types of leaves that need no look-up: PyTorch's functions take a quarter of an eager meta-step's
 time."""
 PLAIN = (type(None), bool, int, float, complex, str, bytes, Enum, torch.dtype, torch.device)
 """Values that hold no tensor."""
@@ -49,7 +47,7 @@ def _are_alike(tree: Any, rest: tuple[Any, ...]) -> bool:
 
 
 def tree_leaves(tree: Any) -> list[Any]:
-    """Return all leaves, dicts in the order of their keys' insertion."""
+    """Return all leaves, those of dicts in insertion order."""
     leaves: list[Any] = []
     _collect((tree,), leaves)
     return leaves
@@ -86,24 +84,20 @@ def tree_zeros_like(tree: Any) -> Any:
 
 
 def over_first_axes(values: Tensor, tensor: Tensor) -> Tensor:
-    """Return values of the first axes of `tensor`, shaped so that they broadcast over its other
-    axes.
-    """
+    """Reshape values of the first axes of `tensor` to broadcast over its other axes."""
     others = tensor.dim() - values.dim()
     return values.reshape(values.shape + (1,) * others) if values.dim() and others else values
 
 
 def tree_pairs(left: Any, right: Any) -> list[tuple[Any, Any]]:
-    """Pair the leaves of two trees of the same structure, whatever the order of their dicts'
-    keys.
-    """
+    """Pair the leaves of two trees of the same structure, in whatever order their dicts are."""
     pairs: list[tuple[Any, Any]] = []
     tree_map(lambda *pair: pairs.append(pair), left, right)
     return pairs
 
 
 def tree_ravel(tree: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
-    """Return all leaves as one vector, and the function that makes such a vector a tree again."""
+    """Return all leaves as one vector, and the function that turns a vector back into a tree."""
     leaves, spec = tree_flatten(tree)
 
     def unravel(vector: Tensor) -> Any:

@@ -1,4 +1,4 @@
-"""All modules of a module, fast: `nn.Module.modules` makes every name on its way."""
+"""Fast iteration over modules: `nn.Module.modules` builds every name on its way."""
 
 from collections.abc import Iterator
 
@@ -6,21 +6,19 @@ import torch.nn as nn
 
 
 def modules_of(learner: nn.Module) -> Iterator[nn.Module]:
-    """Yield all modules of a learner but for its carry, which is new after every step."""
+    """Yield all modules of a learner except its carry, which is new after every step."""
     return each_module(*parts_of(learner))
 
 
 def parts_of(learner: nn.Module) -> list[nn.Module]:
-    """Return the modules that a learner consists of, but for its carry."""
+    """Return a learner's children except its carry."""
     return [
         child for name, child in learner._modules.items() if name != "carry" and child is not None
     ]
 
 
 def each_module(*roots: nn.Module) -> Iterator[nn.Module]:
-    """Yield modules and all below them, in no particular order; one that is in several places as
-    often.
-    """
+    """Yield modules and all their descendants in no particular order, shared ones repeatedly."""
     left = list(roots)
     while left:
         module = left.pop()

@@ -39,39 +39,38 @@ def evaluate(
     metrics: Mapping[str, Callable[[Any, Any], Any]] = {},
     generator: torch.Generator | None = None,
 ) -> Evaluation:
-    """Adapt to tasks and measure the adapted models on their query sets. Memory does not grow with
-    `num_tasks`.
+    """Adapt to tasks and measure the adapted models on their query sets.
 
-    The learner is used in the mode it is in; call `learner.eval()` for a model with dropout, which
-    warns otherwise.
+    Memory does not grow with `num_tasks`. The learner keeps its mode: call `learner.eval()` first
+    if the model has dropout, or a warning is issued.
 
-    A list of learners is an ensemble, such as the best checkpoints of one run, `fit(...,
-    keep_best=5)`: each adapts by itself, their outputs are averaged, and loss and metrics are those
-    of the mean output, the loss by the first one's criterion. Averaged logits are those of the
-    geometric mean of the probabilities, normalised.
+    A list of learners is an ensemble, such as the best checkpoints of one run (`fit(...,
+    keep_best=5)`). Each learner adapts on its own, and loss and metrics are computed from the mean
+    of their outputs, the loss by the first learner's criterion. Averaging logits takes the
+    normalised geometric mean of the probabilities.
 
     Args:
         learner: The learner, or a list of them on one device.
         episodes: Where the tasks come from: a distribution, or an iterable of batches of episodes.
         num_tasks: Number of tasks, at least 1.
-        num_steps: Number of adaptation steps, at least 0; as in training if not given.
+        num_steps: Number of adaptation steps, at least 0; by default the number used in training.
         metrics: Functions `(output, target) -> number` of one task's query set, by name, such as
             `{"accuracy": functional.accuracy}`; `(output, target, weight)` where examples have
             weights.
-        generator: Source of the tasks' randomness and keys; PyTorch's if not given. Seeded alike,
-            evaluations are of the same tasks, and `compare` gives their paired differences.
+        generator: Source of the tasks' randomness and keys; PyTorch's by default. Evaluations with
+            the same seed use the same tasks, and `compare` gives their paired differences.
 
     Returns:
         Query loss and metrics of every task.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If a count is too low, a metric is named "loss", the episodes end before
-            `num_tasks`, they or the first task's losses are ill posed, or learners cannot be
-            averaged.
+        ValueError: If a count is too low, a metric is named "loss", there are fewer episodes than
+            `num_tasks`, the episodes or the first task's losses are ill posed, or learners cannot
+            be averaged.
 
     Warns:
-        UserWarning: If the model drops units, or does not use the running statistics that it has.
+        UserWarning: If the model drops units or ignores its running statistics.
 
     References:
         Antoniou, Edwards and Storkey, "How to train your MAML", ICLR 2019 (the ensemble of the five
@@ -128,9 +127,7 @@ def mean_losses(
     num_steps: int | None,
     generator: torch.Generator | None,
 ) -> Tensor:
-    """Return every replica's mean query loss, `[R]`, on the very tasks that `evaluate` would draw
-    for it.
-    """
+    """Return every replica's mean query loss `[R]` on the tasks that `evaluate` would draw."""
     count, precise = len(replicas), torch.promote_types(replicas.learner.dtype, torch.float32)
     total = torch.zeros(count, dtype=precise, device=replicas.device)
     at_once = max(TASKS_AT_ONCE // count, 1)
@@ -144,9 +141,7 @@ def mean_losses(
 
 
 def warn_of_training_mode(learners: Sequence[MetaLearner | Ensemble]) -> None:
-    """Warn of models that drop units while they are judged, or have running statistics that would
-    not be used.
-    """
+    """Warn of models that drop units while evaluated or ignore their running statistics."""
     modules = [each for learner in learners for each in learner.model.modules() if each.training]
     drops = [each for each in modules if isinstance(each, _DropoutNd) and each.p > 0]
     norms = [each for each in modules if isinstance(each, PerStepNorm)]
@@ -158,9 +153,7 @@ def warn_of_training_mode(learners: Sequence[MetaLearner | Ensemble]) -> None:
 
 
 def bare(learner: Any, kinds: Any = MetaLearner | Replicas) -> Any:
-    """Return the learner inside `DistributedDataParallel` or `torch.compile`; raise unless there is
-    one.
-    """
+    """Return the learner inside `DistributedDataParallel` or `torch.compile`, or raise."""
     inside = learner
     while isinstance(inside, DistributedDataParallel) or hasattr(inside, "_orig_mod"):
         inside = inside.module if isinstance(inside, DistributedDataParallel) else inside._orig_mod
@@ -173,7 +166,7 @@ def bare(learner: Any, kinds: Any = MetaLearner | Replicas) -> Any:
 
 
 def _one(learner: Any) -> MetaLearner | Ensemble:
-    """Return what adapts: a learner, or the ensemble of a list of them."""
+    """Return the learner, or the ensemble of a list of learners."""
     if isinstance(learner, list | tuple):
         return Ensemble([bare(member, MetaLearner) for member in learner])
     return bare(learner, MetaLearner)

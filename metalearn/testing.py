@@ -1,6 +1,4 @@
-"""Contract suites that any update rule and any estimator can be run through, a user's own
-included.
-"""
+"""Contract suites for update rules and estimators, including a user's own."""
 
 import pickle
 import time
@@ -49,13 +47,12 @@ class ModelCheck(NamedTuple):
     Attributes:
         error: Largest relative distance between a learner's losses and gradients and those of a
             copy of the model.
-        tolerance: What rounding may make of it, by the dtype that the two were compared in.
-        recomputes: Whether the backward pass computes a part of the model again, as
-            `torch.utils.checkpoint` does; a learner then takes tasks one by one, in a loop, with a
-            copy of the model at every call.
-        seconds: How long the comparison took.
-        peak_bytes: How many bytes of tensors it had alive at its peak, beyond those alive before
-            it.
+        tolerance: Largest error that rounding explains in the dtype of the comparison.
+        recomputes: Whether the backward pass recomputes part of the model, as
+            `torch.utils.checkpoint` does; a learner then loops over tasks and copies the model at
+            every call.
+        seconds: Duration of the comparison.
+        peak_bytes: Peak memory of its tensors in bytes, beyond those alive before it.
     """
 
     error: float
@@ -68,18 +65,17 @@ class ModelCheck(NamedTuple):
 def check_update_rule(
     rule: inner.UpdateRule, *, surrogate: Collection[str] = (), compile: bool = True
 ) -> None:
-    """Check that a rule keeps the protocol of `metalearn.inner.UpdateRule` and is differentiated
-    exactly.
+    """Check that a rule keeps the `UpdateRule` protocol and is differentiated exactly.
 
-    In float64, on linear and convolutional layers with biases: updates are shaped as parameters,
-    pure, and have finite derivatives at gradients of zero; `Unrolled` equals finite differences of
-    a naive loop; `Stepwise`, order 1, a loop over tasks, chunks and the compiled step agree with
-    it; meta-parameters survive pickling and `state_dict`; float32 parameters stay float32.
+    In float64, on linear and convolutional layers with biases: updates have the parameters' shapes,
+    are pure and have finite derivatives at gradients of zero; `Unrolled` matches finite differences
+    of a naive loop; `Stepwise`, a loop over tasks, chunks and the compiled step agree with it;
+    meta-parameters survive pickling and `state_dict`; float32 parameters stay float32.
 
     Args:
         rule: The rule.
-        surrogate: Paths of meta-parameters, such as "mask", whose gradient is no derivative by
-            design (straight-through estimators); finite differences are not asked of them.
+        surrogate: Paths of meta-parameters, such as "mask", whose gradient is deliberately not the
+            derivative (straight-through estimators); they are not compared with finite differences.
         compile: Whether to trace it with `torch.compile` too, which takes a few seconds.
 
     Raises:
@@ -106,14 +102,14 @@ def check_meta_gradient(
 ) -> None:
     """Check that an estimator keeps the protocol of `metalearn.outer.MetaGradient`.
 
-    In float64: the estimate is shaped as what it belongs to, finite, and zero where the estimator
-    does not reach; the carry keeps its structure; vmap, a loop, chunks and the compiled step agree;
-    it pickles; and its gradient equals finite differences of a naive loop.
+    In float64: the estimate has the shape of the meta-parameters, is finite, and is zero where the
+    estimator does not reach; the carry keeps its structure; vmap, a loop, chunks and the compiled
+    step agree; the estimator pickles; and its gradient matches finite differences of a naive loop.
 
     Args:
         estimator: The estimator.
-        order: What its gradient is compared with: 2 for the exact gradient, 1 for the one that
-            takes support gradients as constants, None for an estimator that approximates another.
+        order: What its gradient is compared with: 2 for the exact gradient, 1 for the gradient with
+            support gradients held constant, None for an approximation.
         compile: Whether to trace it with `torch.compile` too, which takes a few seconds.
 
     Raises:
@@ -137,27 +133,27 @@ def check_meta_gradient(
 def check_model(
     model: nn.Module, batch: Batch, criterion: Callable[..., Tensor], *, order: int = 2
 ) -> ModelCheck:
-    """Check that a model is a function of the parameters that it is given, as a learner needs it.
+    """Check that a model depends on the parameters that it is given and on nothing else.
 
-    At parameters other than the model's own, losses before and after one inner step, the gradient
-    and the meta-gradient are compared with those of copies that really hold these parameters, in
-    plain autograd; nothing of the model may have changed afterwards. It finds weights in lists,
-    caches, closures and hooks, state that outlives a call, and writes into parameters and buffers.
-    The two are compared in the parameters' dtype, and in float64 where that tells too little.
-    Learners check their models like this at their first call.
+    At parameters other than the model's own, the losses before and after one inner step, the
+    gradient and the meta-gradient are compared with those of copies that hold these parameters, in
+    plain autograd. The model must be unchanged afterwards. This finds weights in lists, caches,
+    closures and hooks, state that outlives a call, and writes into parameters and buffers. The
+    comparison is in the parameters' dtype, and in float64 where that is inconclusive. Learners run
+    this check at their first call.
 
     Args:
-        model: The model, as a learner gets it.
+        model: The model.
         batch: One task's examples `[num_examples, ...]`.
         criterion: `(output, y) -> scalar`.
-        order: 2 compares second derivatives too, 1 the first, 0 losses alone.
+        order: Highest derivative to compare: 2, 1, or 0 for losses alone.
 
     Returns:
-        How close the two are, and what the comparison took.
+        How close the two are, and the cost of the comparison.
 
     Raises:
-        AssertionError: If the model is none that a learner can be built from and called with, or
-            differs from its copy.
+        AssertionError: If no learner can be built from the model and called, or the model differs
+            from its copy.
 
     >>> import torch, torch.nn.functional as F
     >>> batch = Batch(torch.randn(4, 3), torch.randn(4, 2))
