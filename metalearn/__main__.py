@@ -15,7 +15,7 @@ from metalearn._files import check_writable, whole_file
 
 def demo(arguments: argparse.Namespace) -> None:
     """Meta-train MAML on sine waves, print errors on unseen ones and draw some of them."""
-    # more do not help tensors this small, and wait for one another on a busy machine
+    # more threads do not help tensors this small, and stall on a busy machine
     torch.set_num_threads(1)
     tasks = data.Sinusoid(k_shot=10, num_query=10)
     learner = outer.MAML(models.mlp(1, [40, 40], 1), F.mse_loss, inner.SGD(lr=0.01), num_steps=5)
@@ -26,7 +26,7 @@ def demo(arguments: argparse.Namespace) -> None:
     optimizer = torch.optim.Adam(learner.parameters(), lr=3e-3)
     fit(learner, tasks, optimizer, arguments.iterations, meta_batch_size=25)
 
-    # The same inner loop from a random start: what the support points alone teach.
+    # The same inner loop from a random start shows what the support points alone teach.
     scratch = outer.MAML(models.mlp(1, [40, 40], 1), F.mse_loss, inner.SGD(lr=0.02), num_steps=1000)
     rows = {
         "meta-trained, before adaptation": (learner, 0),

@@ -46,7 +46,7 @@ def attributes_of(modules: list[nn.Module]) -> AbstractContextManager[None]:
 
 @contextmanager
 def _kept(roots: Iterable[Any], below: bool) -> Iterator[None]:
-    if torch.compiler.is_compiling():  # which puts back by itself what it traces
+    if torch.compiler.is_compiling():  # the compiler restores what it traces
         yield
         return
     found = _containers(roots, below)

@@ -26,7 +26,7 @@ def computable(what: str, data: Any, whose: str = "Its", beside: str = "") -> It
     Out-of-memory errors and outputs that do not match pass unchanged.
 
     Args:
-        what: What is computed.
+        what: Name of the computation.
         data: Tensors that go into it.
         whose: Whose tensors the data are.
         beside: Part of a sentence that the error adds.

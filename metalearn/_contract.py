@@ -49,7 +49,7 @@ class Case:
         with random_numbers_kept():
             torch.manual_seed(0)
             learner = outer.MetaLearner(self.model().double(), F.mse_loss, rule, **options)
-            # rules start at special points: zeros, identities, kinks of the activation
+            # away from special starts: zeros, identities, kinks of the activation
             with torch.no_grad():
                 for param in learner.rule.parameters():
                     param.add_(0.05 * torch.randn_like(param))

@@ -42,7 +42,7 @@ class _Copier:
     def __init__(self, tensor: Callable[[Tensor], Tensor]) -> None:
         self._tensor = tensor
         self._made: dict[int, Any] = {}
-        self._alive: list[Any] = []  # or another object could get the number of one that is gone
+        self._alive: list[Any] = []  # so that no id is used again
 
     def of(self, value: Any) -> Any:
         """Return the copy of a value, made once."""
@@ -87,7 +87,7 @@ class _Copier:
         new.__kwdefaults__ = self.of(function.__kwdefaults__)
         everything.update({name: self.of(value) for name, value in named.items()})
         for cell, old in zip(cells, closure, strict=True):
-            with contextlib.suppress(ValueError):  # of a variable that is not assigned yet
+            with contextlib.suppress(ValueError):  # raised for a variable that is not assigned yet
                 cell.cell_contents = self.of(old.cell_contents)
         return new
 
@@ -95,7 +95,7 @@ class _Copier:
         is_dict = isinstance(container, dict)
         new = self._made[id(container)] = copy.copy(container)
         parts = chain.from_iterable(container.items()) if is_dict else container
-        if AT_ONCE.issuperset(map(type, parts)):  # of which there may be many
+        if AT_ONCE.issuperset(map(type, parts)):  # there may be many of them
             return new
         if isinstance(container, frozenset):
             return frozenset(map(self.of, container))
@@ -121,12 +121,12 @@ class _Copier:
 def _shallow(value: Any) -> Any:
     """Return a new object with the same attributes, or the object itself if it cannot be copied."""
     try:
-        if isinstance(value, nn.Module):  # whose own protocols refuse or miss some of them
+        if isinstance(value, nn.Module):  # whose copy protocols may refuse or skip attributes
             new = object.__new__(type(value))
             vars(new).update(vars(value))
             return new
         return copy.copy(value)
-    except Exception:  # of the value's class, which can raise anything
+    except Exception:  # the value's class may raise anything
         return value
 
 

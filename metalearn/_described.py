@@ -11,7 +11,7 @@ import torch.nn as nn
 
 def described(value: Any) -> str:
     """Return a text of a value that is the same in every process: functions by name."""
-    if isinstance(value, nn.Module):  # whose own text may show what it has learned
+    if isinstance(value, nn.Module):  # whose repr may show what it has learned
         return str([type(module).__qualname__ for module in value.modules()])
     if isinstance(value, tuple | list):
         return f"{type(value).__name__}({_arguments(value)})"

@@ -42,7 +42,7 @@ def clear_abandoned(folder: Path, pattern: str) -> None:
     for part in folder.glob(pattern):
         try:
             last = max(file.stat().st_mtime for file in (part, *part.glob("*")))
-        except FileNotFoundError:  # somebody has just finished it
+        except FileNotFoundError:  # another process has just finished it
             continue
         if time.time() - last > ABANDONED:
             shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(

@@ -30,7 +30,7 @@ def _bytes(leaf: Tensor) -> Tensor:
     if leaf.layout != torch.strided:
         return _of_sparse(leaf.detach().to_sparse_coo().coalesce()).view(torch.uint8)
     size = math.prod(leaf.shape[1:])
-    # An odd spacing does not fall in with the rows of an image.
+    # An odd spacing does not align with the rows of an image.
     chosen = leaf.detach().reshape(len(leaf), size)[:, :: size // MOST_ELEMENTS | 1]
     return chosen.contiguous().view(torch.uint8)
 
@@ -44,6 +44,6 @@ def _of_sparse(leaf: Tensor) -> Tensor:
         position = position * size + place
     columns = torch.arange(values.shape[1], device=leaf.device)
     position = position[:, None] * len(columns) + columns
-    # Sums of integers do not depend on their order; an odd factor loses nothing.
+    # Integer sums do not depend on order, and odd factors lose no information.
     terms = values.view(torch.int64) * (2 * position + 1)
     return terms.new_zeros(len(leaf), 1).index_add_(0, task, terms.sum(1, keepdim=True))

@@ -49,7 +49,7 @@ def _per_task(name: str, metric: Callable[..., Any], judged: tuple[Any, ...]) ->
         got = f"{'weights' if len(judged) > 2 else 'none'}, and {error}"
         fix = f"Write lambda {taken}: ..., or functional.accuracy."
         raise mistyped(f"metric {name!r}", f"take ({taken})", got, fix)
-    # A loop, so that a metric may be any function, of NumPy or scikit-learn too.
+    # A loop, so that metrics may come from NumPy or scikit-learn.
     each = [_number(name, metric(*take(judged, task))) for task in range(num_tasks(judged))]
     if each[0].dim() != 0:
         fix = "Average it: .mean()."

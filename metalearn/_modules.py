@@ -122,7 +122,7 @@ def get_tensor(module: nn.Module, name: str) -> Tensor:
     """
     *path, last = name.split(".")
     try:
-        for part in path:  # not by getattr, which takes several times as long
+        for part in path:  # getattr takes several times as long
             module = module._modules[part]  # type: ignore[assignment]
         where = module._parameters if last in module._parameters else module._buffers
         return where[last]  # type: ignore[return-value]
@@ -142,7 +142,7 @@ def set_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
         places = _places(owner, tensor)
         for attribute, value in [*owner._parameters.items(), *owner._buffers.items()]:
             if value is old:
-                if attribute not in places:  # or else it keeps its place, by which optimizers count
+                if attribute not in places:  # else it keeps its place, as optimizers expect
                     delattr(owner, attribute)
                 places[attribute] = tensor
 

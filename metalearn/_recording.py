@@ -48,10 +48,10 @@ class Recording:
                 with torch.cuda.stream(here), torch.cuda.graph(self._graph, stream=side):
                     self._tree = function(*inputs)
             except RuntimeError:
-                # for PyTorch leaves it waiting for the end of the recording
+                # PyTorch leaves it waiting for the end of the recording
                 generator.graphsafe_set_state(before)
                 raise
-            # where PyTorch has reset the generator, perhaps after the first replay has set it
+            # PyTorch resets the generator there, which must come before the first replay sets it
             here.wait_stream(side)
         outputs = tree_leaves(self._tree)
         self._outputs, self._num_outputs = _by_dtype(outputs), len(outputs)
@@ -63,7 +63,7 @@ class Recording:
             for places, targets in self._inputs:
                 torch._foreach_copy_(targets, [tensors[place] for place in places])
             self._graph.replay()
-            for places, sources in self._outputs:  # copied, for the next replay overwrites them
+            for places, sources in self._outputs:  # copied, since the next replay overwrites them
                 for place, copy in zip(places, _copies(sources), strict=True):
                     copies[place] = copy
         left = iter(copies)
@@ -85,5 +85,5 @@ def _by_dtype(tensors: Sequence[Tensor]) -> list[tuple[list[int], list[Tensor]]]
 
 def _copies(tensors: list[Tensor]) -> Sequence[Tensor]:
     if tensors[0].is_floating_point():
-        return torch._foreach_mul(tensors, 1.0)  # which allocates and copies in one call
+        return torch._foreach_mul(tensors, 1.0)  # allocates and copies in one call
     return [tensor.clone() for tensor in tensors]

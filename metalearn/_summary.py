@@ -44,7 +44,7 @@ class Summary:
     @property
     def quantile(self) -> float:
         """Half of the 95 % interval in standard errors, by Student's t; NaN for a single value."""
-        # With errors of runs and of tasks, the degrees of freedom are Satterthwaite's.
+        # Satterthwaite's degrees of freedom combine the errors of runs and of tasks.
         (_, freedom), *shared = self._variances()
         if len(self.values) == 1:
             return math.nan

@@ -54,18 +54,18 @@ def vmap_tasks(function: Callable[..., Any], *per_task: Any) -> Any:
     do.
     """
     if torch.compiler.is_compiling():
-        # an error there says where the graph breaks
+        # errors there say where the graph breaks
         return vmap(function, randomness="different")(*per_task)
     results = []
 
-    def flat(*leaves: Tensor) -> list[Tensor]:  # for which vmap costs less than for trees
+    def flat(*leaves: Tensor) -> list[Tensor]:  # vmap is faster for lists than for trees
         results.append(function(*_with_tensors(per_task, leaves)))
         return _tensors(results[0])
 
     fast = torch.backends.mha.get_fastpath_enabled()
     try:
-        # Attention would take its fast path, which has no derivative: under vmap no tensor seems to
-        # need one.
+        # Under vmap no tensor seems to require grad, and attention would take its fast path, which
+        # has no derivative.
         torch.backends.mha.set_fastpath_enabled(False)
         mapped = vmap(flat, randomness="different")(*_tensors(per_task))
     except RuntimeError as error:
