@@ -1,4 +1,4 @@
-"""Models of the papers, and what makes a module of your own fit for meta-learning."""
+"""Models from the papers, and functions that prepare any module for meta-learning."""
 
 from metalearn.models._batch_norm import BatchNorm, FrozenNorm, PerStepNorm, SupportNorm
 from metalearn.models._batch_statistics import (

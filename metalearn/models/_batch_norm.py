@@ -1,4 +1,4 @@
-"""Batch normalisation that says where its statistics come from."""
+"""Batch normalisation with explicit sources of statistics."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,10 +24,9 @@ from metalearn._walk import each_module
 
 
 class BatchNorm(_BatchNorm):
-    """Batch normalisation by the batch's own statistics, in training and evaluation, for inputs
-    `[n, C, ...]`.
+    """Batch normalisation of `[n, C, ...]` by the batch's own statistics, in either mode.
 
-    What a call has to tell its layers are buffers that `functional_call` replaces, so that the
+    Layers receive what a call tells them as buffers that `functional_call` replaces, so that
     outputs depend on arguments alone: under `vmap`, `torch.compile` and in every derivative.
 
     Args:
@@ -36,8 +35,7 @@ class BatchNorm(_BatchNorm):
         affine: Whether the result is scaled and shifted by learned parameters.
 
     Attributes:
-        example_weight: Weights `[n]` of the examples in the statistics; empty where all count the
-            same.
+        example_weight: Weights `[n]` of the examples in the statistics; empty for equal weights.
     """
 
     statistics: ClassVar[str] = "transductive"
@@ -53,7 +51,7 @@ class BatchNorm(_BatchNorm):
         self.register_buffer("example_weight", torch.empty(0), persistent=False)
 
     def _check_input_dim(self, input: Any) -> None:
-        """Raise unless these are floating inputs `[n, C, ...]`."""
+        """Raise unless the inputs are a floating tensor `[n, C, ...]`."""
         if not (isinstance(input, Tensor) and input.is_floating_point()):
             got = input.dtype if isinstance(input, Tensor) else brief(input)
             raise mistyped("inputs of batch normalisation", "be a floating tensor", got)
@@ -79,7 +77,7 @@ class BatchNorm(_BatchNorm):
     def scaled(
         self, x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None
     ) -> Tensor:
-        """Return inputs normalised by the given statistics `[C]`, with derivatives to these."""
+        """Return inputs normalised by the given statistics `[C]`, differentiably."""
         axes = (-1, *(1 for _ in x.shape[2:]))
         scale = (var + self.eps).rsqrt()
         scale = scale if weight is None else scale * weight
@@ -88,17 +86,17 @@ class BatchNorm(_BatchNorm):
 
 
 class SupportNorm(BatchNorm):
-    """Batch normalisation of query examples by the support set's statistics.
+    """Batch normalisation of query examples by the statistics of the support set.
 
-    A learner's query loss runs the model on support and query examples together, with weights of
-    zero for the latter.
+    A learner's query loss runs the model on support and query examples together, the latter with
+    weights of zero.
     """
 
     statistics: ClassVar[str] = "support"
 
 
 class FrozenNorm(BatchNorm):
-    """Batch normalisation by statistics that nothing changes, such as those of a pretrained model.
+    """Batch normalisation by fixed statistics, such as those of a pretrained model.
 
     Attributes:
         mean: Mean `[C]`.
@@ -121,26 +119,24 @@ class FrozenNorm(BatchNorm):
 
 
 class PerStepNorm(BatchNorm):
-    """Batch normalisation with affine parameters and running statistics of its own for every inner
-    step.
+    """Batch normalisation with affine parameters and running statistics for every inner step.
 
-    Row t belongs to the network before step t, the last one to the adapted network. Support sets
-    are always normalised by themselves, so that a task is adapted to as it was in training. A query
-    batch is so in training mode, where a learner's steps update the running statistics; in
-    evaluation mode these count.
+    Row t belongs to the network before step t, the last row to the adapted network. Support sets
+    are always normalised by themselves, so that adaptation is the same in training and evaluation.
+    Query batches are normalised by themselves in training mode, where a learner's steps update the
+    running statistics, and by these in evaluation mode.
 
     Args:
         num_features: Number of channels C.
-        num_steps: Number of inner steps; further ones use the last row.
+        num_steps: Number of inner steps; later steps use the last row.
         eps: Added to the variance.
         affine: Whether there are affine parameters, `[num_steps + 1, C]`.
-        momentum: Share of a batch in the running statistics.
+        momentum: Weight of a new batch in the running statistics.
 
     Attributes:
         mean: Running means `[num_steps + 1, C]`.
         var: Running variances `[num_steps + 1, C]`.
-        at_step: The row of a support pass, as a vector `[num_steps + 1]` of zeros and a one; empty
-            for a query pass.
+        at_step: The row of a support pass, one-hot `[num_steps + 1]`; empty for a query pass.
         tracking: Whether a call updates the running statistics.
 
     References:
@@ -189,9 +185,7 @@ class PerStepNorm(BatchNorm):
 
     @torch.no_grad()
     def _track(self, x: Tensor) -> None:
-        """Move the row's running statistics towards those of a batch, its variance taken without
-        bias, if finite.
-        """
+        """Move the row's running mean and unbiased variance towards the batch's, if finite."""
         weight, row = self.weights(x), int(self.at_step.argmax()) if self.at_step.numel() else -1
         mean, var = moments(x, weight)
         count = int((weight > 0).sum()) * x[0, 0].numel()
@@ -202,7 +196,7 @@ class PerStepNorm(BatchNorm):
 
 @contextmanager
 def tracking(model: nn.Module) -> Iterator[None]:
-    """Let calls of the model in training mode update the running statistics of its inner steps."""
+    """Let calls in training mode update the running statistics of inner steps."""
     norms = [module for module in model.modules() if isinstance(module, PerStepNorm)]
     for norm in norms:
         norm.tracking = True
@@ -214,9 +208,7 @@ def tracking(model: nn.Module) -> Iterator[None]:
 
 
 def moments(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and variance `[C]` of inputs `[n, C, ...]` with weights `[n]` of the examples, in
-    float32 or more.
-    """
+    """Return weighted mean and variance `[C]` of inputs `[n, C, ...]`, in float32 or more."""
     precise = torch.promote_types(x.dtype, torch.float32)
     x, weight = x.to(precise), weight.to(precise)
     share = (weight / weight.sum())[:, None]
@@ -230,11 +222,11 @@ def moments(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Norms:
-    """What a call of a model has to tell its normalisation layers.
+    """The normalisation layers of a model, and what a call tells them.
 
     Attributes:
         rows: The layers' names, each with its number of rows for inner steps, 0 if it has none.
-        by_support: Whether one of them normalises query examples by the support set.
+        by_support: Whether a layer normalises query examples by the support set.
     """
 
     rows: tuple[tuple[str, int], ...]
@@ -251,15 +243,13 @@ class Norms:
 
     @property
     def by_step(self) -> bool:
-        """Whether one of them has statistics of its own for every inner step."""
+        """Whether a layer has separate statistics for every inner step."""
         return any(rows for _, rows in self.rows)
 
     def buffers(
         self, model: nn.Module, weight: Tensor | tuple[()] = (), step: int | None = None
     ) -> dict[str, Tensor]:
-        """Return the buffers that tell the layers the examples' weights `[n]` and the number of the
-        inner step.
-        """
+        """Return the buffers that tell the layers the examples' weights `[n]` and the step."""
         buffers = {}
         for name, rows in self.rows:
             prefix = f"{name}." if name else ""

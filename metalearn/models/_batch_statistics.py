@@ -1,4 +1,4 @@
-"""Where batch normalisation takes its statistics from, and models made to say so."""
+"""Where batch normalisation takes its statistics from, and how to change that."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,18 +26,16 @@ def _norms(model: nn.Module) -> list[tuple[str, _NormBase]]:
 
 
 def running_statistics(model: nn.Module) -> list[str]:
-    """Return the names of the normalisation layers that keep running statistics of PyTorch's
-    kind.
-    """
+    """Return the names of layers that keep PyTorch's running statistics."""
     return [name for name, norm in _norms(model) if norm.running_mean is not None]
 
 
 def batch_statistics(model: nn.Module) -> str:
-    """Return where the model's batch normalisation takes the statistics of query examples from.
+    """Return where batch normalisation takes the statistics of query examples from.
 
     Returns:
-        "transductive" (the query batch), "support", "per_step" (running ones), "frozen" or "none";
-        several with commas.
+        "transductive" (the query batch), "support", "per_step" (running statistics), "frozen" or
+        "none"; several are separated by commas.
 
     >>> norm = nn.BatchNorm1d(3, track_running_stats=False)
     >>> batch_statistics(nn.Sequential(nn.Linear(2, 3), norm))
@@ -58,25 +56,25 @@ def _source(norm: _BatchNorm) -> str:
 def use_batch_statistics(
     model: nn.Module, source: str = "transductive", *, num_steps: int | None = None
 ) -> nn.Module:
-    """Make every batch normalisation layer of `model` take its statistics from one source, and
-    return the model.
+    """Make every batch normalisation layer of `model` take its statistics from one source.
 
-    PyTorch's running statistics are updated in place by every forward pass, which is undefined for
-    many tasks at once. The layers are replaced in place by ones with the same affine parameters.
+    PyTorch updates running statistics in place at every forward pass, which is undefined for many
+    tasks at once. The layers are replaced in place by ones with the same affine parameters, and the
+    model is returned.
 
     Args:
-        model: Any module; a normalisation layer itself is returned as a new one.
-        source: What normalises a query example. "transductive": its query batch, the habit of the
-            MAML papers, which lets test examples help one another. "support": the support set.
-            "per_step": in training the query batch, in evaluation running statistics; every inner
-            step has affine parameters of its own (MAML++). "frozen": the statistics that the layers
-            have now, for pretrained models; new layers have means of 0 and variances of 1, and
+        model: Any module; if it is itself a normalisation layer, a new one is returned.
+        source: What normalises a query example. "transductive": its query batch, as in the MAML
+            papers, which lets test examples help one another. "support": the support set.
+            "per_step": the query batch in training, running statistics in evaluation, with separate
+            affine parameters for every inner step (MAML++). "frozen": the layers' current
+            statistics, for pretrained models; new layers have means of 0 and variances of 1, and
             normalise nothing until `load_state_dict` brings others.
-        num_steps: Number of inner steps, at least 1; needed for "per_step" alone.
+        num_steps: Number of inner steps, at least 1; only needed for "per_step".
 
     Raises:
-        TypeError: If the model is no module, `num_steps` is missing or no int, or a layer is of a
-            kind of its own.
+        TypeError: If the model is not a module, `num_steps` is missing or not an int, or a layer is
+            of an unknown kind.
         ValueError: If the source is unknown, a layer is lazy, or "frozen" and a layer has no
             statistics.
 
@@ -105,9 +103,7 @@ def use_batch_statistics(
 
 
 def _replace(model: nn.Module, layers: Mapping[Any, nn.Module]) -> nn.Module:
-    """Put new layers into all places of old ones, and return the model, or the layer that is all of
-    it.
-    """
+    """Replace layers wherever they occur, and return the model, or its replacement."""
     for name, module in list(model.named_modules(remove_duplicate=False)):
         if name and module in layers:
             owner, _, attribute = name.rpartition(".")
@@ -147,7 +143,7 @@ def _replacement(name: str, norm: _BatchNorm, source: str, num_steps: int) -> nn
 
 
 def freeze_at_support(model: nn.Module, call: Callable[[], Any]) -> nn.Module:
-    """Return the model with every layer that needs a support set frozen at the statistics of one.
+    """Freeze every layer that needs a support set at the statistics of one, and return the model.
 
     Args:
         model: A module; it is changed in place.

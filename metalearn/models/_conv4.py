@@ -19,8 +19,9 @@ def conv4(
     batch_statistics: str = "transductive",
     num_steps: int | None = None,
 ) -> nn.Sequential:
-    """Return the few-shot papers' network: up to 4 blocks of 3x3 convolution, batch norm and ReLU,
-    and a linear head.
+    """Return the few-shot papers' network: up to 4 convolutional blocks and a linear head.
+
+    A block is a 3x3 convolution, batch normalisation and ReLU.
 
     Args:
         in_channels: Channels of an image, at least 1.
@@ -29,20 +30,20 @@ def conv4(
         num_layers: Number of blocks, 1 to 4.
         image_size: Height and width of an image in pixels; every block halves it.
         downsample: "stride", convolutions of stride 2 and a spatial mean before the head (Finn et
-            al. on Omniglot), or "max_pool", pooling after each ReLU and all that is left of the
-            image before the head (Vinyals et al.): 2x2, with two blocks 4x4 and with one 8x8, so
-            that the head stays small.
+            al. on Omniglot), or "max_pool", pooling after each ReLU and the flattened rest of the
+            image before the head (Vinyals et al.). Pooling is 2x2, 4x4 with two blocks and 8x8 with
+            one, so that the head stays small.
         batch_statistics: What normalises a query example, as in `use_batch_statistics`:
             "transductive", "support", "per_step" or "frozen", which normalises nothing until
             `load_state_dict` brings statistics.
-        num_steps: Number of inner steps, needed for "per_step" alone.
+        num_steps: Number of inner steps, only needed for "per_step".
 
     Returns:
         A module from images `[num_examples, in_channels, image_size, image_size]` to logits
         `[num_examples, num_classes]`, with children `features` and `head`.
 
     Raises:
-        TypeError: If a count is no int.
+        TypeError: If a count is not an int.
         ValueError: If a count is out of range, a choice is unknown, or the image is too small for
             the blocks.
 
@@ -50,8 +51,7 @@ def conv4(
         Vinyals et al., "Matching networks for one shot learning", NeurIPS 2016 (max_pool). Finn et
         al., "Model-agnostic meta-learning for fast adaptation of deep networks", ICML 2017
         (stride). Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta
-        learning", 2019 (fewer
-            blocks).
+        learning", 2019 (fewer blocks).
 
     >>> import torch
     >>> conv4(1, 5)(torch.zeros(10, 1, 28, 28)).shape

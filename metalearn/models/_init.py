@@ -1,4 +1,4 @@
-"""Another start of a module's weights and biases than PyTorch's."""
+"""Initial weights and biases other than PyTorch's."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -21,30 +21,29 @@ def init_(
     weights: Callable[[Tensor], Any] | None = None,
     biases: Callable[[Tensor], Any] | None = None,
 ) -> M:
-    """Fill a module's weights and biases by functions of `torch.nn.init`, before a learner is built
-    of it.
+    """Fill a module's weights and biases with functions of `torch.nn.init`.
 
-    Weights are the parameters of two axes or more, in any layer; biases those that are named so, of
-    layers that normalise too, whose scales stay as they are. The networks of TURTLE's code have
-    biases of zero, those of MT-net weights from a normal distribution of standard deviation 0.01,
-    redrawn beyond two standard deviations. `nn.init.trunc_normal_` takes these bounds as values, by
-    default -2 and 2, which here cut nothing off.
+    Call it before building a learner. Weights are the parameters with two or more axes, biases
+    those named so, including the ones of normalisation layers, whose scales are left alone.
+    TURTLE's code has biases of zero; MT-net's has weights from a normal distribution of standard
+    deviation 0.01, truncated at two standard deviations. `nn.init.trunc_normal_` takes these bounds
+    as values; its defaults -2 and 2 would truncate nothing here.
 
     Args:
         model: Any module; it is changed in place.
-        weights: Fills a weight in place, `nn.init.xavier_uniform_`, or
-            `partial(nn.init.trunc_normal_, std=0.01, a=-0.02, b=0.02)`. None leaves weights as they
-            are.
-        biases: Fills a bias in place, `nn.init.zeros_`, say. None leaves biases as they are.
+        weights: Fills a weight in place, such as `nn.init.xavier_uniform_` or
+            `partial(nn.init.trunc_normal_, std=0.01, a=-0.02, b=0.02)`. None leaves weights
+            unchanged.
+        biases: Fills a bias in place, such as `nn.init.zeros_`. None leaves biases unchanged.
 
     Returns:
         The module itself.
 
     Raises:
-        TypeError: If `model` is no module, or what fills is no function.
-        ValueError: If nothing fills, there is nothing to fill, a function does not fill in place,
-            or a weight is lazy, computed by a parametrization, or a matrix T of a T-net, which
-            starts at the identity.
+        TypeError: If `model` is not a module, or a fill is not a function.
+        ValueError: If no fill is given, there is nothing to fill, a function does not fill in
+            place, a weight is lazy or parametrized, or the model is a T-net, whose T starts at the
+            identity.
 
     References:
         Lee and Choi, "Gradient-based meta-learning with learned layerwise metric and subspace",

@@ -22,7 +22,7 @@ def mlp(in_features: int, hidden: Sequence[int], out_features: int) -> nn.Sequen
         initialisation.
 
     Raises:
-        TypeError: If a width is no int.
+        TypeError: If a width is not an int.
         ValueError: If a width is below 1.
 
     >>> sum(p.numel() for p in mlp(1, [40, 40], 1).parameters())
@@ -46,7 +46,7 @@ def linear_network(
         bias: Whether the layers have biases.
 
     Raises:
-        TypeError: If a width is no int, or `bias` no bool.
+        TypeError: If a width is not an int, or `bias` not a bool.
         ValueError: If a width is below 1.
 
     References:

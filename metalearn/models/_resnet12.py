@@ -22,8 +22,9 @@ def resnet12(
     batch_statistics: str = "transductive",
     num_steps: int | None = None,
 ) -> nn.Sequential:
-    """Return ResNet-12: four residual blocks of three 3x3 convolutions, a spatial mean and a linear
-    head.
+    """Return ResNet-12: four residual blocks, a spatial mean and a linear head.
+
+    A block has three 3x3 convolutions.
 
     Args:
         in_channels: Channels of an image, at least 1.
@@ -31,14 +32,14 @@ def resnet12(
         widths: Filters of each block, which halves the image; (64, 128, 256, 512) is the network of
             TADAM.
         batch_statistics: What normalises a query example, as in `use_batch_statistics`.
-        num_steps: Number of inner steps, needed for "per_step" alone.
+        num_steps: Number of inner steps, only needed for "per_step".
 
     Returns:
         A module from images `[num_examples, in_channels, H, W]`, H and W at least 2 ** len(widths),
         to logits `[num_examples, num_classes]`, with children `features` and `head`.
 
     Raises:
-        TypeError: If a count is no int, or `widths` no list of them.
+        TypeError: If a count is not an int, or `widths` not a list of counts.
         ValueError: If a count is below 1, or the choice is unknown.
 
     References:
