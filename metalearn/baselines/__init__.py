@@ -1,6 +1,4 @@
-"""What meta-learning is compared with: transfer of features, training from nothing, and
-prototypes.
-"""
+"""Baselines: training from scratch, transfer of features, and prototypes."""
 
 from metalearn.baselines._cosine_head import CosineHead
 from metalearn.baselines._methods import (

@@ -1,4 +1,4 @@
-"""A classifier by direction."""
+"""A classifier by cosine similarity."""
 
 import torch
 import torch.nn as nn
@@ -9,7 +9,7 @@ from metalearn._checks import check_count, check_positive
 
 
 class CosineHead(nn.Module):
-    """The cosine of features with a centroid of every class, times a scale.
+    """Cosine similarities of features and class centroids, times a scale.
 
     Args:
         in_features: Size of the features, at least 1.
@@ -17,7 +17,7 @@ class CosineHead(nn.Module):
         scale: Positive; logits are between -scale and scale.
 
     Raises:
-        TypeError: If a size is no int, or the scale no number.
+        TypeError: If a size is not an int, or the scale not a number.
         ValueError: If one of them is too small.
 
     References:

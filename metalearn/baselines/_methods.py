@@ -26,18 +26,17 @@ def TrainFromScratch(  # noqa: N802
     num_steps: int = 100,
     estimator: Transfer = Transfer(),
 ) -> MetaLearner:
-    """Return a learner that starts every task at the model's own random start: there is nothing to
-    `fit`.
+    """Return a learner that trains from a fixed random start in every task; it needs no `fit`.
 
-    On tasks with many support examples and steps it is the upper bound that Arnold et al. compare
-    adaptation with.
+    With many support examples and steps it is the upper bound to which Arnold et al. compare
+    adaptation.
 
     Args:
-        model: Any module. Its start becomes a constant.
+        model: Any module; its initial parameters become constants.
         criterion: `(output, y) -> scalar`.
         rule: How a task is trained.
         num_steps: Number of steps, at least 1.
-        estimator: Size of the mini-batches, and when to look for the best parameters.
+        estimator: Size of the mini-batches, and how often the best parameters are selected.
 
     References:
         Huisman, "Revisiting learned optimizers in few-shot settings", 2021, table 2 and appendix
@@ -58,15 +57,16 @@ def Pretraining(  # noqa: N802
     num_steps: int = 100,
     estimator: Transfer = Transfer(),
 ) -> MetaLearner:
-    """Return a learner without an inner loop: `fit` trains the model on `data.MiniBatches` of all
-    tasks' data.
+    """Return a learner without an inner loop: `fit` trains the model on all tasks' data.
+
+    `fit` takes the data as `data.MiniBatches`.
 
     Args:
-        model: Any module, with an output for every training class, or those of the regression.
+        model: Any module, with one output per training class, or the outputs of the regression.
         criterion: `(output, y) -> scalar`; `F.mse_loss` for regressions.
-        rule: How `adapt` would train the whole model further.
-        num_steps: Number of its steps, at least 1.
-        estimator: Size of its mini-batches, and when to look for the best parameters.
+        rule: How `adapt` would train the whole model.
+        num_steps: Number of steps of `adapt`, at least 1.
+        estimator: Size of its mini-batches, and how often the best parameters are selected.
 
     References:
         Huisman, "Revisiting learned optimizers in few-shot settings", 2021, algorithm 1.
@@ -104,19 +104,18 @@ def Finetuning(  # noqa: N802
     num_steps: int = 100,
     estimator: Transfer = Transfer(),
 ) -> MetaLearner:
-    """Return a learner that trains a new head on frozen features in every task: there is nothing to
-    `fit`.
+    """Return a learner that trains a new head on frozen features in every task; it needs no `fit`.
 
     Args:
         body: The pretrained features; they are copied.
-        head: A fresh output layer, where every task starts.
+        head: A new output layer, the start of every task.
         criterion: `(output, y) -> scalar`.
         rule: How a task is trained.
         num_steps: Number of steps, at least 1.
-        estimator: Size of the mini-batches, and when to look for the best parameters.
+        estimator: Size of the mini-batches, and how often the best parameters are selected.
 
     Raises:
-        TypeError: If body or head is no module.
+        TypeError: If body or head is not a module.
 
     References:
         Huisman, "Revisiting learned optimizers in few-shot settings", 2021, section 2.2.1 and
@@ -140,8 +139,7 @@ def CentroidFinetuning(  # noqa: N802
     num_steps: int = 100,
     estimator: Transfer = Transfer(),
 ) -> MetaLearner:
-    """Return `Finetuning` whose head compares directions: features that were pretrained under such
-    a head suit it.
+    """Return `Finetuning` with a `CosineHead`, for features that were pretrained under one.
 
     Args:
         body: The pretrained features, of a model with a `CosineHead`; they are copied.
@@ -150,7 +148,7 @@ def CentroidFinetuning(  # noqa: N802
         criterion: `(output, y) -> scalar`.
         rule: How a task is trained.
         num_steps: Number of steps, at least 1.
-        estimator: Size of the mini-batches, and when to look for the best parameters.
+        estimator: Size of the mini-batches, and how often the best parameters are selected.
 
     References:
         Huisman, "Revisiting learned optimizers in few-shot settings", 2021, section 2.2.2 and

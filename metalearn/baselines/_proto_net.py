@@ -14,12 +14,11 @@ from metalearn.outer import MetaLearner
 
 
 def ProtoNet(body: nn.Module, num_features: int, num_classes: int) -> MetaLearner:  # noqa: N802
-    """Return a prototypical network: an example is of the class whose mean support features are the
-    closest.
+    """Return a prototypical network, which picks the class with the closest mean features.
 
-    It is a point of the algebra: prototypes start at zero, the inner loss is half the mean squared
-    distance to the own class's prototype, summed over classes, and one step of `SGD(1.0)` on it
-    goes to the means. The body is shared.
+    Prototypes start at zero. The inner loss is half the mean squared distance to the class's
+    prototype, summed over classes, and one step of `SGD(1.0)` reaches the class means. The body is
+    shared.
 
     Args:
         body: Module from a batch of inputs to features `[n, num_features]`.
@@ -27,7 +26,7 @@ def ProtoNet(body: nn.Module, num_features: int, num_classes: int) -> MetaLearne
         num_classes: Number of classes in a task, at least 1.
 
     Raises:
-        TypeError: If the body is no module, or a size no int.
+        TypeError: If the body is not a module, or a size not an int.
         ValueError: If a size is below 1.
 
     References:
@@ -44,9 +43,7 @@ def ProtoNet(body: nn.Module, num_features: int, num_classes: int) -> MetaLearne
 
 
 class _Prototypes(nn.Module):
-    """Minus the squared distance of features to prototypes, up to what is the same for all
-    classes.
-    """
+    """Minus the squared distances of features to prototypes, up to a constant over classes."""
 
     def __init__(self, body: nn.Module, num_features: int, num_classes: int) -> None:
         super().__init__()
@@ -63,8 +60,9 @@ class _Prototypes(nn.Module):
 
 
 def _spread(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Return half the mean squared distance to the own prototype, summed over classes, up to a
-    constant.
+    """Return half the mean squared distance to the class's prototype, summed over classes.
+
+    The constant that does not depend on prototypes is left out.
     """
     own = one_hot(target, output.shape[-1]).to(output.dtype)
     own = own if weight is None else own * weight[:, None]

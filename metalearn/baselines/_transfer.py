@@ -1,4 +1,4 @@
-"""Joint training of one model, which a new task then trains on in mini-batches."""
+"""Joint training of one model, which new tasks train further on mini-batches."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -18,19 +18,18 @@ from metalearn.types import Adapted, Batch, Carry, Episode, Estimate, Meta, Prob
 
 @dataclass(frozen=True)
 class Transfer(MetaGradient, Checked):
-    """The gradient of joint training, without an inner loop; adaptation is training on
-    mini-batches.
+    """The gradient of joint training without an inner loop; tasks train on mini-batches.
 
-    Of the parameters after every `select_every` steps, and after the last one, those with the
-    lowest loss on the whole support set are kept. Padded tasks adapt as they would without padding,
-    but at the cost of the whole support set in every step.
+    After every `select_every` steps and after the last one, the loss on the whole support set is
+    computed, and the parameters with the lowest loss are kept. Padded tasks adapt as without
+    padding, but every step costs as much as the whole support set.
 
     Args:
         batch_size: Number of support examples in a mini-batch, drawn with replacement, at least 1.
-        select_every: Number of steps between looks at the whole support set, at least 1.
+        select_every: Number of steps between evaluations on the whole support set, at least 1.
 
     Raises:
-        TypeError: If a number is no int.
+        TypeError: If a number is not an int.
         ValueError: If a number is below 1.
 
     References:
@@ -45,13 +44,13 @@ class Transfer(MetaGradient, Checked):
 
     @property
     def reaches(self) -> frozenset[str]:
-        """What the model consists of."""
+        """The model's parameters."""
         return frozenset({"init", "shared"})
 
     traits = Traits(differentiates=frozenset({"query"}), joint=True)
 
     def check(self, problem: Problem, meta: Meta) -> None:
-        """Raise for batches of the support set that are not those that it draws itself."""
+        """Raise for support batches, since the estimator draws its own."""
         if isinstance(problem.support_loss, OnSupport) and problem.support_loss.batches is not None:
             fix = f"Leave it out: {self} draws batches of {self.batch_size}."
             got = problem.support_loss.batches
