@@ -41,8 +41,7 @@ def TrainFromScratch(  # noqa: N802
     References:
         Huisman, "Revisiting learned optimizers in few-shot settings", 2021, table 2 and appendix
         A.1. Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta
-        learning", 2019, table 2
-            (upper bound).
+        learning", 2019, table 2 (upper bound).
     """
     return MetaLearner(
         model, criterion, rule, num_steps=num_steps, estimator=estimator, learn_init=False

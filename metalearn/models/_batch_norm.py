@@ -180,7 +180,7 @@ class PerStepNorm(BatchNorm):
         return self.by_batch(x, weight, bias)
 
     def _row(self, rows: Tensor) -> Tensor:
-        # A product instead of an index: it compiles, and vmaps, without a look at the number.
+        # A product compiles and vmaps, while an index would need the step's value.
         return (self.at_step[:, None] * rows).sum(0) if self.at_step.numel() else rows[-1]
 
     @torch.no_grad()

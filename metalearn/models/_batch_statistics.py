@@ -20,7 +20,7 @@ PLAIN = {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm}
 
 def _norms(model: nn.Module) -> list[tuple[str, _NormBase]]:
     check_kind("model", model, nn.Module, "an nn.Module", "the module itself: models.conv4(1, 5)")
-    # Instance normalisation is a _NormBase too: it normalises each example by itself, so only its
+    # Instance normalisation is a _NormBase too; it treats each example separately, so only its
     # buffers matter.
     return [(name, norm) for name, norm in model.named_modules() if isinstance(norm, _NormBase)]
 
@@ -151,7 +151,7 @@ def freeze_at_support(model: nn.Module, call: Callable[[], Any]) -> nn.Module:
     """
     named = model.named_modules()
     norms = {norm: name for name, norm in named if isinstance(norm, SupportNorm)}
-    if not norms:  # then a support set need not be a model's input
+    if not norms:  # the support set need not be an input of the model
         return model
 
     def remember(norm: SupportNorm, inputs: tuple[Tensor]) -> None:

@@ -80,7 +80,7 @@ def _fill(what: str, fill: Any, name: str, param: Tensor) -> None:
 
 
 def _check(model: Any, weights: Any, biases: Any) -> None:
-    from metalearn.inner._t_net import transforms  # which imports this package
+    from metalearn.inner._t_net import transforms  # imports this package
 
     example = "the module itself: models.mlp(1, [40, 40], 1)"
     check_kind("init_'s model", model, nn.Module, "an nn.Module", example)

@@ -51,7 +51,7 @@ def linear_network(
 
     References:
         Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning",
-            2019 (section 3.2).
+        2019 (section 3.2).
     """
     check_bool("linear_network's bias", bias)
     return nn.Sequential(*_linear_layers("linear_network", in_features, hidden, out_features, bias))
