@@ -1,6 +1,4 @@
-"""Update rules: how one task's gradient becomes a change of its parameters, and the inner loop over
-them.
-"""
+"""Update rules, which turn a task's gradient into an update, and the inner loop over them."""
 
 from metalearn.inner._adam import Adam
 from metalearn.inner._as_optimizer import RuleOptimizer, as_optimizer

@@ -1,4 +1,4 @@
-"""Activations of learned rules, by name or as any function."""
+"""Activations of learned rules, given by name or as a function."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias

@@ -24,7 +24,7 @@ class Adam(Rated):
         eps: Added to the root of the squared gradient's mean, positive.
 
     Raises:
-        TypeError: If `betas` is no pair.
+        TypeError: If `betas` is not a pair.
         ValueError: If a number is out of its range.
 
     References:
@@ -54,7 +54,7 @@ class Adam(Rated):
     def update(
         self, meta: PyTree, grads: Params, state: PyTree, params: Params, loss: Tensor, step: int
     ) -> tuple[Params, PyTree]:
-        """Return -lr * mean / (sqrt(square) + eps), both corrected for their start at zero."""
+        """Return -lr * mean / (sqrt(square) + eps), with bias-corrected means."""
 
         def average(mean: Tensor, value: Tensor | float, beta: float) -> Tensor:
             return beta * mean + (1 - beta) * value
@@ -62,9 +62,8 @@ class Adam(Rated):
         (beta1, beta2), (weight1, weight2) = self.betas, state["weights"]
         mean = {n: average(state["mean"][n], grad, beta1) for n, grad in grads.items()}
         square = {n: average(state["square"][n], grad**2, beta2) for n, grad in grads.items()}
-        # Kept as state, not taken from the step's number, so that a state may outlive its task (as
-        # Reptile's does); and as means of ones, since 1 - beta**n loses its digits in low
-        # precision.
+        # The weights are state, since a state may outlive its task (as Reptile's does), and means
+        # of ones, since 1 - beta**n loses digits in low precision.
         weight1, weight2 = average(weight1, 1, beta1), average(weight2, 1, beta2)
         updates = {}
         for name in grads:

@@ -22,26 +22,26 @@ def as_optimizer(
     *,
     key: Tensor | None = None,
 ) -> "RuleOptimizer":
-    """Return an optimizer that applies a meta-learned rule in any training loop.
+    """Return an optimizer that applies a learned rule in any training loop.
 
-    It takes the steps of `adapt`: `optimizer.step(closure)`, or `backward()` and then
-    `optimizer.step()` if the rule does not use the loss. Parameters without a gradient count as
-    having one of zero; those that do not require grad are left out. Every group has a factor "lr"
-    of its updates, 1 if not given, which learning rate schedulers change. `state_dict` holds the
-    rule's state; rule and meta-parameters are the caller's to keep.
+    It takes the steps of `adapt`: call `optimizer.step(closure)`, or `backward()` and
+    `optimizer.step()` if the rule does not use the loss. A missing gradient counts as zero, and
+    parameters that do not require grad are left out. Every group multiplies its updates by "lr", 1
+    by default, which learning rate schedulers change. `state_dict` holds the rule's state, but
+    neither the rule nor its meta-parameters.
 
     Args:
         rule: The rule.
         meta: Its learned meta-parameters, such as `learner.meta.rule`; copied.
         named_parameters: `module.named_parameters()`, or groups `{"params": <named parameters>,
-            "lr": 1.0}`. A rule whose meta-parameters belong to elements or layers needs the names
-            and shapes that it was learned for; LSTM and Turtle serve any module.
-        key: Key of the rule's random numbers, an int64 scalar; drawn from PyTorch's generator if
-            not given.
+            "lr": 1.0}`. A rule with meta-parameters per element or layer needs the names and shapes
+            that it was learned for; LSTM and Turtle fit any module.
+        key: Key of the rule's random numbers, an int64 scalar; drawn from PyTorch's generator by
+            default.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If the parameters are not those that `meta` is for, or two have the same name.
+        ValueError: If the parameters do not match `meta`, or two have the same name.
 
     >>> from metalearn import inner
     >>> module = torch.nn.Linear(2, 1)
@@ -53,8 +53,9 @@ def as_optimizer(
 
 
 class RuleOptimizer(torch.optim.Optimizer):
-    """What `as_optimizer` returns. The rule's state is `state["rule"]`, the number of steps taken
-    `state["step"]`.
+    """What `as_optimizer` returns.
+
+    The rule's state is `state["rule"]`, the number of steps taken `state["step"]`.
     """
 
     state: Any
@@ -91,11 +92,11 @@ class RuleOptimizer(torch.optim.Optimizer):
         """Apply the rule once.
 
         Args:
-            closure: Computes the loss with its gradients, and returns it. Without it the gradients
-                are those there.
+            closure: Computes the gradients and returns the loss. Without it, the current gradients
+                are used.
 
         Returns:
-            What the closure returns, or None without one.
+            The closure's result, or None without a closure.
 
         Raises:
             RuntimeError: If the rule uses the loss and there is no closure.
@@ -120,7 +121,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         return loss
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Refuse further groups: the rule's state is that of the parameters it began with."""
+        """Refuse further groups, since the rule's state belongs to the first parameters."""
         if hasattr(self, "_rule"):
             fix = "Pass all groups to as_optimizer."
             condition = "be known from the start"
@@ -128,10 +129,10 @@ class RuleOptimizer(torch.optim.Optimizer):
         super().add_param_group(param_group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what `state_dict` returned, of an optimizer of the same rule and parameters."""
+        """Load the `state_dict` of an optimizer with the same rule and parameters."""
         _check_alike("state", self._rule, state_dict["state"].get("rule"), self.state["rule"])
         own = self.state["rule"]
-        # which casts what belongs to a parameter, and nothing else
+        # casts only what belongs to a parameter
         super().load_state_dict(state_dict)
         self.state["rule"] = tree_map(lambda leaf, like: leaf.to(like), self.state["rule"], own)
 
@@ -145,7 +146,7 @@ class RuleOptimizer(torch.optim.Optimizer):
                 yield name, param, group["lr"]
 
     def _values(self) -> Params:
-        """Return copies: the rule may keep them, and the parameters change in place."""
+        """Return copies, since the rule may keep them while parameters change in place."""
         return {name: param.detach().clone() for name, param, _ in self._named()}
 
     def _gradients(self) -> Params:

@@ -19,7 +19,7 @@ class Clipped(Wrapper):
     Args:
         rule: The rule that receives them.
         value: Bound on the magnitude of every element, positive.
-        norm: Bound on the Euclidean norm of the whole gradient, positive. Give one of the two.
+        norm: Bound on the Euclidean norm of the whole gradient, positive. Give exactly one bound.
 
     Raises:
         TypeError: If `rule` is not an update rule.

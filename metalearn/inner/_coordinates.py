@@ -1,6 +1,4 @@
-"""All parameters as one vector, for rules that see each element by itself, and what such rules are
-made of.
-"""
+"""All parameters as one vector, and other parts of rules that act on each element."""
 
 import math
 
@@ -31,16 +29,14 @@ def preprocess(x: Tensor, p: float = 10.0) -> Tensor:
         2016, appendix A.
     """
     large = x.abs() >= math.exp(-p)
-    # The logarithm is taken of 1 where it is not used: its derivative at zero is infinite, and 0 *
-    # inf is NaN.
+    # Where the logarithm is not used its argument is 1: the derivative at zero is infinite, and
+    # 0 * inf is NaN.
     magnitude = torch.where(large, torch.where(large, x.abs(), 1.0).log() / p, -1.0)
     return torch.stack([magnitude, torch.where(large, x.sign(), math.exp(p) * x)], -1)
 
 
 def init_linear(num_inputs: int, num_outputs: int, like: Tensor) -> Params:
-    """Return weight and bias of a linear layer with `nn.Linear`'s random weights and a bias of
-    zero.
-    """
+    """Return a linear layer with `nn.Linear`'s random weights and a bias of zero."""
     bound = num_inputs**-0.5
     weight = like.new_empty(num_outputs, num_inputs).uniform_(-bound, bound)
     return {"weight": weight, "bias": like.new_zeros(num_outputs)}

@@ -13,9 +13,9 @@ from metalearn.types import Params, PyTree
 class GradientTransform(Rated):
     """A meta-optimizer U_xi with weights xi for every tensor: the update is -lr U_xi(gradient).
 
-    A subclass defines `init_weights` and `transform`. Where U_xi starts as the identity, the rule
+    A subclass defines `init_weights` and `transform`. If U_xi starts as the identity, the rule
     starts as gradient descent. The weights are constant within a task; `SelfAdapting(rule, lr)`
-    lets them descend too.
+    adapts them too.
 
     Args:
         lr: Learning rate, positive.
@@ -30,7 +30,7 @@ class GradientTransform(Rated):
 
     @abstractmethod
     def transform(self, weights: PyTree, grad: Tensor) -> Tensor:
-        """Return U_xi(grad) of one tensor, shaped as it."""
+        """Return U_xi(grad) of one tensor, in its shape."""
 
     def init_meta(self, params: Params) -> PyTree:
         """Return every tensor's weights, by its name."""

@@ -1,6 +1,4 @@
-"""Meta-optimizers whose matrices are Kronecker products, so that they fit a gradient matrix's rows
-and columns.
-"""
+"""Meta-optimizers whose matrices are Kronecker products."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -21,22 +19,20 @@ MAX_SIZE = 8_192
 
 @dataclass(frozen=True)
 class KroneckerLinear(GradientTransform):
-    """KLin: U(G) = L G R + b, which is (R^t kron L) vec(G) + b. L and R start at the identity, b at
-    zero.
+    """KLin: U(G) = L G R + b, with L and R starting at the identity and b at zero.
 
-    A matrix `[out, in]` has an L of `[out, out]` and an R of `[in, in]`; a convolution `[out, in,
-    *kernel]` an L of `[in, in]` and an R over the flattened kernel, shared by its filters; a vector
-    is a matrix `[n, 1]`. In the paper they adapt within a task too, and theta's update has no rate
-    of its own: `SelfAdapting(KroneckerLinear(1.0), lr)`. Left as they are it is the paper's reading
-    of Meta-Curvature.
+    On vec(G) it acts as R^t kron L, plus b. A matrix `[out, in]` has an L `[out, out]` and an R
+    `[in, in]`; a convolution `[out, in, *kernel]` has an L `[in, in]` and an R over the flattened
+    kernel, shared by its filters; a vector is treated as a matrix `[n, 1]`. In the paper L and R
+    also adapt within a task, and theta's update has no rate: `SelfAdapting(KroneckerLinear(1.0),
+    lr)`. With constant L and R it is the paper's reading of Meta-Curvature.
 
     Args:
         lr: Learning rate, positive.
-        bias: Whether to learn b; the paper's experiments do not.
+        bias: Whether to learn b, which the paper's experiments do not.
 
     Raises:
-        ValueError: If `lr` is not positive and finite, or a parameter has a side that is too large
-            for a factor.
+        ValueError: If `lr` is not positive and finite, or a side of a parameter is too large.
 
     References:
         Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning",
@@ -50,7 +46,7 @@ class KroneckerLinear(GradientTransform):
     bias: Flag = False
 
     def init_weights(self, name: str, param: Tensor) -> PyTree:
-        """Return L, R and perhaps b."""
+        """Return L, R and, if learned, b."""
         return _factors(name, param) | ({"b": torch.zeros_like(param)} if self.bias else {})
 
     def transform(self, weights: PyTree, grad: Tensor) -> Tensor:
@@ -61,26 +57,25 @@ class KroneckerLinear(GradientTransform):
 
 @dataclass(frozen=True)
 class KroneckerNetwork(GradientTransform):
-    """KFC: U(G) = L_h s(... s(L_1 G R_1) ...) R_h, a network of Kronecker layers with an activation
-    s between them.
+    """KFC: U(G) = L_h s(... s(L_1 G R_1) ...) R_h, a network of Kronecker layers.
 
-    All L and R start at the identity, shaped as for `KroneckerLinear`, so that it starts as s(G):
-    with the paper's ReLU it is blind to negative gradients until it has learned better. In the
-    paper the matrices adapt within a task too, and theta's update has no rate of its own:
-    `SelfAdapting(KroneckerNetwork(1.0), lr)`.
+    Between its layers is an activation s. All L and R have the shapes of `KroneckerLinear` and
+    start at the identity, so that U starts as s(G): with the paper's ReLU it ignores negative
+    gradients until it has learned. In the paper the matrices also adapt within a task, and theta's
+    update has no rate: `SelfAdapting(KroneckerNetwork(1.0), lr)`.
 
     Args:
         lr: Learning rate, positive.
         num_layers: Number of Kronecker layers, at least 1.
         activation: Between the layers: "relu", "tanh", another name or any elementwise function.
-        normalise: Whether the network sees the gradient at unit norm, and its output is multiplied
-            by that norm and elementwise by a learned factor of G's shape, shared by the filters of
-            a convolution, that starts at 1; the paper does so for non-linear models.
+        normalise: Whether the network sees the gradient scaled to unit norm, and its output is
+            multiplied by the norm and elementwise by a learned factor. The factor has G's shape, is
+            shared by a convolution's filters and starts at 1. The paper does so for non-linear
+            models.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If a number is out of its range, or a parameter has a side that is too large for
-            a factor.
+        ValueError: If a number is out of its range, or a side of a parameter is too large.
 
     References:
         Arnold et al., "Decoupling adaptation from modeling with meta-optimizers for meta learning",
@@ -97,7 +92,7 @@ class KroneckerNetwork(GradientTransform):
     normalise: Flag = False
 
     def init_weights(self, name: str, param: Tensor) -> PyTree:
-        """Return the layers' L and R, and perhaps the factor of the network's output."""
+        """Return the layers' L and R and, if normalised, the factor of the output."""
         weights: dict[str, Any] = {
             "layers": [_factors(name, param) for _ in range(self.num_layers)]
         }
@@ -122,16 +117,14 @@ class KroneckerNetwork(GradientTransform):
 
 
 def as_matrices(tensor: Tensor) -> Tensor:
-    """Return a tensor as a matrix, or a convolution's weight as a matrix `[in, kernel]` for every
-    filter.
-    """
+    """Return a tensor as a matrix, or as a matrix `[in, kernel]` for every filter."""
     if tensor.dim() > 2:
         return tensor.flatten(2)
     return tensor if tensor.dim() == 2 else tensor.reshape(-1, 1)
 
 
 def identity(name: str, size: int, like: Tensor) -> Tensor:
-    """Return the identity matrix, the start of a factor of the parameter called `name`.
+    """Return the identity matrix, where a factor of parameter `name` starts.
 
     Raises:
         ValueError: If it is too large.

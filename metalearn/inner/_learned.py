@@ -1,4 +1,4 @@
-"""Hyperparameters of any rule, learned by the outer loop."""
+"""Hyperparameters of any rule, learned in the outer loop."""
 
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -18,21 +18,19 @@ from metalearn.types import Params, PyTree
 
 @dataclass(frozen=True)
 class Learned(Wrapper):
-    """A rule of which the outer loop learns some hyperparameters: `Learned(Momentum(0.1),
-    "momentum")`.
+    """A rule with hyperparameters that the outer loop learns: `Learned(Momentum(0.1), "momentum")`.
 
-    They start at the rule's own values and are learned as they are, without logarithm or clamp.
-    Meta-parameters are `{<name>: ..., "rule": ...}`, the rule's own under "rule". For rates per
-    tensor, element or step see `LearnedRate`.
+    They start at the rule's values and are learned directly, without logarithm or clamp.
+    Meta-parameters are `{<name>: ..., "rule": ...}`, with the rule's own under "rule". For rates
+    per tensor, element or step see `LearnedRate`.
 
     Args:
         rule: The rule.
         names: Names of its hyperparameters, one or a tuple; each a number or a tuple of numbers.
 
     Raises:
-        TypeError: If `rule` is no update rule, or a hyperparameter is no number.
-        ValueError: If the rule has no hyperparameter of that name, or its updates do not depend on
-            it.
+        TypeError: If `rule` is not an update rule, or a hyperparameter not a number.
+        ValueError: If the rule lacks a hyperparameter, or its updates do not depend on one.
     """
 
     names: str | tuple[str, ...]
@@ -62,7 +60,7 @@ class Learned(Wrapper):
             raise invalid(f"{type(rule).__name__}'s updates", "depend on what is learned", got, fix)
 
     def init_meta(self, params: Params) -> PyTree:
-        """Return the hyperparameters at the rule's own values, each a scalar."""
+        """Return the hyperparameters as scalars at the rule's values."""
         like = next(iter(params.values()))
         values = {name: getattr(self.rule, name) for name in self.names}
         own = tree_map(lambda value: like.new_tensor(float(value)), values)
@@ -79,8 +77,7 @@ class Learned(Wrapper):
         return self._rule(meta).update(meta["rule"], grads, state, params, loss, step)
 
     def _rule(self, meta: PyTree) -> UpdateRule:
-        # Past the checks of __post_init__, which are for numbers; copy.copy does not compile in
-        # torch 2.11.
+        # This skips __post_init__, which checks numbers; copy.copy does not compile in torch 2.11.
         rule: Any = object.__new__(type(self.rule))
         for field in fields(self.rule):  # type: ignore[arg-type]
             value = meta[field.name] if field.name in self.names else getattr(self.rule, field.name)
@@ -89,7 +86,7 @@ class Learned(Wrapper):
 
 
 def _field_types(rule: Any) -> dict[str, Any]:
-    """Return the types of a rule's fields by name, as texts if only type checkers can read them."""
+    """Return the types of a rule's fields by name, as texts where they cannot be resolved."""
     hints = {}
     with suppress(Exception):
         hints = get_type_hints(rule)
@@ -97,14 +94,14 @@ def _field_types(rule: Any) -> dict[str, Any]:
 
 
 def _of_floats(kind: Any) -> bool:
-    """Return whether a type is that of a float, of a tuple of them or of one that may be None."""
+    """Return whether a type is a float, a tuple of floats or an optional float."""
     if isinstance(kind, str):
         return "float" in kind
     return kind is float or any(map(_of_floats, get_args(kind)))
 
 
 def _unused(learned: Learned) -> list[str]:
-    """Return the names of hyperparameters on which two steps on a small tensor do not depend."""
+    """Return the hyperparameters on which two steps on a small tensor do not depend."""
     params = grads = {"weight": torch.ones(2, 2)}
     with random_numbers_kept(), torch.enable_grad():
         meta = tree_map(lambda leaf: leaf.requires_grad_(), learned.init_meta(params))

@@ -1,4 +1,4 @@
-"""A meta-optimizer of low rank, for memory that a rank decides."""
+"""A meta-optimizer of low rank, whose memory grows with the rank."""
 
 from dataclasses import dataclass
 
@@ -10,28 +10,26 @@ from metalearn.inner._gradient_transform import GradientTransform
 from metalearn.types import PyTree
 
 START = 0.01
-"""Standard deviation of L's elements at the start beside an identity: at zero, L L^t would have no
-derivative."""
+"""Initial standard deviation of L beside an identity; at zero, L L^t would have no gradient."""
 
 
 @dataclass(frozen=True)
 class LowRank(GradientTransform):
-    """The low-rank Cholesky variant: U(g) = A g, A = L L^t, with an L of `[k, rank]` for a tensor
-    of k elements.
+    """The low-rank Cholesky variant: U(g) = L L^t g, with an L `[k, rank]` per tensor of size k.
 
-    A is symmetric and positive semidefinite. No L of low rank makes it the identity: as in the
-    paper, a tensor moves in at most `rank` directions. L starts with normal elements of standard
-    deviation k^-1/2, so that A is about the projection onto random directions.
+    A = L L^t is symmetric and positive semidefinite. It is never the identity: as in the paper, a
+    tensor moves in at most `rank` directions. L starts with normal elements of standard deviation
+    k^-1/2, so that A is close to the projection onto random directions.
 
     Args:
         lr: Learning rate, positive.
         rank: Number of columns of L, at least 1.
-        identity: Whether A = I + L L^t instead, which the paper does not have: it is positive
-            definite, moves a tensor in all directions, and starts near gradient descent, L having a
-            standard deviation of 0.01 there.
+        identity: Whether A = I + L L^t instead, which the paper does not consider. This A is
+            positive definite, moves a tensor in all directions, and starts near gradient descent,
+            with a standard deviation of 0.01 for L.
 
     Raises:
-        TypeError: If `rank` is no int, or `identity` no bool.
+        TypeError: If `rank` is not an int, or `identity` not a bool.
         ValueError: If a number is out of its range.
 
     References:

@@ -20,26 +20,25 @@ NUM_INPUTS = 4
 
 @dataclass(frozen=True)
 class LSTM(UpdateRule, Checked):
-    """The LSTM meta-learner: theta_{t+1} = f_t * theta_t - i_t * gradient, with learned gates for
-    every element.
+    """The LSTM meta-learner: theta_{t+1} = f_t * theta_t - i_t * gradient, with learned gates.
 
-    Two layers, their weights shared by all elements. A plain LSTM sees the processed gradient and
-    loss; its output h joins parameter and previous gate value in i_t = sigmoid(w_I [h, theta,
-    i_{t-1}] + b_I), and f_t likewise. Previous gate values start at 0. The cell's learned initial
-    state is `Meta.init`.
+    All elements share the weights of two layers. The first is an LSTM that sees the processed
+    gradient and loss. Its output h enters the gates with the parameter and the previous gate value:
+    i_t = sigmoid(w_I [h, theta, i_{t-1}] + b_I), and f_t likewise. Previous gate values start at 0.
+    The learned initial cell state is `Meta.init`.
 
-    It starts out near gradient descent at rate `lr`: b_I = logit(lr), b_F = `forget_bias`, and w_I
-    and w_F are drawn from U[-r, r] with r = `gate_range`. An estimator of order 1 gives the
-    published gradient, one of order 2 the exact one.
+    The rule starts near gradient descent at rate `lr`: b_I = logit(lr), b_F = `forget_bias`, and
+    w_I and w_F are drawn from U[-r, r] with r = `gate_range`. Estimators of order 1 give the
+    published gradient, those of order 2 the exact one.
 
     Args:
-        lr: Start of the input gate, between 0 and 1.
+        lr: Initial input gate, between 0 and 1.
         hidden_size: Width of the first layer, at least 1.
-        forget_bias: Start of the forget gate's bias; the parameters shrink by sigmoid(-forget_bias)
-            in a step.
-        gate_range: Bound of the gates' weights at the start, at least 0, in the thesis' code 0.01.
-            With 0 it starts as gradient descent exactly, but the first layer has no gradient until
-            the gates' weights have moved.
+        forget_bias: Initial bias of the forget gate; the parameters shrink by a fraction
+            sigmoid(-forget_bias) per step.
+        gate_range: Bound of the gates' initial weights, at least 0; 0.01 in the thesis' code. With
+            0 the rule starts exactly as gradient descent, but the first layer gets no gradient
+            until the gates' weights have moved.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -71,9 +70,7 @@ class LSTM(UpdateRule, Checked):
         return {"lstm": lstm, "gates": gates}
 
     def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
-        """Return zeros: the first layer's hidden and cell state `[n, hidden_size]`, and the gates'
-        values `[n]`.
-        """
+        """Return zeros: hidden and cell state `[n, hidden_size]`, and the gates' values `[n]`."""
         vector = torch.zeros_like(flatten(params, params))
         matrix = vector[:, None].expand(-1, self.hidden_size)
         return {"hidden": matrix, "cell": matrix, "input": vector, "forget": vector}
@@ -88,8 +85,7 @@ class LSTM(UpdateRule, Checked):
         hidden, cell = _lstm_cell(meta["lstm"], inputs, state["hidden"], state["cell"])
         input_gate = _gate(meta["gates"]["input"], hidden, theta, state["input"])
         forget_gate = _gate(meta["gates"]["forget"], hidden, theta, state["forget"])
-        # 1 - sigmoid(x) is sigmoid(-x), without the rounding of a difference of nearly equal
-        # numbers.
+        # sigmoid(-x) is 1 - sigmoid(x) without cancellation.
         update = -torch.sigmoid(-forget_gate) * theta - torch.sigmoid(input_gate) * grad
         gates = {"input": torch.sigmoid(input_gate), "forget": torch.sigmoid(forget_gate)}
         return unflatten(update, params), {"hidden": hidden, "cell": cell, **gates}

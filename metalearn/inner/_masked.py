@@ -17,23 +17,22 @@ from metalearn.types import Params, PyTree
 
 @dataclass(frozen=True)
 class Masked(Wrapper):
-    """A rule whose updates pass through a binary mask on output units, drawn once a task with
-    learned probabilities.
+    """A rule whose updates pass a random binary mask on output units, with learned probabilities.
 
-    Unit j of a layer is updated with probability sigmoid(zeta_j): its row of the weight's first
-    axis, or filter, together with its element of the bias. Logits zeta start at 0 and are learned
-    through the Gumbel-softmax distribution. Meta-parameters are `{"mask": {<module>: {"logits":
-    [units]}}, "rule": ...}`, the rule's own under "rule".
+    The mask is drawn once per task. Unit j of a layer, its row or filter of the weight and its
+    element of the bias, is updated with probability sigmoid(zeta_j). The logits zeta start at 0 and
+    are learned through the Gumbel-softmax distribution. Meta-parameters are `{"mask": {<module>:
+    {"logits": [units]}}, "rule": ...}`, with the rule's own under "rule".
 
     Args:
         rule: The rule whose updates are masked.
-        temperature: Of the Gumbel-softmax distribution, positive; near 0 the mask is binary and its
-            gradient noisy. The paper leaves it open; its authors' code has 1.
-        hard: Whether the mask is rounded to 0 or 1, with the gradient of the unrounded one
+        temperature: Temperature of the Gumbel-softmax distribution, positive; near 0 the mask is
+            binary and its gradient noisy. The paper does not state it; its authors' code uses 1.
+        hard: Whether the mask is rounded to 0 or 1, with the gradient of the unrounded mask
             (straight-through).
 
     Raises:
-        TypeError: If `rule` is no update rule, or `hard` no bool.
+        TypeError: If `rule` is not an update rule, or `hard` not a bool.
         ValueError: If the temperature is not positive.
 
     References:
@@ -75,18 +74,18 @@ class Masked(Wrapper):
 
     def _sample(self, logits: Tensor, key: Tensor, stream: int) -> Tensor:
         """Return a mask from the binary Gumbel-softmax distribution, `[units]`."""
-        # The difference of two Gumbel variables is logistic: one number a unit is enough.
+        # The difference of two Gumbel variables is logistic, so one number per unit is enough.
         noise = uniform(key, logits.shape, stream, dtype=logits.dtype).logit()
         soft = torch.sigmoid((logits + noise) / self.temperature)
         return (soft > 0.5).to(soft) + (soft - soft.detach()) if self.hard else soft
 
 
 def adapted_fraction(meta: PyTree) -> dict[str, Tensor]:
-    """Return by layer the expected fraction of output units that a task changes, the mean of
-    sigmoid(zeta).
+    """Return each layer's expected fraction of output units that a task changes.
 
-    It is the mean probability by which the mask lets an update through (eq. 9). Figure 4 of the
-    paper plots `kept_fraction`, which is 1 minus this one, and calls it the fraction that changes.
+    This is the mean of sigmoid(zeta), the probability that the mask passes an update (eq. 9).
+    Figure 4 of the paper plots `kept_fraction`, which is 1 minus this, and calls it the fraction
+    that changes.
 
     Args:
         meta: Learned meta-parameters of `Masked`, or of a rule around it: `learner.meta.rule`.
@@ -95,7 +94,7 @@ def adapted_fraction(meta: PyTree) -> dict[str, Tensor]:
         A scalar for every layer, named as in the mask.
 
     Raises:
-        ValueError: If there is no mask in them.
+        ValueError: If `meta` has no mask.
 
     References:
         Lee and Choi, "Gradient-based meta-learning with learned layerwise metric and subspace",
@@ -105,13 +104,12 @@ def adapted_fraction(meta: PyTree) -> dict[str, Tensor]:
 
 
 def kept_fraction(meta: PyTree) -> dict[str, Tensor]:
-    """Return by layer the expected fraction of output units that a task leaves alone, the mean of
-    sigmoid(-zeta).
+    """Return each layer's expected fraction of output units that a task leaves alone.
 
-    It is 1 minus `adapted_fraction`, and what Figure 4 of the paper plots as "the fraction of
-    weights that a task-specific learner changes": printed as the average of e^-l / (e^-l + 1) over
-    all logits l, and averaged by the authors' code in every layer and then over layers. The sign is
-    at odds with eq. 9, by which the mask is drawn.
+    This is the mean of sigmoid(-zeta), or 1 minus `adapted_fraction`. Figure 4 of the paper plots
+    it as "the fraction of weights that a task-specific learner changes", the average of e^-l /
+    (e^-l + 1) over all logits l; the authors' code averages within layers and then over layers. The
+    sign contradicts eq. 9, by which the mask is drawn.
 
     Args:
         meta: Learned meta-parameters of `Masked`, or of a rule around it: `learner.meta.rule`.
@@ -120,7 +118,7 @@ def kept_fraction(meta: PyTree) -> dict[str, Tensor]:
         A scalar for every layer, named as in the mask.
 
     Raises:
-        ValueError: If there is no mask in them.
+        ValueError: If `meta` has no mask.
 
     References:
         Lee and Choi, "Gradient-based meta-learning with learned layerwise metric and subspace",
@@ -145,9 +143,7 @@ def _logits(meta: PyTree) -> dict[str, Tensor]:
 
 
 def _layers(params: Params) -> dict[str, list[str]]:
-    """Return the names of parameters that share a mask: those of one module with equally many
-    rows.
-    """
+    """Group parameters that share a mask: those of one module with equally many rows."""
     groups: dict[tuple[str, torch.Size], list[str]] = {}
     for name, param in params.items():
         groups.setdefault((name.rpartition(".")[0], param.shape[:1]), []).append(name)

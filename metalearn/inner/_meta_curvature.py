@@ -12,19 +12,18 @@ from metalearn.types import PyTree
 
 @dataclass(frozen=True)
 class MetaCurvature(GradientTransform):
-    """Meta-Curvature: the gradient multiplied by a matrix along every side. All start at the
-    identity.
+    """Meta-Curvature: the gradient is multiplied by a learned matrix along every side.
 
-    A matrix `[out, in]` has two factors; a convolution `[out, in, *kernel]` three, over its
-    filters, its channels and its flattened kernel; a vector is multiplied elementwise. Two factors
-    for a convolution too, as in Arnold et al. (2019), is `KroneckerLinear`.
+    A matrix `[out, in]` has two factors; a convolution `[out, in, *kernel]` has three, over its
+    filters, its channels and its flattened kernel; a vector is multiplied elementwise. All factors
+    start at the identity. `KroneckerLinear` has two factors for a convolution too, as in Arnold et
+    al. (2019).
 
     Args:
         lr: Learning rate, positive.
 
     Raises:
-        ValueError: If `lr` is not positive and finite, or a parameter has a side that is too large
-            for a factor.
+        ValueError: If `lr` is not positive and finite, or a side of a parameter is too large.
 
     References:
         Park and Oliva, "Meta-Curvature", NeurIPS 2019 (eqs. 7-9).

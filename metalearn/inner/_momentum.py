@@ -21,7 +21,7 @@ class _WithVelocity(Rated):
 
     @abstractmethod
     def _direction(self, grad: Tensor, velocity: Tensor) -> Tensor:
-        """Return what the update is -lr times of."""
+        """Return the update up to the factor -lr."""
 
     def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
         """Return a velocity of zero."""
@@ -38,8 +38,9 @@ class _WithVelocity(Rated):
 
 @dataclass(frozen=True)
 class Momentum(_WithVelocity):
-    """Heavy-ball momentum, `torch.optim.SGD(momentum=...)`: v = momentum v + g; the update is -lr
-    v.
+    """Heavy-ball momentum, `torch.optim.SGD(momentum=...)`.
+
+    The velocity is v = momentum v + g, the update -lr v.
 
     Args:
         lr: Learning rate, positive.
@@ -55,8 +56,9 @@ class Momentum(_WithVelocity):
 
 @dataclass(frozen=True)
 class Nesterov(_WithVelocity):
-    """Nesterov momentum, `torch.optim.SGD(nesterov=True)`: v = momentum v + g; the update is -lr (g
-    + momentum v).
+    """Nesterov momentum, `torch.optim.SGD(nesterov=True)`.
+
+    The velocity is v = momentum v + g, the update -lr (g + momentum v).
 
     Args:
         lr: Learning rate, positive.

@@ -15,25 +15,23 @@ from metalearn.types import Params, PyTree
 
 @dataclass(frozen=True)
 class SelfAdapting(Wrapper):
-    """A rule whose meta-parameters xi take a step of gradient descent before every step but the
-    first.
+    """A rule whose meta-parameters xi descend before every step but the first.
 
-    theta_{t+1} = theta_t + u_xi(g_t) and then xi = xi - lr grad_xi L(theta_{t+1}). The support loss
-    depends on xi through the last update alone, so that its gradient is the update's derivative
-    applied to the gradient at theta_{t+1}, which the next step receives anyway. What is learned is
-    where xi starts.
+    A step is theta_{t+1} = theta_t + u_xi(g_t), and then xi = xi - lr grad_xi L(theta_{t+1}). The
+    support loss depends on xi only through the last update, so its gradient is the update's
+    derivative applied to the gradient at theta_{t+1}, which the next step receives anyway. The
+    outer loop learns the initial xi.
 
-    It goes outermost, since what another wrapper did to its updates would be missing in that
-    derivative. Around `KroneckerLinear` or `KroneckerNetwork` it is Arnold et al.'s method, whose
-    rate is the rule's own; around `LearnedRate(SGD(lr))` it is hypergradient descent from a learned
-    rate (Alpha-MAML).
+    It must be outermost, since the derivative would miss what another wrapper does to its updates.
+    Around `KroneckerLinear` or `KroneckerNetwork` it is Arnold et al.'s method; around
+    `LearnedRate(SGD(lr))` it is hypergradient descent from a learned rate (Alpha-MAML).
 
     Args:
         rule: The rule.
         lr: Learning rate of its meta-parameters, positive.
 
     Raises:
-        TypeError: If `rule` is no update rule.
+        TypeError: If `rule` is not an update rule.
         ValueError: If `lr` is not positive and finite, or the rule is a `SelfAdapting` itself.
 
     References:
@@ -60,7 +58,7 @@ class SelfAdapting(Wrapper):
         return meta
 
     def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
-        """Return xi, the rule's state, and zeros for what it saw at the last step."""
+        """Return xi, the rule's state, and zeros in place of the last step's arguments."""
         state = self.rule.init_state(meta, params, key)
         zeros = tree_zeros_like(params)
         loss = next(iter(params.values())).new_zeros(())
@@ -82,7 +80,7 @@ class SelfAdapting(Wrapper):
         def updates(xi: PyTree) -> Params:
             seen = last["grads"], last["state"], last["params"], last["loss"]
             named, _ = self.rule.update(xi, *seen, step - 1)
-            return {name: named[name] for name in grads}  # in the order of the cotangents
+            return {name: named[name] for name in grads}  # in the cotangents' order
 
         _, pull = vjp(updates, state["xi"])
         (gradient,) = pull(grads)

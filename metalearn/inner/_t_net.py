@@ -1,4 +1,4 @@
-"""T-nets: a learned metric after every layer, which adaptation leaves as it is."""
+"""T-nets: a learned metric after every layer, constant during adaptation."""
 
 from collections import OrderedDict
 from typing import Any
@@ -12,9 +12,7 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class TLayer(nn.Sequential):
-    """A layer W and, after it, its matrix T, which starts at the identity: a 1x1 convolution for a
-    convolution.
-    """
+    """A layer W followed by its matrix T, a 1x1 convolution after a convolution."""
 
     def __init__(self, layer: Any) -> None:
         like: Any = {"bias": False, "device": layer.weight.device, "dtype": layer.weight.dtype}
@@ -29,20 +27,19 @@ class TLayer(nn.Sequential):
 
 
 def t_net(model: nn.Module) -> nn.Module:
-    """Put a square matrix T after every linear and convolutional layer W of `model`, and return it:
-    y = T (W x + b).
+    """Put a square matrix T after every linear and convolutional layer W: y = T (W x + b).
 
-    T starts at the identity, so that the model computes what it did; after a convolution it is a
-    1x1 convolution. Parameters are named `<layer>.W.weight`, `<layer>.W.bias` and
-    `<layer>.T.weight`. With all but T fast, which is what `outer.TNet` and `outer.MTNet` choose, a
-    step of gradient descent moves y along T T^t times its gradient.
+    The model is returned. T starts at the identity, so that the outputs do not change; after a
+    convolution it is a 1x1 convolution. Parameters are named `<layer>.W.weight`, `<layer>.W.bias`
+    and `<layer>.T.weight`. If all parameters but T are fast, as in `outer.TNet` and `outer.MTNet`,
+    gradient descent moves y along T T^t times its gradient.
 
     Args:
-        model: A module that calls its layers, rather than reads their weights. It is changed in
+        model: A module that calls its layers instead of reading their weights. It is changed in
             place, unless it is itself a layer.
 
     Raises:
-        TypeError: If `model` is no module.
+        TypeError: If `model` is not a module.
         ValueError: If it has no such layer, or is a T-net already.
 
     References:
@@ -63,7 +60,7 @@ def t_net(model: nn.Module) -> nn.Module:
     for module in list(model.modules()):
         for name, child in module._modules.items():
             if child is not None and _has_transform(child):
-                # A layer that is used in two places keeps one T in both.
+                # A layer used in two places has one T in both.
                 if child not in transformed:
                     transformed[child] = TLayer(child)
                 module._modules[name] = transformed[child]
@@ -73,14 +70,13 @@ def t_net(model: nn.Module) -> nn.Module:
 
 
 def transforms(model: nn.Module) -> list[str]:
-    """Return the names of all T in a T-net, every name of one that is used in several places."""
+    """Return the names of all T in a T-net, including every name of shared ones."""
     modules = model.named_modules(remove_duplicate=False)
     layers = [name for name, module in modules if isinstance(module, TLayer)]
     return [f"{name}.T.weight".lstrip(".") for name in layers]
 
 
 def _has_transform(module: nn.Module) -> bool:
-    # Attention reads the weight of its output layer instead of calling it, and tells so by this
-    # class.
+    # Attention reads the weight of its output layer, which has this class, instead of calling it.
     is_read = isinstance(module, NonDynamicallyQuantizableLinear)
     return isinstance(module, (nn.Linear, *CONVOLUTIONS)) and not is_read

@@ -33,29 +33,28 @@ HISTORIES = ("grad_history", "update_history")
 class Turtle(UpdateRule, Checked):
     """TURTLE: the update of every element is lr * net(inputs), one network for all of them.
 
-    The network starts with the weights of `nn.Linear` and biases of zero. With a learned rate for
-    every element, the thesis' TURTLE of one step is `LearnedRate(Turtle(), "parameter")`; that of
-    five sees `Turtle(("grad", "grad_history", "step"), beta=0.9)`, that of ten `Turtle(("grad",
-    "grad_history"), beta=0.3)`.
+    The network starts with the weights of `nn.Linear` and biases of zero. The thesis' TURTLE has a
+    learned rate for every element: `LearnedRate(Turtle(), "parameter")` for one step, with
+    `Turtle(("grad", "grad_history", "step"), beta=0.9)` inside for five steps and `Turtle(("grad",
+    "grad_history"), beta=0.3)` for ten.
 
     Args:
         inputs: What the network sees of an element: "grad"; "processed_grad" (the log of its
             magnitude and its sign); the support loss, "loss" or "processed_loss"; "grad_history",
-            the running mean h = beta h + (1 - beta) g that starts at the first gradient and
-            includes the present one, as in the thesis' code (its text has the mean before it, which
-            "grad" and this one determine); "update_history", the running mean of the network's
-            earlier outputs, which starts at 0; "step", the number of the step.
+            the running mean h = beta h + (1 - beta) g, which starts at the first gradient and
+            includes the current one, as in the thesis' code (its text uses the mean before the
+            current gradient, which "grad" and this mean determine); "update_history", the running
+            mean of the network's earlier outputs, from 0; "step", the number of the step.
         hidden: Widths of the hidden layers, each at least 1; () makes the network linear.
         activation: Between the layers: "relu", "tanh", "sigmoid", another name or any elementwise
             function.
         beta: Decay of the histories, from 0 to 1.
         lr: Factor of the network's output, positive.
-        loss_as_value: Whether the loss that the network sees is a constant to the meta-gradient, as
-            in the thesis' code, where derivatives pass through the gradients alone. At order 1 it
-            is one anyway.
-        applied_updates: Whether "update_history" is the mean of the changes that the parameters
-            made, as in the thesis' code: after the learned rates, clipping and masks of rules
-            around this one.
+        loss_as_value: Whether the meta-gradient treats the loss as a constant, as in the thesis'
+            code, where derivatives pass through gradients only. At order 1 this is always so.
+        applied_updates: Whether "update_history" is the mean of the actual changes of the
+            parameters, as in the thesis' code, which include learned rates, clipping and masks of
+            rules around this one.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -91,7 +90,7 @@ class Turtle(UpdateRule, Checked):
 
     @property
     def as_values(self) -> frozenset[str]:
-        """The loss, if it is seen as a value."""
+        """The loss, if it is seen as a constant."""
         sees_loss = not {"loss", "processed_loss"}.isdisjoint(self.inputs)
         return frozenset({"loss"} if self.loss_as_value and sees_loss else ())
 
@@ -102,9 +101,7 @@ class Turtle(UpdateRule, Checked):
         return {"layers": [init_linear(*pair, like) for pair in pairwise(widths)]}
 
     def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
-        """Return the histories `[n]` of all n elements, and the last parameters `[n]` if applied
-        updates are seen.
-        """
+        """Return histories `[n]` of all n elements, and the last parameters if they are needed."""
         names = [name for name in HISTORIES if name in self.inputs]
         if self.applied_updates and "update_history" in names:
             names.append("last")
@@ -140,7 +137,7 @@ class Turtle(UpdateRule, Checked):
 
     def _columns(self, grad: Tensor, loss: Tensor, step: int, state: PyTree) -> Tensor:
         """Return what the network sees, `[n, columns]`."""
-        loss = loss.to(grad.dtype)  # a criterion may compute in float32
+        loss = loss.to(grad.dtype)  # criteria may compute in float32
 
         seen = {"grad": grad, "loss": loss, "step": grad.new_full((), step), **state}
 
