@@ -30,9 +30,7 @@ def brief(value: Any) -> str:
 
 
 def _names(value: Any) -> Iterable[str] | None:
-    """Return the names of a named tuple's or a dataclass's parts, None of what else it is or shows
-    itself.
-    """
+    """Return the names of a named tuple's or a dataclass's parts; None of anything else."""
     if isinstance(value, tuple):
         return getattr(value, "_fields", None)
     # as `dataclass` makes it

@@ -8,8 +8,7 @@ import torch
 
 
 def peak_live_bytes(function: Callable[[], Any], device: torch.device | str = "cpu") -> int:
-    """Return how many bytes of a device's tensors a call has alive at its peak, beyond those alive
-    before it.
+    """Return a call's peak of live bytes of tensors on a device, beyond those alive before it.
 
     Counted in PyTorch's allocator, so that the fragmentation of the process's memory does not show.
 

@@ -1,6 +1,4 @@
-"""The pages of the API: one a public module, with everything that its `__all__` names, and links to
-them from code.
-"""
+"""The pages of the API, one a public module, and links to them from code."""
 
 import re
 from functools import cache
@@ -54,9 +52,7 @@ def first_line(symbol: griffe.Object | griffe.Alias) -> str:
 
 @cache
 def targets() -> dict[str, str]:
-    """Return what inline code may call a symbol, and its path: `inner.SGD`, and `SGD` alone if it
-    is a class.
-    """
+    """Return what inline code may call a symbol (a class without its module too), and its path."""
     found: dict[str, str] = {}
     for module in public_modules(package()):
         for path, symbol in symbols(module).items():

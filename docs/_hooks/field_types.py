@@ -6,9 +6,7 @@ import griffe
 
 
 class FieldTypes(griffe.Extension):
-    """Leave plain types, and bases without the one that checks, before griffe makes signatures of
-    them.
-    """
+    """Leave plain types, and bases but the one that checks, before griffe makes signatures."""
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         """Change all classes of a package or module."""

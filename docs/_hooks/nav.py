@@ -1,6 +1,4 @@
-"""The navigation: a section given as "folder/*" lists the files that are there, and a page of its
-own needs no list.
-"""
+"""The navigation: a section given as "folder/*" lists the files that are there."""
 
 from fnmatch import fnmatch
 from typing import Any

@@ -1,5 +1,4 @@
-"""Notebooks as pages: links to pages and formulas, which mkdocs-jupyter leaves as they are;
-formulas in all pages.
+"""Links to pages in notebooks, which mkdocs-jupyter leaves as they are, and formulas everywhere.
 
 Formulas become MathML, which browsers draw themselves: no script, nothing fetched.
 """

@@ -1,6 +1,4 @@
-"""What of the package is public, and what of that has no docstring; read without importing the
-package.
-"""
+"""What of the package is public, and what of that has no docstring, read without an import."""
 
 from pathlib import Path
 
@@ -19,9 +17,7 @@ def load() -> griffe.Module:
 
 
 def public_modules(package: griffe.Module) -> list[griffe.Module]:
-    """Return the package and the modules that its `__all__` names, with the names that they
-    export.
-    """
+    """Return the package and the modules that its `__all__` names, with what they export."""
     modules = [package[name] for name in exports(package)]
     return [package, *(module for module in modules if module.is_module)]
 
@@ -36,17 +32,13 @@ def exports(module: griffe.Module) -> list[str]:
 
 
 def symbols(module: griffe.Module) -> dict[str, griffe.Object]:
-    """Return the public classes, functions and data of a module by the path that users import them
-    from.
-    """
+    """Return the public objects of a module by the path that users import them from."""
     found = {f"{module.path}.{name}": target(module[name]) for name in exports(module)}
     return {path: symbol for path, symbol in found.items() if not symbol.is_module}
 
 
 def undocumented(package: griffe.Module) -> list[str]:
-    """Return the paths of all public modules, classes, functions, methods and properties without a
-    docstring.
-    """
+    """Return the paths of all public objects without a docstring."""
     missing = []
     for module in public_modules(package):
         missing += [] if module.docstring else [module.path]

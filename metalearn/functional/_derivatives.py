@@ -1,5 +1,4 @@
-"""First derivatives that nest: those of `torch.func` under its transforms, and of plain autograd
-without.
+"""First derivatives that nest, by `torch.func` under its transforms, by autograd without.
 
 For a single task plain autograd is much faster, and it differentiates all that PyTorch can
 differentiate twice: models that `torch.func` cannot trace work in a loop over tasks. As with
@@ -81,8 +80,7 @@ def grad_and_value(
 
 
 def vjp(function: Callable[..., Any], *at: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """Return a function's value, and the map from cotangents of the value to those of its
-    arguments.
+    """Return a function's value, and the map from its cotangents to those of the arguments.
 
     It is `torch.func.vjp` under transforms of `torch.func` and where it is compiled, and plain
     autograd elsewhere; as `grad_and_value`, it nests.
@@ -147,9 +145,7 @@ def loss_gradient(
 def _linearised(
     function: Callable[..., Any], at: tuple[Any, ...], nested: bool, retain_graph: bool
 ) -> tuple[Any, Callable[[Any], Any]]:
-    """Return a function's value with its graph, and the map from its cotangents to those of
-    `at`.
-    """
+    """Return a function's value with its graph, and the map from its cotangents to `at`'s."""
     inputs = _inputs(tree_leaves(at), nested)
     with torch.enable_grad():
         outputs = function(*tree_filled(at, inputs))
@@ -163,9 +159,7 @@ def _linearised(
 
 
 def _requires_grad(*trees: Any) -> bool:
-    """Return whether a derivative around this one needs to know how the result depends on one of
-    these.
-    """
+    """Return whether a derivative around this one may need how the result depends on these."""
     if torch.is_grad_enabled():
         for tree in trees:
             for leaf in tree_leaves(tree):
@@ -175,8 +169,9 @@ def _requires_grad(*trees: Any) -> bool:
 
 
 def _inputs(leaves: Sequence[Any], nested: bool, fresh: bool = False) -> list[Tensor]:
-    """Return tensors of the same values that nothing else depends on, so that constants stay
-    constant: views, or the leaves themselves if they are fresh.
+    """Return tensors of the same values that nothing else depends on: constants stay constant.
+
+    They are views, or the leaves themselves if these are fresh.
     """
     for leaf in leaves:
         if not (isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())):
@@ -205,9 +200,7 @@ def _pulled(
     nested: bool,
     retain_graph: bool,
 ) -> list[Tensor]:
-    """Pull cotangents, paired with what they are of, back to the inputs; None is that of a
-    scalar.
-    """
+    """Pull cotangents, paired with what they are of, back to the inputs; None for a scalar."""
     if not nested:  # Autocast would keep a copy of every step's parameters for as long as it lasts.
         torch.clear_autocast_cache()
     reached = [pair for pair in pairs if pair[0].requires_grad]

@@ -61,8 +61,10 @@ def take_step(
     *,
     fresh: bool,
 ) -> Step:
-    """Take one inner step, from `fresh` parameters if they have come out of the step before it:
-    nothing else can depend on them then, which spares views.
+    """Take one inner step.
+
+    Parameters are `fresh` if they have come out of the step before: nothing else can depend on
+    them then, which spares views.
     """
     at, shared = (params, meta.shared) if order == 2 else tree_detach((params, meta.shared))
     grads, loss = loss_gradient(problem.support_loss, at, shared, episode, step, fresh=fresh)

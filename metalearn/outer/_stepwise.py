@@ -57,8 +57,7 @@ class _Slopes(NamedTuple):
 
 @dataclass(frozen=True)
 class Stepwise(ReverseMode):
-    """The exact gradient, computed one inner step at a time. Memory grows with steps times
-    parameters only.
+    """The exact gradient, one inner step at a time: memory grows with steps times parameters.
 
     The forward pass keeps every step's parameters and rule state, at order 1 its gradient and loss
     too. The backward pass pulls the loss's derivative back through one step after the other: at
@@ -194,8 +193,9 @@ def _sum(left: Params, right: Params) -> Params:
 
 
 def _backwards(task: _Task, starts: list[_Start], records: list[_Record]) -> Iterator[_Record]:
-    """Yield the steps' records from last to first, and forget them: first those of the last
-    segment, which are there, then those of the others, made again from where each starts.
+    """Yield the steps' records from last to first, and forget them.
+
+    Those of the last segment are there, those of the others are made again from their starts.
     """
     while starts:
         start = starts.pop()
