@@ -101,16 +101,15 @@ def test_errors(call, error, message):
 @pytest.mark.parametrize(
     ("kind", "good", "bad"),
     [
-        (Number, -1, ["1"]),
-        (Positive, 1e-9, [0, "1"]),
-        (NotNegative, 0, [-1e-9]),
-        (Fraction, 1, [1.1, -0.1]),
-        (Decay, 0.99, [1]),
-        (Count, 1, [0, 1.0]),
-        (CountFromZero, 0, [-1]),
-        (CountOrNone, None, [0, False]),
+        pytest.param(Number, -1, ["1"], id="number"),
+        pytest.param(Positive, 1e-9, [0, "1"], id="positive"),
+        pytest.param(NotNegative, 0, [-1e-9], id="not negative"),
+        pytest.param(Fraction, 1, [1.1, -0.1], id="fraction"),
+        pytest.param(Decay, 0.99, [1], id="decay"),
+        pytest.param(Count, 1, [0, 1.0], id="count"),
+        pytest.param(CountFromZero, 0, [-1], id="count from zero"),
+        pytest.param(CountOrNone, None, [0, False], id="count or none"),
     ],
-    ids=lambda kind: str(getattr(kind, "__metadata__", "")),
 )
 def test_numbers(kind, good, bad):
     @dataclass(frozen=True)
