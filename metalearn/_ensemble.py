@@ -81,8 +81,8 @@ class AdaptedEnsemble:
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the criterion of the mean outputs, `[num_tasks]`."""
-        return self.judged(self(batch), batch)
+        return self.loss_of(self(batch), batch)
 
-    def judged(self, outputs: Any, batch: Batch) -> Tensor:
+    def loss_of(self, outputs: Any, batch: Batch) -> Tensor:
         """Return the criterion of the members' mean outputs on a batch, `[num_tasks]`."""
-        return self.members[0].judged(outputs, batch)
+        return self.members[0].loss_of(outputs, batch)

@@ -37,7 +37,7 @@ def measure(
         return {"loss": _precise(adapted.loss(query))}
     output = adapted(query)
     judged = (output, query.y, *([query.weight] if isinstance(query.weight, Tensor) else []))
-    loss = _precise(adapted.judged(output, query))
+    loss = _precise(adapted.loss_of(output, query))
     measured = {name: _per_task(name, metric, judged) for name, metric in metrics.items()}
     return {"loss": loss, **measured}
 

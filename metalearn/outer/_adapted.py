@@ -99,7 +99,7 @@ class AdaptedModels:
 
         return self._map("batch", batch, (self.params, self.support, batch), of_one, of_tasks)
 
-    def judged(self, outputs: Any, batch: Batch) -> Tensor:
+    def loss_of(self, outputs: Any, batch: Batch) -> Tensor:
         """Return the query losses, given the models' outputs: `loss` without computing them.
 
         A loss of the user's own, which does not tell outputs from their judgement, is computed

@@ -61,7 +61,8 @@ def estimate_tasks(
     each = marked(each, how.sums_shared)
 
     def part(leaf: Tensor) -> Tensor:
-        return leaf.sum(0) / setup.num_tasks
+        total = leaf[0] if count == 1 else leaf.sum(0)
+        return total if setup.num_tasks == 1 else total / setup.num_tasks
 
     gradient: Meta = each.gradient
     if how.sums_shared:

@@ -22,6 +22,10 @@ def check_order(what: str, value: Any, *, fix: str) -> None:
         raise invalid(what, "be 1 or 2", brief(value), fix)
 
 
+WHOLE = 1.0
+"""The weight of a query loss that counts alone."""
+
+
 @dataclass(frozen=True)
 class ReverseMode(MetaGradient, Checked):
     """Reverse mode through the last steps of the inner loop.
@@ -77,8 +81,13 @@ class ReverseMode(MetaGradient, Checked):
     ) -> tuple[Sequence[Tensor | float | None], Carry]:
         """Return the weight of the query loss after each step, or None, and the next carry."""
         if self.multi_step is None:
-            return [None] * (num_steps - 1) + [1.0], carry
+            return [None] * (num_steps - 1) + [WHOLE], carry
         weights = self.multi_step.weights(carry.common, num_steps)
         if len(weights) != num_steps:
             raise invalid("multi-step weights", f"be {num_steps}, one for every step", len(weights))
         return weights.unbind(), Carry(carry.common + 1)
+
+
+def weighted(weight: Tensor | float, loss: Tensor) -> Tensor:
+    """Return a loss times its weight, without a product where it counts alone."""
+    return loss if weight is WHOLE else weight * loss

@@ -14,7 +14,7 @@ from metalearn.functional import grad_and_value
 from metalearn.functional._derivatives import pullback
 from metalearn.inner._step import take_step
 from metalearn.outer._base import Traits
-from metalearn.outer._reverse_mode import ReverseMode
+from metalearn.outer._reverse_mode import ReverseMode, weighted
 from metalearn.types import Batch, Carry, Episode, Estimate, Meta, Params, Problem, PyTree
 
 
@@ -105,7 +105,7 @@ class Stepwise(ReverseMode):
         early = _Slopes({}, tree_zeros_like(state), {}, tree_zeros_like(meta.rule))
         for step in range(cut):
             _, params, state = task.run(params, state, [step])
-            loss, early = task.judge(step, params, loss, early)
+            loss, early = task.add_loss(step, params, loss, early)
 
         starts: list[_Start] = []
         records: list[_Record] = []
@@ -115,7 +115,7 @@ class Stepwise(ReverseMode):
             records, params, state = task.run(*starts[-1])
         slopes, last = early._replace(params={}), (params, state)
         for record in _backwards(task, starts, records):
-            loss, slopes = task.judge(record.step, params, loss, slopes)
+            loss, slopes = task.add_loss(record.step, params, loss, slopes)
             params, slopes = record.params, task.pull_back(record, slopes)
 
         # Of the steps before `cut` everything is constant but for the start.
@@ -157,16 +157,18 @@ class _Task:
             params, state = taken.params, taken.state
         return records, params, state
 
-    def judge(self, step: int, params: Params, loss: Any, slopes: _Slopes) -> tuple[Any, _Slopes]:
+    def add_loss(
+        self, step: int, params: Params, loss: Any, slopes: _Slopes
+    ) -> tuple[Any, _Slopes]:
         """Add the weighted query loss after a step, and its derivatives, to those of later ones."""
         weight = self.weights[step]
         if weight is None:
             return loss, slopes
 
-        def weighted(params: Params, shared: Params) -> Tensor:
-            return weight * self.problem.query_loss(params, shared, self.episode)
+        def query_loss(params: Params, shared: Params) -> Tensor:
+            return weighted(weight, self.problem.query_loss(params, shared, self.episode))
 
-        more, value = grad_and_value(weighted, argnums=(0, 1))(params, self.meta.shared)
+        more, value = grad_and_value(query_loss, argnums=(0, 1))(params, self.meta.shared)
         params_slope, shared_slope = map(_sum, (slopes.params, slopes.shared), more)
         return loss + value, slopes._replace(params=params_slope, shared=shared_slope)
 

@@ -9,7 +9,7 @@ from metalearn._tree import tree_detach, tree_map
 from metalearn.functional import grad_and_value
 from metalearn.inner._step import take_step
 from metalearn.outer._base import Traits
-from metalearn.outer._reverse_mode import ReverseMode
+from metalearn.outer._reverse_mode import ReverseMode, weighted
 from metalearn.types import Carry, Episode, Estimate, Meta, Params, Problem
 
 
@@ -55,7 +55,8 @@ class Unrolled(ReverseMode):
                 if step < cut:
                     params, state = _pass_to_start(params, start), tree_detach(state)
                 if weight is not None:
-                    losses.append(weight * problem.query_loss(params, meta.shared, episode))
+                    loss = problem.query_loss(params, meta.shared, episode)
+                    losses.append(weighted(weight, loss))
             return sum(losses[1:], losses[0]), (params, state)
 
         gradient, (loss, last) = grad_and_value(objective, has_aux=True)(meta)

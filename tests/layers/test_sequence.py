@@ -222,7 +222,7 @@ def test_a_subclass_of_a_loss_is_what_it_says():
     tasks = episodes((1,))
     adapted = learner.adapt(tasks.support)
     with torch.no_grad():
-        judged = adapted.judged(adapted(tasks.query), tasks.query)
+        judged = adapted.loss_of(adapted(tasks.query), tasks.query)
         found = [learner(tasks), adapted.loss(tasks.query).mean(), judged.mean()]
     for each in (*found, learner(tasks)):
         assert 100 < each < 103
@@ -257,7 +257,7 @@ def test_a_query_loss_of_another_model_is_that_models():
         [query_loss(*take((adapted.params, {}, tasks), task)) for task in range(3)]
     )
     torch.testing.assert_close(adapted.loss(tasks.query), expected)
-    torch.testing.assert_close(adapted.judged(adapted(tasks.query), tasks.query), expected)
+    torch.testing.assert_close(adapted.loss_of(adapted(tasks.query), tasks.query), expected)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -105,7 +105,7 @@ def test_what_all_tasks_agree_on_is_passed_on(kind, options):
         assert type(expected) is type(outputs)
         assert_same(take(outputs, index), expected)
     torch.testing.assert_close(
-        adapted.judged(outputs, episodes.query), adapted.loss(episodes.query)
+        adapted.loss_of(outputs, episodes.query), adapted.loss(episodes.query)
     )
     measured = evaluate(made, [episodes], num_tasks=3, metrics={"mse": of_first})
     torch.testing.assert_close(measured["mse"].values, measured["loss"].values)
