@@ -29,7 +29,7 @@ def recorded(history, /, num_iterations, **_):
     assert history.loss.shape == (num_iterations,)
 
 
-def loss_of(evaluation, /, num_tasks, **_):
+def judged(evaluation, /, num_tasks, **_):
     assert all(summary.values.shape == (num_tasks,) for summary in evaluation.values())
 
 
