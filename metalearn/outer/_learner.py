@@ -17,7 +17,7 @@ from metalearn._modules import TensorTree, get_tensor, set_constant, tie
 from metalearn._tasks import in_chunks, take
 from metalearn._tree import tree_detach, tree_leaves, tree_map
 from metalearn._walk import parts_of
-from metalearn.functional import ModelLoss, ModuleLoss, OnQuery, OnSupport, SupportBatches
+from metalearn.functional import SupportBatches
 from metalearn.functional._support_batches import as_support_batches
 from metalearn.inner import UpdateRule
 from metalearn.models._batch_norm import tracking
@@ -32,7 +32,6 @@ from metalearn.outer._checks._construction import (
     check_criteria,
     check_estimator,
     check_fast,
-    check_owns,
     check_parameters,
     check_reaches,
     check_statistics,
@@ -43,19 +42,13 @@ from metalearn.outer._compile import WholeStep
 from metalearn.outer._estimates import collected, estimate_tasks
 from metalearn.outer._over_tasks import How, over_tasks, spread
 from metalearn.outer._plan import Plan, Plans
+from metalearn.outer._problem import OWNERS, problem_of, shared_names
 from metalearn.outer._recomputed import attempts
 from metalearn.outer._select import Selection, select, shown, trainable
 from metalearn.outer._unrolled import Unrolled
 from metalearn.types import Batch, Carry, Episode, Estimate, Meta, Params, Problem, PyTree
 
-AS_BUILT = (
-    "model",
-    "criterion",
-    "support_criterion",
-    "support_loss",
-    "query_loss",
-    "support_batches",
-)
+AS_BUILT = ("model", *OWNERS, "support_batches")
 """Attributes that the learner's losses were made of: assigning them later would change nothing."""
 
 
@@ -139,15 +132,8 @@ class MetaLearner(nn.Module):
         self.model, self.criterion, self.support_criterion = model, criterion, support_criterion
         self.set_batching(batching, chunk_size, compile, cuda_graph)
         self.support_batches = as_support_batches(support_batches)
-        in_support = "criterion" if support_criterion is None else "support_criterion"
         self.support_loss, self.query_loss = support_loss, query_loss
-        self.problem = Problem(
-            support_loss=self._given("support_loss")
-            or OnSupport(self._model_loss(in_support), self.support_batches),
-            query_loss=self._given("query_loss") or OnQuery(self._model_loss("criterion")),
-            rule=rule,
-            num_steps=num_steps,
-        )
+        self.problem = problem_of(self, rule, num_steps)
         check_parameters(model)
         names = trainable(model)
         self._fast = select("fast", fast, names)
@@ -158,7 +144,7 @@ class MetaLearner(nn.Module):
             False if is_none else learn_init,
             {name: names[name] for name in self._fast},
         )
-        self._shared = self._shared_names()
+        self._shared = shared_names(self, self._fast)
         self.rule = TensorTree(
             rule.init_meta({name: get_tensor(model, name).detach() for name in self._fast})
         )
@@ -459,33 +445,6 @@ class MetaLearner(nn.Module):
         with torch.no_grad(), tracking(self.model), attributes_kept(*parts_of(self)):
             episode, key = take((episodes, keys), 0)
             adapted_loss(self.estimator, self.problem.of_task(key), meta, episode, key)
-
-    def _model_loss(self, name: str) -> ModelLoss:
-        return ModelLoss(self.model, getattr(self, name), name)
-
-    def _given(self, name: str) -> Callable[..., Tensor] | None:
-        loss = getattr(self, name)
-        return ModuleLoss(loss, name) if isinstance(loss, nn.Module) else loss
-
-    def _shared_names(self) -> list[str]:
-        names = [f"model.{name}" for name in trainable(self.model) if name not in self._fast]
-        fast = {id(get_tensor(self.model, name)) for name in self._fast}
-        for part in ("criterion", "support_criterion", "support_loss", "query_loss"):
-            if isinstance(module := getattr(self, part), nn.Module):
-                if part.endswith("criterion"):
-                    check_owns(
-                        part,
-                        [
-                            name
-                            for name in trainable(module)
-                            if id(get_tensor(module, name)) in fast
-                        ],
-                    )
-                learned = [
-                    name for name in trainable(module) if id(get_tensor(module, name)) not in fast
-                ]
-                names += [f"{part}.{name}" for name in learned]
-        return names
 
     def _apply(self, *args: Any, **kwargs: Any) -> "MetaLearner":
         # Module._apply converts buffers one by one, which would untie tied starts that are not

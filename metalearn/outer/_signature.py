@@ -5,16 +5,16 @@ from typing import Any
 from torch import Tensor
 
 from metalearn.outer._learner import MetaLearner
+from metalearn.outer._problem import OWNERS
 
 
 def signature(learner: MetaLearner) -> dict[str, Any]:
     """Return what makes a learner, but for tensors' values and how tasks are batched."""
     problem = learner.problem
-    parts = "criterion", "support_criterion", "support_loss", "query_loss"
     return {
         **{f"tensor {name}": _layout(tensor) for name, tensor in tensors_of(learner)},
         "update rule": problem.rule,
-        "losses": [getattr(learner, part) for part in parts],
+        "losses": [getattr(learner, part) for part in OWNERS],
         "support_batches": learner.support_batches,
         "estimator": learner.estimator,
         "number of inner steps": problem.num_steps,

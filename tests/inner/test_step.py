@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from metalearn import inner
-from metalearn.types import Meta, Problem
+from metalearn.types import Batch, Episode, Meta, Problem
 from tests.cases import RandomMask, keys, sine_learner, task
 
 
@@ -42,7 +42,7 @@ def test_what_the_loss_reads_beside_the_parameters_stays_apart_from_them(step):
         return inner.step(problem, meta, meta.init, (), None, step)
 
     def many(problem, meta):
-        return inner.adapt(problem, meta, None, torch.tensor(0))
+        return inner.adapt(problem, meta, Episode(Batch(()), Batch(())), torch.tensor(0))
 
     start = torch.tensor([1.0, -2.0]).double()
     for taken in (one, many):

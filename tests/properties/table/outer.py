@@ -127,6 +127,22 @@ LOSSES = sine_learner().problem
 TWO_TASKS = regressions(num_tasks=st.just(2))
 NO_KEYS = st.none()
 
+ADAPTED = st.builds(lambda: sine_learner(num_steps=2).adapt(sine_episodes(num_tasks=2).support))
+TWO_TASKS = regressions(num_tasks=st.just(2))
+
+
+def shaped(output, /, argument, **_):
+    assert output.shape[:1] == (2,)
+
+
+def one_each(losses, /, **_):
+    assert losses.shape == (2,)
+
+
+def of_adapted(name):
+    return lambda adapted, argument: getattr(adapted, name)(argument)
+
+
 ENTRIES = {
     "Unrolled": estimator(outer.Unrolled, **HIGHER),
     "Stepwise": estimator(outer.Stepwise, **HIGHER, segment=COUNTS),
@@ -231,6 +247,23 @@ ENTRIES = {
         given={"learner": LEARNER},
         always=False,  # a loop takes no chunk_size
     ),
+    "AdaptedModels.__call__": Entry(
+        of_adapted("__call__"),
+        {"argument": TWO_TASKS.map(lambda episodes: episodes.query.x)},
+        shaped,
+        {"argument": damaged(TWO_TASKS.map(lambda episodes: episodes.query))},
+        {"adapted": ADAPTED},
+    ),
+    "AdaptedModels.loss": Entry(
+        of_adapted("loss"),
+        {"argument": TWO_TASKS.map(lambda episodes: episodes.query)},
+        one_each,
+        {"argument": damaged(TWO_TASKS.map(lambda episodes: episodes.query))},
+        {"adapted": ADAPTED},
+    ),
+    "AdaptedModels.__getitem__": Entry(
+        of_adapted("__getitem__"), {"argument": st.integers(-2, 1)}, given={"adapted": ADAPTED}
+    ),
     "Replicas": Entry(
         stacked,
         {
@@ -268,6 +301,7 @@ ENTRIES = {
 
 EXCLUDED = {
     "MetaGradient": "abstract",
+    "Traits": "a record of flags that an estimator states",
     "Solver": "abstract",
     "BatchingTable": "made by compare_batching",
     "BatchingTime": "made by compare_batching",
