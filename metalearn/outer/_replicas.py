@@ -21,7 +21,7 @@ from metalearn.outer._carry import Carried
 from metalearn.outer._checks._call import Purpose
 from metalearn.outer._checks._episodes import check_episodes
 from metalearn.outer._compile import WholeStep
-from metalearn.outer._estimates import Setup, kept_own, marked, mean_common, sum_common
+from metalearn.outer._estimates import Setup, collected, marked, sum_common
 from metalearn.outer._learner import MetaLearner, adapted_loss
 from metalearn.outer._over_tasks import How, over_tasks
 from metalearn.outer._plan import Plan, Plans
@@ -156,11 +156,7 @@ class Replicas(nn.Module):
         with torch.no_grad(), attributes_of(plan.writers):
             meta = tree_detach(self.learner.meta)
             carry = self._carried(plan, meta, episodes, keys)
-            each, common = plan.run(meta, *carry, episodes, keys)
-            finite = each.diagnostics["finite"]
-            kept = mean_common(common, finite, carry.common)
-            own = kept_own(each.carry.own, finite, carry.own)
-            return each._replace(carry=Carry(kept, own))
+            return collected(plan.run(meta, *carry, episodes, keys), carry)
 
     def clip_grad_norm_(self, max_norm: float) -> Tensor:
         """Clip every replica's gradient to the norm `max_norm`, and return the norms, `[R]`."""
@@ -227,12 +223,12 @@ def estimate_replicas(
     own: PyTree,
     episodes: Episode,
     keys: Tensor,
-) -> tuple[Estimate, PyTree]:
-    """Estimate the meta-gradients of all replicas in one row of tasks.
+) -> Any:
+    """Estimate the meta-gradients of all replicas in one row of tasks, as `estimate_tasks` does.
 
     Returns:
-        The estimates `[R, ...]`, of which loss, diagnostics and own carry are `[R, tasks, ...]`,
-        and the sums of what they leave in common.
+        Mean gradients and sums of what tasks leave in common, `[R, ...]`; and losses, diagnostics
+        and own carries, `[R, tasks, ...]`.
     """
     num_replicas = len(tree_leaves(meta)[0])
     num_tasks = setup.num_tasks // num_replicas
@@ -243,7 +239,7 @@ def estimate_replicas(
     each = marked(each, how.sums_shared)
     each = tree_map(lambda leaf: leaf.unflatten(0, (num_replicas, num_tasks)), each)
     gradient = tree_map(lambda leaf: leaf.mean(1), each.gradient)
-    return each._replace(gradient=gradient, params={}, state=()), sum_common(each, axis=1)
+    return (gradient, sum_common(each, axis=1)), (each.loss, each.diagnostics, each.carry.own)
 
 
 def repeated(tree: Any, num_tasks: int) -> Any:
