@@ -69,6 +69,7 @@ def deep_copied(module: nn.Module) -> Any:
 def _containers(roots: Iterable[Any], below: bool = True) -> Iterator[Any]:
     """Yield attribute dicts, lists, tuples, dicts and sets, those `below` modules included."""
     left, seen = list(roots), set()
+    walked = set() if below else set(map(id, left))
     while left:
         each = left.pop()
         if id(each) in seen:
@@ -77,7 +78,7 @@ def _containers(roots: Iterable[Any], below: bool = True) -> Iterator[Any]:
         if isinstance(each, nn.Module):
             own = vars(each)
             yield own
-            left += each._modules.values() if below else ()
+            left += () if id(each) in walked else each._modules.values()
             left += [own[name] for name in own.keys() - OWN if _holds(own[name])]
             continue
         if not isinstance(each, CONTAINERS):

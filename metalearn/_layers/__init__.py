@@ -2,6 +2,6 @@
 
 from metalearn._layers._memo import Memo
 from metalearn._layers._network import Network
-from metalearn._layers._sequence import HOOKS, KNOWN, Inputs, Layers, is_changed
+from metalearn._layers._sequence import HOOKS, KNOWN, Inputs, Layers, is_changed, layer_of
 
-__all__ = ["HOOKS", "KNOWN", "Inputs", "Layers", "Memo", "Network", "is_changed"]
+__all__ = ["HOOKS", "KNOWN", "Inputs", "Layers", "Memo", "Network", "is_changed", "layer_of"]

@@ -59,7 +59,7 @@ class Layers:
     @classmethod
     def of(cls, model: nn.Module) -> "Layers | None":
         """Return the model's layers if they are known, and each parameter has one name."""
-        steps = tuple((_compute(layer), layer, prefix) for layer, prefix in _in_order(model, ""))
+        steps = tuple((layer_of(layer), layer, prefix) for layer, prefix in _in_order(model, ""))
         owned = {
             prefix + name: param
             for _, layer, prefix in steps
@@ -85,7 +85,7 @@ class Layers:
 
     def are_as_they_were(self) -> bool:
         """Return whether these are still the model's layers, and do what their classes say."""
-        now = tuple((_compute(layer), layer, prefix) for layer, prefix in _in_order(self.model, ""))
+        now = tuple((layer_of(layer), layer, prefix) for layer, prefix in _in_order(self.model, ""))
         of_all = any(getattr(nn.modules.module, f"_global{hooks}") for hooks in HOOKS)
         return (
             now == self.steps and not of_all and not any(map(is_changed, each_module(self.model)))
@@ -232,7 +232,7 @@ def _each(param: Any, dims: int, num_tasks: int) -> Any:
     return (param if param.dim() > dims else param.expand(num_tasks, *param.shape)).flatten(0, 1)
 
 
-def _compute(layer: nn.Module) -> Any:
+def layer_of(layer: nn.Module) -> Any:
     """Return what computes a layer, None if nothing here does."""
     compute, suits = KNOWN.get(type(layer), (None, None))
     return compute if suits is None or suits(layer) else None

@@ -56,12 +56,14 @@ def grad_and_value(
     if not chosen or not all(type(index) is int for index in chosen):
         fix = "Write argnums=(0, 1), say."
         raise mistyped("argnums", "be an int or a tuple of ints", brief(argnums), fix)
-    if in_transform():
-        return torch.func.grad_and_value(function, argnums=argnums, has_aux=has_aux)
 
     def gradient(*args: Any) -> tuple[Any, Any]:
+        if in_transform():
+            return torch.func.grad_and_value(function, argnums=argnums, has_aux=has_aux)(*args)
         if not all(-len(args) <= index < len(args) for index in chosen):
             raise invalid("argnums", f"be numbers of {len(args)} arguments", argnums)
+        if len({index % len(args) for index in chosen}) < len(chosen):
+            raise invalid("argnums", "be each given once", argnums)
         at = tuple(args[index] for index in chosen)
         nested = _requires_grad(at, args)
         inputs = _inputs(tree_leaves(at), nested)
@@ -204,6 +206,8 @@ def _pulled(
     if not nested:  # Autocast would keep a copy of every step's parameters for as long as it lasts.
         torch.clear_autocast_cache()
     reached = [pair for pair in pairs if pair[0].requires_grad]
+    if not inputs:
+        return []
     if not reached:
         if torch.is_inference_mode_enabled():
             got, fix = "torch.inference_mode", "Use torch.no_grad()."

@@ -1,6 +1,8 @@
 """The protocol of update rules: how one task's gradient becomes a change of its parameters."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 from torch import Tensor
@@ -35,12 +37,12 @@ class UpdateRule(ABC):
         return False
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Inherit what is said of an `update` only together with it."""
+        """Inherit what is said of methods only together with them."""
         super().__init_subclass__(**options)
-        for name in ("advance", "elementwise"):
-            nearest = next(base for base in cls.__mro__ if {"update", name} & vars(base).keys())
-            if name not in vars(nearest):
-                setattr(cls, name, vars(UpdateRule)[name])
+        if not _is_said_last(cls, "advance", {"update"}.__contains__):
+            cls.advance = UpdateRule.advance  # type: ignore[method-assign]
+        if not _is_said_last(cls, "elementwise", _is_given_many_tasks):
+            cls.elementwise = UpdateRule.elementwise  # type: ignore[method-assign]
 
     def init_meta(self, params: Params) -> PyTree:
         """Return the start of what the outer loop learns about the rule.
@@ -109,3 +111,19 @@ class UpdateRule(ABC):
     def split_rate(self) -> tuple[float, "UpdateRule"]:
         """Return `(rate, rule)` such that this rule's updates are `rate` times those of `rule`."""
         return 1.0, self
+
+
+def _is_said_last(rule: type, name: str, concerns: Callable[[str], bool]) -> bool:
+    """Return whether no class before the one that defines `name` defines a method of concern."""
+    for base in rule.__mro__:
+        own = vars(base)
+        if name in own:
+            return True
+        if any(isinstance(value, FunctionType) and concerns(each) for each, value in own.items()):
+            return False
+    return True
+
+
+def _is_given_many_tasks(method: str) -> bool:
+    """Return whether a rule's method, or what it may call, is given many tasks if elementwise."""
+    return method not in ("init_meta", "split_rate") and not method.startswith("__")

@@ -50,6 +50,8 @@ class Momentum(_WithVelocity):
         ValueError: If a number is out of its range.
     """
 
+    elementwise = True
+
     def _direction(self, grad: Tensor, velocity: Tensor) -> Tensor:
         return velocity
 
@@ -67,6 +69,8 @@ class Nesterov(_WithVelocity):
     Raises:
         ValueError: If a number is out of its range.
     """
+
+    elementwise = True
 
     def _direction(self, grad: Tensor, velocity: Tensor) -> Tensor:
         return grad + self.momentum * velocity

@@ -29,6 +29,7 @@ class Carried(nn.Module):
         # No submodule: DistributedDataParallel would give all processes the first one's problems.
         vars(self)["_own"] = None
         self._loaded: dict[str, Tensor] = {}
+        self.is_empty = True
 
     @property
     def value(self) -> Carry | None:
@@ -36,11 +37,6 @@ class Carried(nn.Module):
         if self.common is None or self._own is None:
             return None
         return Carry(self.common(), self._own())
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing is carried and nothing was loaded."""
-        return self.common is None and not self._loaded
 
     def forward(
         self, start: Carry, start_own: Callable[[], PyTree], num_own: tuple[int, ...]
@@ -75,17 +71,18 @@ class Carried(nn.Module):
     def keep(self, carry: Carry) -> None:
         """Carry this from now on."""
         if tree_leaves(carry):
-            self.common = TensorTree(carry.common, learned=False)
+            self.is_empty, self.common = False, TensorTree(carry.common, learned=False)
             vars(self)["_own"] = TensorTree(carry.own, learned=False)
 
     def reset(self) -> None:
         """Start anew with the next training step."""
-        self.common, vars(self)["_own"], self._loaded = None, None, {}
+        self.common, vars(self)["_own"], self._loaded, self.is_empty = None, None, {}, True
 
     def part(self, index: int) -> "Carried":
         """Return one replica's part of what replicas carry, all tensors of which are `[R, ...]`."""
         part = Carried()
         part._loaded = {name: tensor[index].clone() for name, tensor in self._loaded.items()}
+        part.is_empty = not part._loaded
         if (carried := self.value) is not None:
             part.keep(tree_map(lambda leaf: leaf[index].clone(), carried))
         return part
@@ -119,6 +116,7 @@ class Carried(nn.Module):
             for name, tensor in state_dict.items()
             if name.startswith(prefix)
         }
+        self.is_empty = not self._loaded
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from metalearn._recording import Recording
 from metalearn._tree import tree_flatten
 from metalearn._walk import modules_of
+from metalearn.outer._estimates import Setup
 
 NOTE = (
     "This meta-step cannot be recorded as a CUDA graph: "
@@ -69,6 +70,8 @@ def _are_same(then: Any, now: Any) -> bool:
 
 def _read(tree: Any, tensors: list[Tensor]) -> Any:
     """Collect a tree's tensors; return its structure, their shapes and dtypes, and other leaves."""
+    if isinstance(tree, Setup):
+        return tree.how, tree.num_tasks
     if isinstance(tree, Tensor):
         tensors.append(tree)
         return tree.shape, tree.dtype

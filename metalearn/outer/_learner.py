@@ -1,6 +1,5 @@
 """The learner: a module that turns episodes into a loss which carries the meta-gradient."""
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -176,7 +175,7 @@ class MetaLearner(nn.Module):
         check_reaches(estimator, self.problem.rule, learned)
         check_statistics(self.model, self.problem, estimator)
         estimator.check(self.problem, tree_detach(self.meta))
-        self._estimator, self._plans = estimator, Plans(copy.deepcopy(self._plans.step))
+        self._estimator, self._plans = estimator, Plans(self._plans.step)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in AS_BUILT and "problem" in self.__dict__ and value is not getattr(self, name):
@@ -267,8 +266,8 @@ class MetaLearner(nn.Module):
                 plan, keys = self._plans.of(self, episodes, keys, Purpose.META_GRADIENT)
                 with torch.no_grad(), attributes_of(plan.writers):
                     constant = tree_detach(meta)
-                    carry = self._carried(constant, episodes, keys) if plan.carries else Carry()
-                    parts = plan.run(constant, *carry, episodes, keys)
+                    carry = self._carried(plan, constant, episodes, keys)
+                    parts = plan.run(self, plan.setup, constant, *carry, episodes, keys)
                     estimate = collected(parts, carry)
         self.diagnostics = estimate.diagnostics
         if self.training and plan.carries:
@@ -301,10 +300,10 @@ class MetaLearner(nn.Module):
                 plan, keys = self._plans.of(self, episodes, keys, Purpose.META_GRADIENT)
                 with torch.no_grad(), attributes_of(plan.writers):
                     meta = tree_detach(self.meta)
-                    carry = self._carried(meta, episodes, keys) if plan.carries else Carry()
-                    parts = plan.run(meta, *carry, episodes, keys)
-                    return collected(parts, carry)
-        raise AssertionError
+                    carry = self._carried(plan, meta, episodes, keys)
+                    parts = plan.run(self, plan.setup, meta, *carry, episodes, keys)
+                    estimate = collected(parts, carry)
+        return estimate
 
     def check(self, episodes: Episode, keys: Tensor | None = None) -> Tensor:
         """Raise for what is wrong with the episodes or the problem, and return the keys.
@@ -321,6 +320,8 @@ class MetaLearner(nn.Module):
             TypeError: If the episodes are of the wrong kind.
             ValueError: As `forward`.
         """
+        if torch.is_inference_mode_enabled():
+            return outside_inference_mode(self.check, episodes, keys)
         return self._plans.of(self, episodes, keys, Purpose.META_GRADIENT)[1]
 
     def check_episodes(self, episodes: Episode, keys: Tensor | None = None) -> Tensor:
@@ -414,9 +415,9 @@ class MetaLearner(nn.Module):
                 data = episodes.support if purpose is Purpose.ADAPTATION else episodes
 
                 def chunk(data: Any, keys: Tensor, plan: Plan = plan) -> Any:
-                    how = plan.how.of(len(keys))
+                    how = plan.setup.how.of(len(keys))
                     metas = spread(meta, len(keys)) if how.own else meta
-                    return over_tasks(function, plan.problem, metas, keys, (data, keys), how)
+                    return over_tasks(function, plan.setup.problem, metas, keys, (data, keys), how)
 
                 with torch.no_grad(), attributes_of(plan.writers):
                     results = in_chunks(chunk, (data, keys), self.chunk_size)
@@ -425,11 +426,14 @@ class MetaLearner(nn.Module):
     def carries(self, episodes: Episode) -> bool:
         """Return whether the estimator carries anything from one meta-step to the next."""
         key = torch.zeros((), dtype=torch.int64, device=self.device)
-        meta, first = tree_detach(self.meta), take(episodes, 0)
-        return bool(tree_leaves(self.estimator.init_carry(self.problem, meta, first, key)))
+        with torch.no_grad(), attributes_kept(*parts_of(self)):
+            meta, first = tree_detach(self.meta), take(episodes, 0)
+            return bool(tree_leaves(self.estimator.init_carry(self.problem, meta, first, key)))
 
-    def _carried(self, meta: Meta, episodes: Episode, keys: Tensor) -> Carry:
+    def _carried(self, plan: Plan, meta: Meta, episodes: Episode, keys: Tensor) -> Carry:
         """Return what the estimator is given of earlier meta-steps."""
+        if not plan.carries and self.carry.is_empty:
+            return Carry()
         init_carry = self.estimator.init_carry
         start = init_carry(self.problem, meta, *take((episodes, keys), 0))
 
@@ -466,4 +470,3 @@ def _tie_again(learner: MetaLearner, *_: Any) -> None:
     """Make tied parameters one again, which `load_state_dict(assign=True)` loads one by one."""
     for names in learner._tied:
         tie(learner.model, names)
-    learner._plans.forget()

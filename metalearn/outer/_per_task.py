@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from torch import Tensor
 
@@ -27,6 +27,15 @@ class PerTask(MetaGradient, Checked):
     estimator: Annotated[
         MetaGradient, Check(check_kind, MetaGradient, "an estimator", "one to wrap: Unrolled()")
     ]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Inherit how all tasks are changed only together with how one is."""
+        super().__init_subclass__(**options)
+        nearest = next(
+            base for base in cls.__mro__ if {"change", "change_tasks"} & vars(base).keys()
+        )
+        if "change_tasks" not in vars(nearest):
+            cls.change_tasks = PerTask.change_tasks  # type: ignore[method-assign]
 
     @abstractmethod
     def change(self, estimate: Estimate) -> Estimate:

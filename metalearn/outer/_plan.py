@@ -15,7 +15,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from metalearn._layers import HOOKS, KNOWN, is_changed
+from metalearn._layers import HOOKS, KNOWN, is_changed, layer_of
 from metalearn._modules import TensorTree
 from metalearn._tasks import num_tasks, over_chunks
 from metalearn._tree import tree_leaves
@@ -26,16 +26,15 @@ from metalearn.outer._checks._episodes import check_keys
 from metalearn.outer._checks._kind import check_kind
 from metalearn.outer._compile import WholeStep
 from metalearn.outer._estimates import Setup
-from metalearn.outer._over_tasks import How, choose
+from metalearn.outer._over_tasks import choose
 from metalearn.types import Episode, Meta, Problem, PyTree
 
-MOST = 1000
-"""Number of plans that are remembered: texts may be of any length."""
+MOST_PLANS, MOST_STATES = 1000, 32
+"""Numbers of plans and of states of the modules that are remembered: texts may be of any length."""
+CALLS_ALONE = {*KNOWN, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Module, TensorTree}
+"""Modules that change nothing when they are called."""
 AUTOCAST = ("cpu", "cuda", "mps", "xpu")
 """Kinds of devices that have it."""
-PLAIN = (bool, int, float, str, tuple)
-"""Types of the attributes that known layers compute with."""
-WRITERS_OF_NOTHING = {*KNOWN, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Module, TensorTree}
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,26 +42,23 @@ class Plan:
     """How calls of one kind are run.
 
     Attributes:
-        problem: The learner's, whose losses need not look whether the model is as it was.
-        how: How an estimator is applied to tasks.
-        run: `(meta, common, own, episodes, keys)`, as `estimate_tasks` in chunks.
+        setup: Estimator, problem and how both are applied to tasks; the problem's losses need not
+            look whether their model is as it was.
+        run: `(learner, setup, meta, common, own, episodes, keys)`, as `estimate_tasks` in chunks.
         device: Where the learner is.
-        writers: The modules whose attributes a call may change.
-        carries: Whether the estimator or the learner carries anything.
+        writers: The modules whose attributes a call may change: all, or none.
+        carries: Whether the estimator carries anything.
         tracks: Whether the model has running statistics of its own for every inner step.
-        source: The learner's problem itself, which must still be this one.
-        modules: All that was walked, so that no other module has the identity of one of them.
+        source: The learner's problem, of which the setup's was made: it may have been replaced.
     """
 
-    problem: Problem
-    how: How
+    setup: Setup
     run: Callable[..., Any]
     device: torch.device
     writers: list[nn.Module]
     carries: bool
     tracks: bool
     source: Problem
-    modules: list[nn.Module]
 
 
 class Plans:
@@ -77,6 +73,8 @@ class Plans:
         self.step, self._own = step, own
         self._plans: dict[Any, Plan] = {}
         self._passed: set[Any] = set()
+        # With the modules, so that no other one comes to have the identity of one of them.
+        self._states: dict[Any, tuple[int, list[nn.Module]]] = {}
 
     def of(
         self,
@@ -84,7 +82,7 @@ class Plans:
         episodes: Episode,
         keys: Tensor | None,
         purpose: Purpose,
-        subject: Callable[[Any], Any] = lambda learner: learner,
+        tried: Callable[[Any], Any] = lambda learner: learner,
     ) -> tuple[Plan, Tensor]:
         """Return the plan of a call, and the tasks' keys.
 
@@ -93,25 +91,26 @@ class Plans:
             episodes: The call's tasks; for adaptation with an empty query set.
             keys: The tasks' keys `[num_tasks]`; drawn if not given.
             purpose: What the call is for.
-            subject: From it to the learner that a new kind of call is tried on.
+            tried: From the learner to the one that a new kind of call is tried on.
 
         Raises:
             TypeError: If the episodes are of the wrong kind.
             ValueError: If something is wrong with them, or ill posed.
         """
-        key: list[Any] = [purpose, learner.check_model]
-        modules = _walk([part for name, part in learner._modules.items() if name != "carry"], key)
-        known = len(key)
+        state, modules = self._state(learner)
+        key = [state, purpose, learner.check_model, learner.batching, learner.chunk_size]
         _read(episodes, key)
-        plan = self._plans.get(hashed := tuple(key))
-        if plan is None or plan.source is not learner.problem:
+        plan = self._plans.get(kind := tuple(key))
+        if (
+            plan is None
+            or plan.source is not learner.problem
+            or plan.setup.estimator is not learner.estimator
+        ):
             check_call(learner, episodes, purpose)
-            once, tried = partial(self._once, state=hashed[1:known]), subject(learner)
-            check_kind(learner, tried, episodes, purpose, once)
-            plan = self._planned(learner, tried, episodes, modules)
-            if len(self._plans) >= MOST:
-                self._plans.clear()
-            self._plans[hashed] = plan
+            on = tried(learner)
+            check_kind(learner, on, episodes, purpose, partial(self._once, state))
+            carries = purpose is Purpose.META_GRADIENT and on.carries(episodes)
+            self._plans[kind] = plan = self._planned(learner, episodes, modules, carries)
         count = len(tree_leaves(episodes)[0])
         if keys is None:
             # as functional.draw_keys, whose checks are for its users
@@ -119,38 +118,43 @@ class Plans:
         check_keys(keys, count)
         return plan, keys.to(plan.device)
 
-    def _once(self, what: Any, check: Callable[[], None], state: tuple[Any, ...]) -> None:
+    def _state(self, learner: Any) -> tuple[int, list[nn.Module]]:
+        """Return the number of the modules' present state, and the modules: the one walk."""
+        state, modules = _walk([part for name, part in learner._modules.items() if name != "carry"])
+        if state not in self._states:
+            if len(self._states) == MOST_STATES:
+                for remembered in (self._states, self._plans, self._passed):
+                    remembered.clear()
+            self._states[state] = len(self._states), modules
+        return self._states[state]
+
+    def _once(self, state: int, what: Any, check: Callable[[], None]) -> None:
         """Run a check that costs a pass through the model, once for every state of the learner."""
         if (what, state) not in self._passed:
             check()
             self._passed.add((what, state))
 
     def _planned(
-        self, learner: Any, tried: Any, episodes: Episode, modules: list[nn.Module]
+        self, learner: Any, episodes: Episode, modules: list[nn.Module], carries: bool
     ) -> Plan:
+        if len(self._plans) >= MOST_PLANS:
+            self._plans.clear()
         source, count = learner.problem, num_tasks(episodes)
         losses = _trusting(source.support_loss), _trusting(source.query_loss)
         problem = source._replace(support_loss=losses[0], query_loss=losses[1])
         how = choose(learner.estimator, source, learner.batching, self._own)
-        setup = Setup(learner.estimator, problem, how, count)
-        run = partial(self.step.for_shapes_of(episodes), learner, setup)
+        run = self.step.for_shapes_of(episodes)
         if learner.chunk_size is not None and learner.chunk_size < count:
             run = partial(_run_in_chunks, run, learner.chunk_size)
         return Plan(
-            problem,
-            how,
+            Setup(learner.estimator, problem, how, count),
             run,
             learner.device,
-            writers=list(filter(_may_write, modules)),
-            carries=not learner.carry.is_empty or tried.carries(episodes),
+            writers=modules if any(map(_may_write, modules)) or _has_global_hooks() else [],
+            carries=carries,
             tracks=any(isinstance(module, PerStepNorm) for module in modules),
             source=source,
-            modules=modules,
         )
-
-    def forget(self) -> None:
-        """Forget the plans, but not what has been checked."""
-        self._plans.clear()
 
     def __deepcopy__(self, memo: Any) -> "Plans":
         return Plans(copy.deepcopy(self.step), self._own)
@@ -160,41 +164,46 @@ class Plans:
 
 
 def _may_write(module: nn.Module) -> bool:
-    """Return whether calling a module may change its attributes, itself or by a hook."""
-    return type(module) not in WRITERS_OF_NOTHING or is_changed(module)
+    """Return whether calling a module may change an attribute, by itself or by a hook."""
+    return type(module) not in CALLS_ALONE or is_changed(module)
+
+
+def _has_global_hooks() -> bool:
+    return any(getattr(nn.modules.module, f"_global{hooks}") for hooks in HOOKS)
 
 
 def _run_in_chunks(
-    run: Callable[..., Any], chunk_size: int, meta: Meta, common: PyTree, *per_task: Any
+    run: Callable[..., Any],
+    chunk_size: int,
+    learner: Any,
+    setup: Setup,
+    meta: Meta,
+    common: PyTree,
+    *per_task: Any,
 ) -> Any:
-    return over_chunks(partial(run, meta, common), per_task, chunk_size)
+    return over_chunks(partial(run, learner, setup, meta, common), per_task, chunk_size)
 
 
-def _walk(parts: list[nn.Module], key: list[Any]) -> list[nn.Module]:
-    """Append to a key all that a computation with modules depends on, and return the modules."""
-    for hooks in HOOKS:
-        key.append(bool(getattr(nn.modules.module, f"_global{hooks}")))
+def _walk(parts: list[nn.Module]) -> tuple[Any, list[nn.Module]]:
+    """Return all that the plans of a learner with these parts depend on, and all modules.
+
+    What else a layer computes with, such as its stride, is read when it is called.
+    """
+    state: list[Any] = [_has_global_hooks()]
     modules, left = [], list(parts)
     while left:
         module = left.pop()
+        own = vars(module)
         modules.append(module)
-        _describe(module, vars(module), key)
-        left += [child for child in module._modules.values() if child is not None]
-    return modules
-
-
-def _describe(module: nn.Module, own: dict[str, Any], key: list[Any]) -> None:
-    is_known = type(module) in KNOWN
-    key += (id(module), "forward" in own, *map(bool, map(own.__getitem__, HOOKS)))
-    for param in own["_parameters"].values():
-        if param is not None:
-            key += (param.requires_grad, param.dtype, param.device)
-    types = PLAIN if is_known else (bool,)
-    for name, value in own.items():
-        if type(value) in types:
-            key += (name, value)
-    for buffer in own["_buffers"].values() if is_known else ():
-        key.append(None if buffer is None else buffer.shape)
+        state += (id(module), type(module), layer_of(module), is_changed(module))
+        for param in own["_parameters"].values():
+            if param is not None:
+                state += (param.requires_grad, param.dtype, param.device)
+        for name, value in own.items():
+            if type(value) is bool:
+                state += (name, value)
+        left += [child for child in own["_modules"].values() if child is not None]
+    return tuple(state), modules
 
 
 def _read(tree: Any, key: list[Any]) -> None:
@@ -205,6 +214,7 @@ def _read(tree: Any, key: list[Any]) -> None:
         if device.type in AUTOCAST:
             key += (torch.is_autocast_enabled(device.type), torch.get_autocast_dtype(device.type))
     elif isinstance(tree, dict):
+        key += (type(tree), len(tree))
         for name, part in tree.items():
             key.append(name)
             _read(part, key)

@@ -155,8 +155,10 @@ class Replicas(nn.Module):
         plan, keys = self._plan(episodes, keys, Purpose.META_GRADIENT)
         with torch.no_grad(), attributes_of(plan.writers):
             meta = tree_detach(self.learner.meta)
-            carry = self._carried(plan, meta, episodes, keys)
-            return collected(plan.run(meta, *carry, episodes, keys), carry)
+            carry = self._carried(meta, episodes, keys)
+            return collected(
+                plan.run(self.learner, plan.setup, meta, *carry, episodes, keys), carry
+            )
 
     def clip_grad_norm_(self, max_norm: float) -> Tensor:
         """Clip every replica's gradient to the norm `max_norm`, and return the norms, `[R]`."""
@@ -181,7 +183,7 @@ class Replicas(nn.Module):
             raise invalid("tasks", f"be a multiple of the {len(self)} replicas", num_tasks, fix)
         return self._plans.of(self.learner, episodes, keys, purpose, lambda _: self[0])
 
-    def _carried(self, plan: Plan, meta: Meta, episodes: Episode, keys: Tensor) -> Carry:
+    def _carried(self, meta: Meta, episodes: Episode, keys: Tensor) -> Carry:
         """Return what was carried: `[R, ...]`, of each problem's own `[R, tasks, ...]`."""
         learner, shape = self.learner, (len(self), len(keys) // len(self))
         init_carry, problem = learner.estimator.init_carry, learner.problem
@@ -207,8 +209,9 @@ def adapted_losses(
         num_steps: Number of adaptation steps, at least 0; as in training if not given.
     """
     plan, keys = replicas._plan(episodes, keys, Purpose.LOSSES)
-    problem = plan.problem if num_steps is None else plan.problem._replace(num_steps=num_steps)
-    loss, how = partial(adapted_loss, replicas.learner.estimator), plan.how.of(len(keys))
+    problem = plan.setup.problem
+    problem = problem if num_steps is None else problem._replace(num_steps=num_steps)
+    loss, how = partial(adapted_loss, replicas.learner.estimator), plan.setup.how.of(len(keys))
     with torch.no_grad(), attributes_of(plan.writers):
         metas = repeated(tree_detach(replicas.learner.meta), len(keys) // len(replicas))
         losses: Tensor = over_tasks(loss, problem, metas, keys, (episodes, keys), how)

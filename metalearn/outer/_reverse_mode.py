@@ -80,6 +80,8 @@ class ReverseMode(MetaGradient, Checked):
         self, carry: Carry, num_steps: int
     ) -> tuple[Sequence[Tensor | float | None], Carry]:
         """Return the weight of the query loss after each step, or None, and the next carry."""
+        if num_steps < 1:
+            raise invalid(f"num_steps under {self}", "be at least 1", num_steps)
         if self.multi_step is None:
             return [None] * (num_steps - 1) + [WHOLE], carry
         weights = self.multi_step.weights(carry.common, num_steps)

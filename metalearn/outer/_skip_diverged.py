@@ -29,17 +29,21 @@ class SkipDiverged(PerTask):
 
     def change(self, estimate: Estimate) -> Estimate:
         """Replace a gradient that is not finite by zero, and its loss by NaN."""
-        return self.change_tasks(estimate)
+        return _kept_if_finite(estimate)
 
     def change_tasks(self, estimates: Estimate) -> Estimate:
-        """Do so for every task: loss and leading axes of gradients are `[num_tasks]`, or `[]`."""
-        gradient, loss = estimates.gradient, estimates.loss
-        leaves = [*tree_leaves(gradient), loss]
-        sums = [leaf.reshape(*loss.shape, -1).sum(-1) for leaf in leaves]
-        finite = torch.stack(sums).sum(0).isfinite()  # as a learner judges it
+        """Do so for every task."""
+        return _kept_if_finite(estimates)
 
-        def kept(leaf: Tensor) -> Tensor:
-            return torch.where(over_first_axes(finite, leaf), leaf, 0)
 
-        loss = torch.where(finite, loss, math.nan)
-        return estimates._replace(gradient=tree_map(kept, gradient), loss=loss)
+def _kept_if_finite(estimate: Estimate) -> Estimate:
+    """Keep what is finite of one task's estimate, or of all with a leading task axis."""
+    gradient, loss = estimate.gradient, estimate.loss
+    sums = [leaf.reshape(*loss.shape, -1).sum(-1) for leaf in [*tree_leaves(gradient), loss]]
+    finite = torch.stack(sums).sum(0).isfinite()  # as a learner judges it
+
+    def kept(leaf: Tensor) -> Tensor:
+        return torch.where(over_first_axes(finite, leaf), leaf, 0)
+
+    loss = torch.where(finite, loss, math.nan)
+    return estimate._replace(gradient=tree_map(kept, gradient), loss=loss)

@@ -19,7 +19,7 @@ from metalearn.training._history import History
 from metalearn.training._logs import Progress
 from metalearn.training._processes import Processes
 
-FORMAT = "metalearn checkpoint 1"
+FORMAT = "metalearn checkpoint 2"
 """The entry that identifies a checkpoint of `fit`."""
 ANEW = "Pass another folder, or delete the file to start anew."
 HISTORY = ("loss", "num_diverged", "scores", "best_states", "seconds")
@@ -106,18 +106,14 @@ class Run:
             self.scheduler.load_state_dict(state["scheduler"])
         for name, value in state["history"].items():
             setattr(self.history, name, value)
-        self.iteration, self.is_over = state["iteration"], state.get("is_over", False)
+        self.iteration, self.is_over = state["iteration"], state["is_over"]
         self.batches.load_state_dict(state["batches"][self.processes.rank])
         load_random_state(state["random"][self.processes.rank], self.generator)
 
     def _kind(self) -> dict[str, Any]:
         learner, groups = self.one_learner, self.optimizer.param_groups
-        of_learner = {
-            what: list(map(described, value)) if isinstance(value, list) else described(value)
-            for what, value in signature(learner).items()
-        }
         return {
-            **of_learner,
+            **{what: _text(value) for what, value in signature(learner).items()},
             # without its wrappers: a resumed run may start to skip divergence
             "estimator": described(unwrapped(learner.estimator)),
             # otherwise scores would not be comparable
@@ -128,6 +124,13 @@ class Run:
             "generator": "none" if self.generator is None else str(self.generator.device),
             "number of processes": self.processes.count,
         }
+
+
+def _text(value: Any) -> Any:
+    """Return a part of a learner's signature as another process would describe it."""
+    if isinstance(value, str):
+        return value
+    return list(map(_text, value)) if isinstance(value, list) else described(value)
 
 
 class Checkpoints:

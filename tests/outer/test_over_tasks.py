@@ -274,3 +274,79 @@ def test_a_learner_without_gradients_works_in_chunks(episodes):
         whole = learner(episodes, keys=keys())
         learner.set_batching(chunk_size=2)
         torch.testing.assert_close(learner(episodes, keys=keys()), whole)
+
+
+@dataclass(frozen=True)
+class StartsByNorm(inner.Momentum):
+    """It says nothing of tasks, and mixes the elements of a tensor."""
+
+    def init_state(self, meta, params, key):
+        norm = torch.stack([param.square().sum() for param in params.values()]).sum().sqrt()
+        return {name: 0.1 * param / norm for name, param in params.items()}
+
+
+@dataclass(frozen=True)
+class Projected(inner.SGD):
+    """Likewise, in one operation."""
+
+    def advance(self, meta, grads, state, params, loss, step):
+        params, state = super().advance(meta, grads, state, params, loss, step)
+        return {n: p / p.norm().clamp(min=1) * p.norm().clamp(max=1) for n, p in params.items()}, ()
+
+
+class ByNorm:
+    def update(self, meta, grads, state, params, loss, step):
+        return {name: -0.01 * grad / grad.norm() for name, grad in grads.items()}, state
+
+
+@dataclass(frozen=True)
+class Mixed(ByNorm, inner.SGD):
+    """A rule whose update comes from elsewhere."""
+
+
+@pytest.mark.parametrize(
+    "rule", [StartsByNorm(0.01), inner.LearnedRate(StartsByNorm(0.01)), Mixed(0.01)], ids=str
+)
+def test_a_subclass_of_an_elementwise_rule_need_not_be_one(rule, episodes):
+    at_once, loop = (
+        sine_learner(rule, batching=batching).estimate(episodes, keys())
+        for batching in ("vmap", "loop")
+    )
+    assert relative_difference(at_once[:2], loop[:2]) < 1e-9
+
+
+def test_an_advance_must_add_the_update(episodes):
+    assert not Projected(0.01).elementwise
+    message = r"advance of Projected\(lr=0.01\) must add the rule's update; got other parameters"
+    torch.manual_seed(0)
+    with pytest.raises(ValueError, match=message):
+        sine_learner(Projected(0.01))(episodes)
+
+
+@dataclass(frozen=True)
+class ByTheNorm(outer.ClipPerTask):
+    """Another way of clipping, written for one task."""
+
+    def change(self, estimate):
+        init = estimate.gradient.init
+        norm = torch.stack([leaf.square().sum() for leaf in init.values()]).sum().sqrt()
+        scaled = {name: leaf / norm for name, leaf in init.items()}
+        return estimate._replace(gradient=estimate.gradient._replace(init=scaled))
+
+
+@dataclass(frozen=True)
+class SkipAll(outer.SkipDiverged):
+    """One that changes what the wrapper around it does."""
+
+    def change(self, estimate):
+        gradient = tree_map(torch.zeros_like, estimate.gradient)
+        return super().change(estimate)._replace(gradient=gradient)
+
+
+@pytest.mark.parametrize("kind", [ByTheNorm(outer.Unrolled(), 1.0), SkipAll(outer.Unrolled())])
+def test_a_subclass_of_a_wrapper_changes_one_task(kind, episodes):
+    at_once, loop = (
+        sine_learner(estimator=kind, batching=batching).estimate(episodes, keys())
+        for batching in ("vmap", "loop")
+    )
+    assert relative_difference(at_once.gradient, loop.gradient) < 1e-9

@@ -7,7 +7,9 @@ from torch import Tensor
 
 from metalearn._brief import brief
 from metalearn._checks import invalid, mistyped
-from metalearn._tree import tree_flatten, tree_leaves, tree_zeros_like
+from metalearn._random import random_numbers_kept
+from metalearn._tree import tree_flatten, tree_leaves, tree_map, tree_zeros_like
+from metalearn.inner import UpdateRule
 from metalearn.outer._checks._captured import captured
 from metalearn.outer._checks._named import shapes
 from metalearn.types import Meta, Params, Problem
@@ -51,4 +53,22 @@ def check_rule(problem: Problem, meta: Meta, key: Tensor) -> Params:
         condition = "hold no parameters but those of init_meta"
         fix = "Return it from init_meta and take it from meta, or detach it."
         raise invalid(type(rule).__name__, condition, own, fix)
+    if type(rule).advance is not UpdateRule.advance:
+        _check_advance(rule, meta, loss, state)
     return updates
+
+
+def _check_advance(rule: UpdateRule, meta: Meta, loss: Tensor, state: Any) -> None:
+    """Raise unless a rule's own `advance` is its update, added to the parameters."""
+    grads = tree_map(torch.ones_like, meta.init)
+    seen = meta.rule, grads, state, meta.init, loss, 0
+    with random_numbers_kept(loss.device):
+        expected = UpdateRule.advance(rule, *seen)[0]
+    with random_numbers_kept(loss.device):
+        params = rule.advance(*seen)[0]
+    fix = "Return new parameters of all names, or leave advance out."
+    if (wanted := shapes(expected)) != (got := shapes(params)):
+        raise invalid(f"advance of {rule}", f"return parameters {wanted}", got, fix)
+    same = [torch.allclose(params[name], expected[name], 1e-3, 1e-5) for name in expected]
+    if not all(same):
+        raise invalid(f"advance of {rule}", "add the rule's update", "other parameters", fix)
