@@ -27,7 +27,7 @@ class Traits:
         repeats_losses: Whether it computes a loss twice at one point, so that a model that draws
             random numbers goes wrong.
         differentiates: Which losses, of "support" and "query", must have derivatives.
-        joint: Whether it takes all tasks for one, in all of which a label must mean the same.
+        joint: Whether it treats all tasks as one, so that labels must mean the same in all.
     """
 
     leafwise: bool = False
