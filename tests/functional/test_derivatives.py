@@ -136,3 +136,41 @@ def test_autocast_keeps_no_copies_of_a_steps_parameters():
             return peak_live_bytes(lambda: learner(episodes))
 
     assert peak(12) < 1.2 * peak(2)
+
+
+def test_what_comes_along_has_no_part_in_the_derivative():
+    def loss(w, x):
+        return (w * x).square().sum(), {"doubled": 2 * w}
+
+    w, x = torch.tensor([1.0, 2.0]).double(), torch.tensor([3.0, 1.0]).double()
+    gradient, (value, aux) = grad_and_value(loss, has_aux=True)(w, x)
+    assert gradient.tolist() == [18.0, 4.0]
+    assert value.item() == 13.0
+    assert aux["doubled"].tolist() == [2.0, 4.0]
+    assert not aux["doubled"].requires_grad
+    mapped = torch.func.vmap(grad_and_value(loss, has_aux=True), (None, 0))
+    gradients, (_, doubled) = mapped(w, torch.stack([x, x]))
+    assert gradients.tolist() == [[18.0, 4.0]] * 2
+    assert doubled["doubled"].shape == (2, 2)
+
+
+def test_the_way_is_chosen_where_it_is_called():
+    gradient = grad_and_value(lambda x: x.pow(3).sum())
+    x = torch.tensor([1.0, 2.0]).double()
+    assert torch.func.vmap(gradient)(x)[0].tolist() == [3.0, 12.0]
+    assert torch.func.jvp(lambda x: gradient(x)[0], (x,), (torch.ones_like(x),))[1].tolist() == [
+        6.0,
+        12.0,
+    ]
+
+
+def test_nothing_to_differentiate_by():
+    x = torch.tensor(2.0, requires_grad=True)
+    gradient, value = grad_and_value(lambda params, x: x * x)({}, x)
+    assert gradient == {}
+    assert value.item() == 4.0
+
+
+def test_an_argument_is_named_once():
+    with pytest.raises(ValueError, match="argnums must be each given once"):
+        grad_and_value(lambda a, b: a * b, (0, -2))(torch.ones(()), torch.ones(()))
