@@ -69,6 +69,11 @@ def _check_advance(rule: UpdateRule, meta: Meta, loss: Tensor, state: Any) -> No
     fix = "Return new parameters of all names, or leave advance out."
     if (wanted := shapes(expected)) != (got := shapes(params)):
         raise invalid(f"advance of {rule}", f"return parameters {wanted}", got, fix)
-    same = [torch.allclose(params[name], expected[name], 1e-3, 1e-5) for name in expected]
-    if not all(same):
+    if not all(_are_close(params[name], expected[name]) for name in expected):
         raise invalid(f"advance of {rule}", "add the rule's update", "other parameters", fix)
+
+
+def _are_close(left: Tensor, right: Tensor) -> bool:
+    """Return whether tensors differ by rounding, with NaN in the same places."""
+    tolerance = torch.finfo(right.dtype).eps ** 0.5
+    return torch.allclose(left, right, tolerance, tolerance, equal_nan=True)
