@@ -423,7 +423,7 @@ class MetaLearner(nn.Module):
                     results = in_chunks(chunk, (data, keys), self.chunk_size)
         return results
 
-    def carries(self, episodes: Episode) -> bool:
+    def _carries(self, episodes: Episode) -> bool:
         """Return whether the estimator carries anything from one meta-step to the next."""
         key = torch.zeros((), dtype=torch.int64, device=self.device)
         with torch.no_grad(), attributes_kept(*parts_of(self)):

@@ -109,7 +109,7 @@ class Plans:
             check_call(learner, episodes, purpose)
             on = tried(learner)
             check_kind(learner, on, episodes, purpose, partial(self._once, state))
-            carries = purpose is Purpose.META_GRADIENT and on.carries(episodes)
+            carries = purpose is Purpose.META_GRADIENT and on._carries(episodes)
             self._plans[kind] = plan = self._planned(learner, episodes, modules, carries)
         count = len(tree_leaves(episodes)[0])
         if keys is None:
