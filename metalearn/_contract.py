@@ -197,6 +197,8 @@ def check_protocol(rule: inner.UpdateRule, case: Case) -> None:
         for step in range(2):
             _check_update(rule, arguments, step, dtype)
     _check_zero_gradients(rule, case)
+    if rule.elementwise:
+        _check_elementwise(rule, case)
     gradient = case.learner(rule).estimate(*case.episodes()).gradient.rule
     named = zip(tree_names(gradient), tree_leaves(gradient), strict=True)
     lost = [name for name, leaf in named if not leaf.any()]
@@ -226,6 +228,27 @@ def _check_update(
     require(kept, "the state keeps its structure", rule)
     dtypes = _dtypes((got, meta))
     require(dtypes == {dtype}, f"everything is of the parameters' dtype {dtype}", rule, dtypes)
+
+
+def _check_elementwise(rule: inner.UpdateRule, case: Case) -> None:
+    """Require that an elementwise rule makes of two tasks at once what it makes of each."""
+    meta, keys = tree_detach(case.learner(rule).meta), torch.tensor([3, 4])
+    params = [meta.init, tree_map(lambda leaf: 2 * leaf + 1, meta.init)]
+
+    def made(of_rule: PyTree, params: Params, key: Tensor) -> Any:
+        state = rule.init_state(of_rule, params, key)
+        loss = key.to(torch.float64)
+        return state, rule.update(of_rule, params, state, params, loss, 1)
+
+    each = [made(meta.rule, of_one, key) for of_one, key in zip(params, keys, strict=True)]
+    both = tree_map(lambda leaf: torch.stack([leaf, leaf]), meta.rule)
+    stacked = tree_map(lambda *leaves: torch.stack(leaves), *params)
+    got, expected = made(both, stacked, keys), tree_map(lambda *t: torch.stack(t), *each)
+    close = [
+        ours.shape == theirs.shape and torch.allclose(ours, theirs, 1e-9, 1e-12)
+        for ours, theirs in zip(tree_leaves(got), tree_leaves(expected), strict=True)
+    ]
+    require(all(close), "an elementwise rule does to many tasks what it does to each", rule)
 
 
 def _check_zero_gradients(rule: inner.UpdateRule, case: Case) -> None:

@@ -70,7 +70,8 @@ def check_update_rule(
     In float64, on linear and convolutional layers with biases: updates have the parameters' shapes,
     are pure and have finite derivatives at gradients of zero; `Unrolled` matches finite differences
     of a naive loop; `Stepwise`, a loop over tasks, chunks and the compiled step agree with it;
-    meta-parameters survive pickling and `state_dict`; float32 parameters stay float32.
+    an elementwise rule makes of many tasks what it makes of each; meta-parameters survive pickling
+    and `state_dict`; float32 parameters stay float32.
 
     Args:
         rule: The rule.

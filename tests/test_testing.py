@@ -109,6 +109,25 @@ def test_a_rule_that_is_nan_at_dead_units_is_found():
         testing.check_update_rule(Signed(), compile=False)
 
 
+@dataclass(frozen=True)
+class OfOneTask(inner.UpdateRule):
+    """It claims to be elementwise, and counts the steps of one task only."""
+
+    elementwise = True
+
+    def init_state(self, meta, params, key):
+        return {"count": next(iter(params.values())).new_zeros(())}
+
+    def update(self, meta, grads, state, params, loss, step):
+        updates = {name: -0.01 * grad for name, grad in grads.items()}
+        return updates, {"count": state["count"] + 1}
+
+
+def test_a_rule_that_only_claims_to_be_elementwise_is_found():
+    with pytest.raises(AssertionError, match="does to many tasks what it does to each"):
+        testing.check_update_rule(OfOneTask(), compile=False)
+
+
 def test_a_surrogate_that_is_not_there_is_found():
     with pytest.raises(AssertionError, match="surrogate 'msk' is a path of meta-parameters"):
         testing.check_update_rule(inner.Masked(inner.SGD(0.1)), surrogate="msk", compile=False)
