@@ -12,13 +12,9 @@ from torch.nn.parallel import DistributedDataParallel
 from metalearn._checks import check_count, check_generator, message, mistyped
 from metalearn._ensemble import Ensemble
 from metalearn._fingerprint import fingerprint
-from metalearn._metrics import Metrics
-from metalearn._metrics import check_metrics as check_metrics
-from metalearn._metrics import measure as measure
+from metalearn._metrics import Metrics, check_metrics, measure
 from metalearn._results import Evaluation
-from metalearn._streams import TASKS_AT_ONCE, Tasks
-from metalearn._streams import as_iterable as as_iterable
-from metalearn._streams import keyed_batches as keyed_batches
+from metalearn._streams import TASKS_AT_ONCE, Tasks, keyed_batches
 from metalearn._summary import Summary
 from metalearn._tasks import take
 from metalearn._tree import tree_map

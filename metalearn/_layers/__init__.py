@@ -2,6 +2,22 @@
 
 from metalearn._layers._memo import Memo
 from metalearn._layers._network import Network
-from metalearn._layers._sequence import HOOKS, KNOWN, Inputs, Layers, is_changed, layer_of
+from metalearn._layers._sequence import (
+    KNOWN,
+    Inputs,
+    Layers,
+    has_global_hooks,
+    is_changed,
+    layer_of,
+)
 
-__all__ = ["HOOKS", "KNOWN", "Inputs", "Layers", "Memo", "Network", "is_changed", "layer_of"]
+__all__ = [
+    "KNOWN",
+    "Inputs",
+    "Layers",
+    "Memo",
+    "Network",
+    "has_global_hooks",
+    "is_changed",
+    "layer_of",
+]

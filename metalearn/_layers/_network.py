@@ -15,7 +15,6 @@ from metalearn._layers._memo import Memo
 from metalearn._layers._sequence import Inputs, Layers
 from metalearn._modes import in_transform
 from metalearn._modules import Call, call_model, functional_call
-from metalearn._tasks import vmap_tasks
 from metalearn._tree import tree_leaves, tree_map
 from metalearn.models._batch_norm import Norms
 from metalearn.types import Batch, Params
@@ -23,7 +22,7 @@ from metalearn.types import Batch, Params
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A model whose layers are not known: it is called, under `vmap` for many tasks.
+    """A model whose layers are not known: it is called, and vmapped for many tasks.
 
     Attributes:
         model: The model.
@@ -67,31 +66,23 @@ class Network:
 
     def of_tasks(
         self,
-        own: Params,
-        common: Params,
+        tensors: Params,
         batch: Batch,
         support: Batch | None = None,
-        step: int | None = None,
-        *,
         fast: Container[str] = (),
         memo: Memo | None = None,
-    ) -> Any:
-        """Return the outputs for all tasks' examples `[num_tasks, num_examples, ...]`.
+    ) -> Tensor:
+        """Return the outputs for all tasks' examples that it `knows`, without `vmap`.
 
         Args:
-            own: What takes the place of parameters of these names, with a leading task axis.
-            common: Likewise, the same for all tasks.
-            batch: The examples.
+            tensors: What takes the place of parameters of these names, with a leading task axis or
+                the same for all tasks.
+            batch: The examples, with a leading task axis.
             support: The support sets of query examples.
-            step: Number of the inner step.
             fast: Names of the parameters that an inner loop changes.
-            memo: Of what known layers without such made of their inputs at the last call.
+            memo: Of what layers without such made of their inputs at the last call.
         """
-
-        def of_one(own: Params, batch: Batch, support: Batch | None) -> Any:
-            return self({**own, **common}, batch, support, step)
-
-        return vmap_tasks(of_one, own, batch, support)
+        raise NotImplementedError("a network of unknown layers is vmapped: ask `knows`")
 
     def knows(self, batch: Batch, support: Batch | None, axis: int = 1) -> bool:
         """Return whether its layers are known and take examples behind so many axes of tasks."""
@@ -126,19 +117,14 @@ class KnownNetwork(Network):
 
     def of_tasks(
         self,
-        own: Params,
-        common: Params,
+        tensors: Params,
         batch: Batch,
         support: Batch | None = None,
-        step: int | None = None,
-        *,
         fast: Container[str] = (),
         memo: Memo | None = None,
-    ) -> Any:
-        """Return the outputs for all tasks' examples `[num_tasks, num_examples, ...]`."""
-        if self.knows(batch, support):
-            return self._through({**own, **common}, batch, support, 1, fast, memo)
-        return super().of_tasks(own, common, batch, support, step)
+    ) -> Tensor:
+        """Return the outputs for all tasks' examples that it `knows`, without `vmap`."""
+        return self._through(tensors, batch, support, 1, fast, memo)
 
     def unchanged(self) -> Network:
         """Return a network that need not look whether the model's layers are as they were."""

@@ -86,10 +86,8 @@ class Layers:
     def are_as_they_were(self) -> bool:
         """Return whether these are still the model's layers, and do what their classes say."""
         now = tuple((layer_of(layer), layer, prefix) for layer, prefix in _in_order(self.model, ""))
-        of_all = any(getattr(nn.modules.module, f"_global{hooks}") for hooks in HOOKS)
-        return (
-            now == self.steps and not of_all and not any(map(is_changed, each_module(self.model)))
-        )
+        is_as_said = not has_global_hooks() and not any(map(is_changed, each_module(self.model)))
+        return now == self.steps and is_as_said
 
     def __call__(
         self,
@@ -151,6 +149,11 @@ def _in_order(module: nn.Module, prefix: str) -> Iterator[tuple[nn.Module, str]]
         return
     for name, child in module._modules.items():  # `named_children` leaves out what comes twice
         yield from _in_order(child, f"{prefix}{name}.")
+
+
+def has_global_hooks() -> bool:
+    """Return whether hooks are registered for all modules."""
+    return any(getattr(nn.modules.module, f"_global{hooks}") for hooks in HOOKS)
 
 
 def is_changed(module: nn.Module) -> bool:

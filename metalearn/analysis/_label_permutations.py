@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from metalearn._checks import check_count, invalid, mistyped
+from metalearn._metrics import check_metrics, measure
+from metalearn._streams import keyed_batches
 from metalearn._summary import Summary
 from metalearn.analysis._plot import axes_or_new
 from metalearn.data import TaskDistribution
-from metalearn.evaluation import bare, check_metrics, keyed_batches, measure, warn_of_training_mode
+from metalearn.evaluation import bare, warn_of_training_mode
 from metalearn.functional import accuracy, derive_key, uniform
 from metalearn.outer import MetaLearner
 from metalearn.types import Episode

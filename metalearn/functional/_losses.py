@@ -86,11 +86,8 @@ class ModelLoss(Checked):
             memo: Of what the network's layers without fast parameters have made of their inputs.
         """
         if self.network.knows(batch, support):
-            of_model = below("model", shared)
-            each, common = ({**params, **of_model}, {}) if own else (params, of_model)
-            outputs = self.network.of_tasks(
-                each, common, batch, support, step, fast=params.keys(), memo=memo
-            )
+            tensors = self.model_tensors(params, shared)
+            outputs = self.network.of_tasks(tensors, batch, support, params, memo)
             return self.judge_tasks(outputs, batch, shared, own)
 
         def of_one(params: Params, batch: Batch, support: Batch | None, shared: Params) -> Tensor:

@@ -71,7 +71,9 @@ class AdaptedModels:
             return network({**params, **shared}, query, support)
 
         def of_tasks(params: Params, support: Batch, query: Batch) -> Any:
-            return network.of_tasks(params, shared, query, support)
+            if network.knows(query, support):
+                return network.of_tasks({**params, **shared}, query, support)
+            return map_tasks(of_one, (params, support, query))
 
         query = x if isinstance(x, Batch) else Batch(x)
         return self._map("inputs", x, (self.params, self.support, query), of_one, of_tasks)

@@ -91,10 +91,9 @@ def marked(each: Estimate, is_summed: bool) -> Estimate:
     """
     gradient: Meta = each.gradient
     of_tasks = gradient._replace(shared={}) if is_summed else gradient
-    finite = _are_finite((of_tasks, each.loss), len(each.loss))
+    finite = are_finite((of_tasks, each.loss), each.loss.shape)
     if is_summed and gradient.shared:
-        together = torch.stack([leaf.sum() for leaf in gradient.shared.values()]).sum().isfinite()
-        finite = finite & (together | ~finite.all())
+        finite = finite & (are_finite(gradient.shared, ()) | ~finite.all())
     return each._replace(diagnostics={**each.diagnostics, "finite": finite})
 
 
@@ -129,7 +128,8 @@ def kept_own(own: PyTree, finite: Tensor, before: PyTree) -> PyTree:
     )
 
 
-def _are_finite(tree: Any, num_tasks: int) -> Tensor:
+def are_finite(tree: Any, shape: tuple[int, ...]) -> Tensor:
+    """Return whether all is finite of one task, shape `()`, or of each of `(num_tasks,)`."""
     # A sum is finite only if all terms are; one reduction a tensor is cheaper than every element.
-    sums = [leaf.reshape(num_tasks, -1).sum(1) for leaf in tree_leaves(tree)]
+    sums = [leaf.reshape(*shape, -1).sum(-1) for leaf in tree_leaves(tree)]
     return torch.stack(sums).sum(0).isfinite()

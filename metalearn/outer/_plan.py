@@ -15,10 +15,12 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from metalearn._layers import HOOKS, KNOWN, is_changed, layer_of
+from metalearn._layers import KNOWN, has_global_hooks, is_changed, layer_of
 from metalearn._modules import TensorTree
 from metalearn._tasks import num_tasks, over_chunks
 from metalearn._tree import tree_leaves
+from metalearn._walk import parts_of
+from metalearn.functional import draw_keys
 from metalearn.functional._losses import is_of_model
 from metalearn.models import PerStepNorm
 from metalearn.outer._checks._call import Purpose, check_call
@@ -111,16 +113,15 @@ class Plans:
             check_kind(learner, on, episodes, purpose, partial(self._once, state))
             carries = purpose is Purpose.META_GRADIENT and on._carries(episodes)
             self._plans[kind] = plan = self._planned(learner, episodes, modules, carries)
-        count = len(tree_leaves(episodes)[0])
+        count = num_tasks(episodes)
         if keys is None:
-            # as functional.draw_keys, whose checks are for its users
-            return plan, torch.randint(2**62, (count,), device=plan.device)
+            return plan, draw_keys(count, device=plan.device)
         check_keys(keys, count)
         return plan, keys.to(plan.device)
 
     def _state(self, learner: Any) -> tuple[int, list[nn.Module]]:
         """Return the number of the modules' present state, and the modules: the one walk."""
-        state, modules = _walk([part for name, part in learner._modules.items() if name != "carry"])
+        state, modules = _walk(parts_of(learner))
         if state not in self._states:
             if len(self._states) == MOST_STATES:
                 for remembered in (self._states, self._plans, self._passed):
@@ -150,7 +151,7 @@ class Plans:
             Setup(learner.estimator, problem, how, count),
             run,
             learner.device,
-            writers=modules if any(map(_may_write, modules)) or _has_global_hooks() else [],
+            writers=modules if any(map(_may_write, modules)) or has_global_hooks() else [],
             carries=carries,
             tracks=any(isinstance(module, PerStepNorm) for module in modules),
             source=source,
@@ -166,10 +167,6 @@ class Plans:
 def _may_write(module: nn.Module) -> bool:
     """Return whether calling a module may change an attribute, by itself or by a hook."""
     return type(module) not in CALLS_ALONE or is_changed(module)
-
-
-def _has_global_hooks() -> bool:
-    return any(getattr(nn.modules.module, f"_global{hooks}") for hooks in HOOKS)
 
 
 def _run_in_chunks(
@@ -189,7 +186,7 @@ def _walk(parts: list[nn.Module]) -> tuple[Any, list[nn.Module]]:
 
     What else a layer computes with, such as its stride, is read when it is called.
     """
-    state: list[Any] = [_has_global_hooks()]
+    state: list[Any] = [has_global_hooks()]
     modules, left = [], list(parts)
     while left:
         module = left.pop()

@@ -12,7 +12,6 @@ from metalearn._attributes import attributes_of, deep_copied
 from metalearn._checks import as_list, check_index, check_positive, invalid, mistyped
 from metalearn._modes import outside_inference_mode
 from metalearn._modules import get_tensor, set_tensor
-from metalearn._tasks import take
 from metalearn._tree import over_first_axes, tree_detach, tree_leaves, tree_map
 from metalearn.functional import OnQuery, OnSupport
 from metalearn.models._batch_norm import Norms
@@ -155,7 +154,7 @@ class Replicas(nn.Module):
         plan, keys = self._plan(episodes, keys, Purpose.META_GRADIENT)
         with torch.no_grad(), attributes_of(plan.writers):
             meta = tree_detach(self.learner.meta)
-            carry = self._carried(meta, episodes, keys)
+            carry = self._carried(plan, meta, episodes, keys)
             return collected(
                 plan.run(self.learner, plan.setup, meta, *carry, episodes, keys), carry
             )
@@ -183,13 +182,12 @@ class Replicas(nn.Module):
             raise invalid("tasks", f"be a multiple of the {len(self)} replicas", num_tasks, fix)
         return self._plans.of(self.learner, episodes, keys, purpose, lambda _: self[0])
 
-    def _carried(self, meta: Meta, episodes: Episode, keys: Tensor) -> Carry:
+    def _carried(self, plan: Plan, meta: Meta, episodes: Episode, keys: Tensor) -> Carry:
         """Return what was carried: `[R, ...]`, of each problem's own `[R, tasks, ...]`."""
         learner, shape = self.learner, (len(self), len(keys) // len(self))
+        if not plan.carries and learner.carry.is_empty:
+            return Carry()
         init_carry, problem = learner.estimator.init_carry, learner.problem
-        first = init_carry(problem, *take((meta, episodes, keys), 0))
-        if learner.carry.is_empty and not tree_leaves(first):
-            return first
         metas, how = repeated(meta, shape[1]), How("vmap", own=True).of(len(keys))
         start = over_tasks(init_carry, problem, metas, keys, (episodes, keys), how)
         start = tree_map(lambda leaf: leaf.unflatten(0, shape), start)

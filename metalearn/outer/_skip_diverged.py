@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metalearn._tree import over_first_axes, tree_leaves, tree_map
+from metalearn._tree import over_first_axes, tree_map
+from metalearn.outer._estimates import are_finite
 from metalearn.outer._per_task import PerTask
 from metalearn.types import Estimate
 
@@ -39,8 +40,7 @@ class SkipDiverged(PerTask):
 def _kept_if_finite(estimate: Estimate) -> Estimate:
     """Keep what is finite of one task's estimate, or of all with a leading task axis."""
     gradient, loss = estimate.gradient, estimate.loss
-    sums = [leaf.reshape(*loss.shape, -1).sum(-1) for leaf in [*tree_leaves(gradient), loss]]
-    finite = torch.stack(sums).sum(0).isfinite()  # as a learner judges it
+    finite = are_finite((gradient, loss), loss.shape)
 
     def kept(leaf: Tensor) -> Tensor:
         return torch.where(over_first_axes(finite, leaf), leaf, 0)

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from metalearn._checks import invalid, mistyped
+from metalearn._streams import as_iterable
 from metalearn.data import Shard, TaskDistribution
 from metalearn.data._collate import explained
-from metalearn.evaluation import as_iterable
 from metalearn.outer._checks._episodes import check_episodes
 from metalearn.training._processes import Processes
 from metalearn.types import Episode

@@ -11,8 +11,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from metalearn._brief import brief
 from metalearn._checks import mistyped
 from metalearn._random import random_numbers_kept
+from metalearn._streams import keyed_batches
 from metalearn.data import TaskDistribution
-from metalearn.evaluation import evaluate, keyed_batches, mean_losses
+from metalearn.evaluation import evaluate, mean_losses
 from metalearn.outer import MetaLearner, Replicas
 from metalearn.training._checkpoint import Run
 
