@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metalearn._tasks import take
 from metalearn._tree import over_first_axes, tree_leaves, tree_map
 from metalearn.outer._base import MetaGradient
 from metalearn.outer._over_tasks import How, over_tasks, spread
@@ -54,6 +55,8 @@ def estimate_tasks(
         every task: loss, diagnostics and its own carry.
     """
     count = len(keys)
+    if count == 1:
+        return _estimate_one(setup, meta, common, take((episodes, keys, own), 0))
     how = setup.how.of(count)
     metas = spread(meta, count) if how.own else meta
     per_task = episodes, keys, Carry(spread(common, count), own)
@@ -61,8 +64,7 @@ def estimate_tasks(
     each = marked(each, how.sums_shared)
 
     def part(leaf: Tensor) -> Tensor:
-        total = leaf[0] if count == 1 else leaf.sum(0)
-        return total if setup.num_tasks == 1 else total / setup.num_tasks
+        return leaf.sum(0) / setup.num_tasks
 
     gradient: Meta = each.gradient
     if how.sums_shared:
@@ -71,6 +73,20 @@ def estimate_tasks(
     else:
         gradient = tree_map(part, gradient)
     return (gradient, sum_common(each)), (each.loss, each.diagnostics, each.carry.own)
+
+
+def _estimate_one(setup: Setup, meta: Meta, common: PyTree, of_task: tuple[Any, ...]) -> Any:
+    """Do the same for a single task, whose gradient needs no axis of tasks that is summed away."""
+    episode, key, own = of_task
+    problem = setup.problem.of_task(key)
+    estimate = setup.estimator(problem, meta, episode, key, Carry(common, own))
+    finite = are_finite((estimate.gradient, estimate.loss), ())
+    gradient = estimate.gradient
+    if setup.num_tasks > 1:
+        gradient = tree_map(lambda leaf: leaf / setup.num_tasks, gradient)
+    common = tree_map(lambda leaf: torch.where(finite, leaf, 0), estimate.carry.common)
+    diagnostics = {**estimate.diagnostics, "finite": finite}
+    return (gradient, common), spread((estimate.loss, diagnostics, estimate.carry.own), 1)
 
 
 def collected(parts: Any, before: Carry) -> Estimate:

@@ -10,7 +10,7 @@ from metalearn.functional import grad_and_value
 from metalearn.inner._step import take_step
 from metalearn.outer._base import Traits
 from metalearn.outer._reverse_mode import ReverseMode, weighted
-from metalearn.types import Carry, Episode, Estimate, Meta, Params, Problem
+from metalearn.types import Carry, Episode, Estimate, Meta, Params, Problem, learned_init
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,10 @@ class Unrolled(ReverseMode):
             params = start = problem.start(meta, episode.support, key)
             state = problem.rule.init_state(meta.rule, start, key)
             losses = []
+            fresh = problem.start is learned_init  # nothing else reads what is learned of it
             for step, weight in enumerate(weights):
                 params, state, *_ = take_step(
-                    problem, meta, params, state, episode, step, self.order, fresh=step > 0
+                    problem, meta, params, state, episode, step, self.order, fresh=fresh or step > 0
                 )
                 if step < cut:
                     params, state = _pass_to_start(params, start), tree_detach(state)
