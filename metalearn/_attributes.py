@@ -49,7 +49,7 @@ def _kept(roots: Iterable[Any], below: bool) -> Iterator[None]:
     if torch.compiler.is_compiling():  # the compiler restores what it traces
         yield
         return
-    found = _containers(roots, below)
+    found = containers(*roots, below=below)
     before = [(each, each.copy()) for each in found if not isinstance(each, tuple)]
     try:
         yield
@@ -60,13 +60,13 @@ def _kept(roots: Iterable[Any], below: bool) -> Iterator[None]:
 
 def deep_copied(module: nn.Module) -> Any:
     """Return a deep copy of a module, with tensors in its attributes detached from their graphs."""
-    parts = (each.values() if isinstance(each, dict) else each for each in _containers([module]))
+    parts = (each.values() if isinstance(each, dict) else each for each in containers(module))
     tensors = (value for value in chain.from_iterable(parts) if isinstance(value, Tensor))
     left = {id(tensor): tensor.detach().clone() for tensor in tensors if not tensor.is_leaf}
     return copy.deepcopy(module, left)
 
 
-def _containers(roots: Iterable[Any], below: bool = True) -> Iterator[Any]:
+def containers(*roots: Any, below: bool = True) -> Iterator[Any]:
     """Yield attribute dicts, lists, tuples, dicts and sets, those `below` modules included."""
     left, seen = list(roots), set()
     walked = set() if below else set(map(id, left))

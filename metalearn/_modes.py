@@ -1,6 +1,8 @@
 """Modes that code may be called in: transforms of `torch.func`, compilation, inference."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -12,9 +14,27 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+_IS_CAPTURED: ContextVar[bool] = ContextVar("is_captured", default=False)
+
+
 def in_transform() -> bool:
     """Return whether this code runs under a transform of `torch.func`, or is being compiled."""
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    return is_traced() or torch._C._are_functorch_transforms_active()
+
+
+def is_traced() -> bool:
+    """Return whether `torch.compile` traces this code, or a learner captures it."""
+    return torch.compiler.is_compiling() or _IS_CAPTURED.get()
+
+
+@contextmanager
+def capturing() -> Iterator[None]:
+    """Let code run as it is to be compiled."""
+    token = _IS_CAPTURED.set(True)
+    try:
+        yield
+    finally:
+        _IS_CAPTURED.reset(token)
 
 
 def untraced(function: Callable[P, T]) -> Callable[P, T]:

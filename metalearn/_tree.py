@@ -20,23 +20,42 @@ PLAIN = (type(None), bool, int, float, complex, str, bytes, Enum, torch.dtype, t
 
 def tree_map(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     """Apply a function to every leaf, and to the leaves of other trees of the same structure."""
+    if rest:
+        return _map_together(function, tree, rest)
+    kind = type(tree)
+    if kind is dict:
+        return {
+            key: function(child) if isinstance(child, LEAVES) else tree_map(function, child)
+            for key, child in tree.items()
+        }
+    if isinstance(tree, LEAVES):
+        return function(tree)
+    if kind is tuple or hasattr(kind, "_fields"):  # and none of torch.return_types
+        mapped = [
+            function(child) if isinstance(child, LEAVES) else tree_map(function, child)
+            for child in tree
+        ]
+        return tuple(mapped) if kind is tuple else kind(*mapped)
+    return _pytree.tree_map(function, tree)
+
+
+def _map_together(function: Callable[..., Any], tree: Any, rest: tuple[Any, ...]) -> Any:
     if isinstance(tree, LEAVES):
         return function(tree, *rest)
-    is_dict = type(tree) is dict
-    is_tuple = type(tree) is tuple or hasattr(tree, "_fields")  # and none of torch.return_types
-    if not (is_dict or is_tuple) or (rest and not _are_alike(tree, rest)):
+    kind = type(tree)
+    is_tuple = kind is tuple or hasattr(kind, "_fields")
+    if not (kind is dict or is_tuple) or not _are_alike(tree, rest):
         return _pytree.tree_map(function, tree, *rest)
-    children = tree
-    if is_dict:
-        children = tree.values()
-        rest = tuple([other[key] for key in tree] for other in rest) if rest else ()
+    if kind is dict:
+        return {
+            key: _map_together(function, child, tuple([other[key] for other in rest]))
+            for key, child in tree.items()
+        }
     mapped = [
-        function(*each) if isinstance(each[0], LEAVES) else tree_map(function, *each)
-        for each in zip(children, *rest, strict=True)
+        _map_together(function, child, tuple(others))
+        for child, *others in zip(tree, *rest, strict=True)
     ]
-    if is_dict:
-        return dict(zip(tree, mapped, strict=True))
-    return type(tree)(*mapped) if hasattr(tree, "_fields") else tuple(mapped)
+    return tuple(mapped) if kind is tuple else kind(*mapped)
 
 
 def _are_alike(tree: Any, rest: tuple[Any, ...]) -> bool:

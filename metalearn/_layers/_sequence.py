@@ -151,9 +151,14 @@ def _in_order(module: nn.Module, prefix: str) -> Iterator[tuple[nn.Module, str]]
         yield from _in_order(child, f"{prefix}{name}.")
 
 
+def global_hooks() -> list[Any]:
+    """Return the hooks that are registered for all modules, by kind."""
+    return [getattr(nn.modules.module, f"_global{hooks}") for hooks in HOOKS]
+
+
 def has_global_hooks() -> bool:
     """Return whether hooks are registered for all modules."""
-    return any(getattr(nn.modules.module, f"_global{hooks}") for hooks in HOOKS)
+    return any(global_hooks())
 
 
 def is_changed(module: nn.Module) -> bool:

@@ -6,26 +6,25 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from metalearn._tree import over_first_axes, tree_leaves, tree_pairs
+from metalearn._tree import over_first_axes, tree_leaves
 from metalearn.types import Meta
 
 
 class _Attach(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, loss: Tensor, *leaves_then_gradients: Tensor) -> Tensor:
-        half = len(leaves_then_gradients) // 2
-        ctx.leaves = leaves_then_gradients[:half]
+    def forward(ctx: Any, loss: Tensor, gradients: tuple[Tensor, ...], *leaves: Tensor) -> Tensor:
+        ctx.leaves = leaves
         # Saved tensors, not attributes: autograd frees them, and says so to whoever calls backward
         # twice.
-        ctx.save_for_backward(*leaves_then_gradients[half:])
+        ctx.save_for_backward(*gradients)
         return loss.clone()
 
     @staticmethod
     def backward(ctx: Any, loss_bar: Tensor) -> tuple[Tensor | None, ...]:
         gradients = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return (None, *_Once.apply(loss_bar, *ctx.leaves, *gradients), *[None] * len(gradients))
-        return (None, *_scaled(gradients, loss_bar), *[None] * len(gradients))
+            return (None, None, *_Once.apply(loss_bar, *ctx.leaves, *gradients))
+        return (None, None, *_scaled(gradients, loss_bar))
 
 
 class _Once(torch.autograd.Function):
@@ -74,10 +73,11 @@ def refuse_forward_mode(meta: Meta) -> None:
 def attach(loss: Tensor, meta: Meta, gradient: Meta) -> Tensor:
     """Return `loss` with `gradient` as its derivative with respect to what requires grad in `meta`.
 
+    The dicts of both have the same order.
     `backward` adds it to the leaves' `.grad` under autograd's usual rules: hooks run, gradients
     accumulate, a second backward raises, and so does differentiating twice. Losses `[n]` belong to
     independent learners, whose leaves are stacked along a first axis of n.
     """
-    pairs = [pair for pair in tree_pairs(meta, gradient) if pair[0].requires_grad]
-    leaves, gradients = zip(*pairs, strict=True)
-    return _Attach.apply(loss, *leaves, *gradients)
+    pairs = zip(tree_leaves(meta), tree_leaves(gradient), strict=True)
+    leaves, gradients = zip(*[pair for pair in pairs if pair[0].requires_grad], strict=True)
+    return _Attach.apply(loss, gradients, *leaves)

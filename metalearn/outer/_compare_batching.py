@@ -1,6 +1,7 @@
 """The fastest way of batching tasks, measured on the user's model, episodes and device."""
 
 import statistics
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,7 @@ from metalearn._memory import peak_live_bytes
 from metalearn.functional import draw_keys
 from metalearn.outer._checks._construction import check_batching
 from metalearn.outer._checks._episodes import check_episodes
+from metalearn.outer._compile import NotCompiledWarning
 from metalearn.outer._learner import MetaLearner
 from metalearn.types import Episode
 
@@ -173,11 +175,13 @@ class _Timed:
         num_threads = torch.get_num_threads()
         self._timer = Timer("estimate()", globals={"estimate": estimate}, num_threads=num_threads)
         try:
-            if not own.cuda_graph:  # whose peak is at its recording
-                estimate()
-            self._peak = peak_live_bytes(estimate, learner.device)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", NotCompiledWarning)
+                if not own.cuda_graph:  # whose peak is at its recording
+                    estimate()
+                self._peak = peak_live_bytes(estimate, learner.device)
             self._calls = max(1, round(0.05 / self._timer.timeit(1).mean))
-        except RuntimeError as error:  # out of memory, or not to be vmapped or compiled
+        except (RuntimeError, NotCompiledWarning) as error:  # out of memory, or not to be vmapped
             self._error = f"{type(error).__name__}: {error}"
 
     def measure(self) -> None:

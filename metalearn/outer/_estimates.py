@@ -1,13 +1,15 @@
 """The estimates of many tasks as one: the mean gradient, who is finite, what is carried."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from metalearn._tasks import take
-from metalearn._tree import over_first_axes, tree_leaves, tree_map
+from metalearn._tasks import over_chunks, take
+from metalearn._tree import over_first_axes, tree_detach, tree_leaves, tree_map
 from metalearn.outer._base import MetaGradient
 from metalearn.outer._over_tasks import How, over_tasks, spread
 from metalearn.types import Carry, Episode, Estimate, Meta, Problem, PyTree
@@ -89,11 +91,37 @@ def _estimate_one(setup: Setup, meta: Meta, common: PyTree, of_task: tuple[Any, 
     return (gradient, common), spread((estimate.loss, diagnostics, estimate.carry.own), 1)
 
 
-def collected(parts: Any, before: Carry) -> Estimate:
-    """Return the sums and stacks of all chunks, from `estimate_tasks`, as one estimate."""
+def whole(
+    estimate: Callable[..., Any],
+    chunk_size: int | None,
+    learner: Any,
+    setup: Setup,
+    meta: Meta,
+    common: PyTree,
+    own: PyTree,
+    episodes: Episode,
+    keys: Tensor,
+) -> Estimate:
+    """Return the estimate of a whole meta-batch.
+
+    Args:
+        estimate: `estimate_tasks`, or what does the same otherwise.
+        chunk_size: Number of tasks that it is given at once; None for all.
+        learner: Its argument, as are the others.
+        setup: How.
+        meta: Where the gradients are taken.
+        common: What the learner carries.
+        own: What every task carries.
+        episodes: The tasks.
+        keys: Their random keys.
+    """
+    of_chunk = partial(estimate, learner, setup, tree_detach(meta), common)
+    parts = over_chunks(of_chunk, (own, episodes, keys), chunk_size)
+    before = Carry(common, own)
     (gradient, common), (loss, diagnostics, own) = parts
     finite = diagnostics["finite"]
     carry = Carry(mean_common(common, finite, before.common), kept_own(own, finite, before.own))
+    gradient = tree_map(lambda _, leaf: leaf, meta, gradient)  # in the order of what is learned
     return Estimate(gradient, loss, carry, diagnostics)
 
 

@@ -38,7 +38,8 @@ from metalearn.outer._checks._construction import (
 from metalearn.outer._checks._episodes import check_batch
 from metalearn.outer._checks._options import method
 from metalearn.outer._compile import WholeStep
-from metalearn.outer._estimates import collected, estimate_tasks
+from metalearn.outer._compiled_step import CompiledStep, Owner
+from metalearn.outer._estimates import estimate_tasks
 from metalearn.outer._over_tasks import How, over_tasks, spread
 from metalearn.outer._plan import Plan, Plans
 from metalearn.outer._problem import OWNERS, problem_of, shared_names
@@ -236,7 +237,8 @@ class MetaLearner(nn.Module):
     @property
     def meta(self) -> Meta:
         """Everything that is learned, and the starts that are not: the parameters themselves."""
-        init = {name: get_tensor(self.model, name) for name in self._fast}
+        model = self.model  # nn.Module looks it up slowly
+        init = {name: get_tensor(model, name) for name in self._fast}
         return Meta(init, {name: get_tensor(self, name) for name in self._shared}, self.rule())
 
     def forward(self, episodes: Episode, *, keys: Tensor | None = None) -> Tensor:
@@ -261,19 +263,8 @@ class MetaLearner(nn.Module):
         refuse_forward_mode(meta)
         if not (torch.is_grad_enabled() and any(leaf.requires_grad for leaf in tree_leaves(meta))):
             return self._losses(episodes, keys).mean()
-        for attempt in attempts(self):
-            with attempt:
-                plan, keys = self._plans.of(self, episodes, keys, Purpose.META_GRADIENT)
-                with torch.no_grad(), attributes_of(plan.writers):
-                    constant = tree_detach(meta)
-                    carry = self._carried(plan, constant, episodes, keys)
-                    parts = plan.run(self, plan.setup, constant, *carry, episodes, keys)
-                    estimate = collected(parts, carry)
-        self.diagnostics = estimate.diagnostics
-        if self.training and plan.carries:
-            self.carry.keep(estimate.carry)
-        if self.training and plan.tracks:
-            untraced(self._track)(episodes, keys)  # type: ignore[arg-type]
+        plan, keys, estimate = self._estimate(meta, episodes, keys)
+        self._keep(plan, episodes, keys, estimate.diagnostics, estimate.carry)
         return attach(estimate.loss.mean(), meta, estimate.gradient)
 
     def estimate(self, episodes: Episode, keys: Tensor | None = None) -> Estimate:
@@ -295,15 +286,33 @@ class MetaLearner(nn.Module):
         """
         if torch.is_inference_mode_enabled():
             return outside_inference_mode(self.estimate, episodes, keys)
-        for attempt in attempts(self):
-            with attempt:
-                plan, keys = self._plans.of(self, episodes, keys, Purpose.META_GRADIENT)
-                with torch.no_grad(), attributes_of(plan.writers):
-                    meta = tree_detach(self.meta)
-                    carry = self._carried(plan, meta, episodes, keys)
-                    parts = plan.run(self, plan.setup, meta, *carry, episodes, keys)
-                    estimate = collected(parts, carry)
-        return estimate
+        return self._estimate(self.meta, episodes, keys)[2]
+
+    def compiled_step(
+        self, optimizer: torch.optim.Optimizer, max_grad_norm: float | None = None
+    ) -> CompiledStep:
+        """Return a function of episodes that takes a whole training iteration, compiled.
+
+        It computes the meta-gradient and takes the optimizer's step in one graph, which spares
+        small models most of the time: `loss = step(episodes)`, or `step(episodes, keys=keys)`.
+        It is compiled at the first call of a kind, whatever the learner's `compile` is.
+
+        Args:
+            optimizer: `SGD`, `Adam` or `AdamW` of `torch.optim`, of the learner's parameters. Its
+                state and settings stay its own: schedulers and `state_dict` work as ever.
+            max_grad_norm: Bound on the norm of the whole meta-gradient, positive; None for none.
+
+        Raises:
+            TypeError: If an argument is of the wrong kind.
+            ValueError: If a graph cannot hold the optimizer's step, or hooks would not run.
+
+        >>> import torch.nn.functional as F
+        >>> from metalearn import data, inner, models
+        >>> learner = MetaLearner(models.mlp(1, [8], 1), F.mse_loss, inner.SGD(0.01), num_steps=1)
+        >>> step = learner.compiled_step(torch.optim.Adam(learner.parameters()))
+        >>> loss = step(data.Sinusoid(k_shot=5, num_query=5).sample(3))  # doctest: +SKIP
+        """
+        return CompiledStep(Owner(self, self, None, estimate_tasks), optimizer, max_grad_norm)
 
     def check(self, episodes: Episode, keys: Tensor | None = None) -> Tensor:
         """Raise for what is wrong with the episodes or the problem, and return the keys.
@@ -395,6 +404,39 @@ class MetaLearner(nn.Module):
         )
         return f"{method}{others}\nfast={shown(self._fast, len(self._fast) + shared)}{starts}"
 
+    def _estimate(
+        self, meta: Meta, episodes: Episode, keys: Tensor | None
+    ) -> tuple[Plan, Tensor, Estimate]:
+        """Return the plan of a call, the tasks' keys and the estimate."""
+        for attempt in attempts(self):
+            with attempt, torch.no_grad():
+                plan, keys, carry = self._prepared(self._plans, episodes, keys)
+                with attributes_of(plan.writers):
+                    estimate = plan.run(self, plan.setup, meta, *carry, episodes, keys)
+        return plan, keys, estimate  # type: ignore[return-value]
+
+    def _prepared(
+        self, plans: Plans, episodes: Episode, keys: Tensor | None
+    ) -> tuple[Plan, Tensor, Carry]:
+        """Return the plan of a meta-step, the tasks' keys, and what is carried."""
+        plan, keys = plans.of(self, episodes, keys, Purpose.META_GRADIENT)
+        return plan, keys, self._carried(plan, episodes, keys)
+
+    def _keep(
+        self,
+        plan: Plan,
+        episodes: Episode,
+        keys: Tensor,
+        diagnostics: dict[str, Tensor],
+        carry: Carry,
+    ) -> None:
+        """Keep what a meta-step leaves."""
+        self.diagnostics = diagnostics
+        if self.training and plan.carries:
+            self.carry.keep(carry)
+        if self.training and plan.tracks:
+            untraced(self._track)(episodes, keys)
+
     def _losses(self, episodes: Episode, keys: Tensor | None) -> Tensor:
         """Return every task's query loss after adaptation, without a gradient."""
         loss, meta = partial(adapted_loss, self.estimator), tree_detach(self.meta)
@@ -430,11 +472,11 @@ class MetaLearner(nn.Module):
             meta, first = tree_detach(self.meta), take(episodes, 0)
             return bool(tree_leaves(self.estimator.init_carry(self.problem, meta, first, key)))
 
-    def _carried(self, plan: Plan, meta: Meta, episodes: Episode, keys: Tensor) -> Carry:
+    def _carried(self, plan: Plan, episodes: Episode, keys: Tensor) -> Carry:
         """Return what the estimator is given of earlier meta-steps."""
         if not plan.carries and self.carry.is_empty:
             return Carry()
-        init_carry = self.estimator.init_carry
+        meta, init_carry = tree_detach(self.meta), self.estimator.init_carry
         start = init_carry(self.problem, meta, *take((episodes, keys), 0))
 
         def start_own() -> PyTree:

@@ -16,8 +16,9 @@ import torch.nn as nn
 from torch import Tensor
 
 from metalearn._layers import KNOWN, has_global_hooks, is_changed, layer_of
+from metalearn._modes import in_transform
 from metalearn._modules import TensorTree
-from metalearn._tasks import num_tasks, over_chunks
+from metalearn._tasks import num_tasks
 from metalearn._tree import tree_leaves
 from metalearn._walk import parts_of
 from metalearn.functional import draw_keys
@@ -26,17 +27,18 @@ from metalearn.models import PerStepNorm
 from metalearn.outer._checks._call import Purpose, check_call
 from metalearn.outer._checks._episodes import check_keys
 from metalearn.outer._checks._kind import check_kind
-from metalearn.outer._compile import WholeStep
 from metalearn.outer._estimates import Setup
 from metalearn.outer._over_tasks import choose
-from metalearn.types import Episode, Meta, Problem, PyTree
+from metalearn.outer._watch import Watch
+from metalearn.types import Episode, Meta, Problem
 
-MOST_PLANS, MOST_STATES = 1000, 32
-"""Numbers of plans and of states of the modules that are remembered: texts may be of any length."""
+MOST_PLANS, MOST_COMPILED, MOST_STATES = 1000, 32, 32
+"""Numbers of plans, of plans that hold compiled graphs, and of states of the modules that are
+remembered: texts may be of any length."""
 CALLS_ALONE = {*KNOWN, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Module, TensorTree}
 """Modules that change nothing when they are called."""
 AUTOCAST = ("cpu", "cuda", "mps", "xpu")
-"""Kinds of devices that have it."""
+"""Kinds of devices that have it, each with a state of its own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,12 +48,13 @@ class Plan:
     Attributes:
         setup: Estimator, problem and how both are applied to tasks; the problem's losses need not
             look whether their model is as it was.
-        run: `(learner, setup, meta, common, own, episodes, keys)`, as `estimate_tasks` in chunks.
+        run: `(learner, setup, meta, common, own, episodes, keys)`, returns the estimate.
         device: Where the learner is.
         writers: The modules whose attributes a call may change: all, or none.
         carries: Whether the estimator carries anything.
         tracks: Whether the model has running statistics of its own for every inner step.
         source: The learner's problem, of which the setup's was made: it may have been replaced.
+        meta: What is learned, if all of it is parameters, which a compiled plan watches; or None.
     """
 
     setup: Setup
@@ -61,22 +64,25 @@ class Plan:
     carries: bool
     tracks: bool
     source: Problem
+    meta: Meta | None
 
 
 class Plans:
     """The plans of a learner, by what they depend on.
 
     Args:
-        step: How a meta-step is run: as it is, compiled or recorded.
+        step: How a meta-step is run: a `WholeStep` or a `CompiledStep`.
         own: Whether every task has a `Meta` of its own.
     """
 
-    def __init__(self, step: WholeStep, own: bool = False) -> None:
+    def __init__(self, step: Any, own: bool = False) -> None:
         self.step, self._own = step, own
         self._plans: dict[Any, Plan] = {}
         self._passed: set[Any] = set()
-        # With the modules, so that no other one comes to have the identity of one of them.
-        self._states: dict[Any, tuple[int, list[nn.Module]]] = {}
+        # With all that it tells by identity, so that no other one comes to have the same.
+        self._states: dict[Any, tuple[int, list[nn.Module], Watch | None]] = {}
+        self._watch: Watch | None = None
+        self._now: tuple[int, list[nn.Module]] = 0, []
 
     def of(
         self,
@@ -101,6 +107,8 @@ class Plans:
         """
         state, modules = self._state(learner)
         key = [state, purpose, learner.check_model, learner.batching, learner.chunk_size]
+        key += map(torch.is_autocast_enabled, AUTOCAST)
+        key += map(torch.get_autocast_dtype, AUTOCAST)
         _read(episodes, key)
         plan = self._plans.get(kind := tuple(key))
         if (
@@ -121,13 +129,22 @@ class Plans:
 
     def _state(self, learner: Any) -> tuple[int, list[nn.Module]]:
         """Return the number of the modules' present state, and the modules: the one walk."""
+        is_watched = self.step.is_compiled and not in_transform()
+        if is_watched and self._watch is not None and self._watch.is_same():
+            return self._now
         state, modules = _walk(parts_of(learner))
+        if is_watched:
+            others = [*learner.problem, learner.estimator]
+            self._watch = Watch(learner, modules, others)
+            state = *state, *self._watch.settings
         if state not in self._states:
             if len(self._states) == MOST_STATES:
                 for remembered in (self._states, self._plans, self._passed):
                     remembered.clear()
-            self._states[state] = len(self._states), modules
-        return self._states[state]
+            self._states[state] = len(self._states), modules, self._watch
+        number, modules, _ = self._states[state]
+        self._now = number, modules
+        return self._now
 
     def _once(self, state: int, what: Any, check: Callable[[], None]) -> None:
         """Run a check that costs a pass through the model, once for every state of the learner."""
@@ -138,15 +155,14 @@ class Plans:
     def _planned(
         self, learner: Any, episodes: Episode, modules: list[nn.Module], carries: bool
     ) -> Plan:
-        if len(self._plans) >= MOST_PLANS:
-            self._plans.clear()
+        if len(self._plans) >= (MOST_COMPILED if self.step.is_compiled else MOST_PLANS):
+            del self._plans[next(iter(self._plans))]  # the oldest
         source, count = learner.problem, num_tasks(episodes)
         losses = _trusting(source.support_loss), _trusting(source.query_loss)
         problem = source._replace(support_loss=losses[0], query_loss=losses[1])
         how = choose(learner.estimator, source, learner.batching, self._own)
-        run = self.step.for_shapes_of(episodes)
-        if learner.chunk_size is not None and learner.chunk_size < count:
-            run = partial(_run_in_chunks, run, learner.chunk_size)
+        in_chunks = learner.chunk_size is not None and learner.chunk_size < count
+        run = self.step.for_kind(learner.chunk_size if in_chunks else None)
         return Plan(
             Setup(learner.estimator, problem, how, count),
             run,
@@ -155,7 +171,12 @@ class Plans:
             carries=carries,
             tracks=any(isinstance(module, PerStepNorm) for module in modules),
             source=source,
+            meta=self._watched(learner.meta),
         )
+
+    def _watched(self, meta: Meta) -> Meta | None:
+        are_parameters = all(isinstance(leaf, nn.Parameter) for leaf in tree_leaves(meta))
+        return meta if self.step.is_compiled and are_parameters else None
 
     def __deepcopy__(self, memo: Any) -> "Plans":
         return Plans(copy.deepcopy(self.step), self._own)
@@ -167,18 +188,6 @@ class Plans:
 def _may_write(module: nn.Module) -> bool:
     """Return whether calling a module may change an attribute, by itself or by a hook."""
     return type(module) not in CALLS_ALONE or is_changed(module)
-
-
-def _run_in_chunks(
-    run: Callable[..., Any],
-    chunk_size: int,
-    learner: Any,
-    setup: Setup,
-    meta: Meta,
-    common: PyTree,
-    *per_task: Any,
-) -> Any:
-    return over_chunks(partial(run, learner, setup, meta, common), per_task, chunk_size)
 
 
 def _walk(parts: list[nn.Module]) -> tuple[Any, list[nn.Module]]:
@@ -206,10 +215,7 @@ def _walk(parts: list[nn.Module]) -> tuple[Any, list[nn.Module]]:
 def _read(tree: Any, key: list[Any]) -> None:
     """Append to a key what data are, but for their values."""
     if isinstance(tree, Tensor):
-        device = tree.device
-        key += (tree.shape, tree.dtype, device, tree.requires_grad)
-        if device.type in AUTOCAST:
-            key += (torch.is_autocast_enabled(device.type), torch.get_autocast_dtype(device.type))
+        key += (tree.shape, tree.dtype, tree.device, tree.requires_grad)
     elif isinstance(tree, dict):
         key += (type(tree), len(tree))
         for name, part in tree.items():

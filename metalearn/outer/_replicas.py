@@ -20,7 +20,8 @@ from metalearn.outer._carry import Carried
 from metalearn.outer._checks._call import Purpose
 from metalearn.outer._checks._episodes import check_episodes
 from metalearn.outer._compile import WholeStep
-from metalearn.outer._estimates import Setup, collected, marked, sum_common
+from metalearn.outer._compiled_step import CompiledStep, Owner
+from metalearn.outer._estimates import Setup, marked, sum_common
 from metalearn.outer._learner import MetaLearner, adapted_loss
 from metalearn.outer._over_tasks import How, over_tasks
 from metalearn.outer._plan import Plan, Plans
@@ -108,6 +109,11 @@ class Replicas(nn.Module):
         return frozenset(f"learner.{name}" for name in _constants(self.learner))
 
     @property
+    def cuda_graph(self) -> bool:
+        """Whether the step of all replicas is recorded."""
+        return self.learner.cuda_graph
+
+    @property
     def device(self) -> torch.device:
         """Where the replicas' parameters are, and the episodes must be."""
         return self.learner.device
@@ -132,9 +138,7 @@ class Replicas(nn.Module):
         if not (torch.is_grad_enabled() and any(leaf.requires_grad for leaf in tree_leaves(meta))):
             return adapted_losses(self, episodes, keys).mean(1)
         estimate = self.estimate(episodes, keys)
-        self.diagnostics = estimate.diagnostics
-        if self.training:
-            self.learner.carry.keep(estimate.carry)
+        self._keep(None, episodes, keys, estimate.diagnostics, estimate.carry)
         return attach(estimate.loss.mean(1), meta, estimate.gradient)
 
     def estimate(self, episodes: Episode, keys: Tensor | None = None) -> Estimate:
@@ -151,13 +155,30 @@ class Replicas(nn.Module):
         """
         if torch.is_inference_mode_enabled():
             return outside_inference_mode(self.estimate, episodes, keys)
-        plan, keys = self._plan(episodes, keys, Purpose.META_GRADIENT)
+        with torch.no_grad():
+            plan, keys, carry = self._prepared(self._plans, episodes, keys)
         with torch.no_grad(), attributes_of(plan.writers):
-            meta = tree_detach(self.learner.meta)
-            carry = self._carried(plan, meta, episodes, keys)
-            return collected(
-                plan.run(self.learner, plan.setup, meta, *carry, episodes, keys), carry
-            )
+            meta = self.learner.meta
+            estimate: Estimate = plan.run(self.learner, plan.setup, meta, *carry, episodes, keys)
+        return estimate
+
+    def compiled_step(
+        self, optimizer: torch.optim.Optimizer, max_grad_norm: float | None = None
+    ) -> CompiledStep:
+        """Return a function that takes a whole training iteration of all replicas, compiled.
+
+        It is `MetaLearner.compiled_step`; its losses are `[R]`.
+
+        Args:
+            optimizer: `SGD`, `Adam` or `AdamW` of `torch.optim`, of the replicas' parameters.
+            max_grad_norm: Bound on the norm of every replica's meta-gradient, positive.
+
+        Raises:
+            TypeError: If an argument is of the wrong kind.
+            ValueError: If a graph cannot hold the optimizer's step, or hooks would not run.
+        """
+        owner = Owner(self, self.learner, len(self), estimate_replicas)
+        return CompiledStep(owner, optimizer, max_grad_norm)
 
     def clip_grad_norm_(self, max_norm: float) -> Tensor:
         """Clip every replica's gradient to the norm `max_norm`, and return the norms, `[R]`."""
@@ -173,22 +194,40 @@ class Replicas(nn.Module):
         return norms
 
     def _plan(
-        self, episodes: Episode, keys: Tensor | None, purpose: Purpose
+        self, plans: Plans, episodes: Episode, keys: Tensor | None, purpose: Purpose
     ) -> tuple[Plan, Tensor]:
         """Return the plan of a call and the tasks' keys, checked on the first replica."""
         num_tasks = check_episodes(episodes)
         if num_tasks % len(self):
             fix = f"Write tasks.sample({len(self)} * meta_batch_size)."
             raise invalid("tasks", f"be a multiple of the {len(self)} replicas", num_tasks, fix)
-        return self._plans.of(self.learner, episodes, keys, purpose, lambda _: self[0])
+        return plans.of(self.learner, episodes, keys, purpose, lambda _: self[0])
 
-    def _carried(self, plan: Plan, meta: Meta, episodes: Episode, keys: Tensor) -> Carry:
+    def _prepared(
+        self, plans: Plans, episodes: Episode, keys: Tensor | None
+    ) -> tuple[Plan, Tensor, Carry]:
+        """Return the plan of a meta-step, the tasks' keys, and what is carried."""
+        plan, keys = self._plan(plans, episodes, keys, Purpose.META_GRADIENT)
+        return plan, keys, self._carried(plan, episodes, keys)
+
+    def _keep(
+        self, plan: Any, episodes: Any, keys: Any, diagnostics: dict[str, Tensor], carry: Carry
+    ) -> None:
+        """Keep what a meta-step leaves."""
+        self.diagnostics = diagnostics
+        if self.training:
+            self.learner.carry.keep(carry)
+
+    def _carried(self, plan: Plan, episodes: Episode, keys: Tensor) -> Carry:
         """Return what was carried: `[R, ...]`, of each problem's own `[R, tasks, ...]`."""
         learner, shape = self.learner, (len(self), len(keys) // len(self))
         if not plan.carries and learner.carry.is_empty:
             return Carry()
         init_carry, problem = learner.estimator.init_carry, learner.problem
-        metas, how = repeated(meta, shape[1]), How("vmap", own=True).of(len(keys))
+        metas, how = (
+            repeated(tree_detach(learner.meta), shape[1]),
+            How("vmap", own=True).of(len(keys)),
+        )
         start = over_tasks(init_carry, problem, metas, keys, (episodes, keys), how)
         start = tree_map(lambda leaf: leaf.unflatten(0, shape), start)
         common = tree_map(lambda leaf: leaf[:, 0], start.common)
@@ -206,7 +245,7 @@ def adapted_losses(
         keys: The tasks' random keys `[num_tasks]`; drawn from PyTorch's generator if not given.
         num_steps: Number of adaptation steps, at least 0; as in training if not given.
     """
-    plan, keys = replicas._plan(episodes, keys, Purpose.LOSSES)
+    plan, keys = replicas._plan(replicas._plans, episodes, keys, Purpose.LOSSES)
     problem = plan.setup.problem
     problem = problem if num_steps is None else problem._replace(num_steps=num_steps)
     loss, how = partial(adapted_loss, replicas.learner.estimator), plan.setup.how.of(len(keys))

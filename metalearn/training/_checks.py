@@ -4,36 +4,22 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from metalearn._brief import brief
-from metalearn._checks import check_count, check_function, invalid, message, mistyped
+from metalearn._checks import check_bool, check_count, check_function, invalid, message, mistyped
 from metalearn.data import TaskDistribution
 from metalearn.outer import MetaLearner, Replicas
 
-NOT_ELEMENTWISE = {"LBFGS", "Adafactor", "Muon", "Shampoo", "SOAP", "LAMB", "LARS"}
-"""Optimizers, of PyTorch and others, that mix the elements of a tensor."""
 
-
-def check_optimizer(learner: MetaLearner | Replicas, optimizer: Any) -> None:
-    """Raise unless the optimizer holds all that is learned and keeps replicas apart."""
-    fix = "Write torch.optim.Adam(learner.parameters(), lr=1e-3), say."
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise mistyped("optimizer", "be a torch.optim.Optimizer", brief(optimizer), fix)
-    if isinstance(learner, Replicas) and type(optimizer).__name__ in NOT_ELEMENTWISE:
-        condition = "work on each element by itself, or replicas would influence one another"
-        raise invalid("optimizer of replicas", condition, type(optimizer).__name__, fix)
-    held = {id(param) for group in optimizer.param_groups for param in group["params"]}
-    learned = {name: id(param) for name, param in learner.named_parameters() if param.requires_grad}
-    if not learned:
-        fix = "There is nothing to fit: evaluate(learner, tasks, num_tasks=600)."
-        raise invalid("learner", "have something to learn", "no parameter that requires grad", fix)
-    if left_out := [name for name, param in learned.items() if param not in held]:
-        condition, got = "hold all of the learner's parameters", f"one without {left_out}"
-        fix += " Call .requires_grad_(False) on what shall not be learned."
-        raise invalid("optimizer", condition, got, fix)
+def check_compile_step(compile_step: Any, learner: Any) -> None:
+    """Raise unless this is a bool, and not True for a learner that something is wrapped around."""
+    check_bool("compile_step", compile_step)
+    if compile_step and not isinstance(learner, MetaLearner | Replicas):
+        fix = "Leave it out, or pass the learner itself."
+        got = f"a learner in {type(learner).__name__}"
+        raise invalid("compile_step=True", "go with a bare learner", got, fix)
 
 
 def warn_of_evaluation_mode(learner: MetaLearner | Replicas) -> None:

@@ -16,13 +16,14 @@ from metalearn._tree import over_first_axes
 from metalearn.data import TaskDistribution
 from metalearn.evaluation import bare
 from metalearn.functional import draw_keys
-from metalearn.outer import MetaLearner, Replicas
+from metalearn.outer import CompiledStep, MetaLearner, Replicas
+from metalearn.outer._checks._optimizer import check_optimizer
 from metalearn.training._batches import Batches
 from metalearn.training._checkpoint import Checkpoints, Run
 from metalearn.training._checks import (
     check_callbacks,
+    check_compile_step,
     check_keep_best,
-    check_optimizer,
     check_scheduler,
     check_validation,
     warn_of_divergence,
@@ -49,6 +50,7 @@ def fit(
     meta_batch_size: int | None = None,
     scheduler: LRScheduler | ReduceLROnPlateau | None = None,
     max_grad_norm: float | None = None,
+    compile_step: bool = False,
     validate: TaskDistribution | Callable[[MetaLearner], float] | None = None,
     validate_every: int = 1000,
     num_validation_tasks: int = 600,
@@ -84,6 +86,9 @@ def fit(
         scheduler: Stepped after every iteration; `ReduceLROnPlateau` after every validation, with
             its score.
         max_grad_norm: Bound on the norm of the whole meta-gradient, per replica, positive.
+        compile_step: Whether meta-gradient and optimizer's step are one compiled graph, by
+            `learner.compiled_step`: for `SGD`, `Adam` and `AdamW`, in a single process. Hooks do
+            not run, and `.grad` is not written.
         validate: Task distribution, of which the same tasks are used each time and the mean query
             loss is the score; or a function of the learner that returns the score. Lower is better.
         validate_every: Number of iterations between validations, at least 1; the last iteration is
@@ -109,8 +114,9 @@ def fit(
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If a count is below 1, nothing is learned, the optimizer lacks learned
-            parameters or would mix replicas, the first validation tasks are ill posed, the
-            checkpoint is damaged or another run's, or processes cannot share the tasks equally.
+            parameters, would mix replicas or cannot be compiled, the first validation tasks are ill
+            posed, the checkpoint is damaged or another run's, or processes cannot share the tasks
+            equally.
 
     Warns:
         UserWarning: If the learner is in evaluation mode.
@@ -133,7 +139,8 @@ def fit(
     check_generator(generator)
     if max_grad_norm is not None:
         check_positive("max_grad_norm", max_grad_norm)
-    check_optimizer(inside, optimizer)
+    check_optimizer(inside, optimizer, isinstance(inside, Replicas))
+    check_compile_step(compile_step, learner)
     warn_of_evaluation_mode(inside)
     check_validation(validate, num_validation_steps)
     check_scheduler(scheduler, optimizer, validate)
@@ -151,6 +158,7 @@ def fit(
     )
     check_can_validate(run, validate, num_validation_tasks)
     checkpoints.resume(run, num_iterations)
+    step = inside.compiled_step(optimizer, max_grad_norm) if compile_step else None
     # if any process has callbacks, all communicate at every iteration
     is_watched = processes.any(bool(callbacks), inside.device)
     # The callback that ended the run may be gone, or more patient now.
@@ -160,7 +168,7 @@ def fit(
     may_wait = checkpoints.file is not None and processes.count == 1
     with _bar(num_iterations, done, shows) as bar, Interrupt(may_wait) as interrupt:
         while run.iteration < num_iterations and not run.is_over:
-            history.add(*_meta_step(run, learner, next(source), max_grad_norm))
+            history.add(*_meta_step(run, learner, next(source), max_grad_norm, step))
             run.iteration += 1
             is_last = run.iteration == num_iterations
             if validate is not None and (run.iteration % validate_every == 0 or is_last):
@@ -191,12 +199,18 @@ def _bar(num_iterations: int, done: int, shows: bool) -> Any:
 
 
 def _meta_step(
-    run: Run, learner: Any, episodes: Episode, max_grad_norm: float | None
+    run: Run,
+    learner: Any,
+    episodes: Episode,
+    max_grad_norm: float | None,
+    step: CompiledStep | None,
 ) -> tuple[Tensor, Tensor]:
     """Take an optimizer step; return the loss before it and the number of diverged tasks."""
     count, inside = num_tasks(episodes), run.learner
     keys = draw_keys(count * run.processes.count, generator=run.generator, device=inside.device)
     keys = keys[run.processes.share()]
+    if step is not None:
+        return step(episodes, keys=keys), (~inside.diagnostics["finite"]).sum(-1)
     seen: list[tuple[Tensor, Tensor]] = []
 
     def closure() -> Tensor:

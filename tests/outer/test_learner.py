@@ -702,27 +702,6 @@ class TestCarry:
 
 
 class TestCompile:
-    def test_agrees_and_does_not_recompile(self, episodes):
-        learner = sine_learner(RandomMask(0.01), compile={"backend": "eager"})
-        expected = sine_learner(RandomMask(0.01)).estimate(episodes, keys())
-        assert relative_difference(learner.estimate(episodes, keys())[:2], expected[:2]) < 1e-12
-        counters = torch._dynamo.utils.counters
-        graphs = counters["stats"]["unique_graphs"]
-        for _ in range(3):
-            learner(sine_episodes()).backward()
-        assert counters["stats"]["unique_graphs"] == graphs
-
-    def test_many_batch_sizes(self):
-        learner = sine_learner(num_steps=1, compile={"backend": "eager"})
-        for num_tasks in range(2, 5):
-            learner(sine_episodes(num_tasks))
-        assert len(learner._plans.step._made) == 3
-
-    def test_many_learners(self, episodes):
-        with torch._dynamo.config.patch(recompile_limit=2):
-            for _ in range(3):
-                sine_learner(num_steps=1, compile={"backend": "eager"})(episodes)
-
     @pytest.mark.inductor
     @pytest.mark.parametrize("estimator", [outer.Unrolled(), outer.Stepwise()], ids=str)
     @pytest.mark.parametrize(

@@ -1,0 +1,78 @@
+"""Whether a captured step computes what an eager one does."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from operator import is_
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metalearn.outer._capture import Flat, capture, draws
+
+EXACT = 1e-9
+"""Relative distance that a graph in float64 may have from an eager step."""
+TIMES, MORE = 10.0, 1e-5
+"""What a compiled step may be further from float64 than the eager one: so many times, and more."""
+FLOOR = 1e-2
+"""Share of the norm of all results below which a small one need not be exact by itself."""
+
+
+def disagreement(
+    function: Flat, run: Flat, tensors: list[Tensor], others: list[Tensor], num_written: int
+) -> str:
+    """Return in words how a compiled function differs from the function; "" if it does not.
+
+    Args:
+        function: Of tensors; returns tensors.
+        run: What it was compiled to, a function of other tensors beside.
+        tensors: Arguments that both are compared at, drawing the same random numbers.
+        others: The other tensors.
+        num_written: Number of first arguments that may be written to, which are results too.
+    """
+    called = partial(_called_on_copies, num_written)
+    eager, got = called(function, tensors), called(run, [*tensors, *others])
+    precise = list(map(_as_double, tensors))
+    if all(map(is_, precise, tensors)):
+        off = distance(got, eager)
+        return "" if off <= EXACT else f"It is {off:.1e} off in float64"
+    own, reference = 0.0, eager
+    try:
+        expected = called(function, precise)
+    except RuntimeError:  # a part of the model is of its own precision
+        pass
+    else:
+        graph, constants = capture(function, precise)
+        if (off := distance(called(graph, [*precise, *constants]), expected)) > EXACT:
+            return f"It is {off:.1e} off in float64"
+        if not draws(graph):  # other numbers are drawn in another precision
+            own, reference = distance(eager, expected), expected
+    if (off := distance(got, reference)) > TIMES * own + MORE:
+        return f"It is {off:.1e} off, where an eager step is {own:.1e} off"
+    return ""
+
+
+def distance(got: Sequence[Any], expected: Sequence[Any]) -> float:
+    """Return the largest relative distance between results, where both are finite."""
+    pairs = [
+        (left.double().nan_to_num(0, 0, 0), right.double().nan_to_num(0, 0, 0))
+        for left, right in zip(got, expected, strict=True)
+        if left.is_floating_point()
+    ]
+    floor = FLOOR * torch.stack([right.norm() for _, right in pairs]).norm()
+    distances = [(left - right).norm() / right.norm().clamp(min=floor) for left, right in pairs]
+    return float(torch.stack(distances).nan_to_num(0).max())
+
+
+def _called_on_copies(
+    num_written: int, function: Callable[..., Any], tensors: list[Tensor]
+) -> Sequence[Tensor]:
+    """Call a function as it would draw now, and take back what it has drawn and written."""
+    devices = {tensor.device for tensor in tensors if tensor.is_cuda}
+    written = [tensor.clone() for tensor in tensors[:num_written]]
+    with torch.no_grad(), torch.random.fork_rng(list(devices)):
+        return [*function(*written, *tensors[num_written:]), *written]
+
+
+def _as_double(tensor: Tensor) -> Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor
