@@ -1,6 +1,7 @@
 """What the contract suites of `metalearn.testing` check, on three small problems in float64."""
 
 import pickle
+import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -184,6 +185,16 @@ def check_close(
     distance = max((a - b).norm() / (b.norm() + EXACT) for a, b in zip(*vectors, strict=True))
     what = f"{options or 'the default'} and {others} agree"
     require(distance <= EXACT, what, case.name, rule, distance)
+
+
+def check_compiled(rule: inner.UpdateRule, case: Case, options: dict[str, Any]) -> None:
+    """Capture the meta-step as one graph, and compare its estimate with the eager one."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", outer.NotCompiledWarning)
+            check_close(rule, case, options, COMPILED)
+    except outer.NotCompiledWarning as warning:
+        require(False, "the meta-step can be captured as one graph", case.name, rule, warning)
 
 
 def check_protocol(rule: inner.UpdateRule, case: Case) -> None:

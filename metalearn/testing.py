@@ -12,9 +12,9 @@ from metalearn import inner, outer
 from metalearn._contract import (
     CASES,
     CHUNKS,
-    COMPILED,
     LOOP,
     check_close,
+    check_compiled,
     check_estimate,
     check_exact,
     check_protocol,
@@ -77,7 +77,7 @@ def check_update_rule(
         rule: The rule.
         surrogate: Paths of meta-parameters, such as "mask", whose gradient is deliberately not the
             derivative (straight-through estimators); they are not compared with finite differences.
-        compile: Whether to trace it with `torch.compile` too, which takes a few seconds.
+        compile: Whether to capture it as a graph too, which takes a few seconds.
 
     Raises:
         AssertionError: If a check fails, with its name.
@@ -95,7 +95,7 @@ def check_update_rule(
         check_close(rule, case, {}, CHUNKS)
     check_round_trips(rule, CASES[0])
     if compile:
-        check_close(rule, CASES[0], {"num_steps": 2}, COMPILED)
+        check_compiled(rule, CASES[0], {"num_steps": 2})
 
 
 def check_meta_gradient(
@@ -111,7 +111,7 @@ def check_meta_gradient(
         estimator: The estimator.
         order: What its gradient is compared with: 2 for the exact gradient, 1 for the gradient with
             support gradients held constant, None for an approximation.
-        compile: Whether to trace it with `torch.compile` too, which takes a few seconds.
+        compile: Whether to capture it as a graph too, which takes a few seconds.
 
     Raises:
         AssertionError: If a check fails, with its name.
@@ -128,7 +128,7 @@ def check_meta_gradient(
     copy = pickle.loads(pickle.dumps(estimator))
     require(copy == estimator, "it equals its pickled copy", estimator)
     if compile:
-        check_close(rule, CASES[0], {"estimator": estimator, "num_steps": 2}, COMPILED)
+        check_compiled(rule, CASES[0], {"estimator": estimator, "num_steps": 2})
 
 
 def check_model(

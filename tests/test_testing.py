@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from torch._guards import detect_fake_mode
 from torch.utils.checkpoint import checkpoint
 
 from metalearn import inner, models, outer, testing
@@ -149,6 +150,24 @@ class TakesValues(inner.UpdateRule):
 
 def test_a_rule_that_takes_values_is_compared_as_such():
     testing.check_update_rule(TakesValues(), compile=False)
+
+
+@dataclass(frozen=True)
+class Uncapturable(inner.SGD):
+    """Gradient descent that works on tensors with values alone."""
+
+    lr: float = 0.1
+
+    def advance(self, meta, grads, state, params, loss, step):
+        if detect_fake_mode(list(params.values())) is not None:
+            raise NotImplementedError("values are needed")
+        return super().advance(meta, grads, state, params, loss, step)
+
+
+def test_a_rule_that_cannot_be_captured():
+    testing.check_update_rule(Uncapturable(), compile=False)
+    with pytest.raises(AssertionError, match="captured as one graph.*values are needed"):
+        testing.check_update_rule(Uncapturable())
 
 
 @dataclass(frozen=True)

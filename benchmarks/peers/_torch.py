@@ -9,7 +9,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from _worker import PACKAGE, System
-from _workload import Arrays, Workload
+from _workload import ADAM_LR, Arrays, Workload
 
 
 class Tasks(NamedTuple):
@@ -60,9 +60,25 @@ def wait(result: Any, device: str) -> Any:
     return result
 
 
-def system(meta_step: Callable[[], Any], params: Iterable[torch.Tensor], device: str) -> System:
-    """Return a system from a function that leaves the meta-gradient in the `.grad` of params."""
+def system(
+    workload: Workload,
+    meta_step: Callable[[], Any],
+    params: Iterable[torch.Tensor],
+    device: str,
+    compiled_step: Callable[[torch.optim.Optimizer], Callable[[], Any]] | None = None,
+) -> System:
+    """Return a system from a function that leaves the meta-gradient in the `.grad` of params.
+
+    Args:
+        workload: What is computed.
+        meta_step: The function.
+        params: What the gradient is taken of.
+        device: Where.
+        compiled_step: From Adam to an iteration that contains its step.
+    """
     params = list(params)
+    if workload.adam:
+        return _with_adam(meta_step, params, device, compiled_step)
 
     def step() -> None:
         for param in params:
@@ -73,7 +89,41 @@ def system(meta_step: Callable[[], Any], params: Iterable[torch.Tensor], device:
         step()
         return [param.grad.cpu().numpy() for param in params]
 
-    def peak() -> int:
-        return runpy.run_path(str(PACKAGE / "_memory.py"))["peak_live_bytes"](step, device)
+    return System(step, gradient, _peak_of(step, device))
 
-    return System(step, gradient, peak)
+
+def _with_adam(
+    meta_step: Callable[[], Any],
+    params: list[torch.Tensor],
+    device: str,
+    compiled_step: Callable[[torch.optim.Optimizer], Callable[[], Any]] | None,
+) -> System:
+    """Return a system whose "gradient" is what one iteration changes in the first parameters."""
+    optimizer = torch.optim.Adam(params, ADAM_LR, fused=True)
+    first = [param.detach().clone() for param in params]
+    iteration = compiled_step(optimizer) if compiled_step else None
+
+    def step() -> None:
+        if iteration is not None:
+            iteration()
+        else:
+            optimizer.zero_grad()
+            meta_step()
+            optimizer.step()
+        wait(None, device)
+
+    @torch.no_grad()
+    def change() -> list[np.ndarray]:
+        torch._foreach_copy_(params, first)
+        for state in optimizer.state.values():
+            for tensor in state.values():
+                tensor.zero_()
+        with torch.enable_grad():
+            step()
+        return [(param - old).cpu().numpy() for param, old in zip(params, first, strict=True)]
+
+    return System(step, change, _peak_of(step, device))
+
+
+def _peak_of(step: Callable[[], Any], device: str) -> Callable[[], int]:
+    return lambda: runpy.run_path(str(PACKAGE / "_memory.py"))["peak_live_bytes"](step, device)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
+ADAM_LR = 1e-3
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Workload:
         method: "maml", "fomaml", "reptile"; "sample" draws episodes and does nothing with them.
         lr: Rate of inner SGD.
         n_way: Classes of conv4.
+        adam: Whether a step of Adam is a part of the iteration.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Workload:
     method: str = "maml"
     lr: float = 0.01
     n_way: int = 5
+    adam: bool = False
 
 
 def shapes(workload: Workload) -> list[tuple[int, ...]]:

@@ -27,7 +27,9 @@ def build(workload: Workload, arrays: Arrays, variant: str, device: str) -> Syst
     if variant == "floor":
         episodes = Tasks(*(tensor.flatten(0, 1)[None] for tensor in episodes))
     meta_step = second_order if workload.method == "maml" else first_order
-    return system(lambda: meta_step(workload, model, episodes), model.parameters(), device)
+    return system(
+        workload, lambda: meta_step(workload, model, episodes), model.parameters(), device
+    )
 
 
 def second_order(workload: Workload, model: nn.Module, episodes: Tasks) -> None:

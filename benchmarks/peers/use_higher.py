@@ -29,7 +29,7 @@ def build(workload: Workload, arrays: Arrays, variant: str, device: str) -> Syst
                     inner.step(loss_of(fast(support_x), support_y))
                 (loss_of(fast(query_x), query_y) / len(episodes.query_x)).backward()
 
-    return system(meta_step, model.parameters(), device)
+    return system(workload, meta_step, model.parameters(), device)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["jax==0.10.2", "numpy"]
+# dependencies = ["jax==0.10.2", "numpy", "optax"]
 # ///
 """JAX 0.10.2: the meta-gradient as one jitted function, by `vmap` or, for convolutions, `map`."""
 
@@ -12,8 +12,9 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the systems s
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from _worker import System, serve
-from _workload import Arrays, Workload, shapes
+from _workload import ADAM_LR, Arrays, Workload, shapes
 
 
 def forward(workload: Workload, params: list[jax.Array], x: jax.Array) -> jax.Array:
@@ -78,6 +79,8 @@ def build(workload: Workload, arrays: Arrays, variant: str, device: str) -> Syst
             params
         )
 
+    if workload.adam:
+        return with_adam(meta_gradient, params)
     compiled = jax.jit(meta_gradient).lower(params).compile()
 
     def step() -> Any:
@@ -88,6 +91,31 @@ def build(workload: Workload, arrays: Arrays, variant: str, device: str) -> Syst
         return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
 
     return System(step, lambda: [np.asarray(leaf) for leaf in step()], peak)
+
+
+def with_adam(meta_gradient: Any, first: Any) -> System:
+    """Return a system whose "gradient" is what one iteration changes in the first parameters."""
+    adam = optax.adam(ADAM_LR)
+
+    def iteration(params: Any, state: Any) -> Any:
+        updates, state = adam.update(meta_gradient(params), state)
+        return optax.apply_updates(params, updates), state
+
+    compiled = jax.jit(iteration).lower(first, adam.init(first)).compile()
+    now = [first, adam.init(first)]
+
+    def step() -> None:
+        now[:] = jax.block_until_ready(compiled(*now))
+
+    def change() -> list[np.ndarray]:
+        after, _ = compiled(first, adam.init(first))
+        return [np.asarray(new - old) for new, old in zip(after, first, strict=True)]
+
+    def peak() -> int:
+        analysis = compiled.memory_analysis()
+        return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
+
+    return System(step, change, peak)
 
 
 if __name__ == "__main__":

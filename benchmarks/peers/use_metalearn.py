@@ -54,26 +54,35 @@ def build(workload: Workload, arrays: Arrays, variant: str, device: str) -> Syst
         estimator=estimator(workload, variant),
         chunk_size=2 if "2 tasks at once" in variant else None,
         batching="loop" if "loop" in variant else "vmap",
-        compile={"options": {"cpp_wrapper": True}} if "C++" in variant else "compiled" in variant,
+        compile="compiled" in variant,
         cuda_graph="CUDA graph" in variant,
     ).to(device)
     if variant == "rule in a plain loop":
-        return system(plain_loop(workload, learner, given), learner.parameters(), device)
+        return system(workload, plain_loop(workload, learner, given), learner.parameters(), device)
     if "seeds" in variant:
-        return seeds(learner, given, int(variant.split()[0]))
-    measured = system(lambda: learner(given).backward(), learner.parameters(), device)
+        return seeds(workload, learner, given, int(variant.split()[0]))
+    measured = system(
+        workload,
+        lambda: learner(given).backward(),
+        learner.parameters(),
+        device,
+        (lambda adam: partial(learner.compiled_step(adam), given)) if "step" in variant else None,
+    )
     # its memory was taken at the recording
     return measured._replace(peak=int) if learner.cuda_graph else measured
 
 
-def seeds(learner: outer.MetaLearner, episodes: Episode, count: int) -> System:
+def seeds(workload: Workload, learner: outer.MetaLearner, episodes: Episode, count: int) -> System:
     """Return a step of `count` learners, each on all tasks; the gradient is the first's."""
     replicas = outer.Replicas([copy.deepcopy(learner) for _ in range(count)])
     tasks = Episode(
         *(Batch(torch.cat([x] * count), torch.cat([y] * count)) for x, y, _ in episodes)
     )
     measured = system(
-        lambda: replicas(tasks).sum().backward(), replicas.parameters(), str(learner.device)
+        workload,
+        lambda: replicas(tasks).sum().backward(),
+        replicas.parameters(),
+        str(learner.device),
     )
     return measured._replace(gradient=lambda: [of_all[0] for of_all in measured.gradient()])
 

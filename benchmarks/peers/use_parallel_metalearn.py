@@ -74,7 +74,9 @@ def build(workload: Workload, arrays: Arrays, variant: str, device: str) -> Syst
             yield batch
 
     batches = forever()
-    return system(lambda: learner.step(batches, training=True), model.parameters(), device)
+    return system(
+        workload, lambda: learner.step(batches, training=True), model.parameters(), device
+    )
 
 
 if __name__ == "__main__":

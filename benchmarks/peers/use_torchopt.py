@@ -32,7 +32,7 @@ def build(workload: Workload, arrays: Arrays, variant: str, device: str) -> Syst
             torchopt.recover_state_dict(inner, inner_state)
         torch.stack(losses).mean().backward()
 
-    return system(meta_step, params, device)
+    return system(workload, meta_step, params, device)
 
 
 if __name__ == "__main__":

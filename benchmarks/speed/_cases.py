@@ -19,7 +19,7 @@ SCRIPTS = {  # the system's name, its script in benchmarks/peers, and the varian
     "Unrolled by vmap": ("use_metalearn", "Unrolled by vmap"),
     "Unrolled, compiled": ("use_metalearn", "Unrolled, compiled"),
     "Stepwise, compiled": ("use_metalearn", "Stepwise, compiled"),
-    "Unrolled, compiled to C++": ("use_metalearn", "Unrolled, compiled, C++"),
+    "Unrolled, compiled with Adam": ("use_metalearn", "Unrolled, compiled step"),
     "Unrolled, CUDA graph": ("use_metalearn", "Unrolled, CUDA graph"),
     "Stepwise, CUDA graph": ("use_metalearn", "Stepwise, CUDA graph"),
     "Unrolled, compiled, CUDA graph": ("use_metalearn", "Unrolled, compiled, CUDA graph"),
@@ -27,6 +27,10 @@ SCRIPTS = {  # the system's name, its script in benchmarks/peers, and the varian
     "30 seeds, compiled": ("use_metalearn", "30 seeds, compiled"),
     "ParameterDifference": ("use_metalearn", "ParameterDifference"),
     "ParameterDifference, compiled": ("use_metalearn", "ParameterDifference, compiled"),
+    "ParameterDifference, compiled with Adam": (
+        "use_metalearn",
+        "ParameterDifference, compiled step",
+    ),
     "ParameterDifference, CUDA graph": ("use_metalearn", "ParameterDifference, CUDA graph"),
     "EpisodeSampler": ("use_metalearn", ""),
     "EpisodeSampler, CUDA graph": ("use_metalearn", "CUDA graph"),
@@ -43,6 +47,7 @@ MANY_STEPS = (
     "Stepwise, 2 tasks at once",
     "Unrolled by vmap",
 )
+WITH_ADAM = ("TorchOpt", "parallel-metalearn", "JAX, jit and vmap")
 CONV4 = {"support": 5, "query": 75, "num_filters": 64, "lr": 0.4}
 LONG = {"num_tasks": 4, "support": 25, "query": 75, "num_filters": 32}
 
@@ -68,8 +73,16 @@ def rest(how: str) -> Cases:
             (*FIRST_ORDER, "Unrolled", fast[0]),
         ),
         (
+            Workload("W5 first-order MAML with Adam, 25 tasks", 25, 5, method="fomaml", adam=True),
+            (*FIRST_ORDER, "Unrolled", fast[0], "Unrolled, compiled with Adam"),
+        ),
+        (
             Workload("W5 Reptile, 25 tasks", 25, 5, method="reptile"),
             (*FIRST_ORDER, "ParameterDifference", f"ParameterDifference, {how}"),
+        ),
+        (
+            Workload("W5 Reptile with Adam, 25 tasks", 25, 5, method="reptile", adam=True),
+            (*FIRST_ORDER, "ParameterDifference", "ParameterDifference, compiled with Adam"),
         ),
     ]
 
@@ -78,7 +91,14 @@ CASES: Cases = [
     *(
         (
             Workload(f"W1 sine, {n} {'task' if n == 1 else 'tasks'}", n, 5),
-            (*PEERS, *EAGER, "Unrolled by vmap", *COMPILED, "Unrolled, compiled to C++"),
+            (*PEERS, *EAGER, "Unrolled by vmap", *COMPILED),
+        )
+        for n in (1, 25, 100)
+    ),
+    *(
+        (
+            Workload(f"W1 with Adam, {n} {'task' if n == 1 else 'tasks'}", n, 5, adam=True),
+            (*WITH_ADAM, "Unrolled", COMPILED[0], "Unrolled, compiled with Adam"),
         )
         for n in (1, 25, 100)
     ),

@@ -8,6 +8,7 @@ from metalearn.outer._adapted import AdaptedModels
 from metalearn.outer._base import MetaGradient, Traits, meta_gradient
 from metalearn.outer._clip_per_task import ClipPerTask
 from metalearn.outer._compare_batching import BatchingTable, BatchingTime, compare_batching
+from metalearn.outer._compile import NotCompiledWarning
 from metalearn.outer._compiled_step import CompiledStep
 from metalearn.outer._evolution_strategies import EvolutionStrategies
 from metalearn.outer._forward_mode import ForwardMode, OnlineForwardMode
@@ -51,6 +52,7 @@ __all__ = [
     "SkipDiverged",
     "MetaLearner",
     "CompiledStep",
+    "NotCompiledWarning",
     "AdaptedModels",
     "Replicas",
     "compare_batching",

@@ -82,8 +82,8 @@ class MetaLearner(nn.Module):
         batching: "vmap" over tasks, or "loop" for models that cannot be vmapped.
         chunk_size: Number of tasks computed at once; gradients are added up chunk by chunk. None
             for all.
-        compile: Whether `torch.compile` compiles the whole meta-step; a dict is passed on as its
-            options.
+        compile: Whether the whole meta-step is compiled as one graph, as options of `torch.compile`
+            say if it is a dict; `{"backend": "eager"}` runs the graph as it is.
         cuda_graph: Whether the meta-step's kernels are recorded at the first call and replayed, on
             a GPU.
         check_model: Whether the model is compared, at a new kind of episodes, with a copy that
@@ -203,8 +203,9 @@ class MetaLearner(nn.Module):
         Args:
             batching: "vmap" over tasks, or "loop".
             chunk_size: Number of tasks computed at once, at least 1; None for all.
-            compile: Whether `torch.compile` compiles the whole meta-step; a dict is passed on as
-                its options.
+            compile: Whether the whole meta-step is compiled as one graph, as options of
+                `torch.compile` say if it is a dict. What cannot be captured as one is run as
+                `torch.compile` does or as it is, with a `NotCompiledWarning`.
             cuda_graph: Whether the meta-step's kernels, compiled or not, are recorded at the first
                 call and replayed, on a GPU. What the model does on the host, such as branches, and
                 its modules' plain attributes are then what they were at that call.

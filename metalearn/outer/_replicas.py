@@ -93,7 +93,7 @@ class Replicas(nn.Module):
         """Choose how the step of all replicas is run, as `MetaLearner.set_batching` does.
 
         Args:
-            compile: Whether `torch.compile` compiles it; a dict is passed on as its options.
+            compile: Whether it is compiled as one graph; a dict has options of `torch.compile`.
             cuda_graph: Whether its kernels are recorded at the first call and replayed, on a GPU.
 
         Raises:

@@ -4,8 +4,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from metalearn import data, inner, models, outer
-from metalearn.outer import BatchingTable, BatchingTime, compare_batching
-from metalearn.outer._compile import NotCompiledWarning
+from metalearn.outer import BatchingTable, BatchingTime, NotCompiledWarning, compare_batching
 
 TASKS = data.Sinusoid(5, 5)
 

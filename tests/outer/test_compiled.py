@@ -14,7 +14,6 @@ from torch._subclasses import FakeTensor
 from metalearn import functional, inner, outer
 from metalearn._tree import tree_map
 from metalearn.outer import _compile, _plan
-from metalearn.outer._compile import NotCompiledWarning
 from tests.cases import relative_difference, sine_episodes
 
 HOW = {"backend": "eager"}
@@ -271,10 +270,10 @@ class Two(nn.Linear):
         return super().forward(x) * (2 if isinstance(x, FakeTensor) else 1)
 
 
-@pytest.mark.filterwarnings("default::metalearn.outer._compile.NotCompiledWarning")
+@pytest.mark.filterwarnings("default::metalearn.outer.NotCompiledWarning")
 def test_what_disagrees_is_not_used():
     learner = build(Two(1, 1), batching="loop")
-    with pytest.warns(NotCompiledWarning, match="off in float64"):
+    with pytest.warns(outer.NotCompiledWarning, match="off in float64"):
         learner(sine_episodes(2))
     assert_fresh(learner)
 
