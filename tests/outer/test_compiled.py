@@ -14,6 +14,7 @@ from torch._subclasses import FakeTensor
 from metalearn import functional, inner, outer
 from metalearn._tree import tree_map
 from metalearn.outer import _compile, _plan
+from metalearn.types import Batch, Episode
 from tests.cases import relative_difference, sine_episodes
 
 HOW = {"backend": "eager"}
@@ -299,3 +300,51 @@ def test_nothing_is_read_of_the_values_at_the_capture():
     eager.set_batching()
     got, expected = (each.estimate(others, keys()) for each in (learner, eager))
     assert relative_difference(got[:2], expected[:2]) < 1e-12
+
+
+@pytest.mark.inductor
+@pytest.mark.parametrize("num_tasks", [1, 3])
+def test_inductor_draws_what_an_eager_step_draws(num_tasks):
+    learner = build(how=True)
+    learner.model.kind = "dropped"
+    assert_fresh(learner, num_tasks, tolerance=1e-9)
+    written_buffer(learner)
+    assert_fresh(learner, num_tasks, tolerance=1e-9)
+
+
+@pytest.mark.inductor
+def test_inductor_on_convolutions():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 3, 3, bias=False),
+        nn.BatchNorm2d(3, track_running_stats=False),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(48, 2),
+    ).double()
+    x, y = torch.rand(2, 4, 1, 6, 6, dtype=torch.float64), torch.arange(2).repeat(2, 2)
+    episodes = Episode(Batch(x, y), Batch(x.flip(1), y.flip(1)))
+    learners = [
+        outer.MAML(copy.deepcopy(model), F.cross_entropy, inner.SGD(0.1), num_steps=2, compile=how)
+        for how in (True, False)
+    ]
+    got, expected = (learner.estimate(episodes, keys(2)) for learner in learners)
+    assert relative_difference(got[:2], expected[:2]) < 1e-9
+
+
+@pytest.mark.inductor
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.SGD], ids=str)
+def test_inductor_takes_the_optimizers_step(optimizer):
+    ours, theirs = build(how=True), build(how=False)
+    one, other = (optimizer(each.parameters(), lr=0.01) for each in (ours, theirs))
+    step, episodes = ours.compiled_step(one, max_grad_norm=0.5), sine_episodes(3)
+    for _ in range(3):
+        loss = step(episodes, keys=keys())
+        other.zero_grad()
+        expected = theirs(episodes, keys=keys())
+        expected.backward()
+        nn.utils.clip_grad_norm_(theirs.parameters(), 0.5)
+        other.step()
+        torch.testing.assert_close(loss, expected.detach())
+    torch.testing.assert_close([*ours.parameters()], [*theirs.parameters()], rtol=1e-9, atol=1e-12)
+    assert one.state_dict()["param_groups"] == other.state_dict()["param_groups"]

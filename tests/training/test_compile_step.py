@@ -75,4 +75,5 @@ def test_refused():
         fitted(sine(), "yes")
     learner = sine()
     with pytest.raises(ValueError, match="SGD, Adam or AdamW"):
-        fit(learner, TASKS, torch.optim.RMSprop(learner.parameters()), 1, compile_step=True)
+        optimizer = torch.optim.RMSprop(learner.parameters())
+        fit(learner, TASKS, optimizer, 1, meta_batch_size=2, compile_step=True)

@@ -303,6 +303,8 @@ EXCLUDED = {
     "MetaGradient": "abstract",
     "Traits": "a record of flags that an estimator states",
     "Solver": "abstract",
+    "CompiledStep": "made by compiled_step",
+    "NotCompiledWarning": "a warning",
     "BatchingTable": "made by compare_batching",
     "BatchingTime": "made by compare_batching",
 }
