@@ -30,12 +30,12 @@ def tree_map(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
         }
     if isinstance(tree, LEAVES):
         return function(tree)
-    if kind is tuple or hasattr(kind, "_fields"):  # and none of torch.return_types
+    if kind is tuple or hasattr(tree, "_fields"):  # and none of torch.return_types
         mapped = [
             function(child) if isinstance(child, LEAVES) else tree_map(function, child)
             for child in tree
         ]
-        return tuple(mapped) if kind is tuple else kind(*mapped)
+        return tuple(mapped) if kind is tuple else type(tree)(*mapped)
     return _pytree.tree_map(function, tree)
 
 
@@ -43,7 +43,7 @@ def _map_together(function: Callable[..., Any], tree: Any, rest: tuple[Any, ...]
     if isinstance(tree, LEAVES):
         return function(tree, *rest)
     kind = type(tree)
-    is_tuple = kind is tuple or hasattr(kind, "_fields")
+    is_tuple = kind is tuple or hasattr(tree, "_fields")
     if not (kind is dict or is_tuple) or not _are_alike(tree, rest):
         return _pytree.tree_map(function, tree, *rest)
     if kind is dict:
@@ -55,7 +55,7 @@ def _map_together(function: Callable[..., Any], tree: Any, rest: tuple[Any, ...]
         _map_together(function, child, tuple(others))
         for child, *others in zip(tree, *rest, strict=True)
     ]
-    return tuple(mapped) if kind is tuple else kind(*mapped)
+    return tuple(mapped) if kind is tuple else type(tree)(*mapped)
 
 
 def _are_alike(tree: Any, rest: tuple[Any, ...]) -> bool:

@@ -264,7 +264,9 @@ class MetaLearner(nn.Module):
         refuse_forward_mode(meta)
         if not (torch.is_grad_enabled() and any(leaf.requires_grad for leaf in tree_leaves(meta))):
             return self._losses(episodes, keys).mean()
-        plan, keys, estimate = self._estimate(meta, episodes, keys)
+        # What is compiled anyway another torch.compile need not trace.
+        run = self._estimate if self.compile_options is False else untraced(self._estimate)
+        plan, keys, estimate = run(meta, episodes, keys)
         self._keep(plan, episodes, keys, estimate.diagnostics, estimate.carry)
         return attach(estimate.loss.mean(), meta, estimate.gradient)
 

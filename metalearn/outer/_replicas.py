@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metalearn._attributes import attributes_of, deep_copied
 from metalearn._checks import as_list, check_index, check_positive, invalid, mistyped
-from metalearn._modes import outside_inference_mode
+from metalearn._modes import outside_inference_mode, untraced
 from metalearn._modules import get_tensor, set_tensor
 from metalearn._tree import over_first_axes, tree_detach, tree_leaves, tree_map
 from metalearn.functional import OnQuery, OnSupport
@@ -137,7 +137,8 @@ class Replicas(nn.Module):
         refuse_forward_mode(meta)
         if not (torch.is_grad_enabled() and any(leaf.requires_grad for leaf in tree_leaves(meta))):
             return adapted_losses(self, episodes, keys).mean(1)
-        estimate = self.estimate(episodes, keys)
+        is_compiled = self.learner.compile_options is not False
+        estimate = (untraced(self.estimate) if is_compiled else self.estimate)(episodes, keys)
         self._keep(None, episodes, keys, estimate.diagnostics, estimate.carry)
         return attach(estimate.loss.mean(1), meta, estimate.gradient)
 

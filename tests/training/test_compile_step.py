@@ -74,6 +74,6 @@ def test_refused():
     with pytest.raises(TypeError, match="compile_step must be True or False"):
         fitted(sine(), "yes")
     learner = sine()
+    optimizer = torch.optim.RMSprop(learner.parameters())
     with pytest.raises(ValueError, match="SGD, Adam or AdamW"):
-        optimizer = torch.optim.RMSprop(learner.parameters())
         fit(learner, TASKS, optimizer, 1, meta_batch_size=2, compile_step=True)
