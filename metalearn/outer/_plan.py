@@ -83,6 +83,7 @@ class Plans:
         self._states: dict[Any, tuple[int, list[nn.Module], Watch | None]] = {}
         self._watch: Watch | None = None
         self._now: tuple[int, list[nn.Module]] = 0, []
+        self._last: tuple[list[Any], Plan | None] = [], None
 
     def of(
         self,
@@ -110,7 +111,8 @@ class Plans:
         key += map(torch.is_autocast_enabled, AUTOCAST)
         key += map(torch.get_autocast_dtype, AUTOCAST)
         _read(episodes, key)
-        plan = self._plans.get(kind := tuple(key))
+        # Most calls are of the last one's kind, and hashing takes longer than comparing.
+        plan = self._last[1] if key == self._last[0] else self._plans.get(tuple(key))
         if (
             plan is None
             or plan.source is not learner.problem
@@ -120,11 +122,12 @@ class Plans:
             on = tried(learner)
             check_kind(learner, on, episodes, purpose, partial(self._once, state))
             carries = purpose is Purpose.META_GRADIENT and on._carries(episodes)
-            self._plans[kind] = plan = self._planned(learner, episodes, modules, carries)
-        count = num_tasks(episodes)
+            plan = self._planned(learner, episodes, modules, carries)
+            self._plans[tuple(key)] = plan
+        self._last = key, plan
         if keys is None:
-            return plan, draw_keys(count, device=plan.device)
-        check_keys(keys, count)
+            return plan, draw_keys(plan.setup.num_tasks, device=plan.device)
+        check_keys(keys, plan.setup.num_tasks)
         return plan, keys.to(plan.device)
 
     def _state(self, learner: Any) -> tuple[int, list[nn.Module]]:
@@ -134,13 +137,13 @@ class Plans:
             return self._now
         state, modules = _walk(parts_of(learner))
         if is_watched:
-            others = [*learner.problem, learner.estimator]
-            self._watch = Watch(learner, modules, others)
+            self._watch = Watch(learner, modules)
             state = *state, *self._watch.settings
         if state not in self._states:
             if len(self._states) == MOST_STATES:
                 for remembered in (self._states, self._plans, self._passed):
                     remembered.clear()
+                self._last = [], None
             self._states[state] = len(self._states), modules, self._watch
         number, modules, _ = self._states[state]
         self._now = number, modules

@@ -19,16 +19,17 @@ class Watch:
     of buffers: what the plain attributes hold, their layers and parameters, hooks, modes.
 
     Args:
-        learner: The learner, whose own attributes may change.
+        learner: The learner, whose own attributes may change, but for its problem and estimator.
         modules: The modules below it.
-        others: Rules, estimators and losses, and what else they hold.
     """
 
-    def __init__(self, learner: nn.Module, modules: list[nn.Module], others: list[Any]) -> None:
+    def __init__(self, learner: Any, modules: list[nn.Module]) -> None:
+        self._learner, self._problem = learner, learner.problem
+        self._estimator = learner.estimator
         dicts: list[dict[Any, Any]] = [learner._modules]
         for module in modules:
             dicts += [module._modules, module._parameters]
-        held = list(containers(*modules, *others))
+        held = list(containers(*modules, *self._problem, self._estimator))
         dicts += [each for each in held if isinstance(each, dict)]
         self._lists = [each for each in held if not isinstance(each, dict)]
         # All of this is compared at every call, and so in C.
@@ -48,7 +49,9 @@ class Watch:
         """Return whether all is as it was."""
         try:
             return (
-                list(map(len, self._sized)) == self._sizes
+                self._learner.problem is self._problem
+                and self._learner.estimator is self._estimator
+                and list(map(len, self._sized)) == self._sizes
                 and all(map(is_, self._values_now(), self._values))
                 and list(map(KIND, self._params)) == self._kinds
             )
