@@ -14,27 +14,36 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-_IS_CAPTURED: ContextVar[bool] = ContextVar("is_captured", default=False)
+_CAPTURED: ContextVar[str] = ContextVar("captured", default="")
 
 
 def in_transform() -> bool:
     """Return whether this code runs under a transform of `torch.func`, or is being compiled."""
-    return is_traced() or torch._C._are_functorch_transforms_active()
+    return (
+        torch.compiler.is_compiling()
+        or _CAPTURED.get() == "whole"
+        or torch._C._are_functorch_transforms_active()
+    )
 
 
-def is_traced() -> bool:
-    """Return whether `torch.compile` traces this code, or a learner captures it."""
-    return torch.compiler.is_compiling() or _IS_CAPTURED.get()
+def is_captured() -> bool:
+    """Return whether a learner captures this code: its tensors have no values."""
+    return bool(_CAPTURED.get())
 
 
 @contextmanager
-def capturing() -> Iterator[None]:
-    """Let code run as it is to be compiled."""
-    token = _IS_CAPTURED.set(True)
+def capturing(what: str) -> Iterator[None]:
+    """Let code be captured.
+
+    Args:
+        what: "whole" for a meta-step, which runs under transforms of `torch.func` then; or "piece"
+            for a part of its inner loop, which plain autograd differentiates.
+    """
+    token = _CAPTURED.set(what)
     try:
         yield
     finally:
-        _IS_CAPTURED.reset(token)
+        _CAPTURED.reset(token)
 
 
 def untraced(function: Callable[P, T]) -> Callable[P, T]:

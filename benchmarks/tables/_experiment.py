@@ -21,7 +21,7 @@ class Settings:
         seeds: Number of replicas, trained side by side.
         device: Where.
         fraction: Part of the paper's number of iterations.
-        compile: Whether the meta-step is compiled.
+        compile: Whether meta-step and optimizer's step are compiled.
     """
 
     seeds: int
@@ -93,6 +93,7 @@ def train(
         settings.iterations(num_iterations),
         meta_batch_size=meta_batch_size,
         max_grad_norm=max_grad_norm,
+        compile_step=settings.compile,
         validate=validate,
         validate_every=validate_every,
         num_validation_tasks=1000,

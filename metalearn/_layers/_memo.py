@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from metalearn._modes import is_captured
+
 
 class Memo:
     """The last result of a computation, for as long as it is of the same tensors.
@@ -21,6 +23,8 @@ class Memo:
 
     def recall(self, tensors: Sequence[Tensor], compute: Callable[[], Tensor]) -> Tensor:
         """Return what is computed of these tensors, anew if they are others or were written to."""
+        if is_captured():
+            return compute()
         how = torch.is_grad_enabled(), *map(_version, tensors)
         known = how == self._how and all(map(_are_same, self._tensors, tensors))
         if self._result is not None and known:

@@ -18,12 +18,15 @@ Flat = Callable[..., Sequence[Any]]
 """A function of tensors that returns tensors."""
 
 
-def capture(function: Flat, tensors: Sequence[Tensor]) -> tuple[Any, list[Tensor]]:
+def capture(
+    function: Flat, tensors: Sequence[Tensor], what: str = "whole"
+) -> tuple[Any, list[Tensor]]:
     """Return a function's operations as a graph, and the tensors that it reads beside arguments.
 
     Args:
         function: Of tensors, of which it may not read values: shapes alone are known.
         tensors: Arguments of the shapes that the graph is for.
+        what: As in `capturing`.
 
     Returns:
         A graph of the arguments and of the other tensors, after them.
@@ -31,7 +34,7 @@ def capture(function: Flat, tensors: Sequence[Tensor]) -> tuple[Any, list[Tensor
     from torch.fx.experimental.proxy_tensor import make_fx  # takes seconds
 
     products = PRODUCTS if all(tensor.device.type == "cpu" for tensor in tensors) else {}
-    with capturing(), torch.no_grad():
+    with capturing(what), torch.no_grad():
         graph = make_fx(
             function,
             decomposition_table=products,

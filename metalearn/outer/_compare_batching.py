@@ -79,7 +79,7 @@ def compare_batching(
     episodes: Episode,
     *,
     chunk_sizes: Iterable[int] | None = None,
-    compile: bool | Mapping[str, Any] = True,
+    compile: bool | str | Mapping[str, Any] = True,
     rounds: int = 5,
 ) -> BatchingTable:
     """Time a learner's meta-gradient with every way of batching its tasks.

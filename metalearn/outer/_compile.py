@@ -7,16 +7,20 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import FunctionType
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
 from metalearn._checks import message
 from metalearn._modes import in_transform
-from metalearn.outer._captured_step import CapturedStep, DisagreementError
+from metalearn.outer._by_step import SteppedStep
+from metalearn.outer._captured_step import CapturedStep
 from metalearn.outer._cuda_graph import Recorded
 from metalearn.outer._estimates import whole
+from metalearn.outer._trust import DisagreementError
 
+Options: TypeAlias = bool | str | Mapping[str, Any]
+"""Whether and how to compile, as a learner is told."""
 NOTE = (
     "torch.compile cannot compile this meta-step as one graph; "
     "the user code named above is the part that it stops at."
@@ -26,6 +30,9 @@ CAPTURED = {"backend", "options"}
 """Options of `torch.compile` that a captured step has as well."""
 SENTENCE = ".  "
 """What begins the advice in PyTorch's errors, which is for its own developers."""
+MOST_LAYERS = 100
+"""Number of layers, counted once for every inner step, up to which the whole is one graph: the time
+that compiling takes grows with it."""
 BACKENDS = ("inductor", "eager")
 """Backends of a captured step; "eager" runs its graph as it is."""
 
@@ -35,12 +42,15 @@ class WholeStep:
 
     Args:
         function: `estimate_tasks`, or what does the same.
-        options: True, or options of `torch.compile`; False does not compile.
+        options: True, "whole", "step" or options of `torch.compile`; False does not compile.
         cuda_graph: Whether it is recorded.
     """
 
     def __init__(
-        self, function: Callable[..., Any], options: bool | Mapping[str, Any], cuda_graph: bool
+        self,
+        function: Callable[..., Any],
+        options: bool | str | Mapping[str, Any],
+        cuda_graph: bool,
     ) -> None:
         self._function, self._options, self._cuda_graph = function, options, cuda_graph
         self._recorded: dict[bool, Recorded] = {}
@@ -82,13 +92,13 @@ class NotCompiledWarning(UserWarning):
 class _Compiled:
     """A function of one kind of arguments, but that a last chunk of tasks may have fewer.
 
-    It is captured and compiled; by `torch.compile` if it cannot be captured or the options are of
-    that alone; and not at all, with a warning, where neither works.
+    It is captured and compiled, whole or step by step; by `torch.compile` if it cannot be captured
+    or the options are of that alone; and not at all, with a warning, where neither works.
     """
 
-    def __init__(self, function: Callable[..., Any], options: bool | Mapping[str, Any]) -> None:
-        self._function = function
-        self._options = {} if isinstance(options, bool) else dict(options)
+    def __init__(self, function: Callable[..., Any], options: Options) -> None:
+        self._function, self._how = function, options
+        self._options = dict(options) if isinstance(options, Mapping) else {}
         self._runs: dict[int, Callable[..., Any]] = {}
 
     def __call__(self, *args: Any) -> Any:
@@ -103,22 +113,30 @@ class _Compiled:
         backend = self._options.get("backend", "inductor")
         if not (self._options.keys() <= CAPTURED and backend in BACKENDS):
             return partial(_explained, _by_dynamo(self._function, self._options))
-        options = self._options.get("options") or {}
-        why: Exception
-        try:
-            return CapturedStep(self._function, options if backend == "inductor" else None, args)
-        except torch.OutOfMemoryError:
-            raise
-        except DisagreementError as error:
-            why, run, how = error, self._function, "is not compiled"
-        except Exception as error:
-            why, (run, how) = error, self._instead(args)
-        first, *_ = str(why).strip().partition("\n")[0].partition(SENTENCE)
-        got = f"{type(why).__name__}: {first}{_place_of(why)}"
-        fix = f"It {how}. Call set_batching again, without compile, to run it as it is."
-        text = message("meta-step", "be captured as one graph to be fast", got, fix)
-        warnings.warn(text, NotCompiledWarning, stacklevel=2)
+        options = (self._options.get("options") or {}) if backend == "inductor" else None
+        tried = [SteppedStep, CapturedStep] if self._is_to_go_by_step(*args) else [CapturedStep]
+        failures: list[Exception] = []
+        run, how = self._function, "is not compiled"
+        for made in tried:
+            try:
+                run, how = made(self._function, options, args), "is compiled as one graph"
+                break
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:
+                failures.append(error)
+        else:
+            if not isinstance(failures[-1], DisagreementError):
+                run, how = self._instead(args)
+        if failures and (len(failures) == len(tried) or self._how == "step"):
+            _warn(failures[0], how)
         return run
+
+    def _is_to_go_by_step(self, learner: Any, setup: Any, *_: Any) -> bool:
+        """Return whether the inner loop is to be compiled step by step."""
+        layers = sum(not module._modules for module in learner.model.modules())
+        is_long = layers * setup.problem.num_steps > MOST_LAYERS
+        return self._how == "step" or (is_long and self._how != "whole")
 
     def _instead(self, args: tuple[Any, ...]) -> tuple[Callable[..., Any], str]:
         """Return what is run in place of a captured step, and how."""
@@ -130,6 +148,15 @@ class _Compiled:
         except Exception:
             return self._function, "is not compiled"
         return run, "is compiled by torch.compile, with more to do at every call"
+
+
+def _warn(why: Exception, how: str) -> None:
+    """Warn that a step is run in another way than it was to be."""
+    first, *_ = str(why).strip().partition("\n")[0].partition(SENTENCE)
+    got = f"{type(why).__name__}: {first}{_place_of(why)}"
+    fix = f"It {how}. Call set_batching again, without compile, to run it as it is."
+    text = message("meta-step", "be captured to be fast", got, fix)
+    warnings.warn(text, NotCompiledWarning, stacklevel=5)
 
 
 def _place_of(error: Exception) -> str:

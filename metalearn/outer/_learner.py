@@ -82,8 +82,9 @@ class MetaLearner(nn.Module):
         batching: "vmap" over tasks, or "loop" for models that cannot be vmapped.
         chunk_size: Number of tasks computed at once; gradients are added up chunk by chunk. None
             for all.
-        compile: Whether the whole meta-step is compiled as one graph, as options of `torch.compile`
-            say if it is a dict; `{"backend": "eager"}` runs the graph as it is.
+        compile: Whether the meta-step is compiled: as one graph, "whole", or one inner step as one,
+            "step", so that compiling takes no longer for more steps. True chooses by the number of
+            layers and steps. A dict has options of `torch.compile`.
         cuda_graph: Whether the meta-step's kernels are recorded at the first call and replayed, on
             a GPU.
         check_model: Whether the model is compared, at a new kind of episodes, with a copy that
@@ -119,7 +120,7 @@ class MetaLearner(nn.Module):
         support_batches: int | SupportBatches | None = None,
         batching: str = "vmap",
         chunk_size: int | None = None,
-        compile: bool | Mapping[str, Any] = False,
+        compile: bool | str | Mapping[str, Any] = False,
         cuda_graph: bool = False,
         check_model: bool = True,
     ) -> None:
@@ -193,7 +194,7 @@ class MetaLearner(nn.Module):
         self,
         batching: str = "vmap",
         chunk_size: int | None = None,
-        compile: bool | Mapping[str, Any] = False,
+        compile: bool | str | Mapping[str, Any] = False,
         cuda_graph: bool = False,
     ) -> None:
         """Choose how tasks are batched; `outer.compare_batching` says which choice is fastest.
@@ -203,9 +204,10 @@ class MetaLearner(nn.Module):
         Args:
             batching: "vmap" over tasks, or "loop".
             chunk_size: Number of tasks computed at once, at least 1; None for all.
-            compile: Whether the whole meta-step is compiled as one graph, as options of
-                `torch.compile` say if it is a dict. What cannot be captured as one is run as
-                `torch.compile` does or as it is, with a `NotCompiledWarning`.
+            compile: Whether the meta-step is compiled: as one graph, "whole", or one inner step as
+                one, "step". True chooses by the number of layers and steps. A dict has options of
+                `torch.compile`. What cannot be captured is run as `torch.compile` does or as it is,
+                with a `NotCompiledWarning`.
             cuda_graph: Whether the meta-step's kernels, compiled or not, are recorded at the first
                 call and replayed, on a GPU. What the model does on the host, such as branches, and
                 its modules' plain attributes are then what they were at that call.

@@ -1,6 +1,7 @@
 """The steps of PyTorch's optimizers as functions of tensors, which a graph can hold."""
 
 from collections.abc import Callable
+from operator import is_
 from typing import Any, NamedTuple
 
 import torch
@@ -115,21 +116,34 @@ class Updates:
         }
         learned = [index for index, leaf in enumerate(leaves) if leaf.requires_grad]
         self._places = [(index, group_of[id(leaves[index])]) for index in learned]
-        self._owned: list[tuple[dict[str, Any], list[str]]] = []
+        self._leaves = leaves  # kept, so that no others come to have their identities
+        self._last: tuple[list[float], Tensor] | None = None
+        self._own_states(optimizer)
+
+    def _own_states(self, optimizer: torch.optim.Optimizer) -> None:
+        """Find the optimizer's states, and make those that it lacks."""
+        self._state, self._owned = optimizer.state, []
         for index, group in self._places:
-            state, leaf = optimizer.state[leaves[index]], leaves[index].detach()
+            state, leaf = optimizer.state[self._leaves[index]], self._leaves[index].detach()
             new = self._kind.new_state(leaf, self._settings[group])
             state.update({name: each for name, each in new.items() if state.get(name) is None})
             self._owned.append((state, list(new)))
-        self._last: tuple[list[float], Tensor] | None = None
+        self._states: tuple[Tensor, ...] = ()
+        self._kinds: list[Any] = []
 
     def states_now(self) -> tuple[Tensor, ...]:
         """Return the tensors of the optimizer's states."""
         return tuple([state[name] for state, names in self._owned for name in names])
 
     def structure_now(self, optimizer: torch.optim.Optimizer) -> list[Any]:
-        """Return all of an optimizer that is the same for as long as this is its step."""
-        structure: list[Any] = [id(optimizer.state)]
+        """Return all that a graph depends on of an optimizer, beside tensors and numbers."""
+        if optimizer.state is not self._state:  # it has loaded others
+            self._own_states(optimizer)
+        states = self.states_now()
+        if len(states) != len(self._states) or not all(map(is_, states, self._states)):
+            self._states = states
+            self._kinds = [(each.dtype, each.device, each.shape, each.stride()) for each in states]
+        structure: list[Any] = [self._kinds]
         for group in optimizer.param_groups:
             for param in group["params"]:
                 structure += id(param), param.requires_grad

@@ -111,6 +111,8 @@ class Plans:
         key += map(torch.is_autocast_enabled, AUTOCAST)
         key += map(torch.get_autocast_dtype, AUTOCAST)
         _read(episodes, key)
+        if self.step.is_compiled:  # for these strides
+            key += [leaf.stride() for leaf in tree_leaves(episodes) if isinstance(leaf, Tensor)]
         # Most calls are of the last one's kind, and hashing takes longer than comparing.
         plan = self._last[1] if key == self._last[0] else self._plans.get(tuple(key))
         if (
@@ -128,7 +130,7 @@ class Plans:
         if keys is None:
             return plan, draw_keys(plan.setup.num_tasks, device=plan.device)
         check_keys(keys, plan.setup.num_tasks)
-        return plan, keys.to(plan.device)
+        return plan, keys.to(plan.device).contiguous()
 
     def _state(self, learner: Any) -> tuple[int, list[nn.Module]]:
         """Return the number of the modules' present state, and the modules: the one walk."""

@@ -88,7 +88,7 @@ class Replicas(nn.Module):
         return f"{len(self)} replicas"
 
     def set_batching(
-        self, compile: bool | Mapping[str, Any] = False, cuda_graph: bool = False
+        self, compile: bool | str | Mapping[str, Any] = False, cuda_graph: bool = False
     ) -> None:
         """Choose how the step of all replicas is run, as `MetaLearner.set_batching` does.
 

@@ -18,7 +18,7 @@ from metalearn.outer._reverse_mode import ReverseMode, weighted
 from metalearn.types import Batch, Carry, Episode, Estimate, Meta, Params, Problem, PyTree
 
 
-class _Record(NamedTuple):
+class Record(NamedTuple):
     """What the backward pass needs of one inner step.
 
     Attributes:
@@ -34,11 +34,13 @@ class _Record(NamedTuple):
     constants: tuple[Params, Tensor] | None
 
 
+Weights: TypeAlias = Sequence[Tensor | float | None]
+"""Of the query losses after each step; None for none."""
 _Start: TypeAlias = tuple[Params, PyTree, Sequence[int]]
 """Parameters and state at the start of a segment, and the numbers of its steps."""
 
 
-class _Slopes(NamedTuple):
+class Slopes(NamedTuple):
     """Derivatives of the losses seen so far, going backwards from the last step.
 
     Attributes:
@@ -96,19 +98,19 @@ class Stepwise(ReverseMode):
     ) -> Estimate:
         """Estimate one task's meta-gradient."""
         weights, next_carry = self.weights(carry, problem.num_steps)
-        task = _Task(problem, meta, episode, self.order, weights)
+        task = self.task(problem, meta, episode, weights)
         start = partial(_begun, problem, episode.support, key)
         params, state = start(meta)
         cut, size = self.num_constant(problem.num_steps), self.segment or problem.num_steps
 
         loss: Any = 0.0
-        early = _Slopes({}, tree_zeros_like(state), {}, tree_zeros_like(meta.rule))
+        early = Slopes({}, tree_zeros_like(state), {}, tree_zeros_like(meta.rule))
         for step in range(cut):
             _, params, state = task.run(params, state, [step])
             loss, early = task.add_loss(step, params, loss, early)
 
         starts: list[_Start] = []
-        records: list[_Record] = []
+        records: list[Record] = []
         for first in range(cut, problem.num_steps, size):
             records.clear()  # before the next are made
             starts.append((params, state, range(first, min(first + size, problem.num_steps))))
@@ -128,6 +130,16 @@ class Stepwise(ReverseMode):
         )
         return Estimate(gradient, loss, next_carry, {}, *last)
 
+    def task(
+        self,
+        problem: Problem,
+        meta: Meta,
+        episode: Episode,
+        weights: Sequence[Tensor | float | None],
+    ) -> "InnerLoop":
+        """Return the inner loop of one task, or of all at once."""
+        return InnerLoop(problem, meta, episode, self.order, weights)
+
 
 def _begun(problem: Problem, support: Batch, key: Tensor, meta: Meta) -> Any:
     """Return parameters and rule's state at the start."""
@@ -136,30 +148,35 @@ def _begun(problem: Problem, support: Batch, key: Tensor, meta: Meta) -> Any:
 
 
 @dataclass(frozen=True)
-class _Task:
+class InnerLoop:
     """One task's inner loop, to be taken forwards and pulled back through."""
 
     problem: Problem
     meta: Meta
     episode: Episode
     order: int
-    weights: Sequence[Tensor | float | None]
+    weights: Weights
 
     def run(
         self, params: Params, state: PyTree, steps: Sequence[int]
-    ) -> tuple[list[_Record], Params, PyTree]:
+    ) -> tuple[list[Record], Params, PyTree]:
         """Take inner steps, and return their records beside parameters and state after them."""
         records = []
         for step in steps:
-            taken = inner.step(self.problem, self.meta, params, state, self.episode, step)
-            constants = (taken.grads, taken.loss) if self.order == 1 else None
-            records.append(_Record(step, params, state, constants))
-            params, state = taken.params, taken.state
+            after, constants = self.step(params, state, step)
+            records.append(Record(step, params, state, constants))
+            params, state = after
         return records, params, state
 
-    def add_loss(
-        self, step: int, params: Params, loss: Any, slopes: _Slopes
-    ) -> tuple[Any, _Slopes]:
+    def step(
+        self, params: Params, state: PyTree, step: int
+    ) -> tuple[tuple[Params, PyTree], tuple[Params, Tensor] | None]:
+        """Take one inner step; return parameters and state after it, and what is constant."""
+        taken = inner.step(self.problem, self.meta, params, state, self.episode, step)
+        constants = (taken.grads, taken.loss) if self.order == 1 else None
+        return (taken.params, taken.state), constants
+
+    def add_loss(self, step: int, params: Params, loss: Any, slopes: Slopes) -> tuple[Any, Slopes]:
         """Add the weighted query loss after a step, and its derivatives, to those of later ones."""
         weight = self.weights[step]
         if weight is None:
@@ -172,7 +189,7 @@ class _Task:
         params_slope, shared_slope = map(_sum, (slopes.params, slopes.shared), more)
         return loss + value, slopes._replace(params=params_slope, shared=shared_slope)
 
-    def pull_back(self, record: _Record, slopes: _Slopes) -> _Slopes:
+    def pull_back(self, record: Record, slopes: Slopes) -> Slopes:
         """Pull derivatives with respect to what comes out of a step back to what went into it."""
 
         def step(params: Params, state: PyTree, shared: Params, rule: PyTree) -> Any:
@@ -183,7 +200,7 @@ class _Task:
             return self.problem.rule.advance(rule, grads, state, params, loss, record.step)
 
         pull = pullback(step, record.params, record.state, self.meta.shared, self.meta.rule)
-        pulled = _Slopes(*pull((slopes.params, slopes.state)))
+        pulled = Slopes(*pull((slopes.params, slopes.state)))
         return pulled._replace(
             shared=tree_add(slopes.shared, pulled.shared), rule=tree_add(slopes.rule, pulled.rule)
         )
@@ -194,7 +211,7 @@ def _sum(left: Params, right: Params) -> Params:
     return tree_add(left, right) if left and right else left or right
 
 
-def _backwards(task: _Task, starts: list[_Start], records: list[_Record]) -> Iterator[_Record]:
+def _backwards(task: InnerLoop, starts: list[_Start], records: list[Record]) -> Iterator[Record]:
     """Yield the steps' records from last to first, and forget them.
 
     Those of the last segment are there, those of the others are made again from their starts.

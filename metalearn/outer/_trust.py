@@ -18,8 +18,18 @@ FLOOR = 1e-2
 """Share of the norm of all results below which a small one need not be exact by itself."""
 
 
+class DisagreementError(RuntimeError):
+    """A compiled step does not compute what an eager one does."""
+
+
 def disagreement(
-    function: Flat, run: Flat, tensors: list[Tensor], others: list[Tensor], num_written: int
+    function: Flat,
+    run: Flat,
+    tensors: Sequence[Tensor],
+    others: Sequence[Tensor],
+    num_written: int = 0,
+    *,
+    as_graph: bool = True,
 ) -> str:
     """Return in words how a compiled function differs from the function; "" if it does not.
 
@@ -29,6 +39,7 @@ def disagreement(
         tensors: Arguments that both are compared at, drawing the same random numbers.
         others: The other tensors.
         num_written: Number of first arguments that may be written to, which are results too.
+        as_graph: Whether the function can be captured whole, and is compared so in float64.
     """
     called = partial(_called_on_copies, num_written)
     eager, got = called(function, tensors), called(run, [*tensors, *others])
@@ -42,10 +53,13 @@ def disagreement(
     except RuntimeError:  # a part of the model is of its own precision
         pass
     else:
-        graph, constants = capture(function, precise)
-        if (off := distance(called(graph, [*precise, *constants]), expected)) > EXACT:
-            return f"It is {off:.1e} off in float64"
-        if not draws(graph):  # other numbers are drawn in another precision
+        draws_others = False
+        if as_graph:
+            graph, constants = capture(function, precise)
+            if (off := distance(called(graph, [*precise, *constants]), expected)) > EXACT:
+                return f"It is {off:.1e} off in float64"
+            draws_others = draws(graph)  # than in another precision
+        if not draws_others:
             own, reference = distance(eager, expected), expected
     if (off := distance(got, reference)) > TIMES * own + MORE:
         return f"It is {off:.1e} off, where an eager step is {own:.1e} off"
@@ -65,7 +79,7 @@ def distance(got: Sequence[Any], expected: Sequence[Any]) -> float:
 
 
 def _called_on_copies(
-    num_written: int, function: Callable[..., Any], tensors: list[Tensor]
+    num_written: int, function: Callable[..., Any], tensors: Sequence[Tensor]
 ) -> Sequence[Tensor]:
     """Call a function as it would draw now, and take back what it has drawn and written."""
     devices = {tensor.device for tensor in tensors if tensor.is_cuda}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import chain
-from operator import attrgetter, call, is_, itemgetter
+from operator import call, is_, itemgetter
 from typing import Any
 
 import torch.nn as nn
@@ -15,8 +15,8 @@ from metalearn._tree import PLAIN
 class Watch:
     """Notices whether anything in modules is another object than it was, in a few microseconds.
 
-    Modules are compared with all that hangs on them, but for the values of tensors and the numbers
-    of buffers: what the plain attributes hold, their layers and parameters, hooks, modes.
+    Modules are compared with all that hangs on them, but for the values of tensors: what the plain
+    attributes hold, their layers and parameters, of which shapes buffers are, hooks, modes.
 
     Args:
         learner: The learner, whose own attributes may change, but for its problem and estimator.
@@ -41,9 +41,10 @@ class Watch:
         hooks = [vars(module)[name] for module in modules for name in HOOKS]
         self._sized = [*dicts, *self._lists, *hooks, *global_hooks()]
         self._sizes, self._values = list(map(len, self._sized)), list(self._values_now())
-        params = (param for module in modules for param in module._parameters.values())
-        self._params = [param for param in params if param is not None]
-        self._kinds = list(map(KIND, self._params))
+        self._tensors = [
+            own for module in modules for own in (module._parameters, module._buffers) if own
+        ]
+        self._kinds = self._kinds_now()
 
     def is_same(self) -> bool:
         """Return whether all is as it was."""
@@ -53,7 +54,7 @@ class Watch:
                 and self._learner.estimator is self._estimator
                 and list(map(len, self._sized)) == self._sizes
                 and all(map(is_, self._values_now(), self._values))
-                and list(map(KIND, self._params)) == self._kinds
+                and self._kinds_now() == self._kinds
             )
         except KeyError:  # another attribute in the place of one
             return False
@@ -61,13 +62,22 @@ class Watch:
     @property
     def settings(self) -> tuple[Any, ...]:
         """The values of plain attributes, and the identities of others, which this keeps alive."""
-        return tuple([value if _is_plain(value) else id(value) for value in self._values])
+        settings = [value if _is_plain(value) else id(value) for value in self._values]
+        return *settings, *self._kinds
+
+    def _kinds_now(self) -> list[Any]:
+        # Strides too: a graph is compiled for them.
+        return [
+            (tensor.requires_grad, tensor.dtype, tensor.device, tensor.shape, tensor.stride())
+            for own in self._tensors
+            for tensor in own.values()
+            if tensor is not None
+        ]
 
     def _values_now(self) -> Iterator[Any]:
         return chain(chain.from_iterable(map(call, self._names, self._dicts)), *self._lists)
 
 
-KIND = attrgetter("requires_grad", "dtype", "device")
 HELD = OWN - {"training", "forward"}
 """Attributes of modules that are looked into, or are of no matter."""
 

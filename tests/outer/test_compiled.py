@@ -120,6 +120,12 @@ def another_estimator(learner):
 CHANGES = {
     "a replaced buffer": replaced_buffer,
     "a written buffer": written_buffer,
+    "a buffer of another shape": lambda learner: setattr(
+        learner.model, "scale", torch.full((8,), 3.0).double()
+    ),
+    "a buffer of another dtype": lambda learner: setattr(
+        learner.model, "scale", torch.full((1,), 3)
+    ),
     "a loaded state": loaded,
     "a state loaded by assignment": loaded_by_assignment,
     "a swapped layer": swapped_layer,
@@ -300,6 +306,26 @@ def test_nothing_is_read_of_the_values_at_the_capture():
     eager.set_batching()
     got, expected = (each.estimate(others, keys()) for each in (learner, eager))
     assert relative_difference(got[:2], expected[:2]) < 1e-12
+
+
+def strided(tree):
+    """Return the same numbers in another order of memory."""
+    return tree_map(lambda leaf: torch.stack([leaf, leaf], -1)[..., 0], tree)
+
+
+@pytest.mark.inductor
+def test_inductor_knows_strides():
+    learner, eager = build(how=True), build(how=False)
+    episodes, both = sine_episodes(3), torch.stack([keys(), keys() + 1], 1)
+    expected = eager.estimate(episodes, keys())
+    for each, its_keys in ((episodes, keys()), (strided(episodes), both[:, 0])):
+        assert relative_difference(learner.estimate(each, its_keys)[:2], expected[:2]) < 1e-9
+    for each in (learner, eager):
+        for param in each.parameters():
+            param.data = strided(param.data)
+        each.model.scale = strided(each.model.scale * 2)
+    got, expected = (each.estimate(episodes, keys()) for each in (learner, eager))
+    assert relative_difference(got[:2], expected[:2]) < 1e-9
 
 
 @pytest.mark.inductor

@@ -72,12 +72,13 @@ def check_batching(batching: Any, chunk_size: Any, compile: Any, cuda_graph: Any
             fix = "It takes one task at a time."
             raise invalid("chunk_size of a loop", "be left out", chunk_size, fix)
     check_bool("cuda_graph", cuda_graph)
-    if isinstance(compile, bool):
+    if isinstance(compile, bool) or compile in ("whole", "step"):
         return
     if not isinstance(compile, Mapping):
         name = "mode" if isinstance(compile, str) and compile in MODES else "backend"
         fix = f'Write compile={{"{name}": {compile!r}}}.'.replace("'", '"')
-        raise mistyped("compile", "be a bool or torch.compile's options", brief(compile), fix)
+        condition = 'be a bool, "whole", "step" or torch.compile\'s options'
+        raise mistyped("compile", condition, brief(compile), fix)
     options = list(inspect.signature(torch.compile).parameters)[1:]
     for name in compile:
         check_choice("an option of compile", name, options)

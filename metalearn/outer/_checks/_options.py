@@ -43,7 +43,7 @@ class Options(TypedDict, total=False):
     support_batches: int | SupportBatches | None
     batching: str
     chunk_size: int | None
-    compile: bool | Mapping[str, Any]
+    compile: bool | str | Mapping[str, Any]
     cuda_graph: bool
     check_model: bool
 

@@ -52,7 +52,12 @@ def _owners(caller: str) -> list[tuple[str, Owners]]:
 
 def _public(package: str) -> Owners:
     module = import_module(f"metalearn.{package}")
-    return {f"{package}.{name}": getattr(module, name) for name in module.__all__}
+    owners = {f"{package}.{name}": getattr(module, name) for name in module.__all__}
+    return {name: owner for name, owner in owners.items() if not _is_warning(owner)}
+
+
+def _is_warning(owner: Any) -> bool:
+    return isinstance(owner, type) and issubclass(owner, Warning)
 
 
 def _of_kind(owners: Owners, kind: type) -> Owners:
