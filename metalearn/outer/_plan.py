@@ -6,6 +6,7 @@ key of a plan. What is checked when stands in `_checks/__init__.py`.
 """
 
 import copy
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,6 +16,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from metalearn._checks import message
 from metalearn._layers import KNOWN, has_global_hooks, is_changed, layer_of
 from metalearn._modes import in_transform
 from metalearn._modules import TensorTree
@@ -35,6 +37,8 @@ from metalearn.types import Episode, Meta, Problem
 MOST_PLANS, MOST_COMPILED, MOST_STATES = 1000, 32, 32
 """Numbers of plans, of plans that hold compiled graphs, and of states of the modules that are
 remembered: texts may be of any length."""
+MANY_COMPILED = 16
+"""Number of compiled plans at which a learner warns that it compiles again and again."""
 CALLS_ALONE = {*KNOWN, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Module, TensorTree}
 """Modules that change nothing when they are called."""
 AUTOCAST = ("cpu", "cuda", "mps", "xpu")
@@ -84,6 +88,7 @@ class Plans:
         self._watch: Watch | None = None
         self._now: tuple[int, list[nn.Module]] = 0, []
         self._last: tuple[list[Any], Plan | None] = [], None
+        self._num_compiled = 0
 
     def of(
         self,
@@ -126,11 +131,22 @@ class Plans:
             carries = purpose is Purpose.META_GRADIENT and on._carries(episodes)
             plan = self._planned(learner, episodes, modules, carries)
             self._plans[tuple(key)] = plan
+            self._count_compiled(purpose)
         self._last = key, plan
         if keys is None:
             return plan, draw_keys(plan.setup.num_tasks, device=plan.device)
         check_keys(keys, plan.setup.num_tasks)
         return plan, keys.to(plan.device).contiguous()
+
+    def _count_compiled(self, purpose: Purpose) -> None:
+        """Warn of a learner that compiles again and again."""
+        self._num_compiled += self.step.is_compiled and purpose is Purpose.META_GRADIENT
+        if self._num_compiled == MANY_COMPILED:
+            self._num_compiled += 1  # so that it warns once
+            got = f"{MANY_COMPILED} kinds, with modules and rule in {len(self._states)} states"
+            fix = "Pad tasks of many sizes, and keep numbers that change in buffers."
+            text = message("kinds of calls that are compiled", "be few", got, fix)
+            warnings.warn(text, UserWarning, stacklevel=6)
 
     def _state(self, learner: Any) -> tuple[int, list[nn.Module]]:
         """Return the number of the modules' present state, and the modules: the one walk."""

@@ -14,6 +14,8 @@ EXACT = 1e-9
 """Relative distance that a graph in float64 may have from an eager step."""
 TIMES, MORE = 10.0, 1e-5
 """What a compiled step may be further from float64 than the eager one: so many times, and more."""
+UNKNOWN = 1e-4
+"""How far from float64 an eager step is taken to be where float64 cannot be had."""
 FLOOR = 1e-2
 """Share of the norm of all results below which a small one need not be exact by itself."""
 
@@ -47,20 +49,17 @@ def disagreement(
     if all(map(is_, precise, tensors)):
         off = distance(got, eager)
         return "" if off <= EXACT else f"It is {off:.1e} off in float64"
-    own, reference = 0.0, eager
+    own, reference = UNKNOWN, eager
     try:
         expected = called(function, precise)
-    except RuntimeError:  # a part of the model is of its own precision
-        pass
-    else:
-        draws_others = False
         if as_graph:
             graph, constants = capture(function, precise)
             if (off := distance(called(graph, [*precise, *constants]), expected)) > EXACT:
                 return f"It is {off:.1e} off in float64"
-            draws_others = draws(graph)  # than in another precision
-        if not draws_others:
+        if not (as_graph and draws(graph)):  # other numbers than in another precision
             own, reference = distance(eager, expected), expected
+    except RuntimeError:  # a part of the model is of its own precision, or memory is short
+        pass
     if (off := distance(got, reference)) > TIMES * own + MORE:
         return f"It is {off:.1e} off, where an eager step is {own:.1e} off"
     return ""

@@ -249,6 +249,19 @@ def test_the_ways_of_running(options):
         assert_fresh(learner, num_tasks)
 
 
+def test_a_learner_that_compiles_again_and_again_warns(monkeypatch):
+    monkeypatch.setattr(_plan, "MANY_COMPILED", 3)
+    learner, episodes = build(num_steps=1), sine_episodes(2)
+    for offset in (1.0, 2.0):
+        learner.model.offset = offset
+        learner(episodes)
+    learner.model.offset = 3.0
+    with pytest.warns(UserWarning, match=r"be few; got 3 kinds, .* in 3 states.*in buffers"):
+        learner(episodes)
+    learner.model.offset = 4.0
+    learner(episodes)
+
+
 def test_autocast_is_part_of_the_kind():
     learner = build().float()
     assert_fresh(learner, tolerance=1e-4)
