@@ -5,9 +5,11 @@ or pickled.
 """
 
 import copy
+from argparse import Namespace
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache, partial
 from itertools import chain
 from operator import is_
 from types import SimpleNamespace
@@ -24,7 +26,7 @@ OWN = frozenset(vars(nn.Module()))
 CONTAINERS = (list, dict, set, deque, tuple)
 AT_ONCE = frozenset(PLAIN)
 """Types of values, possibly many, that hold nothing that changes."""
-OBJECTS = (nn.Module, SimpleNamespace)
+OBJECTS = (nn.Module, SimpleNamespace, Namespace, partial)
 
 
 @contextmanager
@@ -81,7 +83,9 @@ def containers(*roots: Any, below: bool = True) -> Iterator[Any]:
             left += () if id(each) in walked else each._modules.values()
             left += [own[name] for name in own.keys() - OWN if _holds(own[name])]
             continue
-        if not isinstance(each, CONTAINERS):
+        if isinstance(each, partial):
+            each = each.keywords
+        elif not isinstance(each, CONTAINERS):
             each = getattr(each, "__dict__", ())
         yield each
         values = each.values() if isinstance(each, dict) else each
@@ -94,7 +98,14 @@ def _holds(value: Any) -> bool:
         return False
     if isinstance(value, CONTAINERS):
         return not (isinstance(value, tuple) and AT_ONCE.issuperset(map(type, value)))
-    return isinstance(value, OBJECTS) or hasattr(type(value), "__dataclass_fields__")
+    return isinstance(value, OBJECTS) or _is_ours(type(value))  # type: ignore[arg-type]
+
+
+@cache
+def _is_ours(kind: Any) -> bool:
+    """Return whether a class is a dataclass, or extends one of this library, such as a rule."""
+    ours = any(base.__module__.partition(".")[0] == "metalearn" for base in kind.__mro__)
+    return ours or hasattr(kind, "__dataclass_fields__")
 
 
 def _put_back(now: Any, then: Any) -> None:

@@ -1,6 +1,7 @@
 """Fast iteration over modules: `nn.Module.modules` builds every name on its way."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch.nn as nn
 
@@ -15,6 +16,11 @@ def parts_of(learner: nn.Module) -> list[nn.Module]:
     return [
         child for name, child in learner._modules.items() if name != "carry" and child is not None
     ]
+
+
+def holders_of(learner: Any) -> list[Any]:
+    """Return all that a learner calls and that may keep something."""
+    return [*parts_of(learner), *learner.problem, learner.estimator]
 
 
 def each_module(*roots: nn.Module) -> Iterator[nn.Module]:

@@ -95,7 +95,14 @@ def mark_as_stepped(optimizer: torch.optim.Optimizer) -> None:
 
 def has_hooks(optimizer: torch.optim.Optimizer) -> bool:
     """Return whether hooks are registered on an optimizer's steps or its parameters' gradients."""
-    on_steps = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+    from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
+
+    on_steps = (
+        optimizer._optimizer_step_pre_hooks
+        or optimizer._optimizer_step_post_hooks
+        or _global_optimizer_pre_hooks
+        or _global_optimizer_post_hooks
+    )
     params = (param for group in optimizer.param_groups for param in group["params"])
     return bool(on_steps) or any(
         param._backward_hooks or param._post_accumulate_grad_hooks for param in params
@@ -138,12 +145,9 @@ def _mm(left: Tensor, right: Tensor) -> Any:
 
 
 def _addmm(bias: Tensor, left: Tensor, right: Tensor, beta: Any = 1, alpha: Any = 1) -> Any:
-    is_plain = beta == 1 and alpha == 1
-    return (
-        bias + _product(left, right)
-        if is_plain and _has_side_of_one(left, right)
-        else (NotImplemented)
-    )
+    if beta == 1 and alpha == 1 and _has_side_of_one(left, right):
+        return bias + _product(left, right)
+    return NotImplemented
 
 
 PRODUCTS: dict[Any, Callable[..., Any]] = {

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from metalearn._checks import invalid
-from metalearn._tree import tree_leaves
+from metalearn._checks import invalid, message
+from metalearn._tree import tree_leaves, tree_map
 from metalearn.outer._capture import mark_as_stepped
 from metalearn.outer._captured_step import CapturedStep
 from metalearn.outer._checks._optimizer import BY_HAND, check_can_be_compiled
@@ -48,6 +48,7 @@ class CompiledStep:
 
     def __init__(self, owner: Owner, optimizer: Any, max_grad_norm: float | None) -> None:
         self._owner, self._optimizer, self._max_norm = owner, optimizer, max_grad_norm
+        _refuse_inference_mode()
         self._begin()
 
     def __call__(self, episodes: Episode, *, keys: Tensor | None = None) -> Tensor:
@@ -62,8 +63,9 @@ class CompiledStep:
             TypeError: As the learner's `forward`.
             ValueError: As the learner's `forward`; or if tasks come in chunks, or the optimizer is
                 no longer what a graph can hold.
-            RuntimeError: If the step cannot be captured.
+            RuntimeError: If the step cannot be captured, or under `torch.inference_mode`.
         """
+        _refuse_inference_mode()
         module, learner = self._owner.module, self._owner.learner
         if self._updates.structure_now(self._optimizer) != self._made_for:
             self._begin()
@@ -81,7 +83,8 @@ class CompiledStep:
     def for_kind(self, chunk_size: int | None) -> Callable[..., Any]:
         """Return the iteration for one kind of call, compiled when it is called first."""
         if chunk_size is not None:
-            got = f"chunks of {chunk_size}"
+            is_loop = self._owner.learner.batching == "loop"
+            got = "batching='loop'" if is_loop else f"chunk_size={chunk_size}"
             raise invalid("tasks of a compiled step", "be computed at once", got, BY_HAND)
         self._check()  # the optimizer, since what is learned may be others than before
         function = partial(_iteration, self._owner, self._updates)
@@ -105,8 +108,15 @@ class CompiledStep:
         self._made_for = self._updates.structure_now(self._optimizer)
 
     def _check(self) -> None:
-        of_replicas = self._owner.num_replicas is not None
-        check_can_be_compiled(self._owner.module, self._optimizer, self._max_norm, of_replicas)
+        module, learner, num_replicas, _ = self._owner
+        given = self._optimizer, self._max_norm, num_replicas is not None
+        check_can_be_compiled(module, learner, *given)
+
+
+def _refuse_inference_mode() -> None:
+    if torch.is_inference_mode_enabled():
+        got, fix = "torch.inference_mode", "Leave the mode, or write learner(episodes) to evaluate."
+        raise RuntimeError(message("mode of a compiled step", "let parameters change", got, fix))
 
 
 @contextmanager
@@ -135,5 +145,6 @@ def _iteration(
 ) -> tuple[Tensor, dict[str, Tensor], Carry]:
     """Write what is learned and the optimizer's states; return loss, diagnostics and carry."""
     estimate = whole(owner.estimate, None, learner, setup, meta, common, own, episodes, keys)
+    carry = tree_map(Tensor.clone, estimate.carry)  # which may be what is written to
     updates(tree_leaves(meta), tree_leaves(estimate.gradient), states, numbers)
-    return estimate.loss.mean(-1), estimate.diagnostics, estimate.carry
+    return estimate.loss.mean(-1), estimate.diagnostics, carry

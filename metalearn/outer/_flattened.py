@@ -8,7 +8,7 @@ from torch import Tensor
 
 from metalearn._attributes import attributes_kept
 from metalearn._tree import tree_filled, tree_leaves, tree_map
-from metalearn._walk import modules_of, parts_of
+from metalearn._walk import holders_of, modules_of
 
 Place = tuple[dict[str, Any], str]
 """A module's dict of parameters or buffers, and a name in it."""
@@ -46,7 +46,8 @@ class Flattened:
     def __call__(self, *tensors: Tensor) -> list[Tensor]:
         """Call the function, with constants in the places of the learner's own."""
         constants = tensors[self.num_given :]
-        with _put(self._places, constants), attributes_kept(*parts_of(self._learner)):
+        kept = attributes_kept(*holders_of(self._learner))
+        with _put(self._places, constants), kept:
             result = self._function(*tree_filled(self._trees, tensors))
         self._results = tree_map(lambda leaf: 0, result)
         # As autograd keeps gradients: it would copy others.

@@ -15,7 +15,7 @@ from metalearn._modes import outside_inference_mode, untraced
 from metalearn._modules import TensorTree, get_tensor, set_constant, tie
 from metalearn._tasks import in_chunks, take
 from metalearn._tree import tree_detach, tree_leaves, tree_map
-from metalearn._walk import parts_of
+from metalearn._walk import holders_of
 from metalearn.functional import SupportBatches
 from metalearn.functional._support_batches import as_support_batches
 from metalearn.inner import UpdateRule
@@ -473,7 +473,7 @@ class MetaLearner(nn.Module):
     def _carries(self, episodes: Episode) -> bool:
         """Return whether the estimator carries anything from one meta-step to the next."""
         key = torch.zeros((), dtype=torch.int64, device=self.device)
-        with torch.no_grad(), attributes_kept(*parts_of(self)):
+        with torch.no_grad(), attributes_kept(*holders_of(self)):
             meta, first = tree_detach(self.meta), take(episodes, 0)
             return bool(tree_leaves(self.estimator.init_carry(self.problem, meta, first, key)))
 
@@ -488,12 +488,13 @@ class MetaLearner(nn.Module):
             how = How(self.batching).of(len(keys))
             return over_tasks(init_carry, self.problem, meta, keys, (episodes, keys), how).own
 
-        return self.carry(start, start_own, (len(keys),))
+        # A graph is compiled for strides, and a start may share memory among tasks.
+        return tree_map(Tensor.contiguous, self.carry(start, start_own, (len(keys),)))
 
     def _track(self, episodes: Episode, keys: Tensor) -> None:
         """Let the running statistics of the inner steps follow the first task."""
         meta = tree_detach(self.meta)
-        with torch.no_grad(), tracking(self.model), attributes_kept(*parts_of(self)):
+        with torch.no_grad(), tracking(self.model), attributes_kept(*holders_of(self)):
             episode, key = take((episodes, keys), 0)
             adapted_loss(self.estimator, self.problem.of_task(key), meta, episode, key)
 

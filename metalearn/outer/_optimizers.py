@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from metalearn._tree import over_first_axes
+from metalearn.outer._capture import has_hooks
 
 State = dict[str, Tensor]
 """What an optimizer keeps of one parameter, by the names in `optimizer.state`."""
@@ -85,8 +86,14 @@ KINDS: dict[type[torch.optim.Optimizer], Kind] = {
     torch.optim.AdamW: _ADAM,
 }
 """Optimizers whose steps a graph can hold; subclasses may differ."""
-NUMBERS = {name for kind in KINDS.values() for name in kind.numbers} | {"params", "initial_lr"}
-"""Settings that may change from step to step, what schedulers remember of them, parameters."""
+STRUCTURE = (
+    "nesterov",
+    "decoupled_weight_decay",
+    "capturable",
+    "fused",
+    *sorted({name for kind in KINDS.values() for name in kind.refused}),
+)
+"""Settings that a graph is made for; the others are its arguments, or of no matter to it."""
 
 
 class Updates:
@@ -122,7 +129,7 @@ class Updates:
 
     def _own_states(self, optimizer: torch.optim.Optimizer) -> None:
         """Find the optimizer's states, and make those that it lacks."""
-        self._state, self._owned = optimizer.state, []
+        self._owned: list[tuple[dict[str, Any], list[str]]] = []
         for index, group in self._places:
             state, leaf = optimizer.state[self._leaves[index]], self._leaves[index].detach()
             new = self._kind.new_state(leaf, self._settings[group])
@@ -137,17 +144,19 @@ class Updates:
 
     def structure_now(self, optimizer: torch.optim.Optimizer) -> list[Any]:
         """Return all that a graph depends on of an optimizer, beside tensors and numbers."""
-        if optimizer.state is not self._state:  # it has loaded others
+        leaves = (self._leaves[index] for index, _ in self._places)
+        theirs = map(optimizer.state.get, leaves)
+        if not all(map(is_, theirs, (state for state, _ in self._owned))):  # loaded or cleared
             self._own_states(optimizer)
         states = self.states_now()
         if len(states) != len(self._states) or not all(map(is_, states, self._states)):
             self._states = states
             self._kinds = [(each.dtype, each.device, each.shape, each.stride()) for each in states]
-        structure: list[Any] = [self._kinds]
+        structure: list[Any] = [self._kinds, has_hooks(optimizer)]
         for group in optimizer.param_groups:
             for param in group["params"]:
                 structure += id(param), param.requires_grad
-            structure += [value for name, value in group.items() if name not in NUMBERS]
+            structure += [group.get(name) for name in STRUCTURE]
             structure.append(bool(group.get("momentum")))
         return structure
 

@@ -130,19 +130,22 @@ class Plans:
             check_kind(learner, on, episodes, purpose, partial(self._once, state))
             carries = purpose is Purpose.META_GRADIENT and on._carries(episodes)
             plan = self._planned(learner, episodes, modules, carries)
+            self._make_room(purpose)
             self._plans[tuple(key)] = plan
-            self._count_compiled(purpose)
         self._last = key, plan
         if keys is None:
             return plan, draw_keys(plan.setup.num_tasks, device=plan.device)
         check_keys(keys, plan.setup.num_tasks)
         return plan, keys.to(plan.device).contiguous()
 
-    def _count_compiled(self, purpose: Purpose) -> None:
-        """Warn of a learner that compiles again and again."""
-        self._num_compiled += self.step.is_compiled and purpose is Purpose.META_GRADIENT
-        if self._num_compiled == MANY_COMPILED:
-            self._num_compiled += 1  # so that it warns once
+    def _make_room(self, purpose: Purpose) -> None:
+        """Forget the oldest plan if there are too many; warn of a learner that compiles often."""
+        is_compiled = self.step.is_compiled and purpose is Purpose.META_GRADIENT
+        alike = [key for key in self._plans if key[1] is purpose]
+        if len(alike) >= (MOST_COMPILED if is_compiled else MOST_PLANS):
+            del self._plans[alike[0]]
+        self._num_compiled += is_compiled
+        if is_compiled and self._num_compiled == MANY_COMPILED:
             got = f"{MANY_COMPILED} kinds, with modules and rule in {len(self._states)} states"
             fix = "Pad tasks of many sizes, and keep numbers that change in buffers."
             text = message("kinds of calls that are compiled", "be few", got, fix)
@@ -164,8 +167,9 @@ class Plans:
                 self._last = [], None
             self._states[state] = len(self._states), modules, self._watch
         number, modules, _ = self._states[state]
-        self._now = number, modules
-        return self._now
+        if is_watched:
+            self._now = number, modules
+        return number, modules
 
     def _once(self, state: int, what: Any, check: Callable[[], None]) -> None:
         """Run a check that costs a pass through the model, once for every state of the learner."""
@@ -176,8 +180,6 @@ class Plans:
     def _planned(
         self, learner: Any, episodes: Episode, modules: list[nn.Module], carries: bool
     ) -> Plan:
-        if len(self._plans) >= (MOST_COMPILED if self.step.is_compiled else MOST_PLANS):
-            del self._plans[next(iter(self._plans))]  # the oldest
         source, count = learner.problem, num_tasks(episodes)
         losses = _trusting(source.support_loss), _trusting(source.query_loss)
         problem = source._replace(support_loss=losses[0], query_loss=losses[1])
@@ -200,7 +202,7 @@ class Plans:
         return meta if self.step.is_compiled and are_parameters else None
 
     def __deepcopy__(self, memo: Any) -> "Plans":
-        return Plans(copy.deepcopy(self.step), self._own)
+        return Plans(copy.deepcopy(self.step, memo), self._own)
 
     def __reduce__(self) -> Any:
         return Plans, (self.step, self._own)

@@ -232,7 +232,8 @@ class Replicas(nn.Module):
         start = over_tasks(init_carry, problem, metas, keys, (episodes, keys), how)
         start = tree_map(lambda leaf: leaf.unflatten(0, shape), start)
         common = tree_map(lambda leaf: leaf[:, 0], start.common)
-        return learner.carry(Carry(common, start.own), lambda: start.own, ())
+        carry = learner.carry(Carry(common, start.own), lambda: start.own, ())
+        return tree_map(Tensor.contiguous, carry)
 
 
 def adapted_losses(

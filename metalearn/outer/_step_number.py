@@ -29,8 +29,8 @@ def _asks(name: str) -> Callable[..., Any]:
 
 COMPARISONS = ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__")
 SHOWN = ("__hash__", "__repr__", "__str__", "__format__")
-ARITHMETIC = sorted({name for name in dir(int) if name.startswith("__")} - {*dir(object)})
-OTHERS = {"__new__", "__getnewargs__"}
+ARITHMETIC = sorted(
+    {name for name in dir(int) if name.startswith("__")} - {*dir(object), "__getnewargs__"}
+)
 for _name in [*COMPARISONS, *SHOWN, *ARITHMETIC]:
-    if _name not in OTHERS:
-        setattr(StepNumber, _name, _asks(_name))
+    setattr(StepNumber, _name, _asks(_name))

@@ -66,10 +66,16 @@ def disagreement(
 
 
 def distance(got: Sequence[Any], expected: Sequence[Any]) -> float:
-    """Return the largest relative distance between results, where both are finite."""
+    """Return the largest relative distance between results; what is not finite counts as zero.
+
+    Integers and truths must be equal: 1 if they are not.
+    """
+    both = list(zip(got, expected, strict=True))
+    if not all(left.is_floating_point() or left.equal(right) for left, right in both):
+        return 1.0
     pairs = [
         (left.double().nan_to_num(0, 0, 0), right.double().nan_to_num(0, 0, 0))
-        for left, right in zip(got, expected, strict=True)
+        for left, right in both
         if left.is_floating_point()
     ]
     floor = FLOOR * torch.stack([right.norm() for _, right in pairs]).norm()

@@ -7,16 +7,17 @@ from typing import Any
 
 import torch.nn as nn
 
-from metalearn._attributes import AT_ONCE, OWN, containers
+from metalearn._attributes import AT_ONCE, CONTAINERS, OWN, containers
 from metalearn._layers import HOOKS, global_hooks
 from metalearn._tree import PLAIN
 
 
 class Watch:
-    """Notices whether anything in modules is another object than it was, in a few microseconds.
+    """Notices whether modules are what they were, by identity, in a few microseconds.
 
-    Modules are compared with all that hangs on them, but for the values of tensors: what the plain
-    attributes hold, their layers and parameters, of which shapes buffers are, hooks, modes.
+    Modules are compared with what hangs on them, but for the values of tensors: their plain
+    attributes, lists, dicts, dataclasses, rules and estimators and what these hold; their classes,
+    layers and parameters; names and kinds of buffers; hooks and modes.
 
     Args:
         learner: The learner, whose own attributes may change, but for its problem and estimator.
@@ -41,9 +42,8 @@ class Watch:
         hooks = [vars(module)[name] for module in modules for name in HOOKS]
         self._sized = [*dicts, *self._lists, *hooks, *global_hooks()]
         self._sizes, self._values = list(map(len, self._sized)), list(self._values_now())
-        self._tensors = [
-            own for module in modules for own in (module._parameters, module._buffers) if own
-        ]
+        self._modules = modules
+        self._tensors = [own for module in modules for own in (module._parameters, module._buffers)]
         self._kinds = self._kinds_now()
 
     def is_same(self) -> bool:
@@ -62,17 +62,17 @@ class Watch:
     @property
     def settings(self) -> tuple[Any, ...]:
         """The values of plain attributes, and the identities of others, which this keeps alive."""
-        settings = [value if _is_plain(value) else id(value) for value in self._values]
-        return *settings, *self._kinds
+        return *map(_as_setting, self._values), *self._kinds
 
     def _kinds_now(self) -> list[Any]:
-        # Strides too: a graph is compiled for them.
-        return [
-            (tensor.requires_grad, tensor.dtype, tensor.device, tensor.shape, tensor.stride())
-            for own in self._tensors
-            for tensor in own.values()
-            if tensor is not None
-        ]
+        kinds: list[Any] = list(map(type, self._modules))
+        for own in self._tensors:
+            for name, tensor in own.items():
+                kinds.append(name)
+                if tensor is not None:  # strides too: a graph is compiled for them
+                    kinds += tensor.requires_grad, tensor.dtype, tensor.device
+                    kinds += tensor.shape, tensor.stride()
+        return kinds
 
     def _values_now(self) -> Iterator[Any]:
         return chain(chain.from_iterable(map(call, self._names, self._dicts)), *self._lists)
@@ -82,8 +82,11 @@ HELD = OWN - {"training", "forward"}
 """Attributes of modules that are looked into, or are of no matter."""
 
 
-def _is_plain(value: Any) -> bool:
-    kind = type(value)
-    if kind is tuple:
-        return all(map(_is_plain, value))
-    return kind in AT_ONCE or isinstance(value, PLAIN)
+def _as_setting(value: Any) -> Any:
+    """Return what a value is compared by: 1 is neither 1.0 nor True."""
+    if isinstance(value, tuple):
+        return type(value), tuple(map(_as_setting, value))
+    if isinstance(value, CONTAINERS):
+        return type(value)  # whose contents are among the values
+    is_plain = type(value) in AT_ONCE or isinstance(value, PLAIN)
+    return (type(value), value) if is_plain else id(value)

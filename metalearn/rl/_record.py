@@ -10,7 +10,7 @@ from metalearn._attributes import attributes_kept
 from metalearn._checks import check_kind, invalid, mistyped
 from metalearn._tasks import in_chunks, map_tasks
 from metalearn._tree import tree_map
-from metalearn._walk import parts_of
+from metalearn._walk import holders_of
 from metalearn.outer import MetaLearner
 from metalearn.outer._checks._episodes import check_episodes
 from metalearn.outer._per_task import unwrapped
@@ -65,7 +65,7 @@ def record(learner: MetaLearner, episodes: Episode, *, keys: Tensor | None = Non
         def many(*part: Any) -> Any:
             return map_tasks(one, part, learner.batching)
 
-        with torch.no_grad(), attributes_kept(*parts_of(learner)):
+        with torch.no_grad(), attributes_kept(*holders_of(learner)):
             return in_chunks(many, (adapted.params, batch), learner.chunk_size)
 
     def recorded(loss: PolicyLoss, batch: Batch, after: Iterable[int]) -> Batch:

@@ -30,8 +30,11 @@ class Scaled(nn.Module):
         self.dropout = nn.Dropout(0.5)
         self.register_buffer("scale", torch.full((1,), 2.0))
         self.offset, self.kind, self.powers, self.table = 0.5, "plain", (1, 2), [1.0]
+        self.count = 1
 
     def forward(self, x):
+        x = x * (3 if isinstance(self.count, float) else 1)
+        x = x * getattr(self.act, "gain", 1)
         x = self.dropout(self.act(self.first(x))) if self.kind == "dropped" else self.first(x)
         x = self.act(x) * self.scale + self.offset
         return self.last(sum(x**power for power in self.powers)) * self.table[0]
@@ -136,6 +139,11 @@ CHANGES = {
     "a string": attribute("kind", "dropped"),
     "a tuple": attribute("powers", (1, 3)),
     "another list": attribute("table", [3.0]),
+    "a number of another type": attribute("count", 1.0),
+    "a new buffer": lambda learner: learner.model.act.register_buffer(
+        "gain", torch.full((1,), 2.0).double()
+    ),
+    "another class": lambda learner: setattr(learner.model.act, "__class__", nn.Sigmoid),
     "a list's element": lambda learner: learner.model.table.__setitem__(0, 4.0),
     "another estimator": another_estimator,
 }
@@ -188,6 +196,72 @@ def test_a_rule_is_read_anew():
     before = assert_fresh(learner)
     learner.problem.rule.lr = 0.1
     assert relative_difference(assert_fresh(learner)[:1], before[:1]) > 1e-3
+
+
+def test_what_a_rule_holds_is_read_anew():
+    class Outer(inner.UpdateRule):
+        def __init__(self, rule):
+            self.rule = rule
+
+        def update(self, meta, grads, state, params, loss, step):
+            return self.rule.update(meta, grads, state, params, loss, step)
+
+    class Tempered(inner.SGD):
+        def update(self, meta, grads, state, params, loss, step):
+            return {name: -self.lr * grad for name, grad in grads.items()}, state
+
+    learner = build(rule=Outer(Tempered(0.01)))
+    before = assert_fresh(learner)
+    object.__setattr__(learner.problem.rule.rule, "lr", 0.1)
+    assert relative_difference(assert_fresh(learner)[:1], before[:1]) > 1e-3
+
+
+def test_a_tensor_that_a_rule_leaves_behind_compiles_nothing(monkeypatch):
+    class Leaving(inner.UpdateRule):
+        def update(self, meta, grads, state, params, loss, step):
+            self.seen = loss
+            return {name: -0.01 * grad for name, grad in grads.items()}, state
+
+    learner, episodes = build(rule=Leaving()), sine_episodes(3)
+    for _ in range(2):
+        learner(episodes)
+    monkeypatch.setattr(_compile, "CapturedStep", None)
+    learner(episodes)
+
+
+def test_equal_attributes_compile_nothing(monkeypatch):
+    class Noting(nn.Linear):
+        def forward(self, x):
+            self.shape, self.pair, self.table = x.shape, [1, 2], {"a": 1}
+            return super().forward(x)
+
+    learner, episodes = build(Noting(1, 1)), sine_episodes(3)
+    for _ in range(2):
+        learner(episodes)
+    monkeypatch.setattr(_compile, "CapturedStep", None)
+    learner.model.pair, learner.model.table = [1, 2], {"a": 1}
+    learner(episodes)
+
+
+def test_a_call_under_a_transform_leaves_nothing_behind():
+    learner, episodes = build(check_model=False), sine_episodes(3)
+    pair = tree_map(lambda leaf: torch.stack([leaf, leaf]), episodes)
+    for offset in (1.0, 2.0, 3.0):
+        learner.model.offset = offset
+        assert_fresh(learner)
+        with torch.no_grad():
+            torch.vmap(lambda x: learner(x, keys=keys()), randomness="different")(pair)
+        assert_fresh(learner)
+
+
+def test_adaptation_forgets_no_graph(monkeypatch):
+    monkeypatch.setattr(_plan, "MOST_COMPILED", 2)
+    learner = build()
+    learner(sine_episodes(3))
+    for num_tasks in range(1, 6):
+        learner.adapt(sine_episodes(num_tasks).support)
+    monkeypatch.setattr(_compile, "CapturedStep", None)
+    learner(sine_episodes(3))
 
 
 def test_a_criterion_reads_its_closure_when_it_runs():
@@ -339,6 +413,18 @@ def test_inductor_knows_strides():
         each.model.scale = strided(each.model.scale * 2)
     got, expected = (each.estimate(episodes, keys()) for each in (learner, eager))
     assert relative_difference(got[:2], expected[:2]) < 1e-9
+
+
+@pytest.mark.inductor
+def test_inductor_carries():
+    rule = inner.LearnedRate(inner.SGD(0.01), per="tensor")
+    options = {"rule": rule, "estimator": outer.OnlineForwardMode(), "learn_init": False}
+    learner, eager = (build(how=how, num_steps=1, **options) for how in (True, False))
+    for _ in range(3):
+        losses = [each(sine_episodes(3), keys=keys()) for each in (learner, eager)]
+        torch.testing.assert_close(*losses)
+    carried = [list(each.carry._own.buffers()) for each in (learner, eager)]
+    assert relative_difference(*carried) < 1e-9
 
 
 @pytest.mark.inductor

@@ -96,7 +96,7 @@ def test_several_groups_schedules_and_states_are_the_optimizers_own():
         if round == 1:  # from a checkpoint
             optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
         if round == 2:  # and by hand again
-            for each, its in pairs and ((ours, optimizer), (theirs, other)):
+            for each, its in ((ours, optimizer), (theirs, other)):
                 by_hand(each, its)
     optimizer.param_groups[0]["betas"] = other.param_groups[0]["betas"] = (0.5, 0.5)
     step(sine_episodes(), keys=KEYS)
@@ -164,7 +164,6 @@ def test_other_tasks_have_plans_of_their_own():
     ours, theirs = build(), build()
     optimizer, other = (OPTIMIZERS["SGD"](each.parameters()) for each in (ours, theirs))
     step = ours.compiled_step(optimizer)
-    global KEYS
     for num_tasks in (3, 1, 3):
         episodes, keys = sine_episodes(num_tasks), torch.arange(num_tasks)
         step(episodes, keys=keys)
@@ -172,6 +171,75 @@ def test_other_tasks_have_plans_of_their_own():
         theirs(episodes, keys=keys).backward()
         other.step()
         assert_same(ours, theirs, optimizer, other)
+
+
+@pytest.mark.parametrize("how", ["clear", "of one parameter", "load"])
+def test_states_that_are_replaced_are_the_optimizers(how):
+    pairs = []
+    for _ in range(2):
+        learner = build()
+        pairs.append((learner, OPTIMIZERS["Adam"](learner.parameters())))
+    (ours, optimizer), (theirs, other) = pairs
+    step = ours.compiled_step(optimizer)
+    for round in range(3):
+        step(sine_episodes(), keys=KEYS)
+        by_hand(theirs, other)
+        assert_same(ours, theirs, optimizer, other)
+        for learner, its in pairs if round < 2 else ():
+            if how == "clear":
+                its.state.clear()
+            elif how == "load":
+                its.load_state_dict(copy.deepcopy(its.state_dict()))
+            else:
+                its.state[next(learner.parameters())] = {}
+
+
+def test_what_is_learned_twice_is_refused():
+    class Weighted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones((), dtype=torch.float64))
+
+        def forward(self, output, y):
+            return (self.weight * (output - y) ** 2).mean()
+
+    criterion = Weighted()
+    learner = outer.MetaLearner(
+        models.mlp(1, [4], 1).double(),
+        criterion,
+        inner.SGD(0.01),
+        num_steps=1,
+        support_criterion=criterion,
+    )
+    optimizer = torch.optim.SGD(learner.parameters(), 0.1)
+    assert_refused(
+        lambda: learner.compiled_step(optimizer), ValueError, "hold what is learned once"
+    )
+
+
+def test_hooks_that_come_later_are_refused():
+    learner = build()
+    optimizer = torch.optim.SGD(learner.parameters(), 0.1)
+    step = learner.compiled_step(optimizer)
+    step(sine_episodes())
+    optimizer.register_step_post_hook(print)
+    assert_refused(lambda: step(sine_episodes()), ValueError, "have no hooks")
+
+
+def test_inference_mode_is_refused():
+    learner = build()
+    step = learner.compiled_step(torch.optim.SGD(learner.parameters(), 0.1))
+    with torch.inference_mode():
+        assert_refused(lambda: step(sine_episodes()), RuntimeError, "Leave the mode")
+
+
+def test_copies_and_loops():
+    learner = build(batching="loop")
+    step = learner.compiled_step(torch.optim.SGD(learner.parameters(), 0.1))
+    assert_refused(lambda: step(sine_episodes()), ValueError, "got batching='loop'")
+    learner.set_batching()
+    step(sine_episodes())
+    copy.deepcopy(step)(sine_episodes())
 
 
 def hooked(learner):
@@ -229,7 +297,7 @@ def test_refused_at_a_call():
     optimizer = torch.optim.SGD(learner.parameters(), 0.1)
     step = learner.compiled_step(optimizer)
     assert_refused(
-        lambda: step(sine_episodes()), ValueError, "be computed at once; got chunks of 2"
+        lambda: step(sine_episodes()), ValueError, "be computed at once; got chunk_size=2"
     )
     learner.set_batching()
     step(sine_episodes())

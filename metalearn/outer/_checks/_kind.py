@@ -13,7 +13,7 @@ from metalearn._checks import message
 from metalearn._modes import untraced
 from metalearn._tasks import num_tasks, take
 from metalearn._tree import tree_detach, tree_leaves
-from metalearn._walk import parts_of
+from metalearn._walk import holders_of
 from metalearn.models import FrozenNorm
 from metalearn.outer._checks._call import Purpose
 from metalearn.outer._checks._derivative_errors import derivatives_explained
@@ -46,7 +46,7 @@ def check_kind(learner: Any, subject: Any, episodes: Episode, purpose: Purpose, 
 
     @untraced
     def run(check: Callable[..., None], *args: Any) -> None:
-        with attributes_kept(*parts_of(subject)):
+        with attributes_kept(*holders_of(subject)):
             for attempt in attempts(subject):
                 with attempt:
                     check(subject, *args)

@@ -6,6 +6,7 @@ import torch
 
 from metalearn._brief import brief
 from metalearn._checks import check_positive, invalid, mistyped
+from metalearn._tree import tree_leaves
 from metalearn.outer._capture import has_hooks
 from metalearn.outer._optimizers import KINDS
 
@@ -34,9 +35,17 @@ def check_optimizer(learner: Any, optimizer: Any, is_of_replicas: bool) -> None:
 
 
 def check_can_be_compiled(
-    learner: Any, optimizer: Any, max_grad_norm: Any, is_of_replicas: bool
+    learner: Any, inside: Any, optimizer: Any, max_grad_norm: Any, is_of_replicas: bool
 ) -> None:
-    """Raise unless a graph can hold the optimizer's step, and nothing else is to happen in it."""
+    """Raise unless a graph can hold the optimizer's step, and nothing else is to happen in it.
+
+    Args:
+        learner: The learner, or replicas.
+        inside: The learner, or that of the replicas.
+        optimizer: The optimizer.
+        max_grad_norm: Bound on the gradient's norm; None for none.
+        is_of_replicas: Which of the two it is.
+    """
     check_optimizer(learner, optimizer, is_of_replicas)
     if max_grad_norm is not None:
         check_positive("max_grad_norm", max_grad_norm)
@@ -44,6 +53,10 @@ def check_can_be_compiled(
     if type(optimizer) not in KINDS:
         got = f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"
         raise invalid(what, "be SGD, Adam or AdamW of torch.optim", got, BY_HAND)
+    meta = [leaf for leaf in tree_leaves(inside.meta) if leaf.requires_grad]
+    if len({id(leaf) for leaf in meta}) < len(meta):
+        got = "a tensor that is learned in two places, as of one module for two criteria"
+        raise invalid("learner of a compiled step", "hold what is learned once", got, BY_HAND)
     if has_hooks(optimizer):
         got = "hooks on its steps or on gradients"
         raise invalid(what, "have no hooks, which would not run", got, BY_HAND)
