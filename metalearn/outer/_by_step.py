@@ -74,10 +74,14 @@ class Pieces:
 
 
 class _Piece:
+    """A function of a step's number and trees as a graph; none if a `StepNumber` is asked for."""
+
     def __init__(self, of: Any, step: Any, function: Callable[..., Any], trees: Any) -> None:
         self._flat = Flattened(of.learner, partial(function, step), trees)
         tensors = tree_detach(tuple(self._flat.tensors_of(trees)))
         graph, self._others = capture(self._flat, tensors, "piece")
+        if isinstance(step, StepNumber) and step.is_used:
+            return
         if draws(graph):
             raise RuntimeError("an inner step that draws must not be taken twice")
         run: Flat = graph
