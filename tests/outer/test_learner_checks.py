@@ -64,6 +64,11 @@ AT_CONSTRUCTION = {
         ValueError,
         "got 'backed'. Did you mean 'backend'?",
     ),
+    "compile by a misspelt word": (
+        lambda: learner(compile="steps"),
+        TypeError,
+        'Write compile="step".',
+    ),
     "compile by name": (
         lambda: learner(compile="inductor"),
         TypeError,

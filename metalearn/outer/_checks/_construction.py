@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -77,6 +78,8 @@ def check_batching(batching: Any, chunk_size: Any, compile: Any, cuda_graph: Any
     if not isinstance(compile, Mapping):
         name = "mode" if isinstance(compile, str) and compile in MODES else "backend"
         fix = f'Write compile={{"{name}": {compile!r}}}.'.replace("'", '"')
+        if near := get_close_matches(str(compile), ["whole", "step"], 1):
+            fix = f'Write compile="{near[0]}".'
         condition = 'be a bool, "whole", "step" or torch.compile\'s options'
         raise mistyped("compile", condition, brief(compile), fix)
     options = list(inspect.signature(torch.compile).parameters)[1:]
