@@ -5,6 +5,7 @@ import torch
 from hypothesis import settings
 
 from metalearn import models
+from metalearn.outer import _compiled_step
 from tests.cases import sine_episodes
 
 # `pytest --hypothesis-profile=nightly` takes the other one.
@@ -27,3 +28,14 @@ def episodes():
 @pytest.fixture
 def model():
     return models.mlp(1, [6, 6], 1).double()
+
+
+@pytest.fixture
+def steps_as_they_are(monkeypatch):
+    """Run the graphs of compiled steps without inductor, which takes half a minute for each."""
+    made = _compiled_step.CapturedStep
+    monkeypatch.setattr(
+        _compiled_step,
+        "CapturedStep",
+        lambda function, options, *rest, **named: made(function, None, *rest, **named),
+    )

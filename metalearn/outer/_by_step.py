@@ -13,20 +13,13 @@ from torch import Tensor
 
 from metalearn._tree import tree_detach, tree_leaves, tree_map
 from metalearn.outer._base import MetaGradient, Traits
-from metalearn.outer._capture import (
-    Flat,
-    capture,
-    compiled,
-    draws,
-    fastest_options,
-    in_own_precision,
-)
+from metalearn.outer._capture import capture, draws, runnable
 from metalearn.outer._flattened import Flattened
 from metalearn.outer._over_tasks import choose
 from metalearn.outer._per_task import PerTask
 from metalearn.outer._step_number import StepNumber
 from metalearn.outer._stepwise import InnerLoop, Record, Slopes, Stepwise, Weights
-from metalearn.outer._trust import DisagreementError, disagreement
+from metalearn.outer._trust import check_agrees
 from metalearn.outer._unrolled import Unrolled
 from metalearn.types import Episode, KeyedLoss, Meta, Params, Problem, PyTree
 
@@ -40,8 +33,7 @@ class Pieces:
     """
 
     def __init__(self, learner: Any, options: Mapping[str, Any] | None) -> None:
-        self.learner = learner
-        self.options = None if options is None else {**fastest_options(learner.device), **options}
+        self.learner, self.options = learner, options
         self._made: dict[Any, Callable[..., Any]] = {}
 
     def call(self, name: str, step: int, function: Callable[..., Any], *trees: Any) -> Any:
@@ -84,10 +76,7 @@ class _Piece:
             return
         if draws(graph):
             raise RuntimeError("an inner step that draws must not be taken twice")
-        run: Flat = graph
-        if of.options is not None:
-            run = compiled(graph, [*tensors, *self._others], of.options)
-        self._run = in_own_precision(run)
+        self._run = runnable(graph, [*tensors, *self._others], of.options)
 
     def __call__(self, trees: Any) -> Any:
         return self._flat.results_of(self._run(*self._flat.tensors_of(trees), *self._others))
@@ -210,7 +199,7 @@ class SteppedStep:
         options: Mapping[str, Any] | None,
         args: tuple[Any, ...],
     ) -> None:
-        learner, setup, *trees = args
+        learner, setup, trees = *args[:2], args[2:]
         estimator = by_step(setup.estimator, setup.problem, Pieces(learner, options))
         if estimator is None:
             raise NotImplementedError(f"{setup.estimator} does not go step by step")
@@ -220,11 +209,10 @@ class SteppedStep:
         self._function = function
         self._setup = replace(setup, estimator=estimator, how=how)
         of_learner = partial(function, learner)
-        flat = Flattened(learner, partial(of_learner, setup), tuple(trees))
-        stepped = Flattened(learner, partial(of_learner, self._setup), tuple(trees))
-        tensors = tree_detach(tuple(flat.tensors_of(tuple(trees))))
-        if difference := disagreement(flat, stepped, tensors, (), as_graph=False):
-            raise DisagreementError(difference)
+        flat = Flattened(learner, partial(of_learner, setup), trees)
+        stepped = Flattened(learner, partial(of_learner, self._setup), trees)
+        tensors = tree_detach(tuple(flat.tensors_of(trees)))
+        check_agrees(flat, stepped, tensors, (), as_graph=False)
 
     def __call__(self, learner: Any, setup: Any, *trees: Any) -> Any:
         """Return what the function returns."""

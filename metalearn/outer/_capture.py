@@ -5,7 +5,7 @@ graphs.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,7 +33,7 @@ def capture(
     """
     from torch.fx.experimental.proxy_tensor import make_fx  # takes seconds
 
-    products = PRODUCTS if all(tensor.device.type == "cpu" for tensor in tensors) else {}
+    products = PRODUCTS if _are_on_cpu(tensors) else {}
     with capturing(what), torch.no_grad():
         graph = make_fx(
             function,
@@ -46,14 +46,25 @@ def capture(
     return graph, _with_constants_as_inputs(graph)
 
 
-def compiled(graph: Any, tensors: Sequence[Tensor], options: dict[str, Any]) -> Flat:
-    """Return a graph compiled by inductor.
+def runnable(graph: Any, tensors: Sequence[Tensor], options: Mapping[str, Any] | None) -> Flat:
+    """Return what runs a graph, with the casts that it holds whatever autocast would do.
 
     Args:
         graph: The graph, which stays as it is.
         tensors: Its arguments.
-        options: Those of `torch.compile(options=)`.
+        options: Those of `torch.compile(options=)`, beside the fastest, for inductor; None runs the
+            graph as it is.
     """
+    run: Flat = graph
+    if options is not None:
+        # On a CPU kernels are called from C++, which is faster.
+        fastest = {"cpp_wrapper": True} if _are_on_cpu(tensors) else {}
+        run = _compiled(graph, tensors, {**fastest, **options})
+    return _in_own_precision(run)
+
+
+def _compiled(graph: Any, tensors: Sequence[Tensor], options: dict[str, Any]) -> Flat:
+    """Return a graph compiled by inductor."""
     from torch._guards import TracingContext, tracing
     from torch._inductor.compile_fx import compile_fx
     from torch._subclasses import FakeTensorMode
@@ -76,7 +87,7 @@ def draws(graph: Any) -> bool:
     return any(seeded in getattr(node.target, "tags", ()) for node in graph.graph.nodes)
 
 
-def in_own_precision(run: Flat) -> Flat:
+def _in_own_precision(run: Flat) -> Flat:
     """Return a graph's function that does the casts which it holds, whatever autocast would do."""
     if not torch._C._is_any_autocast_enabled():
         return run
@@ -109,9 +120,8 @@ def has_hooks(optimizer: torch.optim.Optimizer) -> bool:
     )
 
 
-def fastest_options(device: torch.device) -> dict[str, Any]:
-    """Return the options by which inductor is fastest: on a CPU, C++ calls the kernels."""
-    return {"cpp_wrapper": True} if device.type == "cpu" else {}
+def _are_on_cpu(tensors: Sequence[Tensor]) -> bool:
+    return all(tensor.device.type == "cpu" for tensor in tensors)
 
 
 def _with_constants_as_inputs(graph: Any) -> list[Tensor]:

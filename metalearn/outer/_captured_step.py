@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 from metalearn._tree import tree_detach, tree_leaves
-from metalearn.outer._capture import Flat, capture, compiled, fastest_options, in_own_precision
+from metalearn.outer._capture import capture, runnable
 from metalearn.outer._flattened import Flattened
-from metalearn.outer._trust import DisagreementError, disagreement
+from metalearn.outer._trust import check_agrees
 
 LOG = logging.getLogger("metalearn")
 
@@ -37,18 +37,13 @@ class CapturedStep:
     ) -> None:
         LOG.info("compiling the meta-step, which may take minutes")
         began = time.perf_counter()
-        learner, setup, *trees = args
-        self._flat = Flattened(learner, partial(function, learner, setup), tuple(trees))
-        tensors = tree_detach(tuple(self._flat.tensors_of(tuple(trees))))
+        learner, setup, trees = *args[:2], args[2:]
+        self._flat = Flattened(learner, partial(function, learner, setup), trees)
+        tensors = tree_detach(tuple(self._flat.tensors_of(trees)))
         graph, self._others = capture(self._flat, tensors)
-        run: Flat = graph
-        if options is not None:
-            options = {**fastest_options(learner.device), **options}
-            run = compiled(graph, [*tensors, *self._others], options)
-        self._run = in_own_precision(run)
+        self._run = runnable(graph, [*tensors, *self._others], options)
         written = len(tree_leaves(trees[:num_written]))
-        if difference := disagreement(self._flat, self._run, tensors, self._others, written):
-            raise DisagreementError(difference)
+        check_agrees(self._flat, self._run, tensors, self._others, written)
         LOG.info("compiled the meta-step in %.1f s", time.perf_counter() - began)
 
     def __call__(self, learner: Any, setup: Any, *trees: Any) -> Any:

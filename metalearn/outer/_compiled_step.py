@@ -108,9 +108,8 @@ class CompiledStep:
         self._made_for = self._updates.structure_now(self._optimizer)
 
     def _check(self) -> None:
-        module, learner, num_replicas, _ = self._owner
-        given = self._optimizer, self._max_norm, num_replicas is not None
-        check_can_be_compiled(module, learner, *given)
+        module, learner, *_ = self._owner
+        check_can_be_compiled(module, learner, self._optimizer, self._max_norm)
 
 
 def _refuse_inference_mode() -> None:

@@ -24,7 +24,19 @@ class DisagreementError(RuntimeError):
     """A compiled step does not compute what an eager one does."""
 
 
-def disagreement(
+def check_agrees(function: Flat, run: Flat, *args: Any, as_graph: bool = True) -> None:
+    """Raise if a compiled function does not compute what the function does.
+
+    The arguments are those of `_disagreement`.
+
+    Raises:
+        DisagreementError: Which says how far it is off.
+    """
+    if difference := _disagreement(function, run, *args, as_graph=as_graph):
+        raise DisagreementError(difference)
+
+
+def _disagreement(
     function: Flat,
     run: Flat,
     tensors: Sequence[Tensor],

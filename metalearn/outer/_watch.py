@@ -36,7 +36,7 @@ class Watch:
         # All of this is compared at every call, and so in C.
         self._dicts, self._names = [], []
         for each in dicts:
-            if len(names := [name for name in each if name not in HELD]):
+            if names := [name for name in each if name not in HELD]:
                 self._dicts.append(each)
                 self._names.append(itemgetter(*names, names[0]))  # of two at least: a tuple
         hooks = [vars(module)[name] for module in modules for name in HOOKS]

@@ -23,16 +23,7 @@ OPTIMIZERS = {
 }
 KEYS = functional.draw_keys(3, generator=torch.Generator().manual_seed(1))
 
-
-@pytest.fixture(autouse=True)
-def graphs_as_they_are(monkeypatch):
-    """Run captured graphs without inductor, which takes half a minute for each."""
-    made = _compiled_step.CapturedStep
-    monkeypatch.setattr(
-        _compiled_step,
-        "CapturedStep",
-        lambda function, options, *rest, **named: made(function, None, *rest, **named),
-    )
+pytestmark = pytest.mark.usefixtures("steps_as_they_are")
 
 
 def build(seed=0, **options):

@@ -7,21 +7,11 @@ import torch
 import torch.nn.functional as F
 
 from metalearn import data, inner, models, outer
-from metalearn.outer import _compiled_step
 from metalearn.training import fit
 
 TASKS = data.Sinusoid(5, 5)
 
-
-@pytest.fixture(autouse=True)
-def graphs_as_they_are(monkeypatch):
-    """Run captured graphs without inductor, which takes half a minute for each."""
-    made = _compiled_step.CapturedStep
-    monkeypatch.setattr(
-        _compiled_step,
-        "CapturedStep",
-        lambda function, options, *rest, **named: made(function, None, *rest, **named),
-    )
+pytestmark = pytest.mark.usefixtures("steps_as_they_are")
 
 
 def sine(seed=0):

@@ -34,9 +34,7 @@ def check_optimizer(learner: Any, optimizer: Any, is_of_replicas: bool) -> None:
         raise invalid("optimizer", condition, got, fix)
 
 
-def check_can_be_compiled(
-    learner: Any, inside: Any, optimizer: Any, max_grad_norm: Any, is_of_replicas: bool
-) -> None:
+def check_can_be_compiled(learner: Any, inside: Any, optimizer: Any, max_grad_norm: Any) -> None:
     """Raise unless a graph can hold the optimizer's step, and nothing else is to happen in it.
 
     Args:
@@ -44,9 +42,8 @@ def check_can_be_compiled(
         inside: The learner, or that of the replicas.
         optimizer: The optimizer.
         max_grad_norm: Bound on the gradient's norm; None for none.
-        is_of_replicas: Which of the two it is.
     """
-    check_optimizer(learner, optimizer, is_of_replicas)
+    check_optimizer(learner, optimizer, is_of_replicas=learner is not inside)
     if max_grad_norm is not None:
         check_positive("max_grad_norm", max_grad_norm)
     what = "optimizer of a compiled step"
