@@ -187,7 +187,7 @@ class TensorTree(nn.Module):
         learned: Whether its leaves become parameters rather than buffers.
 
     Raises:
-        TypeError: If a leaf is not a floating tensor.
+        TypeError: If a leaf is no tensor, or learned and not floating.
     """
 
     def __init__(self, tree: Any, *, learned: bool = True) -> None:
@@ -196,9 +196,10 @@ class TensorTree(nn.Module):
         names = [name or "value" for name in tree_names(tree)]
         self._names = tree_unflatten(names, spec)
         for name, leaf in zip(names, leaves, strict=True):
-            if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
+            if not isinstance(leaf, Tensor) or (learned and not leaf.is_floating_point()):
                 fix = "Return param.new_tensor(0.1), say, which has a parameter's dtype and device."
-                raise mistyped(f"leaf {name!r}", "be a floating tensor", brief(leaf), fix)
+                kind = "a floating tensor" if learned else "a tensor"
+                raise mistyped(f"leaf {name!r}", f"be {kind}", brief(leaf), fix)
             *path, attribute = name.split(".")
             owner: nn.Module = self
             for folder in path:

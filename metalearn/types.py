@@ -93,6 +93,11 @@ def learned_init(meta: Meta, support: Batch, key: Tensor) -> Params:
     return meta.init
 
 
+def afresh(params: Params, state: PyTree) -> tuple[Params, PyTree]:
+    """Begin at the start."""
+    return params, state
+
+
 class Problem(NamedTuple):
     """A bilevel problem: what the inner loop minimises and what the outer loop judges.
 
@@ -103,8 +108,11 @@ class Problem(NamedTuple):
         num_steps: Number of inner steps, at least 0.
         constant: Names of the fast parameters whose start is not learned, so that its gradient is
             not asked for.
-        start: `(meta, support, key) -> params`, where the inner loop starts: by default at
+        start: `(meta, support, key) -> params`, where an inner problem starts: by default at
             `meta.init`. Shaped and named as it.
+        resume: `(params, state) -> (params, state)`, from the start and the rule's first state to
+            where the inner loop begins: by default there. An inner problem that goes on begins
+            where it was.
     """
 
     support_loss: Callable[[Params, Params, Episode, int], Tensor]
@@ -113,6 +121,12 @@ class Problem(NamedTuple):
     num_steps: int
     constant: frozenset[str] = frozenset()
     start: Callable[[Meta, Batch, Tensor], Params] = learned_init
+    resume: Callable[[Params, PyTree], tuple[Params, PyTree]] = afresh
+
+    def begin(self, meta: Meta, support: Batch, key: Tensor) -> tuple[Params, PyTree]:
+        """Return parameters and the rule's state where the inner loop begins."""
+        params = self.start(meta, support, key)
+        return self.resume(params, self.rule.init_state(meta.rule, params, key))
 
     def of_task(self, key: Tensor) -> "Problem":
         """Return the problem of the task with this random key, which draws its batches.

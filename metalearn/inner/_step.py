@@ -72,24 +72,19 @@ def take_step(
     return Step(params, state, grads, loss)
 
 
-def adapt(
-    problem: Problem, meta: Meta, episode: Episode, key: Tensor, *, state: PyTree = None
-) -> Adapted:
-    """Adapt to one task: `problem.num_steps` steps from `problem.start`, which is `meta.init`.
+def adapt(problem: Problem, meta: Meta, episode: Episode, key: Tensor) -> Adapted:
+    """Adapt to one task: `problem.num_steps` steps from `problem.begin`, at `meta.init` by default.
 
     Args:
         problem: What is minimised, by which rule, for how many steps.
         meta: What the outer loop has learned.
         episode: The task's data; only what the support loss reads is used.
         key: The task's random key.
-        state: The rule's first state; a fresh one if not given.
 
     Returns:
         The adapted parameters and the rule's last state.
     """
-    params = problem.start(meta, episode.support, key)
-    if state is None:
-        state = problem.rule.init_state(meta.rule, params, key)
+    params, state = problem.begin(meta, episode.support, key)
     for index in range(problem.num_steps):
         params, state, *_ = take_step(problem, meta, params, state, episode, index, fresh=index > 0)
     return Adapted(params, meta.shared, state)

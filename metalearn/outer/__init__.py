@@ -10,6 +10,7 @@ from metalearn.outer._clip_per_task import ClipPerTask
 from metalearn.outer._compare_batching import BatchingTable, BatchingTime, compare_batching
 from metalearn.outer._compile import NotCompiledWarning
 from metalearn.outer._compiled_step import CompiledStep
+from metalearn.outer._continued import Continued
 from metalearn.outer._evolution_strategies import EvolutionStrategies
 from metalearn.outer._forward_mode import ForwardMode, OnlineForwardMode
 from metalearn.outer._implicit import Implicit
@@ -48,6 +49,7 @@ __all__ = [
     "ForwardMode",
     "OnlineForwardMode",
     "EvolutionStrategies",
+    "Continued",
     "ClipPerTask",
     "SkipDiverged",
     "MetaLearner",

@@ -33,6 +33,7 @@ class AdaptedModels:
         support: What was adapted to.
         model: The module that the parameters belong to.
         query_loss: As in `Problem`.
+        age: Number of inner steps that each model has been trained for, `[num_tasks]`.
         batching: "vmap" or "loop", how the models are called.
         chunk_size: Number of tasks called at once; None for all.
     """
@@ -43,6 +44,7 @@ class AdaptedModels:
     support: Batch
     model: nn.Module
     query_loss: Callable[[Params, Params, Episode], Tensor]
+    age: Tensor
     batching: str = "vmap"
     chunk_size: int | None = None
 
@@ -131,6 +133,10 @@ class AdaptedModels:
     ) -> Any:
         """Return what a function of one task gives for every task, by that of all where it can."""
         _check_lengths(what, data, len(self))
+        if not tree_leaves(self.support) and self._network.norms.by_support:
+            got = "models of inner problems that go on, whose support sets are gone"
+            fix = "Write learner.adapt(support, 0, start=learner.inner_models)."
+            raise invalid("models that normalise by the support set", "have one", got, fix)
 
         def chunk(*part: Any) -> Any:
             if self.batching == "loop" or num_tasks(part) == 1:

@@ -9,7 +9,7 @@ from torch import Tensor
 from metalearn import inner
 from metalearn._attributes import attributes_kept
 from metalearn._checks import check_count, check_function, check_kind
-from metalearn.types import Adapted, Batch, Carry, Episode, Estimate, Meta, Params, Problem
+from metalearn.types import Adapted, Batch, Carry, Episode, Estimate, Meta, Params, Problem, PyTree
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,17 @@ class MetaGradient(ABC):
         """Return what outlives a meta-step, at the start of training; nothing by default."""
         return Carry()
 
+    def populate(self, problem: Problem, own: PyTree, places: Tensor) -> PyTree:
+        """Return what all inner problems carry of their own at the start of training.
+
+        Args:
+            problem: What the inner loop minimises and the outer loop judges.
+            own: What `init_carry` returns of each of them, with leading axes of problems.
+            places: Their places in the population, i/n for i from 1 to n, of the last of these
+                axes.
+        """
+        return own
+
     @abstractmethod
     def __call__(
         self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: Carry
@@ -76,7 +87,7 @@ class MetaGradient(ABC):
 
         Args:
             problem: What the inner loop minimises and the outer loop judges, as
-                `problem.of_task(key)`.
+                `problem.of_task(key)`. The inner loop begins at `problem.begin(...)`.
             meta: Where the gradient is taken.
             episode: The task's data.
             key: The task's random key.
@@ -120,7 +131,7 @@ def meta_gradient(
 
     >>> import torch
     >>> from metalearn import inner, outer
-    >>> from metalearn.types import Adapted, Batch, Carry, Episode, Estimate, Meta, Params, Problem
+    >>> from metalearn.types import Batch, Episode, Meta
     >>> def loss(params, shared, batch):
     ...     return (params["w"] * batch.x - batch.y) ** 2
     >>> gradient = meta_gradient(

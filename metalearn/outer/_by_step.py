@@ -16,11 +16,11 @@ from metalearn.outer._base import MetaGradient, Traits
 from metalearn.outer._capture import capture, draws, runnable
 from metalearn.outer._flattened import Flattened
 from metalearn.outer._over_tasks import choose
-from metalearn.outer._per_task import PerTask
 from metalearn.outer._step_number import StepNumber
 from metalearn.outer._stepwise import InnerLoop, Record, Slopes, Stepwise, Weights
 from metalearn.outer._trust import check_agrees
 from metalearn.outer._unrolled import Unrolled
+from metalearn.outer._wrapper import Wrapper
 from metalearn.types import Episode, KeyedLoss, Meta, Params, Problem, PyTree
 
 
@@ -164,7 +164,7 @@ def by_step(estimator: MetaGradient, problem: Problem, pieces: Pieces) -> MetaGr
 
     Losses that depend on the task's key would hold it in their graphs.
     """
-    if isinstance(estimator, PerTask):
+    if isinstance(estimator, Wrapper):
         inside = by_step(estimator.estimator, problem, pieces)
         return None if inside is None else replace(estimator, estimator=inside)
     losses = problem.support_loss, problem.query_loss

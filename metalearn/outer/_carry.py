@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
+import torch.distributed as dist
 import torch.nn as nn
 from torch import Tensor
 
 from metalearn._checks import invalid
 from metalearn._modules import TensorTree
 from metalearn._tree import tree_leaves, tree_map, tree_names
-from metalearn.types import Carry, PyTree
+from metalearn.types import Carry
 
 RESET = "or start anew: learner.carry.reset()."
 
@@ -39,34 +41,33 @@ class Carried(nn.Module):
         return Carry(self.common(), self._own())
 
     def forward(
-        self, start: Carry, start_own: Callable[[], PyTree], num_own: tuple[int, ...]
+        self, like: Carry, start: Callable[[], Carry], num_tasks: int, num_replicas: int | None
     ) -> Carry:
         """Return what is carried.
 
         Args:
-            start: The estimator's start; of what is each problem's own, the first problem's.
-            start_own: Returns the starts of all problems, `[*num_own, ...]`.
-            num_own: Number of inner problems, `(num_tasks,)`, or `()` if `start` is that of all.
+            like: What one task leaves, of whose shapes and dtypes it must be.
+            start: Returns what is carried at first.
+            num_tasks: Number of inner problems, of each replica if there are some.
+            num_replicas: Number of replicas, the first axis of all; None of a single learner.
 
         Raises:
-            ValueError: If it is not named and shaped as the start, or of another number of
-                problems.
+            ValueError: If what is carried is shaped otherwise, or of another number of problems.
         """
+        if self.is_empty:
+            return start()
+        of_common = () if num_replicas is None else (num_replicas,)
+        _check_fits(like, self._named(), {"common": of_common, "own": (*of_common, num_tasks)})
         if self._loaded:
-            _check_fits(start, self._loaded, num_own)
-            own = tree_map(lambda leaf: leaf.new_zeros(*num_own, *leaf.shape), start.own)
-            self.keep(Carry(start.common, own))
-            own_tree: Any = self._own
-            for name, tree in (("common", self.common), ("own", own_tree)):
-                tree.load_state_dict(_below(name, self._loaded))  # type: ignore[union-attr]
+            loaded = self._loaded
+            self.keep(start())
+            own: Any = self._own
+            for name, tree in (("common", self.common), ("own", own)):
+                tree.load_state_dict(named_below(name, loaded))  # type: ignore[union-attr]
             self._loaded = {}
-        elif self.common is None:
-            return Carry(start.common, start_own())
-        else:
-            _check_fits(start, self._named(), num_own)
         # learner.bfloat16() converts it too
         kept: Any = self.value
-        return tree_map(lambda kept, new: kept.to(new.dtype), kept, start)
+        return tree_map(lambda kept, leaf: kept.to(leaf.dtype), kept, like)
 
     def keep(self, carry: Carry) -> None:
         """Carry this from now on."""
@@ -86,6 +87,10 @@ class Carried(nn.Module):
         if (carried := self.value) is not None:
             part.keep(tree_map(lambda leaf: leaf[index].clone(), carried))
         return part
+
+    def own_named(self) -> dict[str, Tensor]:
+        """Return the tensors of what is each problem's own, by names such as "params.weight"."""
+        return named_below("own", self._named())
 
     def _named(self) -> dict[str, Tensor]:
         """Return the tensors by names such as "common.0" and "own.params.weight"."""
@@ -119,7 +124,18 @@ class Carried(nn.Module):
         self.is_empty = not self._loaded
 
 
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def places_of(keys: Tensor) -> Tensor:
+    """Return where the problems with these keys stand among those of all processes.
+
+    Problem i of n (from 1) stands at i/n, and every process has every n-th, as `data.Shard` deals.
+    """
+    is_one_of_many = dist.is_available() and dist.is_initialized()
+    rank, count = (dist.get_rank(), dist.get_world_size()) if is_one_of_many else (0, 1)
+    index = torch.arange(len(keys), device=keys.device) * count + rank
+    return (index + 1) / (len(keys) * count)
+
+
+def named_below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {
         name.removeprefix(f"{prefix}."): tensor
         for name, tensor in tensors.items()
@@ -127,16 +143,17 @@ def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _check_fits(start: Carry, carried: dict[str, Tensor], num_own: tuple[int, ...]) -> None:
+def _check_fits(like: Carry, carried: dict[str, Tensor], axes: dict[str, tuple[int, ...]]) -> None:
     """Raise if what is carried is another estimator's or rule's, or of other inner problems."""
     wanted = {
-        f"{kind}.{name or 'value'}": (*many, *leaf.shape)
-        for kind, tree, many in (("common", start.common, ()), ("own", start.own, num_own))
+        f"{kind}.{name or 'value'}": (*axes[kind], *leaf.shape)
+        for kind, tree in like._asdict().items()
         for name, leaf in zip(tree_names(tree), tree_leaves(tree), strict=True)
     }
     got = {name: tuple(tensor.shape) for name, tensor in carried.items()}
+    last = len(axes["own"]) - 1
     begun, asked = (
-        {shape[0] for name, shape in shapes.items() if name.startswith("own.")}
+        {shape[last] for name, shape in shapes.items() if name.startswith("own.")}
         for shapes in (got, wanted)
     )
     if got.keys() == wanted.keys() and begun != asked:

@@ -120,7 +120,7 @@ def whole(
     before = Carry(common, own)
     (gradient, common), (loss, diagnostics, own) = parts
     finite = diagnostics["finite"]
-    carry = Carry(mean_common(common, finite, before.common), kept_own(own, finite, before.own))
+    carry = Carry(mean_common(common, finite, before.common), kept_own(own, before.own, loss.shape))
     gradient = tree_map(lambda _, leaf: leaf, meta, gradient)  # in the order of what is learned
     return Estimate(gradient, loss, carry, diagnostics)
 
@@ -165,8 +165,11 @@ def mean_common(total: PyTree, finite: Tensor, before: PyTree) -> PyTree:
     return tree_map(mean, total, before)
 
 
-def kept_own(own: PyTree, finite: Tensor, before: PyTree) -> PyTree:
-    """Return what every task leaves of its own, or what was before if the task has diverged."""
+def kept_own(own: PyTree, before: PyTree, shape: tuple[int, ...]) -> PyTree:
+    """Return what every task leaves of its own, or what was before where that is not finite."""
+    if not tree_leaves(own):
+        return own
+    finite = are_finite(own, shape)
     return tree_map(
         lambda new, old: torch.where(over_first_axes(finite, new), new, old), own, before
     )

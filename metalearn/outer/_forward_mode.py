@@ -150,12 +150,11 @@ def _directions(problem: Problem, meta: Meta) -> Meta:
 
 
 def _start(problem: Problem, meta: Meta, episode: Episode, key: Tensor) -> Progress:
-    def start(meta: Meta) -> Any:
-        params = problem.start(meta, episode.support, key)
-        return params, problem.rule.init_state(meta.rule, params, key)
+    def begin(meta: Meta) -> Any:
+        return problem.begin(meta, episode.support, key)
 
-    dots = vmap(_pushforward(start, (meta,)))(_directions(problem, meta))
-    return Progress(*start(meta), *dots)
+    dots = vmap(_pushforward(begin, (meta,)))(_directions(problem, meta))
+    return Progress(*begin(meta), *dots)
 
 
 def _step(

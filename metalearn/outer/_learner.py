@@ -10,11 +10,11 @@ from torch import Tensor
 
 from metalearn._attributes import attributes_kept, attributes_of
 from metalearn._brief import brief
-from metalearn._checks import check_bool, check_count, message
+from metalearn._checks import check_bool, check_count, invalid, message
 from metalearn._modes import outside_inference_mode, untraced
 from metalearn._modules import TensorTree, get_tensor, set_constant, tie
 from metalearn._tasks import in_chunks, take
-from metalearn._tree import tree_detach, tree_leaves, tree_map
+from metalearn._tree import tree_detach, tree_filled, tree_leaves, tree_map, tree_names
 from metalearn._walk import holders_of
 from metalearn.functional import SupportBatches
 from metalearn.functional._support_batches import as_support_batches
@@ -23,7 +23,7 @@ from metalearn.models._batch_norm import tracking
 from metalearn.outer._adapted import AdaptedModels
 from metalearn.outer._attach import attach, refuse_forward_mode
 from metalearn.outer._base import MetaGradient
-from metalearn.outer._carry import Carried
+from metalearn.outer._carry import Carried, places_of
 from metalearn.outer._checks._call import Purpose
 from metalearn.outer._checks._construction import (
     check_arguments,
@@ -35,8 +35,10 @@ from metalearn.outer._checks._construction import (
     check_reaches,
     check_statistics,
 )
-from metalearn.outer._checks._episodes import check_batch
+from metalearn.outer._checks._episodes import check_batch, check_task_axis
+from metalearn.outer._checks._named import any_key
 from metalearn.outer._checks._options import method
+from metalearn.outer._checks._start import check_models
 from metalearn.outer._compile import WholeStep
 from metalearn.outer._compiled_step import CompiledStep, Owner
 from metalearn.outer._estimates import estimate_tasks
@@ -57,9 +59,9 @@ class MetaLearner(nn.Module):
 
     It is an ordinary module: `loss.backward()` puts the estimator's meta-gradient into the `.grad`
     of everything that is learned, for any optimizer to use. Its parameters are named
-    `model.<name>`, `criterion.<name>` (so for `support_criterion`, `support_loss` and `query_loss`)
-    and `rule.<path>`. Parameters that do not require grad at construction stay constants; buffers
-    are read and never written. `diagnostics` holds those of the tasks of the last call that
+    `model.<name>`, `criterion.<name>` (so for `support_criterion`, `support_loss`, `query_loss` and
+    `start`) and `rule.<path>`. Parameters that do not require grad at construction stay constants;
+    buffers are read and never written. `diagnostics` holds those of the tasks of the last call that
     computed a meta-gradient.
 
     Args:
@@ -76,6 +78,9 @@ class MetaLearner(nn.Module):
         support_loss: `(params, shared, episode, step) -> scalar`, in place of model and criterion
             in the inner loop: a function, or a module whose parameters are learned too.
         query_loss: `(params, shared, episode) -> scalar`, likewise in the outer loss.
+        start: `(meta, support, key) -> params`, where inner problems start, in place of the learned
+            initialisation: a function, or a module whose parameters are learned too. Of the key,
+            with `functional.normal`, it is a fresh random initialisation.
         support_batches: Which support examples a step sees: a number of parts that the support set
             is dealt into, of which step t sees part `t % support_batches`, or
             `functional.SampledBatches(size)`. None for all.
@@ -117,6 +122,7 @@ class MetaLearner(nn.Module):
         support_criterion: Callable[..., Tensor] | None = None,
         support_loss: Callable[[Params, Params, Episode, int], Tensor] | None = None,
         query_loss: Callable[[Params, Params, Episode], Tensor] | None = None,
+        start: Callable[[Meta, Batch, Tensor], Params] | None = None,
         support_batches: int | SupportBatches | None = None,
         batching: str = "vmap",
         chunk_size: int | None = None,
@@ -126,14 +132,15 @@ class MetaLearner(nn.Module):
     ) -> None:
         super().__init__()
         check_arguments(model=model, rule=rule, num_steps=num_steps)
-        check_criteria(criterion, support_criterion, support_loss, query_loss, support_batches)
+        losses = criterion, support_criterion, support_loss, query_loss
+        check_criteria(*losses, start, support_batches)
         check_estimator(estimator)  # a module would not even reach the setter below
         check_bool("check_model", check_model)
         self.check_model = check_model
         self.model, self.criterion, self.support_criterion = model, criterion, support_criterion
         self.set_batching(batching, chunk_size, compile, cuda_graph)
         self.support_batches = as_support_batches(support_batches)
-        self.support_loss, self.query_loss = support_loss, query_loss
+        self.support_loss, self.query_loss, self.start = support_loss, query_loss, start
         self.problem = problem_of(self, rule, num_steps)
         check_parameters(model)
         names = trainable(model)
@@ -355,14 +362,40 @@ class MetaLearner(nn.Module):
             return outside_inference_mode(self.check_episodes, episodes, keys)
         return self._plans.of(self, episodes, keys, Purpose.EPISODES)[1]
 
+    @property
+    def inner_models(self) -> AdaptedModels:
+        """The models of inner problems that go on, `outer.Continued`, where they are now.
+
+        Entry i is the model of problem i; `age` and `state` are every problem's.
+
+        Raises:
+            ValueError: If no problem goes on yet.
+        """
+        meta, own = tree_map(torch.clone, tree_detach(self.meta)), self.carry.own_named()
+        if "age" not in own:
+            fix = "Train a learner with estimator=outer.Continued(outer.Unrolled()): "
+            fix += "learner(episodes) starts them."
+            raise invalid("inner models", "have started", "none", fix)
+        state = self.problem.rule.init_state(meta.rule, meta.init, any_key(self.device))
+        like = {"params": meta.init, "state": state, "age": 0}
+        run = tree_filled(like, [own[name].clone() for name in tree_names(like)])
+        return self._adapted(meta, support=Batch(()), **run)
+
     def adapt(
-        self, support: Batch, num_steps: int | None = None, *, keys: Tensor | None = None
+        self,
+        support: Batch,
+        num_steps: int | None = None,
+        *,
+        start: AdaptedModels | None = None,
+        keys: Tensor | None = None,
     ) -> AdaptedModels:
         """Adapt to many tasks at once.
 
         Args:
             support: The tasks' support sets, with a leading task axis.
             num_steps: Number of inner steps, at least 0; as in training if not given.
+            start: Models of as many tasks that go on from where they are, with their rules' states;
+                None starts afresh.
             keys: The tasks' random keys `[num_tasks]`, int64; drawn from PyTorch's generator if not
                 given.
 
@@ -375,23 +408,39 @@ class MetaLearner(nn.Module):
             ValueError: If their shapes disagree, they require grad, or `num_steps` is negative.
         """
         if torch.is_inference_mode_enabled():
-            return outside_inference_mode(self.adapt, support, num_steps, keys=keys)
+            return outside_inference_mode(self.adapt, support, num_steps, start=start, keys=keys)
         num_steps = self.num_steps if num_steps is None else num_steps
         check_batch("support", support)  # or else adapt(x, y) would hear of its number of steps
         check_count("num_steps", num_steps, minimum=0)
         meta = tree_map(torch.clone, tree_detach(self.meta))
 
-        def adapt(
-            problem: Problem, meta: Meta, support: Batch, key: Tensor
-        ) -> tuple[Params, PyTree]:
+        before: PyTree = ()
+        if start is not None:
+            key = any_key(self.device)
+            check_models(start, check_task_axis({"support": support}), meta, self.problem, key)
+            before = start.params, start.state
+
+        def adapt(problem: Problem, meta: Meta, given: Any, key: Tensor) -> tuple[Params, PyTree]:
+            support, before = given
+            if before:
+                problem = problem._replace(resume=lambda *_: before)
             adapted = self.estimator.adapt(problem, meta, support, key, num_steps)
             return adapted.params, adapted.state
 
         alone = Episode(support, Batch(()))
-        adapted = self._of_tasks(adapt, meta, alone, keys, Purpose.ADAPTATION)
+        given = support, before
+        adapted = self._of_tasks(adapt, meta, alone, keys, Purpose.ADAPTATION, given)
         params, state = tree_map(Tensor.contiguous, adapted)  # of no step, tasks share their memory
-        calling = self.model, self.problem.query_loss, self.batching, self.chunk_size
-        return AdaptedModels(params, meta.shared, state, support, *calling)
+        age = torch.full((len(tree_leaves(params)[0]),), num_steps, device=self.device)
+        age = age if start is None else start.age + age
+        return self._adapted(meta, params, state, support, age)
+
+    def _adapted(
+        self, meta: Meta, params: Params, state: PyTree, support: Batch, age: Tensor
+    ) -> AdaptedModels:
+        how = self.batching, self.chunk_size
+        loss = self.problem.query_loss
+        return AdaptedModels(params, meta.shared, state, support, self.model, loss, age, *how)
 
     def extra_repr(self) -> str:
         """Return what `print` shows of the method."""
@@ -445,7 +494,7 @@ class MetaLearner(nn.Module):
     def _losses(self, episodes: Episode, keys: Tensor | None) -> Tensor:
         """Return every task's query loss after adaptation, without a gradient."""
         loss, meta = partial(adapted_loss, self.estimator), tree_detach(self.meta)
-        return self._of_tasks(loss, meta, episodes, keys, Purpose.LOSSES)
+        return self._of_tasks(loss, meta, episodes, keys, Purpose.LOSSES, episodes)
 
     def _of_tasks(
         self,
@@ -454,12 +503,12 @@ class MetaLearner(nn.Module):
         episodes: Episode,
         keys: Tensor | None,
         purpose: Purpose,
+        data: PyTree,
     ) -> Any:
         """Return `function(problem, meta, data, key)` of every task, stacked."""
         for attempt in attempts(self):
             with attempt:
                 plan, keys = self._plans.of(self, episodes, keys, purpose)
-                data = episodes.support if purpose is Purpose.ADAPTATION else episodes
 
                 def chunk(data: Any, keys: Tensor, plan: Plan = plan) -> Any:
                     how = plan.setup.how.of(len(keys))
@@ -470,26 +519,28 @@ class MetaLearner(nn.Module):
                     results = in_chunks(chunk, (data, keys), self.chunk_size)
         return results
 
-    def _carries(self, episodes: Episode) -> bool:
-        """Return whether the estimator carries anything from one meta-step to the next."""
-        key = torch.zeros((), dtype=torch.int64, device=self.device)
+    def _carry_of_one(self, episodes: Episode) -> Carry:
+        """Return what the estimator leaves of one task, as tensors without values."""
+        key = any_key(self.device)
         with torch.no_grad(), attributes_kept(*holders_of(self)):
             meta, first = tree_detach(self.meta), take(episodes, 0)
-            return bool(tree_leaves(self.estimator.init_carry(self.problem, meta, first, key)))
+            carry = self.estimator.init_carry(self.problem, meta, first, key)
+            return tree_map(lambda leaf: leaf.to("meta"), carry)
 
     def _carried(self, plan: Plan, episodes: Episode, keys: Tensor) -> Carry:
         """Return what the estimator is given of earlier meta-steps."""
         if not plan.carries and self.carry.is_empty:
             return Carry()
-        meta, init_carry = tree_detach(self.meta), self.estimator.init_carry
-        start = init_carry(self.problem, meta, *take((episodes, keys), 0))
 
-        def start_own() -> PyTree:
-            how = How(self.batching).of(len(keys))
-            return over_tasks(init_carry, self.problem, meta, keys, (episodes, keys), how).own
+        def start() -> Carry:
+            how, given = How(self.batching).of(len(keys)), (episodes, keys)
+            meta, init_carry = tree_detach(self.meta), self.estimator.init_carry
+            each = over_tasks(init_carry, self.problem, meta, keys, given, how)
+            own = self.estimator.populate(self.problem, each.own, places_of(keys))
+            return Carry(take(each.common, 0), own)
 
         # A graph is compiled for strides, and a start may share memory among tasks.
-        return tree_map(Tensor.contiguous, self.carry(start, start_own, (len(keys),)))
+        return tree_map(Tensor.contiguous, self.carry(plan.carry, start, len(keys), None))
 
     def _track(self, episodes: Episode, keys: Tensor) -> None:
         """Let the running statistics of the inner steps follow the first task."""

@@ -38,8 +38,7 @@ class ParameterDifference(MetaGradient, Checked):
 
     def init_carry(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor) -> Carry:
         """Return the rule's state that the first task starts with, if states are kept."""
-        start = problem.start(meta, episode.support, key)
-        return Carry(problem.rule.init_state(meta.rule, start, key) if self.keep_state else ())
+        return Carry(problem.begin(meta, episode.support, key)[1] if self.keep_state else ())
 
     @property
     def traits(self) -> Traits:
@@ -50,9 +49,10 @@ class ParameterDifference(MetaGradient, Checked):
         self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: Carry
     ) -> Estimate:
         """Estimate one task's meta-gradient."""
-        state = carry.common if self.keep_state else None
-        adapted = inner.adapt(problem, meta, episode, key, state=state)
-        start, pull = vjp(lambda meta: problem.start(meta, episode.support, key), meta)
+        if self.keep_state:
+            problem = problem._replace(resume=lambda params, _: (params, carry.common))
+        adapted = inner.adapt(problem, meta, episode, key)
+        start, pull = vjp(lambda meta: problem.begin(meta, episode.support, key)[0], meta)
         gradient = pull(tree_map(torch.sub, start, adapted.params))[0]
         kept = Carry(adapted.state) if self.keep_state else carry
         loss = problem.query_loss(adapted.params, meta.shared, episode)

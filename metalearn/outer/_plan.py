@@ -32,7 +32,7 @@ from metalearn.outer._checks._kind import check_kind
 from metalearn.outer._estimates import Setup
 from metalearn.outer._over_tasks import choose
 from metalearn.outer._watch import Watch
-from metalearn.types import Episode, Meta, Problem
+from metalearn.types import Carry, Episode, Meta, Problem
 
 MOST_PLANS, MOST_COMPILED, MOST_STATES = 1000, 32, 32
 """Numbers of plans, of plans that hold compiled graphs, and of states of the modules that are
@@ -55,7 +55,7 @@ class Plan:
         run: `(learner, setup, meta, common, own, episodes, keys)`, returns the estimate.
         device: Where the learner is.
         writers: The modules whose attributes a call may change: all, or none.
-        carries: Whether the estimator carries anything.
+        carry: What the estimator leaves of one task for the next meta-step; its shapes and dtypes.
         tracks: Whether the model has running statistics of its own for every inner step.
         source: The learner's problem, of which the setup's was made: it may have been replaced.
         meta: What is learned, if all of it is parameters, which a compiled plan watches; or None.
@@ -65,10 +65,15 @@ class Plan:
     run: Callable[..., Any]
     device: torch.device
     writers: list[nn.Module]
-    carries: bool
+    carry: Carry
     tracks: bool
     source: Problem
     meta: Meta | None
+
+    @property
+    def carries(self) -> bool:
+        """Whether the estimator carries anything."""
+        return bool(tree_leaves(self.carry))
 
 
 class Plans:
@@ -128,8 +133,8 @@ class Plans:
             check_call(learner, episodes, purpose)
             on = tried(learner)
             check_kind(learner, on, episodes, purpose, partial(self._once, state))
-            carries = purpose is Purpose.META_GRADIENT and on._carries(episodes)
-            plan = self._planned(learner, episodes, modules, carries)
+            carry = on._carry_of_one(episodes) if purpose is Purpose.META_GRADIENT else Carry()
+            plan = self._planned(learner, episodes, modules, carry)
             self._make_room(purpose)
             self._plans[tuple(key)] = plan
         self._last = key, plan
@@ -178,7 +183,7 @@ class Plans:
             self._passed.add((what, state))
 
     def _planned(
-        self, learner: Any, episodes: Episode, modules: list[nn.Module], carries: bool
+        self, learner: Any, episodes: Episode, modules: list[nn.Module], carry: Carry
     ) -> Plan:
         source, count = learner.problem, num_tasks(episodes)
         losses = _trusting(source.support_loss), _trusting(source.query_loss)
@@ -191,7 +196,7 @@ class Plans:
             run,
             learner.device,
             writers=modules if any(map(_may_write, modules)) or has_global_hooks() else [],
-            carries=carries,
+            carry=carry,
             tracks=any(isinstance(module, PerStepNorm) for module in modules),
             source=source,
             meta=self._watched(learner.meta),

@@ -1,19 +1,20 @@
 """The problem that a learner's model, criteria and losses make, and what they share."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch.nn as nn
 from torch import Tensor
 
-from metalearn._modules import get_tensor
+from metalearn._modules import below, functional_call, get_tensor
 from metalearn.functional import ModelLoss, ModuleLoss, OnQuery, OnSupport
 from metalearn.inner import UpdateRule
 from metalearn.outer._checks._construction import check_owns
 from metalearn.outer._select import trainable
-from metalearn.types import Problem
+from metalearn.types import Batch, Meta, Params, Problem, learned_init
 
-OWNERS = ("criterion", "support_criterion", "support_loss", "query_loss")
+OWNERS = ("criterion", "support_criterion", "support_loss", "query_loss", "start")
 """The learner's parts beside its model; those that are modules may own what is shared."""
 
 
@@ -26,6 +27,7 @@ def problem_of(learner: Any, rule: UpdateRule, num_steps: int) -> Problem:
         query_loss=_given(learner, "query_loss") or OnQuery(_of_model(learner, "criterion")),
         rule=rule,
         num_steps=num_steps,
+        start=_start(learner.start),
     )
 
 
@@ -44,6 +46,23 @@ def shared_names(learner: Any, fast: list[str]) -> list[str]:
                 check_owns(part, [name for name, adapts in owned.items() if adapts])
             names += [f"{part}.{name}" for name, adapts in owned.items() if not adapts]
     return names
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleStart:
+    """A module called as the start of `Problem`, with its parameters taken from `shared`."""
+
+    module: nn.Module
+
+    def __call__(self, meta: Meta, support: Batch, key: Tensor) -> Params:
+        """Return where the inner problem starts."""
+        return functional_call(self.module, below("start", meta.shared), (meta, support, key))
+
+
+def _start(start: Any) -> Callable[..., Params]:
+    if start is None:
+        return learned_init
+    return ModuleStart(start) if isinstance(start, nn.Module) else start
 
 
 def _of_model(learner: Any, name: str) -> ModelLoss:

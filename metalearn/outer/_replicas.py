@@ -16,7 +16,7 @@ from metalearn._tree import over_first_axes, tree_detach, tree_leaves, tree_map
 from metalearn.functional import OnQuery, OnSupport
 from metalearn.models._batch_norm import Norms
 from metalearn.outer._attach import attach, refuse_forward_mode
-from metalearn.outer._carry import Carried
+from metalearn.outer._carry import Carried, places_of
 from metalearn.outer._checks._call import Purpose
 from metalearn.outer._checks._episodes import check_episodes
 from metalearn.outer._compile import WholeStep
@@ -224,15 +224,16 @@ class Replicas(nn.Module):
         learner, shape = self.learner, (len(self), len(keys) // len(self))
         if not plan.carries and learner.carry.is_empty:
             return Carry()
-        init_carry, problem = learner.estimator.init_carry, learner.problem
-        metas, how = (
-            repeated(tree_detach(learner.meta), shape[1]),
-            How("vmap", own=True).of(len(keys)),
-        )
-        start = over_tasks(init_carry, problem, metas, keys, (episodes, keys), how)
-        start = tree_map(lambda leaf: leaf.unflatten(0, shape), start)
-        common = tree_map(lambda leaf: leaf[:, 0], start.common)
-        carry = learner.carry(Carry(common, start.own), lambda: start.own, ())
+
+        def start() -> Carry:
+            estimator, how = learner.estimator, How("vmap", own=True).of(len(keys))
+            given = repeated(tree_detach(learner.meta), shape[1]), keys, (episodes, keys)
+            each = over_tasks(estimator.init_carry, learner.problem, *given, how)
+            each = tree_map(lambda leaf: leaf.unflatten(0, shape), each)
+            own = estimator.populate(learner.problem, each.own, places_of(keys[: shape[1]]))
+            return Carry(tree_map(lambda leaf: leaf[:, 0], each.common), own)
+
+        carry = learner.carry(plan.carry, start, shape[1], shape[0])
         return tree_map(Tensor.contiguous, carry)
 
 

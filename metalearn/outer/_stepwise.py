@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
 from torch import Tensor
@@ -15,7 +14,7 @@ from metalearn.functional._derivatives import pullback
 from metalearn.inner._step import take_step
 from metalearn.outer._base import Traits
 from metalearn.outer._reverse_mode import ReverseMode, weighted
-from metalearn.types import Batch, Carry, Episode, Estimate, Meta, Params, Problem, PyTree
+from metalearn.types import Carry, Episode, Estimate, Meta, Params, Problem, PyTree
 
 
 class Record(NamedTuple):
@@ -99,8 +98,11 @@ class Stepwise(ReverseMode):
         """Estimate one task's meta-gradient."""
         weights, next_carry = self.weights(carry, problem.num_steps)
         task = self.task(problem, meta, episode, weights)
-        start = partial(_begun, problem, episode.support, key)
-        params, state = start(meta)
+
+        def begin(meta: Meta) -> Any:
+            return problem.begin(meta, episode.support, key)
+
+        params, state = begin(meta)
         cut, size = self.num_constant(problem.num_steps), self.segment or problem.num_steps
 
         loss: Any = 0.0
@@ -122,7 +124,7 @@ class Stepwise(ReverseMode):
 
         # Of the steps before `cut` everything is constant but for the start.
         state_slope = tree_zeros_like(slopes.state) if cut else slopes.state
-        at_start = pullback(start, meta)((_sum(slopes.params, early.params), state_slope))[0]
+        at_start = pullback(begin, meta)((_sum(slopes.params, early.params), state_slope))[0]
         gradient = Meta(
             at_start.init,
             tree_add(slopes.shared, at_start.shared),
@@ -139,12 +141,6 @@ class Stepwise(ReverseMode):
     ) -> "InnerLoop":
         """Return the inner loop of one task, or of all at once."""
         return InnerLoop(problem, meta, episode, self.order, weights)
-
-
-def _begun(problem: Problem, support: Batch, key: Tensor, meta: Meta) -> Any:
-    """Return parameters and rule's state at the start."""
-    params = problem.start(meta, support, key)
-    return params, problem.rule.init_state(meta.rule, params, key)
 
 
 @dataclass(frozen=True)

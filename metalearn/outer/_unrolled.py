@@ -45,8 +45,8 @@ class Unrolled(ReverseMode):
 
         # torch.compile cannot evaluate a tuple[...] here
         def objective(meta: Meta) -> Any:
-            params = start = problem.start(meta, episode.support, key)
-            state = problem.rule.init_state(meta.rule, start, key)
+            start, state = problem.begin(meta, episode.support, key)
+            params = start
             losses = []
             fresh = problem.start is learned_init  # nothing else reads what is learned of it
             for step, weight in enumerate(weights):

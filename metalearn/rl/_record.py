@@ -13,7 +13,7 @@ from metalearn._tree import tree_map
 from metalearn._walk import holders_of
 from metalearn.outer import MetaLearner
 from metalearn.outer._checks._episodes import check_episodes
-from metalearn.outer._per_task import unwrapped
+from metalearn.outer._wrapper import unwrapped
 from metalearn.rl._losses import PolicyLoss, QueryRollouts, SupportRollouts
 from metalearn.types import Batch, Episode, Params
 

@@ -12,8 +12,8 @@ from metalearn._checks import check_count, check_path, invalid
 from metalearn._described import described
 from metalearn._files import check_writable, whole_file
 from metalearn.outer import MetaLearner, Replicas
-from metalearn.outer._per_task import unwrapped
 from metalearn.outer._signature import difference, signature
+from metalearn.outer._wrapper import unwrapped
 from metalearn.training._batches import Batches, load_random_state, random_state
 from metalearn.training._history import History
 from metalearn.training._logs import Progress

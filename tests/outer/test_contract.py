@@ -33,6 +33,8 @@ ESTIMATORS = [
     (outer.ClipPerTask(outer.Unrolled(), value=1e3), 2),
     (outer.ClipPerTask(outer.Stepwise(), value=1e-2), None),
     (outer.SkipDiverged(outer.Unrolled()), 2),
+    (outer.Continued(outer.Unrolled(), horizon=12), 2),
+    (outer.Continued(outer.Stepwise(order=1), horizon=12), 1),
 ]
 
 

@@ -49,13 +49,14 @@ def loader():
 
 
 def run(folder, batches=TASKS, num_iterations=NUM_ITERATIONS, **options):
-    """Train something with every kind of state: a mask, dropout, momentum, a schedule, a
-    validation."""
+    """Train something with every kind of state: inner problems that go on, a mask, dropout,
+    momentum, a schedule, a validation."""
     torch.manual_seed(0)
     random.seed(0)
     np.random.seed(0)
     model = nn.Sequential(nn.Linear(1, 6), nn.Dropout(0.1), nn.ReLU(), nn.Linear(6, 1))
-    learner = outer.MAML(model, F.mse_loss, inner.Masked(inner.SGD(0.01)), num_steps=1)
+    rule, estimator = inner.Masked(inner.SGD(0.01)), outer.Continued(outer.Unrolled(), horizon=4)
+    learner = outer.MAML(model, F.mse_loss, rule, num_steps=1, estimator=estimator)
     optimizer = torch.optim.Adam(learner.parameters(), lr=1e-2)
     size = 2 if isinstance(batches, data.TaskDistribution) else None
     history = fit(

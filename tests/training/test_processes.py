@@ -24,6 +24,11 @@ def carrying():
     return sine_learner(inner.Adam(0.01), estimator=outer.ParameterDifference(keep_state=True))
 
 
+def going_on():
+    estimator = outer.Continued(outer.Unrolled(), horizon=9)
+    return sine_learner(inner.LearnedRate(inner.Adam(0.01)), estimator=estimator)
+
+
 def counted(batches):
     """Train a learner that counts its steps, and return the count."""
     estimator = outer.SkipDiverged(outer.Unrolled(multi_step=outer.MultiStep(10)))
@@ -101,6 +106,9 @@ def one_of_two(rank, folder):
         "stopped": training(DistributedDataParallel(rates()), 4, folder / "run"),
         "resumed": training(DistributedDataParallel(rates()), 6, folder / "run"),
         "carried": training(DistributedDataParallel(carrying()), 4),
+        "population": training(DistributedDataParallel(going_on()), 5),
+        "population stopped": training(DistributedDataParallel(going_on()), 3, folder / "windows"),
+        "population resumed": training(DistributedDataParallel(going_on()), 5, folder / "windows"),
         "counted": counted([task(half_broken(), slice(2 * rank, 2 * rank + 2))]),
         "ended": training(
             DistributedDataParallel(rates()), 6, callbacks=[at_4] if rank == 1 else []
@@ -156,6 +164,14 @@ def test_what_an_estimator_carries_is_the_mean_over_all_tasks(logs):
     expected = training(carrying(), 4)
     for log in logs:
         assert_close(log["carried"], expected)
+
+
+def test_a_population_is_that_of_one_process(logs):
+    """Of the four problems every process has two, whose ages are those of a population of four."""
+    expected = training(going_on(), 5)
+    for log in logs:
+        assert_close(log["population"], expected)
+        torch.testing.assert_close(log["population resumed"], log["population"], rtol=0, atol=0)
 
 
 def test_diverged_tasks_of_one_process_leave_nothing_in_what_all_carry(logs):

@@ -37,8 +37,9 @@ RECORDING = ("reduce-overhead", "max-autotune")
 ARGUMENTS = {
     "support_loss": "params, shared, episode, step",
     "query_loss": "params, shared, episode",
+    "start": "meta, support, key",
 }
-"""What a user's losses are called with."""
+"""What a user's losses and start are called with."""
 INSTEAD = {
     "init": "learn_init=False",
     "shared": ".requires_grad_(False) on these",
@@ -97,18 +98,27 @@ def check_estimator(estimator: Any) -> None:
 
 
 def check_criteria(
-    criterion: Any, support_criterion: Any, support_loss: Any, query_loss: Any, support_batches: Any
+    criterion: Any,
+    support_criterion: Any,
+    support_loss: Any,
+    query_loss: Any,
+    start: Any,
+    support_batches: Any,
 ) -> None:
     """Raise unless each loop is told by functions, and once, what it minimises."""
     losses = {"support_loss": support_loss, "query_loss": query_loss}
     given = {"criterion": criterion, "support_criterion": support_criterion, **losses}
+    given["start"] = start
     given = {what: value for what, value in given.items() if value is not None}
     for what, value in given.items():
         fix = "Pass F.mse_loss or nn.MSELoss()."
+        if what == "start":
+            fix = f"Write def start({ARGUMENTS['start']}): ...; None starts at what is learned."
         check_function(what, value, "be a function or a module", fix=fix)
     for what, names in ARGUMENTS.items():
         if what in given and (error := misfit(given[what], names.count(",") + 1)):
-            fix = f"Write def {what}({names}): ...; a loss of output and y is a criterion."
+            fix = f"Write def {what}({names}): ..."
+            fix += "" if what == "start" else "; a loss of output and y is a criterion."
             raise mistyped(what, f"take ({names})", error, fix)
     check_parts(given)
     if "support_loss" in given and ("support_criterion" in given or support_batches is not None):

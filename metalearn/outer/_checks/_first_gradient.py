@@ -13,9 +13,10 @@ from metalearn.outer._base import MetaGradient
 from metalearn.outer._checks._derivative_errors import derivatives_explained
 from metalearn.outer._checks._named import any_key, in_losses, in_model, shape, shapes
 from metalearn.outer._checks._rules import check_rule
-from metalearn.outer._per_task import unwrapped
+from metalearn.outer._checks._start import reached_by_start
 from metalearn.outer._reverse_mode import ReverseMode
-from metalearn.types import Episode, Estimate, Meta, Params, Problem, PyTree
+from metalearn.outer._wrapper import unwrapped
+from metalearn.types import Episode, Estimate, Meta, Params, Problem, PyTree, learned_init
 
 
 @torch.no_grad()
@@ -32,6 +33,9 @@ def check_gradient(learner: Any, episode: Episode) -> None:
     with random_numbers_kept(key.device):
         check_rule(problem, meta, key)
         unused = _unused(problem, estimator, meta, episode)
+        if problem.start is not learned_init:
+            reached = reached_by_start(problem, meta, episode.support, key)
+            unused = {name: _unused_from(reached, meta, names) for name, names in unused.items()}
         before = generator_states(key.device)
         with derivatives_explained("second"):
             carry = estimator.init_carry(problem, meta, episode, key)
@@ -44,14 +48,26 @@ def check_gradient(learner: Any, episode: Episode) -> None:
         got = "random draws in its forward pass"
         fix = "Use estimator=outer.Unrolled(), or switch dropout off with learner.eval()."
         raise invalid(f"model under {estimator}", "compute the same loss twice", got, fix)
-    if nowhere := sorted(unused["support"] & unused["query"]):
-        fix = "Call .requires_grad_(False) on them before building the learner"
-        fix += ", or use them in the model."
-        raise invalid("learned parameters", "get a gradient", f"none for {nowhere}", fix)
+    fix = "Call .requires_grad_(False) on them before building the learner"
+    fix += ", or use them in the model."
+    nowhere = unused["support"] & unused["query"]
+    if problem.start is not learned_init:
+        nowhere -= in_model(problem.constant)
+        fix = "Write learn_init=False, or use them in start."
+    if nowhere:
+        raise invalid("learned parameters", "get a gradient", f"none for {sorted(nowhere)}", fix)
     reverse = unwrapped(estimator)
     if isinstance(reverse, ReverseMode) and (reverse.order == 1 or reverse.truncate is not None):
         with random_numbers_kept(key.device):
             _check_limited(problem, reverse, meta, key, unused["query"])
+
+
+def _unused_from(reached: set[str], meta: Meta, unused: set[str]) -> set[str]:
+    """Return what a loss does not depend on at a start that depends on `reached`.
+
+    A learned initialisation acts through the start alone.
+    """
+    return (unused - reached) | (in_model(meta.init) - reached)
 
 
 def _check_constants(learner: Any) -> None:

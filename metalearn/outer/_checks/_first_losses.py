@@ -22,6 +22,7 @@ from metalearn.outer._checks._criteria import (
     knows_targets,
 )
 from metalearn.outer._checks._named import any_key, losses_on_sets
+from metalearn.outer._checks._start import check_start
 from metalearn.outer._checks._unwritten import check_unwritten
 from metalearn.types import Batch, Episode, Meta, Problem
 
@@ -51,6 +52,7 @@ def check_losses(learner: Any, episodes: Episode) -> None:
                 _check_captures(name, losses_on_sets(problem).get(name), foreign, names)
 
     with torch.no_grad(), random_numbers_kept(learner.device):
+        check_start(problem, meta, take(episodes.support, 0), any_key(learner.device))
         check_unwritten(learner, check)
 
 

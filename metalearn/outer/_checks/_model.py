@@ -16,8 +16,8 @@ from metalearn.outer._base import MetaGradient
 from metalearn.outer._checks._named import any_key, losses_on_sets
 from metalearn.outer._checks._purity import compare, sees_own
 from metalearn.outer._copied_loss import with_copies
-from metalearn.outer._per_task import unwrapped
-from metalearn.types import Episode, Meta, Problem
+from metalearn.outer._wrapper import unwrapped
+from metalearn.types import Episode, Meta, Problem, learned_init
 
 SKIP = "check_model=False trusts the model as it is."
 OWN = "Read them as their module's own at every call"
@@ -56,7 +56,7 @@ def needs_copies(
             or, however the model is called, its derivatives differ from those of a copy that holds
             them.
     """
-    problem = problem.of_task(any_key(tree_leaves(meta)[0].device))
+    problem = problem.of_task(any_key(tree_leaves(meta)[0].device))._replace(start=learned_init)
     if not tree_leaves(episode.query):
         episode = Episode(episode.support, episode.support)
         problem = problem._replace(query_loss=_as_query_loss(problem.support_loss))

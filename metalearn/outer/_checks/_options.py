@@ -12,6 +12,7 @@ from metalearn._checks import did_you_mean, mistyped
 from metalearn.functional import SupportBatches
 from metalearn.outer._checks._siblings import where_it_is
 from metalearn.outer._select import Selection
+from metalearn.types import Params
 
 RATE = "The rate is the rule's: write inner.SGD(lr=0.01)."
 ORDER = "Write outer.FOMAML(model, criterion, rule, num_steps=5)"
@@ -41,6 +42,7 @@ class Options(TypedDict, total=False):
     support_loss: Callable[..., Tensor] | None
     query_loss: Callable[..., Tensor] | None
     support_batches: int | SupportBatches | None
+    start: Callable[..., Params] | None
     batching: str
     chunk_size: int | None
     compile: bool | str | Mapping[str, Any]

@@ -174,6 +174,12 @@ ENTRIES = {
         value=POSITIVE,
         on=st.just("init"),
     ),
+    "Continued": estimator(
+        outer.Continued,
+        {"horizon": st.sampled_from([0, 1.5])},
+        estimator=st.sampled_from([outer.Unrolled(), outer.Stepwise(), outer.ForwardMode()]),
+        horizon=st.sampled_from([6, 12]),
+    ),
     "SkipDiverged": estimator(outer.SkipDiverged, estimator=ESTIMATORS),
     "meta_gradient": Entry(
         pure,

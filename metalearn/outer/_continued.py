@@ -1,0 +1,174 @@
+"""Inner problems that go on from one meta-step to the next, in windows."""
+
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from metalearn._checks import invalid
+from metalearn._fields import CountOrNone
+from metalearn._tree import over_first_axes, tree_leaves, tree_map
+from metalearn.outer._base import Traits
+from metalearn.outer._estimates import are_finite
+from metalearn.outer._wrapper import Wrapper
+from metalearn.types import Carry, Episode, Estimate, Meta, Params, Problem, PyTree
+
+ENDLESS = torch.iinfo(torch.int64).max
+"""Number of steps of a run that never ends."""
+
+
+class Run(NamedTuple):
+    """Where an inner problem's training stands.
+
+    Attributes:
+        params: Fast parameters.
+        state: The rule's state.
+        age: Number of inner steps since it started, int64; 0 before it starts, or starts again.
+        span: Number of steps after which it starts again, int64.
+        num_diverged: How often it has started again because it diverged, int64.
+        own: What the wrapped estimator carries of it.
+    """
+
+    params: Params
+    state: PyTree
+    age: Tensor
+    span: Tensor
+    num_diverged: Tensor
+    own: PyTree
+
+
+@dataclass(frozen=True)
+class Continued(Wrapper):
+    """An estimator of windows: the inner loop begins where that of the last meta-step ended.
+
+    The model of an inner problem goes on training, `num_steps` inner steps a meta-step, and every
+    window of its training gives the gradient to `shared` and the rule. `init` gets one in windows
+    that start afresh, from the learned start or the learner's `start=`; without a horizon there is
+    one such window alone, and `init` must not be learned.
+
+    Problem i of every meta-batch is the same one: with a meta-batch of n, n models are trained. So
+    that all ages are there at any time, problem i of n (from 1) first lives i/n of the horizon. A
+    problem that diverges starts again. Calls in training mode, with gradients enabled, go on;
+    `estimate`, `adapt`, `evaluate` and calls under `torch.no_grad()` leave the models where they
+    are. `learner.inner_models` are these models; `learner.carry.reset()` starts all anew.
+
+    A rule's step is its number in the window; a rule that needs the number in the whole run counts
+    in its state, as `Adam` does. Diagnostics: "age", the number of steps that the model has been
+    trained for, and "num_diverged", how often it has started again because it diverged.
+
+    Args:
+        estimator: The estimator of the gradient of one window, which begins at `problem.begin` and
+            returns where it ended: `Unrolled()`, `Stepwise()`, `ForwardMode()`.
+        horizon: Number of inner steps after which a problem starts again, a multiple of
+            `num_steps`; None for never.
+
+    Raises:
+        TypeError: If `estimator` is no estimator, or `horizon` no int.
+        ValueError: If `horizon` is below 1.
+
+    References:
+        Calian et al., "DataRater: meta-learned dataset curation", arXiv 2025 (windows and a
+        population of ages). Metz et al., "Understanding and correcting pathologies in the training
+        of learned optimizers", ICML 2019 (truncated windows).
+    """
+
+    horizon: Annotated[CountOrNone, "None never starts again."] = None
+
+    @property
+    def reaches(self) -> frozenset[str]:
+        """What the wrapped estimator reaches, but no start that is never returned to."""
+        return self.estimator.reaches - (frozenset() if self.horizon else {"init"})
+
+    @property
+    def traits(self) -> Traits:
+        """Those of the wrapped estimator; nothing is known of subclasses."""
+        of_wrapped = self.estimator.traits
+        return replace(of_wrapped, leafwise=of_wrapped.leafwise and type(self) is Continued)
+
+    def check(self, problem: Problem, meta: Meta) -> None:
+        """Raise as the wrapped estimator does, or for a horizon that no window ends at."""
+        super().check(problem, meta)
+        if self.horizon is not None and self.horizon % problem.num_steps:
+            whole = max(round(self.horizon / problem.num_steps), 1) * problem.num_steps
+            condition = f"be a multiple of num_steps={problem.num_steps}"
+            raise invalid("horizon", condition, self.horizon, f"Write horizon={whole}.")
+
+    def init_carry(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor) -> Carry:
+        """Return a run that has not started yet, beside what the wrapped estimator carries."""
+        inside = super().init_carry(problem, meta, episode, key)
+        # no views of what is learned, which changes before the run is read
+        params, state = tree_map(torch.clone, problem.begin(meta, episode.support, key))
+        age = torch.zeros_like(key, dtype=torch.int64)
+        span = torch.full_like(age, self.horizon or ENDLESS)
+        return Carry(inside.common, Run(params, state, age, span, age, inside.own))
+
+    def populate(self, problem: Problem, own: PyTree, places: Tensor) -> PyTree:
+        """Shorten every problem's first run, so that all ages will be there."""
+        own = own._replace(own=super().populate(problem, own.own, places))
+        if self.horizon is None:
+            return own
+        windows = (places * (self.horizon // problem.num_steps)).round().clamp(min=1)
+        return own._replace(
+            span=(windows.to(own.span.dtype) * problem.num_steps).expand_as(own.span)
+        )
+
+    def __call__(
+        self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: Carry
+    ) -> Estimate:
+        """Estimate the gradient of one window of one run."""
+        run: Run = carry.own
+        is_over = run.age >= run.span
+        starts = is_over | (run.age == 0)
+        resumed: list[bool] = []
+
+        def resume(params: Params, state: PyTree) -> Any:
+            resumed.append(True)
+            return _chosen(starts, (params, state), (run.params, run.state))
+
+        own = run.own
+        if tree_leaves(own):
+            own = _chosen(starts, super().init_carry(problem, meta, episode, key).own, own)
+        window = problem._replace(resume=resume)
+        estimate = super().__call__(window, meta, episode, key, Carry(carry.common, own))
+        self._check_goes_on(resumed, estimate)
+
+        gradient = estimate.gradient
+        if estimate.loss.dim():  # of all tasks at once, whose gradient to what they share is a sum
+            gradient = gradient._replace(shared={})
+        ended = estimate.params, estimate.state
+        finite = are_finite((estimate.loss, gradient, ended), estimate.loss.shape)
+        params, state = _chosen(finite, ended, (run.params, run.state))
+        own = _chosen(finite, estimate.carry.own, own)
+        age = torch.where(starts, 0, run.age) + problem.num_steps
+        run = Run(
+            params,
+            state,
+            torch.where(finite, age, 0),
+            torch.where(is_over, self.horizon or ENDLESS, run.span),
+            run.num_diverged + ~finite,
+            own,
+        )
+        diagnostics = {"age": run.age, "num_diverged": run.num_diverged}
+        return estimate._replace(
+            carry=Carry(estimate.carry.common, run),
+            diagnostics={**estimate.diagnostics, **diagnostics},
+        )
+
+    def _check_goes_on(self, resumed: list[bool], estimate: Estimate) -> None:
+        """Raise if the wrapped estimator starts afresh, or does not say where it ended."""
+        if resumed and estimate.params:
+            return
+        got = f"{self.estimator}, which " + ("ends nowhere" if resumed else "starts afresh")
+        fix = "Begin at problem.begin(meta, episode.support, key) and return Estimate(..., params, "
+        fix += "state), or use outer.Unrolled(), Stepwise() or ForwardMode()."
+        raise invalid("estimator of windows", "be one that can go on", got, fix)
+
+
+def _chosen(condition: Tensor, these: Any, others: Any) -> Any:
+    """Return the leaves of one tree where a condition holds of the first axes, else the other's."""
+
+    def choose(this: Tensor, other: Tensor) -> Tensor:
+        return torch.where(over_first_axes(condition, this), this, other)
+
+    return tree_map(choose, these, others)
