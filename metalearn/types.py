@@ -14,6 +14,7 @@ __all__ = [
     "Params",
     "PyTree",
     "Batch",
+    "Indexed",
     "Episode",
     "Meta",
     "KeyedLoss",
@@ -48,6 +49,20 @@ class Batch(NamedTuple):
         """Return this batch on `device`."""
         device = as_device(device)
         return tree_map(lambda leaf: leaf.to(device), self)
+
+
+class Indexed(NamedTuple):
+    """Inputs that are held once, and which of the examples every step sees.
+
+    It is the `x` of a support set under `functional.IndexedBatches`.
+
+    Attributes:
+        data: Inputs `[num_examples, ...]`, as those of a `Batch`.
+        indices: Numbers of examples `[num_steps, batch_size]`, int64.
+    """
+
+    data: PyTree
+    indices: Tensor
 
 
 class Episode(NamedTuple):

@@ -16,7 +16,7 @@ from metalearn._tasks import vmap_tasks
 from metalearn._tree import tree_leaves
 from metalearn.functional._keys import derive_key
 from metalearn.functional._known_criteria import is_known, known_losses
-from metalearn.functional._support_batches import SupportBatches
+from metalearn.functional._support_batches import AllExamples, SupportBatches
 from metalearn.types import Batch, Episode, KeyedLoss, Params
 
 Module = Annotated[nn.Module, Check(check_kind, nn.Module, "an nn.Module", "the module itself")]
@@ -197,6 +197,10 @@ class OnSupport(KeyedLoss, Checked):
 
     def whole(self) -> "OnSupport":
         """Return the loss on the whole support set at every step."""
+        return self if self.batches is None else replace(self, batches=AllExamples(self.batches))
+
+    def of_seen(self) -> "OnSupport":
+        """Return the loss on support sets that are what a step sees, such as `batch` returns."""
         return self if self.batches is None else replace(self, batches=None)
 
 

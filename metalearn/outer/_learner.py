@@ -35,8 +35,7 @@ from metalearn.outer._checks._construction import (
     check_reaches,
     check_statistics,
 )
-from metalearn.outer._checks._episodes import check_batch, check_task_axis
-from metalearn.outer._checks._named import any_key
+from metalearn.outer._checks._episodes import check_adaptation, check_batch
 from metalearn.outer._checks._options import method
 from metalearn.outer._checks._start import check_models
 from metalearn.outer._compile import WholeStep
@@ -82,8 +81,9 @@ class MetaLearner(nn.Module):
             initialisation: a function, or a module whose parameters are learned too. Of the key,
             with `functional.normal`, it is a fresh random initialisation.
         support_batches: Which support examples a step sees: a number of parts that the support set
-            is dealt into, of which step t sees part `t % support_batches`, or
-            `functional.SampledBatches(size)`. None for all.
+            is dealt into, of which step t sees part `t % support_batches`, or a
+            `functional.SupportBatches`, such as `SampledBatches(size)`, or `GivenBatches()` where
+            episodes have one batch a step. None for all.
         batching: "vmap" over tasks, or "loop" for models that cannot be vmapped.
         chunk_size: Number of tasks computed at once; gradients are added up chunk by chunk. None
             for all.
@@ -408,10 +408,12 @@ class MetaLearner(nn.Module):
             ValueError: If their shapes disagree, they require grad, or `num_steps` is negative.
         """
         if torch.is_inference_mode_enabled():
-            return outside_inference_mode(self.adapt, support, num_steps, start=start, keys=keys)
-        num_steps = self.num_steps if num_steps is None else num_steps
+            return outside_inference_mode(self.adapt, support, num_steps, keys=keys)
         check_batch("support", support)  # or else adapt(x, y) would hear of its number of steps
-        check_count("num_steps", num_steps, minimum=0)
+        if num_steps is not None:
+            check_count("num_steps", num_steps, minimum=0)
+        check_adaptation(self.problem, support, num_steps)
+        num_steps = self.num_steps if num_steps is None else num_steps
         meta = tree_map(torch.clone, tree_detach(self.meta))
 
         before: PyTree = ()

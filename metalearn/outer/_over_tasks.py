@@ -152,15 +152,15 @@ def _losses_of_tasks(loss: Any, how: How) -> Callable[..., Tensor]:
     """Return a loss that is `[num_tasks]` and remembers what layers that do not adapt make."""
     if is_of_model(loss):
         return partial(loss.of_tasks, own=how.own, memo=Memo(how.one_backward))
-    whole = loss.whole() if isinstance(loss, OnSupport) else loss
+    seen = loss.of_seen() if isinstance(loss, OnSupport) else loss
 
     def losses(params: Params, shared: Params, episodes: Episode, *step: int) -> Any:
-        if whole is not loss:  # a loss of the whole of what the step sees
+        if seen is not loss:  # a loss of the whole of what the step sees
             episodes = episodes._replace(support=loss.batch(episodes, *step))
         if how.own:
-            return vmap_tasks(lambda *task: whole(*task, *step), params, shared, episodes)
+            return vmap_tasks(lambda *task: seen(*task, *step), params, shared, episodes)
         return vmap_tasks(
-            lambda params, episode: whole(params, shared, episode, *step), params, episodes
+            lambda params, episode: seen(params, shared, episode, *step), params, episodes
         )
 
     return losses

@@ -13,9 +13,12 @@ from metalearn.models._batch_norm import Norms
 from metalearn.outer._checks._episodes import (
     check_device,
     check_episodes,
+    check_num_steps,
     check_sets,
     check_support_batches,
     check_task_axis,
+    check_weights,
+    examples_of,
 )
 from metalearn.outer._checks._named import losses_on_sets
 from metalearn.outer._over_tasks import has_tables_of_one
@@ -42,10 +45,14 @@ def check_call(learner: Any, episodes: Any, purpose: Purpose) -> None:
     problem: Problem = learner.problem
     check_sets(problem, batches)
     check_device(batches, learner.device)
-    check_norms(learner.model, problem)
+    check_support_batches(problem, episodes.support)
+    examples = examples_of(problem, episodes.support)
+    check_weights({**batches, "support": examples})
+    if purpose in (Purpose.META_GRADIENT, Purpose.LOSSES):
+        check_num_steps(problem, episodes.support)
+    check_norms(learner.model, problem, has_one=examples is episodes.support)
     check_under_vmap(learner)
     check_precision(learner.device.type, learner.dtype)
-    check_support_batches(problem, batches["support"])
     if purpose is Purpose.META_GRADIENT:
         check_on_gpu(learner)
 
@@ -71,9 +78,19 @@ def check_under_vmap(learner: Any) -> None:
         raise invalid(what, condition, "one that has", "Choose batching='loop'.")
 
 
-def check_norms(model: nn.Module, problem: Problem) -> None:
-    """Raise if normalisation layers were replaced after the losses were made."""
+def check_norms(model: nn.Module, problem: Problem, has_one: bool) -> None:
+    """Raise if normalisation layers were replaced after the losses were made, or lack statistics.
+
+    Args:
+        model: The model.
+        problem: What losses it has.
+        has_one: Whether a support set is one batch, whose statistics a query set can have.
+    """
     norms = Norms.of(model)
+    if norms.by_support and not has_one:
+        what, condition = "a support set that is batches of steps", "need no 'support' statistics"
+        fix = "Choose models.use_batch_statistics(model, 'transductive'), say."
+        raise invalid(what, condition, "a model that has them", fix)
     if any(on.loss.network.norms != norms for on in losses_on_sets(problem).values()):
         fix = "Call models.use_batch_statistics before you build the learner."
         raise invalid("model", "keep its normalisation layers in a learner", "others", fix)

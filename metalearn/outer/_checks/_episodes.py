@@ -11,7 +11,7 @@ from torch import Tensor
 from metalearn._brief import brief
 from metalearn._checks import invalid, message, mistyped
 from metalearn._tree import tree_leaves, tree_names
-from metalearn.functional import OnSupport
+from metalearn.functional import OnSupport, SupportBatches
 from metalearn.outer._checks._named import losses_on_sets
 from metalearn.types import Batch, Episode, Problem
 
@@ -81,9 +81,9 @@ def _check_examples(name: str, x: Any, y: Any, weight: Any) -> None:
         raise mistyped(f"{name}.weight", "hold real numbers", weight.dtype, fix)
     if isinstance(x, Tensor):
         sizes = tuple(x.shape[:2])
-        if isinstance(weight, Tensor) and weight.shape != sizes:
-            condition, got = f"be of shape {sizes}, {axes}", f"{name}.weight {tuple(weight.shape)}"
-            raise invalid("weights", condition, got, f"Give {name}.weight one number an example.")
+        # Of batches of steps an example has an axis more; a learner knows whether they are such.
+        if isinstance(weight, Tensor) and weight.shape not in (sizes, x.shape[:3]):
+            raise _wrong_weights(name, x, weight)
         if isinstance(y, Tensor) and min(x.dim(), y.dim()) > 1 and y.shape[:2] != sizes:
             got = f"{name}.x {tuple(x.shape)} and {name}.y {tuple(y.shape)}"
             fix = f"Both begin with {axes}; for one task write x[None], y[None]."
@@ -92,6 +92,19 @@ def _check_examples(name: str, x: Any, y: Any, weight: Any) -> None:
         shapes = [tuple(leaf.shape) for leaf in tree_leaves(x)]
         fix = f"Every tensor begins with {axes}."
         raise invalid(f"{name}.x", "have at least 1 example", shapes, fix)
+
+
+def check_weights(batches: dict[str, Batch]) -> None:
+    """Raise unless weights are of examples, where batches are no longer those of steps."""
+    for name, (x, _, weight) in batches.items():
+        if isinstance(weight, Tensor) and isinstance(x, Tensor) and weight.dim() > 2:
+            raise _wrong_weights(name, x, weight)
+
+
+def _wrong_weights(name: str, x: Tensor, weight: Tensor) -> ValueError:
+    condition = f"be of shape {tuple(x.shape[:2])}, [num_tasks, num_examples]"
+    fix = f"Give {name}.weight one number an example."
+    return invalid("weights", condition, f"{name}.weight {tuple(weight.shape)}", fix)
 
 
 def check_sets(problem: Problem, batches: dict[str, Batch]) -> None:
@@ -105,8 +118,45 @@ def check_sets(problem: Problem, batches: dict[str, Batch]) -> None:
 
 def check_support_batches(problem: Problem, support: Batch) -> None:
     """Raise unless the inner steps' batches can be made of the support sets."""
-    if isinstance(problem.support_loss, OnSupport) and problem.support_loss.batches is not None:
-        problem.support_loss.batches.check(support)
+    if (batches := _batches_of(problem)) is not None:
+        batches.check(support)
+
+
+def examples_of(problem: Problem, support: Batch, axis: int = 1) -> Batch:
+    """Return all examples of the support sets of tasks, or of one at `axis` 0."""
+    batches = _batches_of(problem)
+    return support if batches is None else batches.examples(support, axis)
+
+
+def check_num_steps(problem: Problem, support: Batch, num_steps: int | None = None) -> None:
+    """Raise unless there is a batch for every step, where support sets are batches of steps.
+
+    Args:
+        problem: What is minimised, in so many steps in training.
+        support: The support sets.
+        num_steps: The number of steps, which may leave batches over; None for that in training.
+    """
+    batches = _batches_of(problem)
+    given = None if batches is None else batches.steps_of(support)
+    if given is None or (num_steps is not None and num_steps <= given):
+        return
+    wanted = problem.num_steps if num_steps is None else num_steps
+    if wanted != given:
+        fix = f"Write num_steps={given}, or data.windows(loader, num_steps={wanted})."
+        raise invalid("num_steps", f"be the {given} batches of the support set", wanted, fix)
+
+
+def check_adaptation(problem: Problem, support: Batch, num_steps: int | None) -> None:
+    """Raise unless support sets that are batches of steps are enough for `adapt`."""
+    if _batches_of(problem) is not None:
+        check_task_axis({"support": support})
+        check_support_batches(problem, support)
+        check_num_steps(problem, support, num_steps)
+
+
+def _batches_of(problem: Problem) -> SupportBatches | None:
+    loss = problem.support_loss
+    return loss.batches if isinstance(loss, OnSupport) else None
 
 
 def check_keys(keys: Any, num_tasks: int) -> None:

@@ -21,6 +21,7 @@ from metalearn.outer._checks._criteria import (
     check_weights,
     knows_targets,
 )
+from metalearn.outer._checks._episodes import examples_of
 from metalearn.outer._checks._named import any_key, losses_on_sets
 from metalearn.outer._checks._start import check_start
 from metalearn.outer._checks._unwritten import check_unwritten
@@ -61,12 +62,15 @@ def _check_loss(
 ) -> list[Tensor]:
     """Compute the first task's loss, and return the tensors that it closes over."""
     if on := losses_on_sets(problem).get(name):
+        x = getattr(first, name).x
+        if name == "support":
+            batch, x = examples_of(problem, batch), examples_of(problem, first.support, 0).x
         check_weights(on.loss, batch)
         if knows_targets(on.loss, batch.y):
             check_label_axes(name, on.loss.criterion, batch.y)
             with _explained(name, meta, batch):
                 tensors = on.loss.model_tensors(meta.init, meta.shared)
-                output = call_model(on.loss.model, tensors, getattr(first, name).x)
+                output = call_model(on.loss.model, tensors, x)
             check_targets(name, on.loss.criterion, output, batch.y)
     step = [0] if name == "support" else []
     compute = partial(getattr(problem, f"{name}_loss"), meta.init, meta.shared, first, *step)

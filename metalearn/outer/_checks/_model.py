@@ -58,7 +58,9 @@ def needs_copies(
     """
     problem = problem.of_task(any_key(tree_leaves(meta)[0].device))._replace(start=learned_init)
     if not tree_leaves(episode.query):
-        episode = Episode(episode.support, episode.support)
+        on: Any = problem.support_loss
+        seen = on.batch(episode, 0) if is_of_model(on) else episode.support
+        episode = Episode(episode.support, seen)
         problem = problem._replace(query_loss=_as_query_loss(problem.support_loss))
     of_model = [is_of_model(loss) for loss in (problem.support_loss, problem.query_loss)]
     try:

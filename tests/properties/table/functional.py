@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import strategies as st
 
 from metalearn import functional, models
-from metalearn.types import Batch
+from metalearn.types import Batch, Indexed
 from tests.properties.entry import Entry
 from tests.properties.strategies import BOOLS, COUNTS, FLOATING, GENERATORS, KEYS, SHAPES, tensors
 
@@ -71,6 +71,12 @@ def model_loss(model, criterion, name):
 def sees(batches, /, **_):
     part = batches.of_step(Batch(torch.zeros(12, 1), torch.zeros(12)), torch.tensor(3), step=1)
     assert len(part.x) == len(part.y) > 0
+
+
+def sees_rows(batches, /):
+    rows = torch.arange(6).reshape(3, 2)
+    x = rows if isinstance(batches, functional.GivenBatches) else Indexed(torch.arange(6), rows)
+    assert batches.of_step(Batch(x), None, step=1).x.tolist() == [2, 3]
 
 
 def cube(x, scale):
@@ -155,7 +161,12 @@ ENTRIES = {
         {
             "loss": st.builds(functional.ModelLoss, st.just(nn.Linear(1, 1)), st.just(F.mse_loss)),
             "batches": st.sampled_from(
-                [None, functional.DealtBatches(2), functional.SampledBatches(2)]
+                [
+                    None,
+                    functional.DealtBatches(2),
+                    functional.SampledBatches(2),
+                    functional.GivenBatches(),
+                ]
             ),
         },
     ),
@@ -163,6 +174,9 @@ ENTRIES = {
     "SampledBatches": Entry(
         functional.SampledBatches, {"size": COUNTS, "replacement": BOOLS}, sees
     ),
+    "ShuffledBatches": Entry(functional.ShuffledBatches, {"size": COUNTS}, sees),
+    "GivenBatches": Entry(functional.GivenBatches, {}, sees_rows),
+    "IndexedBatches": Entry(functional.IndexedBatches, {}, sees_rows),
     "OnQuery": Entry(
         functional.OnQuery,
         {"loss": st.builds(functional.ModelLoss, st.just(nn.Linear(1, 1)), st.just(F.mse_loss))},

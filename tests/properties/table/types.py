@@ -26,6 +26,7 @@ ENTRIES = {
 
 EXCLUDED = {
     "Meta": "a plain tuple, made by learners",
+    "Indexed": "a plain tuple, which IndexedBatches checks",
     "Problem": "a plain tuple, made by learners",
     "Estimate": "a plain tuple, made by estimators",
     "Carry": "a plain tuple, made by estimators",
