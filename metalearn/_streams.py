@@ -1,7 +1,7 @@
 """Tasks to evaluate on, in batches with their keys."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,6 +15,18 @@ from metalearn.data._collate import explained
 from metalearn.functional import draw_keys
 from metalearn.outer._checks._episodes import check_episodes
 from metalearn.types import Episode
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """An iterable that can say where it is, and go there."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the place, as tensors and plain values."""
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Go to a place."""
+
 
 Tasks: TypeAlias = TaskDistribution | Iterable[Episode]
 

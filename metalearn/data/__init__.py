@@ -17,6 +17,7 @@ from metalearn.data._shard import Shard
 from metalearn.data._sinusoid import Sinusoid
 from metalearn.data._support_as_query import SupportAsQuery
 from metalearn.data._tiered_imagenet import tiered_imagenet
+from metalearn.data._windows import windows
 
 __all__ = [
     "TaskDistribution",
@@ -25,6 +26,7 @@ __all__ = [
     "LinearClassification",
     "Shard",
     "SupportAsQuery",
+    "windows",
     "CudaGraph",
     "collate",
     "ClassImages",

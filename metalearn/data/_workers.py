@@ -1,17 +1,15 @@
 """Batches of tasks with one seed each, the same for any number of worker processes."""
 
 import itertools
-import random
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from metalearn._random import random_numbers_kept
+from metalearn._random import random_numbers_kept, seed_global_generators
 from metalearn.types import Episode
 
 if TYPE_CHECKING:
@@ -58,9 +56,7 @@ class _Batches(Dataset[Episode]):
     def __getitem__(self, seed: int) -> Episode:
         # Seeds the global generators too, for transforms that draw from them.
         with random_numbers_kept():
-            random.seed(seed)
-            np.random.seed(seed % 2**32)
-            generator = torch.default_generator.manual_seed(seed)
+            generator = seed_global_generators(seed)
             return self.tasks.sample(self.meta_batch_size, generator=generator)
 
 

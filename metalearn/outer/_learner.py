@@ -35,7 +35,8 @@ from metalearn.outer._checks._construction import (
     check_reaches,
     check_statistics,
 )
-from metalearn.outer._checks._episodes import check_adaptation, check_batch
+from metalearn.outer._checks._episodes import check_adaptation, check_batch, check_task_axis
+from metalearn.outer._checks._named import any_key
 from metalearn.outer._checks._options import method
 from metalearn.outer._checks._start import check_models
 from metalearn.outer._compile import WholeStep
@@ -408,7 +409,7 @@ class MetaLearner(nn.Module):
             ValueError: If their shapes disagree, they require grad, or `num_steps` is negative.
         """
         if torch.is_inference_mode_enabled():
-            return outside_inference_mode(self.adapt, support, num_steps, keys=keys)
+            return outside_inference_mode(self.adapt, support, num_steps, start=start, keys=keys)
         check_batch("support", support)  # or else adapt(x, y) would hear of its number of steps
         if num_steps is not None:
             check_count("num_steps", num_steps, minimum=0)

@@ -1,16 +1,15 @@
 """Endless batches of episodes whose position can be saved and restored."""
 
 import itertools
-import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import torch
 
 from metalearn._checks import invalid, mistyped
-from metalearn._streams import as_iterable
+from metalearn._random import generators_of, load_random_state, random_state
+from metalearn._streams import Stateful, as_iterable
 from metalearn.data import Shard, TaskDistribution
 from metalearn.data._collate import explained
 from metalearn.outer._checks._episodes import check_episodes
@@ -22,8 +21,8 @@ class Batches:
     """An iterator over a task distribution, or over an iterable that restarts at its end.
 
     Its state is the position in the iterable: the states of the random number generators at the
-    start of the pass, and the number of batches taken since. A distribution has no state besides
-    the generators'.
+    start of the pass, and the number of batches taken since; of one that is `Stateful`, such as
+    `data.windows`, its own. A distribution has no state besides the generators'.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class Batches:
     def __next__(self) -> Episode:
         batch = next(self._pass, None)
         if batch is None:
-            own = [generator.get_state() for generator in _generators(self._batches)]
+            own = [generator.get_state() for generator in generators_of(self._batches)]
             self._start({**random_state(self._generator), "own": own})
             batch = next(self._pass, None)
         if batch is None:
@@ -66,14 +65,21 @@ class Batches:
         """Return the position in the iterable."""
         if isinstance(self._batches, _Drawn):
             return {}
+        if isinstance(self._batches, Stateful):
+            return {"own": self._batches.state_dict()}
         return {"started": self._started, "taken": self._taken}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Return to a position by taking the same batches; the caller restores the generators."""
-        if state.get("taken"):
+        if isinstance(self._batches, Stateful) != ("own" in state):
+            got, fix = type(self._batches).__name__, "Pass what the checkpoint was written with."
+            raise invalid("batches", "be of the kind that the checkpoint has", got, fix)
+        if isinstance(self._batches, Stateful):
+            self._batches.load_state_dict(state["own"])
+        elif state.get("taken"):
             started = state["started"]
             load_random_state(started, self._generator)
-            for generator, own in zip(_generators(self._batches), started["own"], strict=True):
+            for generator, own in zip(generators_of(self._batches), started["own"], strict=True):
                 generator.set_state(own)
             self._start(started)
             self._taken = sum(1 for _ in itertools.islice(self._pass, state["taken"]))
@@ -97,15 +103,6 @@ class _Drawn:
             yield self.tasks.sample(self.size, generator=self.generator, device=self.device)
 
 
-def _generators(batches: Any) -> list[torch.Generator]:
-    """Return an iterable's own generators, which a `DataLoader` and its samplers may have."""
-    owners: list[Any] = []
-    for owner in (batches, getattr(batches, "batch_sampler", None)):
-        owners += [owner, getattr(owner, "sampler", None)]
-    owned = [getattr(owner, "generator", None) for owner in owners]
-    return list(dict.fromkeys(each for each in owned if isinstance(each, torch.Generator)))
-
-
 def _per_process(meta_batch_size: int | None, processes: Processes) -> int:
     if meta_batch_size is None:
         fix = "Write meta_batch_size=4, say."
@@ -116,27 +113,3 @@ def _per_process(meta_batch_size: int | None, processes: Processes) -> int:
         condition = f"be a multiple of the {processes.count} processes"
         raise invalid("meta_batch_size", condition, meta_batch_size, fix)
     return meta_batch_size // processes.count
-
-
-def random_state(generator: torch.Generator | None) -> dict[str, Any]:
-    """Return the states of the generator and of all global ones, as tensors and plain values."""
-    name, keys, *rest = cast(tuple[Any, ...], np.random.get_state())
-    state = {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
-        "python": random.getstate(),
-        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
-    }
-    return state if generator is None else {**state, "generator": generator.get_state()}
-
-
-def load_random_state(state: dict[str, Any], generator: torch.Generator | None) -> None:
-    """Restore the states that `random_state` returned."""
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
-    random.setstate(state["python"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    if generator is not None:
-        generator.set_state(state["generator"])

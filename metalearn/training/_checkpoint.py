@@ -11,10 +11,11 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from metalearn._checks import check_count, check_path, invalid
 from metalearn._described import described
 from metalearn._files import check_writable, whole_file
+from metalearn._random import load_random_state, random_state
 from metalearn.outer import MetaLearner, Replicas
 from metalearn.outer._signature import difference, signature
 from metalearn.outer._wrapper import unwrapped
-from metalearn.training._batches import Batches, load_random_state, random_state
+from metalearn.training._batches import Batches
 from metalearn.training._history import History
 from metalearn.training._logs import Progress
 from metalearn.training._processes import Processes

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 from PIL import Image
+from torch.utils.data import DataLoader, TensorDataset
 
 from metalearn import data
 from metalearn._tree import tree_leaves
@@ -60,6 +61,20 @@ def sample(tasks, **options):
 
 def batches(tasks, meta_batch_size, **options):
     return [next(tasks.batches(meta_batch_size, **options), None) for _ in range(2)]
+
+
+def loader(batch_size=2):
+    examples = TensorDataset(torch.rand(8, 1), torch.rand(8, 1))
+    return DataLoader(examples, batch_size=batch_size, shuffle=True)
+
+
+def windows(source, num_steps, **options):
+    return next(data.windows(source, num_steps, **options))
+
+
+def window(episodes, /, num_steps, num_tasks, **_):
+    assert episodes.support.x.shape[:2] == (num_tasks, num_steps)
+    assert episodes.query.x.shape[0] == num_tasks
 
 
 def one_task(sizes):
@@ -239,6 +254,21 @@ ENTRIES = {
             "num_workers": st.sampled_from([-1, False, 0.0, None, "2"]),
         },
         given={"tasks": sines()},
+    ),
+    "windows": Entry(
+        windows,
+        {
+            "source": st.sampled_from([loader(), [Batch(torch.ones(2, 3))] * 5]),
+            "num_steps": COUNTS,
+            "query": st.sampled_from([None, loader()]),
+            "num_tasks": COUNTS,
+            "generator": GENERATORS,
+        },
+        window,
+        {
+            "source": st.sampled_from([[], ["ab"], [1], iter([torch.ones(2)]), loader(3), [()]]),
+            "query": st.sampled_from([data.Sinusoid(1, 1), torch.ones(2, 2), [None]]),
+        },
     ),
     "SupportAsQuery": Entry(data.SupportAsQuery, {"tasks": sines()}, sampled),
     "CudaGraph": Entry(data.CudaGraph, {"tasks": sines()}, sampled),
