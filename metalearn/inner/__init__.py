@@ -1,6 +1,7 @@
 """Update rules, which turn a task's gradient into an update, and the inner loop over them."""
 
 from metalearn.inner._adam import Adam
+from metalearn.inner._adamw import AdamW
 from metalearn.inner._as_optimizer import RuleOptimizer, as_optimizer
 from metalearn.inner._base import UpdateRule
 from metalearn.inner._clipped import Clipped
@@ -20,6 +21,7 @@ from metalearn.inner._sgd import SGD
 from metalearn.inner._step import Step, adapt, step
 from metalearn.inner._t_net import t_net
 from metalearn.inner._turtle import Turtle
+from metalearn.inner._weight_decay import WeightDecay
 from metalearn.inner._wrapper import Wrapper
 
 __all__ = [
@@ -35,11 +37,13 @@ __all__ = [
     "Momentum",
     "Nesterov",
     "Adam",
+    "AdamW",
     "RMSProp",
     "LearnedRate",
     "MetaSGD",
     "Learned",
     "Clipped",
+    "WeightDecay",
     "Masked",
     "adapted_fraction",
     "kept_fraction",

@@ -56,9 +56,14 @@ def optimized(rule, meta, named_parameters, key):
 
 ENTRIES = {
     "SGD": rule(inner.SGD, **RATE),
-    "Momentum": rule(inner.Momentum, **RATE, momentum=st.floats(0, 1)),
+    "Momentum": rule(
+        inner.Momentum, **RATE, momentum=st.floats(0, 1), dampening=st.sampled_from([0, 0.5])
+    ),
     "Nesterov": rule(inner.Nesterov, **RATE, momentum=st.floats(0, 1)),
     "Adam": rule(inner.Adam, **RATE, betas=BETAS, eps=st.just(1e-8)),
+    "AdamW": rule(
+        inner.AdamW, **RATE, betas=BETAS, eps=st.just(1e-8), weight_decay=st.floats(0, 1)
+    ),
     "RMSProp": rule(inner.RMSProp, **RATE),
     "LearnedRate": rule(
         inner.LearnedRate,
@@ -73,6 +78,7 @@ ENTRIES = {
         rule=PLAIN_RULES,
         names=st.sampled_from(["lr", ("lr",)]),
     ),
+    "WeightDecay": rule(inner.WeightDecay, rule=PLAIN_RULES, decay=st.floats(0, 1)),
     "Clipped": rule(inner.Clipped, rule=PLAIN_RULES, norm=POSITIVE),
     "Masked": rule(inner.Masked, rule=PLAIN_RULES, temperature=POSITIVE, hard=BOOLS),
     "LSTM": rule(
