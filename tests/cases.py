@@ -85,6 +85,20 @@ def assert_equals_torch(rule, optimizer, episodes):
             )
 
 
+class WithSchedule:
+    """A `torch.optim` optimizer whose rate is multiplied by a function of the step, by
+    `LambdaLR`."""
+
+    def __init__(self, optimizer, factor):
+        self.optimizer = optimizer
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        self.zero_grad = optimizer.zero_grad
+
+    def step(self):
+        self.optimizer.step()
+        self.scheduler.step()
+
+
 def assert_finite_at_dead_units(rule, episodes):
     """Take a second-order meta-gradient where most gradients are zero."""
     learner = sine_learner(rule)

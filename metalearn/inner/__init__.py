@@ -5,6 +5,7 @@ from metalearn.inner._adamw import AdamW
 from metalearn.inner._as_optimizer import RuleOptimizer, as_optimizer
 from metalearn.inner._base import UpdateRule
 from metalearn.inner._clipped import Clipped
+from metalearn.inner._cosine import Cosine
 from metalearn.inner._gradient_transform import GradientTransform
 from metalearn.inner._kronecker import KroneckerLinear, KroneckerNetwork
 from metalearn.inner._learned import Learned
@@ -16,11 +17,13 @@ from metalearn.inner._meta_curvature import MetaCurvature
 from metalearn.inner._momentum import Momentum, Nesterov
 from metalearn.inner._rated import Rated
 from metalearn.inner._rmsprop import RMSProp
+from metalearn.inner._scheduled import Scheduled
 from metalearn.inner._self_adapting import SelfAdapting
 from metalearn.inner._sgd import SGD
 from metalearn.inner._step import Step, adapt, step
 from metalearn.inner._t_net import t_net
 from metalearn.inner._turtle import Turtle
+from metalearn.inner._warm_up import WarmUp
 from metalearn.inner._weight_decay import WeightDecay
 from metalearn.inner._wrapper import Wrapper
 
@@ -44,6 +47,9 @@ __all__ = [
     "Learned",
     "Clipped",
     "WeightDecay",
+    "Scheduled",
+    "WarmUp",
+    "Cosine",
     "Masked",
     "adapted_fraction",
     "kept_fraction",

@@ -33,6 +33,7 @@ RULES = [
     inner.LearnedRate(inner.Learned(inner.Nesterov(0.1), "momentum"), "tensor"),
     inner.WeightDecay(inner.Momentum(0.1), 0.1),
     inner.LearnedRate(inner.WeightDecay(inner.LSTM(0.1), 0.1)),
+    inner.Scheduled(inner.AdamW(0.1, eps=0.1), inner.WarmUp(2, inner.Cosine(3, final=0.1))),
     inner.Clipped(SGD, value=0.1),
     inner.Clipped(inner.MetaSGD(0.1), norm=0.2),
     inner.LearnedRate(inner.Clipped(SGD, norm=0.2)),
@@ -96,6 +97,7 @@ def test_contract_of_straight_through_rules(rule, surrogate):
     [
         inner.Adam(0.1),
         inner.Learned(inner.Nesterov(0.1), "momentum"),
+        inner.Scheduled(inner.AdamW(0.1), inner.WarmUp(2, inner.Cosine(3))),
         inner.LSTM(0.1, hidden_size=3),
         inner.LearnedRate(inner.Turtle(EVERYTHING, hidden=(4,), lr=0.1), "parameter"),
         inner.Masked(SGD),

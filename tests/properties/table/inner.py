@@ -12,6 +12,7 @@ from tests.properties.strategies import BOOLS, COUNTS, KEYS, PLAIN_RULES, POSITI
 
 RATE = {"lr": RATES}
 ACTIVATIONS = st.sampled_from(["relu", "tanh", torch.sin])
+SCHEDULES = st.sampled_from([inner.WarmUp(2), inner.Cosine(3), torch.sigmoid])
 BETAS = st.sampled_from([(0.9, 0.999), (0.0, 0.5), [0.5, 0.5]])
 
 
@@ -32,7 +33,17 @@ def learns(rule, /, **_):
 
 
 def rule(kind, wrong=None, /, **arguments):
-    return Entry(kind, arguments, learns, wrong or {}, functions=frozenset({"activation"}))
+    return Entry(
+        kind, arguments, learns, wrong or {}, functions=frozenset({"activation", "schedule"})
+    )
+
+
+def schedule(kind, /, **arguments):
+    def works(made, /, **_):
+        factors = made(torch.arange(20.0))
+        assert ((factors >= 0) & (factors <= 1)).all()
+
+    return Entry(kind, arguments, works, functions=frozenset({"then"}))
 
 
 def optimized(rule, meta, named_parameters, key):
@@ -79,6 +90,9 @@ ENTRIES = {
         names=st.sampled_from(["lr", ("lr",)]),
     ),
     "WeightDecay": rule(inner.WeightDecay, rule=PLAIN_RULES, decay=st.floats(0, 1)),
+    "Scheduled": rule(inner.Scheduled, rule=PLAIN_RULES, schedule=SCHEDULES),
+    "WarmUp": schedule(inner.WarmUp, num_steps=POSITIVE, then=SCHEDULES),
+    "Cosine": schedule(inner.Cosine, num_steps=POSITIVE, final=st.floats(0, 1)),
     "Clipped": rule(inner.Clipped, rule=PLAIN_RULES, norm=POSITIVE),
     "Masked": rule(inner.Masked, rule=PLAIN_RULES, temperature=POSITIVE, hard=BOOLS),
     "LSTM": rule(

@@ -1,0 +1,114 @@
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from metalearn import inner
+from tests.cases import WithSchedule, assert_equals_torch
+
+
+def halved(step):
+    return 0.5**step
+
+
+@dataclass(frozen=True)
+class Rational:
+    """A schedule as a user writes it."""
+
+    scale: float = 2.0
+
+    def __call__(self, step):
+        return (1 + step / self.scale) ** -0.5
+
+
+def warm(step):
+    """Warm up for two steps, then go down half a cosine in three to a tenth."""
+    return min(1, (step + 1) / 2) * cosine(max(0, step - 2))
+
+
+def cosine(step):
+    return 0.1 + 0.9 * (1 + math.cos(math.pi * min(1, step / 3))) / 2
+
+
+WARM = inner.WarmUp(2, inner.Cosine(3, final=0.1))
+PAIRS = [
+    (inner.SGD(0.1), lambda p: torch.optim.SGD(p, 0.1), halved, halved),
+    (inner.Momentum(0.05, 0.8), lambda p: torch.optim.SGD(p, 0.05, 0.8), WARM, warm),
+    (inner.RMSProp(0.05), lambda p: torch.optim.RMSprop(p, 0.05), inner.Cosine(3, 0.1), cosine),
+    (inner.Adam(0.05), lambda p: torch.optim.Adam(p, 0.05), Rational(), Rational()),
+    (
+        inner.AdamW(0.05, weight_decay=0.7),
+        lambda p: torch.optim.AdamW(p, 0.05, weight_decay=0.7),
+        WARM,
+        warm,
+    ),
+    (
+        inner.WeightDecay(inner.Adam(0.05), 0.05 * 0.7),
+        lambda p: torch.optim.AdamW(p, 0.05, weight_decay=0.7),
+        WARM,
+        warm,
+    ),
+]
+
+
+@pytest.mark.parametrize(("rule", "optimizer", "schedule", "factor"), PAIRS)
+def test_equals_torch_step_by_step(rule, optimizer, schedule, factor, episodes):
+    for scheduled in (
+        inner.Scheduled(rule, schedule),
+        inner.LearnedRate(inner.Scheduled(rule, schedule)),
+    ):
+        assert_equals_torch(scheduled, lambda p: WithSchedule(optimizer(p), factor), episodes)
+
+
+@pytest.mark.parametrize(("dtype", "count"), [(torch.float64, 3), (torch.bfloat16, 300)])
+def test_the_count_goes_on_with_the_state(dtype, count):
+    rule, params = inner.Scheduled(inner.SGD(1.0), Rational()), {"w": torch.zeros(1, dtype=dtype)}
+    state, grads, loss = rule.init_state({}, params, torch.tensor(0)), {"w": -params["w"] - 1}, 0.0
+    for _ in range(count + 1):
+        updates, state = rule.update({}, grads, state, params, torch.tensor(loss), 0)
+    assert updates["w"].dtype == dtype
+    torch.testing.assert_close(updates["w"].item(), (1 + count / 2) ** -0.5, rtol=0.01, atol=0)
+
+
+BAD = [
+    (
+        lambda: inner.Scheduled(inner.SGD(0.1), 0.5),
+        TypeError,
+        "Scheduled's schedule must be a function of the step, a tensor of any shape; got 0.5. "
+        "Write WarmUp(100), say.",
+    ),
+    (
+        lambda: inner.Scheduled(inner.SGD(0.1), inner.WarmUp),
+        TypeError,
+        "Write WarmUp(100), say.",
+    ),
+    (
+        lambda: inner.Scheduled(inner.SGD(0.1), lambda step: 1.0 if step < 3 else 0.1),
+        ValueError,
+        "Write lambda step: torch.where(step < 100, 1.0, 0.1), say, without if, max and math.",
+    ),
+    (
+        lambda: inner.Scheduled(inner.SGD(0.1), lambda step: math.cos(step)),
+        ValueError,
+        "must be a function of the step, a tensor of any shape",
+    ),
+    (
+        lambda: inner.Scheduled(inner.SGD(0.1), lambda step: 0.5),
+        ValueError,
+        "must return a floating tensor of the step's shape; got 0.5 for steps of shape (2,)",
+    ),
+    (
+        lambda: inner.Scheduled(inner.SGD(0.1), lambda step: step < 3),
+        ValueError,
+        "must return a floating tensor",
+    ),
+    (lambda: inner.Scheduled(halved, halved), TypeError, "Scheduled(SGD(lr=0.01), ...)"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), BAD)
+def test_bad_input(call, error, message):
+    with pytest.raises(error) as raised:
+        call()
+    assert message in str(raised.value)
