@@ -7,6 +7,7 @@ from metalearn.inner._base import UpdateRule
 from metalearn.inner._clipped import Clipped
 from metalearn.inner._cosine import Cosine
 from metalearn.inner._gradient_transform import GradientTransform
+from metalearn.inner._groups import Groups
 from metalearn.inner._kronecker import KroneckerLinear, KroneckerNetwork
 from metalearn.inner._learned import Learned
 from metalearn.inner._learned_rate import LearnedRate, MetaSGD
@@ -50,6 +51,7 @@ __all__ = [
     "Scheduled",
     "WarmUp",
     "Cosine",
+    "Groups",
     "Masked",
     "adapted_fraction",
     "kept_fraction",

@@ -35,11 +35,7 @@ class Wrapper(UpdateRule, Checked):
         own = type(self).__name__
         example = f"one to wrap: {own}(SGD(lr=0.01), ...)"
         check_kind(f"{own}'s rule", self.rule, UpdateRule, "an update rule", example)
-        if isinstance(self.rule, Wrapper) and self.rule.outermost:
-            inside = type(self.rule).__name__
-            raise invalid(
-                inside, "be outermost", f"it inside {own}", f"Write {inside}({own}(...), ...)."
-            )
+        check_inside(own, self.rule)
 
     @property
     def as_values(self) -> frozenset[str]:
@@ -58,3 +54,11 @@ class Wrapper(UpdateRule, Checked):
         """Return the wrapped rule's rate, and this rule around it at rate 1, if the two commute."""
         rate, rule = self.rule.split_rate()
         return rate, replace(self, rule=rule)
+
+
+def check_inside(own: str, rule: UpdateRule) -> None:
+    """Raise if a rule within another one, of class `own`, must be outermost."""
+    if isinstance(rule, Wrapper) and rule.outermost:
+        inside = type(rule).__name__
+        fix = f"Write {inside}({own}(...), ...)."
+        raise invalid(inside, "be outermost", f"it inside {own}", fix)

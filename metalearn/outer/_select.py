@@ -1,7 +1,6 @@
 """Choice of parameters by pattern, callable or list."""
 
 from collections.abc import Callable, Iterable
-from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from metalearn._brief import brief
 from metalearn._checks import did_you_mean, invalid, mistyped
+from metalearn._patterns import matches
 
 Selection: TypeAlias = bool | str | Callable[[str], bool] | Iterable[str]
 """True (all), False (none), a pattern such as "head.*" or "head", a predicate on names or a list of
@@ -61,7 +61,7 @@ def select(what: str, selection: Selection, names: dict[str, list[str]]) -> list
         raise invalid(what, "choose at least one parameter", "[]", take_all)
     matched: set[str] = set()
     for pattern in patterns:
-        if not (hits := _fitting(names, partial(_matches, pattern))):
+        if not (hits := _fitting(names, partial(matches, pattern))):
             everything = [alias for aliases in names.values() for alias in aliases]
             modules = [alias.rpartition(".")[0] for alias in everything]
             fix = did_you_mean(pattern, everything + modules) or take_all
@@ -86,9 +86,3 @@ def _patterns(what: str, selection: Any) -> list[str]:
         )
         raise mistyped(what, condition, brief(selection), fix)
     return patterns
-
-
-def _matches(pattern: str, name: str) -> bool:
-    # Errors and state_dict say "model.head.weight".
-    patterns = (pattern, pattern.removeprefix("model."))
-    return any(fnmatchcase(name, each) or fnmatchcase(name, each + ".*") for each in patterns)

@@ -34,6 +34,9 @@ RULES = [
     inner.WeightDecay(inner.Momentum(0.1), 0.1),
     inner.LearnedRate(inner.WeightDecay(inner.LSTM(0.1), 0.1)),
     inner.Scheduled(inner.AdamW(0.1, eps=0.1), inner.WarmUp(2, inner.Cosine(3, final=0.1))),
+    inner.Groups({"*bias": inner.Momentum(0.1, dampening=0.3), "*": inner.SGD(0.1)}),
+    inner.Groups({"*bias": inner.LearnedRate(RandomMask(0.1)), "*": inner.KroneckerLinear(0.1)}),
+    inner.Clipped(inner.LearnedRate(inner.Groups({"*": inner.LSTM(0.1)}), "tensor"), norm=0.2),
     inner.Clipped(SGD, value=0.1),
     inner.Clipped(inner.MetaSGD(0.1), norm=0.2),
     inner.LearnedRate(inner.Clipped(SGD, norm=0.2)),
@@ -60,6 +63,9 @@ RULES = [
     inner.LowRank(0.1, rank=2, identity=True),
     inner.MetaCurvature(0.1),
     inner.SelfAdapting(inner.KroneckerLinear(0.1, bias=True), lr=0.1),
+    inner.SelfAdapting(
+        inner.Groups({"*bias": inner.MetaSGD(0.1), "*": inner.LowRank(0.1, rank=2)}), lr=0.1
+    ),
     inner.SelfAdapting(inner.KroneckerNetwork(0.1, activation="tanh", normalise=True), lr=0.1),
     inner.SelfAdapting(
         inner.LearnedRate(inner.Learned(inner.Momentum(0.1), "momentum"), "tensor"), lr=0.01

@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from metalearn import inner
-from tests.cases import WithSchedule, assert_equals_torch
+from metalearn._tasks import take
+from metalearn._tree import tree_detach
+from tests.cases import WithSchedule, assert_equals_torch, relative_difference, sine_learner
 
 
 def halved(step):
@@ -69,6 +71,20 @@ def test_the_count_goes_on_with_the_state(dtype, count):
         updates, state = rule.update({}, grads, state, params, torch.tensor(loss), 0)
     assert updates["w"].dtype == dtype
     torch.testing.assert_close(updates["w"].item(), (1 + count / 2) ** -0.5, rtol=0.01, atol=0)
+
+
+def test_windows_that_pass_on_the_state_are_one_run(episodes):
+    rule = inner.Scheduled(
+        inner.Groups({"*bias": inner.Momentum(0.05, dampening=0.3), "*": inner.AdamW(0.05)}), WARM
+    )
+    learner, episode = sine_learner(rule, num_steps=4), take(episodes, 0)
+    problem, meta = learner.problem, tree_detach(learner.meta)
+    whole = inner.adapt(problem, meta, episode, torch.tensor(0))
+    window = problem._replace(num_steps=2)
+    first = inner.adapt(window, meta, episode, torch.tensor(0))
+    meta = meta._replace(init=first.params)
+    second = inner.adapt(window, meta, episode, torch.tensor(0), state=first.state)
+    assert relative_difference(second, whole) == 0
 
 
 BAD = [

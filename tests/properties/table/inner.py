@@ -93,6 +93,17 @@ ENTRIES = {
     "Scheduled": rule(inner.Scheduled, rule=PLAIN_RULES, schedule=SCHEDULES),
     "WarmUp": schedule(inner.WarmUp, num_steps=POSITIVE, then=SCHEDULES),
     "Cosine": schedule(inner.Cosine, num_steps=POSITIVE, final=st.floats(0, 1)),
+    "Groups": rule(
+        inner.Groups,
+        {
+            "rules": st.sampled_from(
+                [{}, {"*": 3}, {3: inner.SGD(0.1)}, (("*",),), {"x": inner.SGD(1)}]
+            )
+        },
+        rules=st.dictionaries(st.sampled_from(["0", "*bias"]), PLAIN_RULES).map(
+            lambda rules: {**rules, "*": inner.SGD(0.1)}
+        ),
+    ),
     "Clipped": rule(inner.Clipped, rule=PLAIN_RULES, norm=POSITIVE),
     "Masked": rule(inner.Masked, rule=PLAIN_RULES, temperature=POSITIVE, hard=BOOLS),
     "LSTM": rule(
