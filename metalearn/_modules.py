@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 import torch.nn as nn
@@ -13,6 +13,8 @@ from metalearn._brief import brief
 from metalearn._checks import check_kind, did_you_mean, invalid, mistyped
 from metalearn._copies import copied
 from metalearn._tree import tree_flatten, tree_map, tree_names, tree_unflatten
+
+T = TypeVar("T")
 
 CONSTANTS = "_constant_starts"
 """Module attribute that names the parameters which a learner has turned into buffers."""
@@ -108,8 +110,8 @@ def call_model(
     return call(model, tensors, (), x) if isinstance(x, dict) else call(model, tensors, (x,))
 
 
-def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors named `<prefix>.<name>` by `<name>`."""
+def below(prefix: str, tensors: dict[str, T]) -> dict[str, T]:
+    """Return the entries named `<prefix>.<name>` by `<name>`."""
     start = f"{prefix}."
     return {name[len(start) :]: t for name, t in tensors.items() if name.startswith(start)}
 

@@ -1,10 +1,11 @@
 """Rules whose updates are proportional to a rate."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated
 
 from metalearn._fields import Checked, Positive
 from metalearn.inner._base import UpdateRule
+from metalearn.inner._hyperparameters import replaced
 
 FIX = "Pass inner.{own}(lr=0.01), say; to learn it, inner.LearnedRate(inner.{own}(lr=0.01))."
 
@@ -26,4 +27,4 @@ class Rated(UpdateRule, Checked):
 
     def split_rate(self) -> tuple[float, UpdateRule]:
         """Return lr and this rule at rate 1."""
-        return self.lr, replace(self, lr=1.0)
+        return self.lr, replaced(self, {"lr": 1.0})

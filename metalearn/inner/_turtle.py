@@ -1,6 +1,6 @@
 """TURTLE: a small feed-forward network that proposes the update of every parameter element."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated
 
@@ -14,6 +14,7 @@ from metalearn._fields import Check, Checked, Flag, Fraction, Positive
 from metalearn.inner._activation import Activation, activate, check_activation
 from metalearn.inner._base import UpdateRule
 from metalearn.inner._coordinates import flatten, init_linear, preprocess, unflatten
+from metalearn.inner._hyperparameters import replaced
 from metalearn.types import Params, PyTree
 
 WIDTHS = {
@@ -120,7 +121,7 @@ class Turtle(UpdateRule, Checked):
 
     def split_rate(self) -> tuple[float, UpdateRule]:
         """Return lr and the rule with a factor of 1."""
-        return self.lr, replace(self, lr=1.0)
+        return self.lr, replaced(self, {"lr": 1.0})
 
     def _look_back(self, state: PyTree, grad: Tensor, params: Params, step: int) -> PyTree:
         """Return the histories as the network sees them at this step."""

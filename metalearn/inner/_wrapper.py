@@ -1,6 +1,6 @@
 """Rules around rules."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
@@ -8,6 +8,7 @@ from torch import Tensor
 from metalearn._checks import check_kind, invalid
 from metalearn._fields import Checked
 from metalearn.inner._base import UpdateRule
+from metalearn.inner._hyperparameters import replaced
 from metalearn.types import Params, PyTree
 
 
@@ -53,7 +54,7 @@ class Wrapper(UpdateRule, Checked):
     def _split_inside(self) -> tuple[float, UpdateRule]:
         """Return the wrapped rule's rate, and this rule around it at rate 1, if the two commute."""
         rate, rule = self.rule.split_rate()
-        return rate, replace(self, rule=rule)
+        return rate, replaced(self, {"rule": rule})
 
 
 def check_inside(own: str, rule: UpdateRule) -> None:

@@ -42,7 +42,9 @@ RULE = inner.Groups({"*bias": inner.Adam(0.1), "*": inner.AdamW(0.05, weight_dec
         (
             inner.Groups({
                 "*bias": inner.Learned(inner.Adam(0.1), "lr"),
-                "*": inner.AdamW(0.05, weight_decay=0.7),
+                "*": inner.Learned(
+                    inner.AdamW(0.05, weight_decay=0.7), ("lr", "weight_decay"), "log", "tensor"
+                ),
             }),
             adamw,
         ),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from metalearn import inner
+from metalearn import inner, testing
 from metalearn._tasks import take
 from metalearn._tree import tree_detach
 from tests.cases import WithSchedule, assert_equals_torch, relative_difference, sine_learner
@@ -85,6 +85,16 @@ def test_windows_that_pass_on_the_state_are_one_run(episodes):
     meta = meta._replace(init=first.params)
     second = inner.adapt(window, meta, episode, torch.tensor(0), state=first.state)
     assert relative_difference(second, whole) == 0
+
+
+def test_the_numbers_of_a_users_schedule_can_be_learned(episodes):
+    rule = inner.Scheduled(inner.SGD(0.05), Rational())
+    learned = inner.Learned(rule, "schedule.scale", space="log")
+    testing.check_update_rule(learned, compile=False)
+    learner = sine_learner(learned)
+    assert [name for name, _ in learner.rule.named_parameters()] == ["schedule.scale"]
+    learner(episodes).backward()
+    assert learner.rule.schedule.scale.grad != 0
 
 
 BAD = [

@@ -88,6 +88,8 @@ ENTRIES = {
         {"names": st.sampled_from([(), ("lr", "lr"), "learning_rate", ("lr", 3), ["lr"]])},
         rule=PLAIN_RULES,
         names=st.sampled_from(["lr", ("lr",)]),
+        space=st.sampled_from(["linear", "log", "logit"]),
+        per=st.sampled_from(["scalar", "tensor"]),
     ),
     "WeightDecay": rule(inner.WeightDecay, rule=PLAIN_RULES, decay=st.floats(0, 1)),
     "Scheduled": rule(inner.Scheduled, rule=PLAIN_RULES, schedule=SCHEDULES),
