@@ -40,19 +40,23 @@ RULE = inner.Groups({"*bias": inner.Adam(0.1), "*": inner.AdamW(0.05, weight_dec
         ),
         (inner.LearnedRate(RULE, "tensor"), adamw),
         (
-            inner.Groups({
-                "*bias": inner.Learned(inner.Adam(0.1), "lr"),
-                "*": inner.Learned(
-                    inner.AdamW(0.05, weight_decay=0.7), ("lr", "weight_decay"), "log", "tensor"
-                ),
-            }),
+            inner.Groups(
+                {
+                    "*bias": inner.Learned(inner.Adam(0.1), "lr"),
+                    "*": inner.Learned(
+                        inner.AdamW(0.05, weight_decay=0.7), ("lr", "weight_decay"), "log", "tensor"
+                    ),
+                }
+            ),
             adamw,
         ),
         (
-            inner.Groups({
-                "*bias": inner.Scheduled(inner.SGD(0.1), lambda step: 0.5**step),
-                "*weight": inner.Momentum(0.05, 0.8, dampening=0.3),
-            }),
+            inner.Groups(
+                {
+                    "*bias": inner.Scheduled(inner.SGD(0.1), lambda step: 0.5**step),
+                    "*weight": inner.Momentum(0.05, 0.8, dampening=0.3),
+                }
+            ),
             lambda p: WithSchedule(
                 torch.optim.SGD(
                     groups_of(p, {"lr": 0.1}, {"lr": 0.05, "momentum": 0.8, "dampening": 0.3})
@@ -62,7 +66,7 @@ RULE = inner.Groups({"*bias": inner.Adam(0.1), "*": inner.AdamW(0.05, weight_dec
         ),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_equals_torch_step_by_step(rule, optimizer, episodes):
     assert_equals_torch(rule, optimizer, episodes)
 

@@ -3,10 +3,10 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from metalearn import inner, testing
+from metalearn import inner, outer, testing
 from metalearn._tasks import take
-from metalearn._tree import tree_detach
 from tests.cases import WithSchedule, assert_equals_torch, relative_difference, sine_learner
 
 
@@ -73,18 +73,33 @@ def test_the_count_goes_on_with_the_state(dtype, count):
     torch.testing.assert_close(updates["w"].item(), (1 + count / 2) ** -0.5, rtol=0.01, atol=0)
 
 
-def test_windows_that_pass_on_the_state_are_one_run(episodes):
+@pytest.mark.parametrize("estimator", [outer.Unrolled(), outer.Stepwise()], ids=str)
+def test_windows_of_one_run_equal_torch(estimator, episodes):
     rule = inner.Scheduled(
-        inner.Groups({"*bias": inner.Momentum(0.05, dampening=0.3), "*": inner.AdamW(0.05)}), WARM
+        inner.Groups(
+            {
+                "*bias": inner.Momentum(0.05, dampening=0.3),
+                "*": inner.Learned(inner.AdamW(0.05), ("lr", "weight_decay"), "log", "tensor"),
+            }
+        ),
+        WARM,
     )
-    learner, episode = sine_learner(rule, num_steps=4), take(episodes, 0)
-    problem, meta = learner.problem, tree_detach(learner.meta)
-    whole = inner.adapt(problem, meta, episode, torch.tensor(0))
-    window = problem._replace(num_steps=2)
-    first = inner.adapt(window, meta, episode, torch.tensor(0))
-    meta = meta._replace(init=first.params)
-    second = inner.adapt(window, meta, episode, torch.tensor(0), state=first.state)
-    assert relative_difference(second, whole) == 0
+    learner = sine_learner(
+        rule, num_steps=2, learn_init=False, estimator=outer.Continued(estimator)
+    )
+    model, support = sine_learner().model, take(episodes.support, 0)
+    parts = ([p for p in model.parameters() if p.dim() == n] for n in (1, 2))
+    made = torch.optim.SGD(next(parts), 0.05, 0.9, 0.3), torch.optim.AdamW(next(parts), 0.05)
+    optimizers = [WithSchedule(optimizer, warm) for optimizer in made]
+    for _ in range(3):
+        learner(episodes).backward()
+        for _ in range(learner.num_steps):
+            model.zero_grad()
+            F.mse_loss(model(support.x), support.y).backward()
+            for optimizer in optimizers:
+                optimizer.step()
+        ours = learner.inner_models[0].state_dict()
+        assert relative_difference(ours, model.state_dict()) < 1e-12
 
 
 def test_the_numbers_of_a_users_schedule_can_be_learned(episodes):
