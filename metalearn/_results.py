@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from metalearn._checks import check_path, did_you_mean, invalid, message, mistyped
+from metalearn._checks import check_choice, check_path, did_you_mean, invalid, message, mistyped
 from metalearn._files import whole_file
 from metalearn._summary import Summaries, Summary, line
 
-FORMAT = "metalearn evaluation 1"
+FORMAT = "metalearn evaluation 2"
 """The first entry of every file that `Evaluation.save` writes."""
 
 
@@ -27,6 +27,7 @@ class Evaluation(Mapping[str, Summary]):
         batch_statistics: Source of batch normalisation statistics for query examples, as in
             `models.batch_statistics`: "transductive", "support", "per_step", "frozen" or "none".
         fingerprint: A checksum of the tasks' data, equal for the same tasks; None if unknown.
+        task_names: The tasks' names, as `evaluate` was told; None if it was not.
     """
 
     summaries: dict[str, Summary]
@@ -34,6 +35,7 @@ class Evaluation(Mapping[str, Summary]):
     num_steps: int
     batch_statistics: str
     fingerprint: int | None = None
+    task_names: tuple[str, ...] | None = None
 
     @property
     def transductive(self) -> bool:
@@ -56,6 +58,21 @@ class Evaluation(Mapping[str, Summary]):
     def __repr__(self) -> str:
         tasks = f"95 % over {self.num_tasks} tasks, {self.num_steps} steps"
         return f"{line(self.summaries)} ({tasks}, batch statistics: {self.batch_statistics})"
+
+    def by_task(self, name: str) -> dict[str, float]:
+        """Return every task's number by the task's name.
+
+        Args:
+            name: "loss" or a metric's.
+
+        Raises:
+            ValueError: If `evaluate` was told no names of tasks, or there is no such summary.
+        """
+        check_choice("name of a summary", name, self.summaries)
+        if self.task_names is None:
+            fix = "Pass evaluate(..., task_names=[...])."
+            raise invalid("Evaluation's task_names", "be known", None, fix)
+        return dict(zip(self.task_names, self[name].values.tolist(), strict=True))
 
     def compare(self, other: "Evaluation") -> Summaries:
         """Return this evaluation minus another of the same tasks, task by task, for shared metrics.
@@ -116,6 +133,8 @@ class Evaluation(Mapping[str, Summary]):
         entries = _read(Path(path))
         for name, values in entries["summaries"].items():
             entries["summaries"][name] = Summary(torch.tensor(values, dtype=torch.float64))
+        if entries["task_names"] is not None:
+            entries["task_names"] = tuple(entries["task_names"])
         return Evaluation(**entries)
 
 
@@ -127,12 +146,17 @@ def _are_numbers(values: Any) -> bool:
     return isinstance(values, list) and all(type(value) is float for value in values)
 
 
+def _are_strings(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is str for value in values)
+
+
 KINDS: dict[str, Callable[[Any], bool]] = {
     "summaries": lambda value: isinstance(value, dict) and all(map(_are_numbers, value.values())),
     "num_tasks": _is_count,
     "num_steps": _is_count,
     "batch_statistics": lambda value: isinstance(value, str),
     "fingerprint": lambda value: value is None or _is_count(value),
+    "task_names": lambda value: value is None or _are_strings(value),
 }
 """Whether an entry of a file is what `Evaluation.save` writes."""
 
@@ -152,7 +176,8 @@ def _read(path: Path) -> dict[str, Any]:
     if wrong := [name for name, fits in KINDS.items() if not fits(entries[name])]:
         raise _not_saved(path, f"entries {wrong} of another kind")
     lengths = {name: len(values) for name, values in entries["summaries"].items()}
-    if set(lengths.values()) != {entries["num_tasks"]}:
+    named = [] if entries["task_names"] is None else [len(entries["task_names"])]
+    if {*lengths.values(), *named} != {entries["num_tasks"]}:
         raise _not_saved(path, f"{entries['num_tasks']} tasks with numbers of {lengths}")
     return entries
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parallel import DistributedDataParallel
 
-from metalearn._checks import check_count, check_generator, message, mistyped
+from metalearn._checks import check_count, check_generator, invalid, message, mistyped
 from metalearn._ensemble import Ensemble
 from metalearn._fingerprint import fingerprint
 from metalearn._metrics import Metrics, check_metrics, measure
@@ -19,6 +20,7 @@ from metalearn._summary import Summary
 from metalearn._tasks import take
 from metalearn._tree import tree_map
 from metalearn.data import TaskDistribution
+from metalearn.data._names import as_strings
 from metalearn.models import batch_statistics
 from metalearn.models._batch_norm import PerStepNorm
 from metalearn.outer import MetaLearner, Replicas
@@ -33,6 +35,7 @@ def evaluate(
     num_tasks: int,
     num_steps: int | None = None,
     metrics: Mapping[str, Callable[[Any, Any], Any]] = {},
+    task_names: Sequence[str] | None = None,
     generator: torch.Generator | None = None,
 ) -> Evaluation:
     """Adapt to tasks and measure the adapted models on their query sets.
@@ -53,6 +56,8 @@ def evaluate(
         metrics: Functions `(output, target) -> number` of one task's query set, by name, such as
             `{"accuracy": functional.accuracy}`; `(output, target, weight)` where examples have
             weights.
+        task_names: Names of the tasks in the order in which they come, different ones, for
+            `Evaluation.by_task`, such as those of `data.Grouped.each`.
         generator: Source of the tasks' randomness and keys; PyTorch's by default. Evaluations with
             the same seed use the same tasks, and `compare` gives their paired differences.
 
@@ -82,9 +87,11 @@ def evaluate(
     """
     one = _one(learner)
     pairs = [(one, one.num_steps if num_steps is None else num_steps)]
-    return evaluate_each(
+    names = None if task_names is None else _as_names(task_names, num_tasks)
+    evaluations = evaluate_each(
         pairs, episodes, num_tasks=num_tasks, metrics=metrics, generator=generator
-    )[0]
+    )
+    return replace(evaluations[0], task_names=names)
 
 
 def evaluate_each(
@@ -159,6 +166,16 @@ def bare(learner: Any, kinds: Any = MetaLearner | Replicas) -> Any:
     if isinstance(inside, Replicas):
         fix = "Take one: replicas[0]."
     raise mistyped("learner", "be a MetaLearner", type(learner).__name__, fix)
+
+
+def _as_names(names: Any, num_tasks: int) -> tuple[str, ...]:
+    """Return the tasks' names; raise unless every task has one of its own."""
+    fix = "Pass task_names=clients.names, and clients.each() as episodes, say."
+    names = as_strings("task_names", names, fix)
+    if len(set(names)) != len(names) or len(names) != num_tasks:
+        condition = f"be different ones of the {num_tasks} tasks"
+        raise invalid("task_names", condition, f"{len(set(names))} of {len(names)}", fix)
+    return names
 
 
 def _one(learner: Any) -> MetaLearner | Ensemble:

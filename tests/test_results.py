@@ -73,8 +73,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 OTHERS = {
     "no JSON": "not json",
     "JSON without the entry 'format'": "[1]",
-    "JSON without the entry 'format': 'metalearn evaluation 1'": '{"loss": 1}',
+    "JSON without the entry 'format': 'metalearn evaluation 2'": '{"loss": 1}',
     "entries ['num_steps'] missing and ['steps'] unknown": {"num_steps": "steps"},
+    "entries ['task_names'] of another kind": {"task_names": [1, 2]},
     "3 tasks with numbers of {'loss': 2}": {"num_tasks": 3},
 }
 

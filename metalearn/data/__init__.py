@@ -7,6 +7,7 @@ from metalearn.data._collate import collate
 from metalearn.data._cub import cub
 from metalearn.data._cuda_graph import CudaGraph
 from metalearn.data._episodes import TaskDistribution
+from metalearn.data._grouped import Grouped
 from metalearn.data._linear_classification import LinearClassification
 from metalearn.data._mini_batches import MiniBatches
 from metalearn.data._mini_imagenet import mini_imagenet
@@ -24,6 +25,7 @@ __all__ = [
     "Sinusoid",
     "Polynomial",
     "LinearClassification",
+    "Grouped",
     "Shard",
     "SupportAsQuery",
     "windows",

@@ -63,6 +63,15 @@ def batches(tasks, meta_batch_size, **options):
     return [next(tasks.batches(meta_batch_size, **options), None) for _ in range(2)]
 
 
+TABLE = {
+    "client": ["a", "b", "b", "a", "b", "a"],
+    "age": [3, 4, 3, 4, 3, 4],
+    "price": [0.5, 1.5, 2.5, 3.5, 4.5, 5.5],
+    "word": list("uvwxyz"),
+}
+GROUPED = data.Grouped(TABLE, by="client", x=["age", "price"], y="price")
+
+
 def loader(batch_size=2):
     examples = TensorDataset(torch.rand(8, 1), torch.rand(8, 1))
     return DataLoader(examples, batch_size=batch_size, shuffle=True)
@@ -269,6 +278,42 @@ ENTRIES = {
             "source": st.sampled_from([[], ["ab"], [1], iter([torch.ones(2)]), loader(3), [()]]),
             "query": st.sampled_from([data.Sinusoid(1, 1), torch.ones(2, 2), [None]]),
         },
+    ),
+    "Grouped": Entry(
+        data.Grouped,
+        {
+            "table": st.just(TABLE),
+            "by": st.sampled_from(["client", "age"]),
+            "x": st.sampled_from(["age", ["age", "price"], {"left": "age"}]),
+            "y": st.sampled_from(["price", ["age"]]),
+            "support": st.floats(0.01, 0.99),
+        },
+        sampled,
+        {
+            "table": st.sampled_from(
+                [{}, {"client": ["a", "a"]}, TABLE["age"], {**TABLE, "age": 1}]
+            ),
+            "by": st.sampled_from(["price", "no", ["client"]]),
+            "x": st.sampled_from(["word", "no", [], ["age", ["price"]], {"left": 3}]),
+            "support": st.sampled_from([0.0, 1.0, math.nan]),
+        },
+    ),
+    "Grouped.select": Entry(
+        lambda names: GROUPED.select(names),
+        {"names": st.sampled_from(["a", ["a"], ["b", "a"]])},
+        sampled,
+        {"names": st.sampled_from([["a", "a"], [], "c", ["ab"], {"a"}, [1]])},
+    ),
+    "Grouped.weighted": Entry(
+        lambda weights: GROUPED.weighted(weights),
+        {"weights": st.fixed_dictionaries({"a": POSITIVE, "b": POSITIVE})},
+        sampled,
+        {"weights": st.sampled_from([{"a": 1}, {"a": 1, "b": 0}, {"a": 1, "b": "2"}, [1, 2]])},
+    ),
+    "Grouped.each": Entry(
+        lambda **options: list(GROUPED.each(**options)),
+        {"meta_batch_size": COUNTS, "generator": GENERATORS},
+        lambda parts, /, **_: sum(len(part.support.x) for part in parts) == 2,
     ),
     "SupportAsQuery": Entry(data.SupportAsQuery, {"tasks": sines()}, sampled),
     "CudaGraph": Entry(data.CudaGraph, {"tasks": sines()}, sampled),

@@ -33,8 +33,9 @@ def judged(evaluation, /, num_tasks, **_):
     assert all(summary.values.shape == (num_tasks,) for summary in evaluation.values())
 
 
-def evaluation(values=(1.0, 2.0), fingerprint=7):
-    return Evaluation({"loss": Summary(torch.tensor(values))}, len(values), 5, "none", fingerprint)
+def evaluation(values=(1.0, 2.0), fingerprint=7, task_names=None):
+    summaries = {"loss": Summary(torch.tensor(values))}
+    return Evaluation(summaries, len(values), 5, "none", fingerprint, task_names)
 
 
 EVALUATIONS = st.lists(st.floats(-5, 5), min_size=2, max_size=2).map(evaluation)
@@ -86,6 +87,7 @@ ENTRIES = {
             "num_tasks": st.integers(1, 3),
             "num_steps": st.sampled_from([None, 0, 2]),
             "metrics": METRICS,
+            "task_names": st.none(),
             "generator": GENERATORS,
         },
         judged,
@@ -103,6 +105,13 @@ ENTRIES = {
         lambda summaries, /, **_: summaries["loss"].mean == 0,
         {"other": st.builds(evaluation, fingerprint=st.sampled_from([None, 8]))},
         {"one": st.builds(evaluation)},
+    ),
+    "Evaluation.by_task": Entry(
+        lambda of, name: of.by_task(name),
+        {"name": st.just("loss")},
+        lambda by_task, /, **_: by_task == {"a": 1.0, "b": 2.0},
+        {"name": st.sampled_from(["accuracy", ""])},
+        {"of": st.builds(evaluation, task_names=st.just(("a", "b")))},
     ),
     "Evaluation.save": Entry(saved, {"path": st.sampled_from(["a.json", "b/c.json"])}),
 }
