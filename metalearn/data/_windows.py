@@ -10,6 +10,7 @@ from torch import Tensor
 from metalearn._brief import brief
 from metalearn._checks import check_count, check_generator, check_kind, invalid, mistyped
 from metalearn._fields import Check, Checked, Count
+from metalearn._random import generators_of
 from metalearn._tree import tree_leaves, tree_map
 from metalearn.data._episodes import TaskDistribution, Tasks
 from metalearn.data._epochs import Epochs
@@ -54,7 +55,7 @@ def windows(
 
     Windows of an iterable draw random numbers of their own, whatever else is drawn meanwhile.
     `state_dict` and `load_state_dict` save and restore where they are, to the bit and between any
-    two windows, as checkpoints of `fit` do.
+    two windows, as checkpoints of `fit` do. Processes that train together need seeds of their own.
 
     Args:
         source: Iterable of batches: a `Batch`, a tuple (x, y) or (x, y, weight), or x alone; or a
@@ -109,6 +110,10 @@ class Windows(Iterator[Episode]):
         sources = {"source": source} | ({} if query is None else {"query": query})
         for what, each in sources.items():
             _check_iterable(what, each)
+        if set(generators_of(source)) & set(generators_of(query)):
+            fix = "Give each loader a generator of its own, or none."
+            what = "source and query of windows"
+            raise invalid(what, "draw from different generators", "a common one", fix)
         self._epochs = {what: Epochs(each, generator) for what, each in sources.items()}
 
     def __next__(self) -> Episode:
@@ -181,7 +186,8 @@ def _window(rows: Batch, query: Batch, num_steps: int) -> Episode:
 
 
 def _check_iterable(what: str, source: Any) -> None:
-    if not isinstance(source, Iterable) or isinstance(source, Tensor | str | TaskDistribution):
+    others = Tensor | str | TaskDistribution | Batch | Episode
+    if not isinstance(source, Iterable) or isinstance(source, others):
         condition = "be a DataLoader or an iterable of batches"
         fix = "Pass DataLoader(examples, batch_size=16, shuffle=True), say."
         raise mistyped(f"windows' {what}", condition, brief(source), fix)

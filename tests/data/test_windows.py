@@ -205,11 +205,22 @@ def test_examples_may_be_trees():
     assert query.y == ()
 
 
+SEEDED_LOADER = loader(generator=seeded())
 BAD = {
     "one batch": (
         lambda: windows(X, 3),
         TypeError,
         "windows' source must be a DataLoader or an iterable of batches",
+    ),
+    "one batch of two parts": (
+        lambda: windows(Batch(X, X), 3),
+        TypeError,
+        "Pass DataLoader(examples, batch_size=16, shuffle=True), say.",
+    ),
+    "a common generator": (
+        lambda: windows(SEEDED_LOADER, 3, query=SEEDED_LOADER),
+        ValueError,
+        "source and query of windows must draw from different generators",
     ),
     "no steps": (
         lambda: windows(loader(), 0),
