@@ -1,6 +1,6 @@
 """A model as a function of tensors in place of its own, for one task or for all at once."""
 
-from collections.abc import Container
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -27,21 +27,30 @@ class Network:
     Attributes:
         model: The model.
         call: How it is called with other tensors than its own.
+        output: What of its outputs is seen: the name of a field, or a function of them; None for
+            all.
         norms: What a call has to tell its normalisation layers.
     """
 
     model: nn.Module
     call: Call = functional_call
+    output: str | Callable[[Any], Any] | None = None
     norms: Norms = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "norms", Norms.of(self.model))
 
     @staticmethod
-    def of(model: nn.Module, call: Call = functional_call) -> "Network":
+    def of(
+        model: nn.Module,
+        call: Call = functional_call,
+        output: str | Callable[[Any], Any] | None = None,
+    ) -> "Network":
         """Return the model as a network, of known layers where it is a sequence of such."""
-        layers = Layers.of(model) if call is functional_call else None
-        return Network(model, call) if layers is None else KnownNetwork(model, call, layers)
+        if call is not functional_call or output is not None:
+            return Network(model, call, output)
+        layers = Layers.of(model)
+        return Network(model) if layers is None else KnownNetwork(model, layers=layers)
 
     def __call__(
         self, tensors: Params, batch: Batch, support: Batch | None = None, step: int | None = None
@@ -94,7 +103,34 @@ class Network:
 
     def _called(self, tensors: Params, x: Any, weight: Any, step: int | None) -> Any:
         buffers = self.norms.buffers(self.model, weight, step)
-        return call_model(self.model, {**tensors, **buffers} if buffers else tensors, x, self.call)
+        tensors = {**tensors, **buffers} if buffers else tensors
+        return self.seen(call_model(self.model, tensors, x, self.call))
+
+    def seen(self, outputs: Any) -> Any:
+        """Return what is seen of the model's outputs.
+
+        Raises:
+            ValueError: If they have no field of that name.
+        """
+        if not isinstance(self.output, str):
+            return outputs if self.output is None else self.output(outputs)
+        return field_of(outputs, self.output)
+
+
+def field_of(outputs: Any, name: str) -> Any:
+    """Return a field of a model's outputs: an entry of a dict, or an attribute.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    found = outputs.get(name) if isinstance(outputs, Mapping) else getattr(outputs, name, None)
+    if found is None:
+        is_mapping = isinstance(outputs, Mapping)
+        got = f"those with {list(outputs)}" if is_mapping else type(outputs).__name__
+        fix = 'Pass labels too: Batch({"input_ids": ids, "labels": labels}).'
+        fix = fix if name == "loss" else "Name another field, or write a function of the outputs."
+        raise invalid("the model's outputs", f"have {name!r}", got, fix)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +166,7 @@ class KnownNetwork(Network):
         """Return a network that need not look whether the model's layers are as they were."""
         if not self.layers.are_as_they_were():  # or have hooks
             return Network(self.model, self.call)
-        return KnownNetwork(self.model, self.call, self.layers.unchanged())
+        return KnownNetwork(self.model, self.call, layers=self.layers.unchanged())
 
     def knows(self, batch: Batch, support: Batch | None, axis: int = 1) -> bool:
         """Return whether outputs depend on tensors and `x` alone, which suit the layers."""

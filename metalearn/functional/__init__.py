@@ -1,7 +1,7 @@
 """Pure functions: random numbers, criteria, losses made from modules, and derivatives."""
 
 from metalearn._modules import call_copy
-from metalearn.functional._criteria import accuracy, cross_entropy
+from metalearn.functional._criteria import accuracy, cross_entropy, own_loss
 from metalearn.functional._derivatives import grad_and_value, vjp
 from metalearn.functional._drawn_batches import SampledBatches, ShuffledBatches
 from metalearn.functional._given_batches import GivenBatches, IndexedBatches
@@ -27,6 +27,7 @@ __all__ = [
     "draw_keys",
     "grad_and_value",
     "normal",
+    "own_loss",
     "safe_sqrt",
     "uniform",
     "vjp",

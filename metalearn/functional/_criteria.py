@@ -8,6 +8,7 @@ from torch import Tensor
 
 from metalearn._brief import brief
 from metalearn._checks import check_int64, invalid, mistyped
+from metalearn._layers._network import field_of
 from metalearn._tree import over_first_axes
 
 IGNORED = -100
@@ -54,6 +55,20 @@ def cross_entropy(
     return (weights * losses).sum() / weights.sum()
 
 
+def own_loss(output: Any, target: Any = ()) -> Tensor:
+    """Return the loss that a model computes itself, of labels among its inputs: a criterion.
+
+    Args:
+        output: What the model returns, with a field "loss", as Hugging Face's models do.
+        target: Targets, which metrics need and this does not.
+
+    Raises:
+        ValueError: If there is no loss.
+    """
+    loss: Tensor = field_of(output, "loss")
+    return loss
+
+
 def accuracy(
     output: Tensor, target: Tensor, weight: Tensor | None = None, *, ignore_index: int = IGNORED
 ) -> Tensor:
@@ -62,7 +77,7 @@ def accuracy(
     Labels are weighed and left out as by `cross_entropy`.
 
     Args:
-        output: Logits `[num_examples, num_classes, ...]`.
+        output: Logits `[num_examples, num_classes, ...]`, or what has them as "logits".
         target: Class indices `[num_examples, ...]`.
         weight: As for `cross_entropy`.
         ignore_index: As for `cross_entropy`.
@@ -74,6 +89,8 @@ def accuracy(
     >>> accuracy(torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([0, 0]))
     tensor(0.5000)
     """
+    if not isinstance(output, Tensor) and hasattr(output, "logits"):
+        output = output.logits
     _check_classified(output, target, weight, ignore_index)
     if weight is None:
         right, counts = output.argmax(1) == target, target != ignore_index

@@ -121,7 +121,8 @@ class ModelLoss(Checked):
 
     def unchanged(self) -> "ModelLoss":
         """Return a loss for as long as the model's layers are what they are now."""
-        return replace(self, network=Network.of(self.model, self.network.call).unchanged())
+        network = Network.of(self.model, self.network.call, self.network.output)
+        return replace(self, network=network.unchanged())
 
     def model_tensors(self, params: Params, shared: Params) -> Params:
         """Return what replaces the model's own parameters."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from metalearn._calls import CallWithin, contexts_of
 from metalearn._copies import copied
 from metalearn._layers import Network
 from metalearn._modules import below, call_holding, get_tensor
@@ -39,18 +40,16 @@ class CopiedLoss(ModelLoss):
         model, criterion = copied(
             (self.model, self.criterion), lambda tensor: given.get(tensor, tensor)
         )
-        return ModelLoss(model, criterion, self.name, Network(model, call_holding))
+        contexts = contexts_of(self.network.call)
+        call = CallWithin(contexts, call_holding) if contexts else call_holding
+        return ModelLoss(model, criterion, self.name, Network(model, call, self.network.output))
 
 
 def with_copies(problem: Problem) -> Problem:
     """Return the problem with losses of a model that is copied at every call."""
 
     def of_copies(on: Any) -> Any:
-        return (
-            replace(on, loss=CopiedLoss(on.loss.model, on.loss.criterion, on.loss.name))
-            if is_of_model(on)
-            else on
-        )
+        return replace(on, loss=CopiedLoss(**vars(on.loss))) if is_of_model(on) else on
 
     return problem._replace(
         support_loss=of_copies(problem.support_loss), query_loss=of_copies(problem.query_loss)

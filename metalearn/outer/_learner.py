@@ -22,6 +22,7 @@ from metalearn.inner import UpdateRule
 from metalearn.models._batch_norm import tracking
 from metalearn.outer._adapted import AdaptedModels
 from metalearn.outer._attach import attach, refuse_forward_mode
+from metalearn.outer._attempts import attempts
 from metalearn.outer._base import MetaGradient
 from metalearn.outer._carry import Carried, places_of
 from metalearn.outer._checks._call import Purpose
@@ -31,6 +32,7 @@ from metalearn.outer._checks._construction import (
     check_criteria,
     check_estimator,
     check_fast,
+    check_output,
     check_parameters,
     check_reaches,
     check_statistics,
@@ -45,12 +47,11 @@ from metalearn.outer._estimates import estimate_tasks
 from metalearn.outer._over_tasks import How, over_tasks, spread
 from metalearn.outer._plan import Plan, Plans
 from metalearn.outer._problem import OWNERS, problem_of, shared_names
-from metalearn.outer._recomputed import attempts
 from metalearn.outer._select import Selection, select, shown, trainable
 from metalearn.outer._unrolled import Unrolled
 from metalearn.types import Batch, Carry, Episode, Estimate, Meta, Params, Problem, PyTree
 
-AS_BUILT = ("model", *OWNERS, "support_batches")
+AS_BUILT = ("model", *OWNERS, "output", "support_batches")
 """Attributes that the learner's losses were made of: assigning them later would change nothing."""
 
 
@@ -78,6 +79,8 @@ class MetaLearner(nn.Module):
         support_loss: `(params, shared, episode, step) -> scalar`, in place of model and criterion
             in the inner loop: a function, or a module whose parameters are learned too.
         query_loss: `(params, shared, episode) -> scalar`, likewise in the outer loss.
+        output: What of the model's output criteria and metrics see: the name of a field, such as
+            "logits" of Hugging Face's models, or a function of the output. None for all of it.
         start: `(meta, support, key) -> params`, where inner problems start, in place of the learned
             initialisation: a function, or a module whose parameters are learned too. Of the key,
             with `functional.normal`, it is a fresh random initialisation.
@@ -123,6 +126,7 @@ class MetaLearner(nn.Module):
         support_criterion: Callable[..., Tensor] | None = None,
         support_loss: Callable[[Params, Params, Episode, int], Tensor] | None = None,
         query_loss: Callable[[Params, Params, Episode], Tensor] | None = None,
+        output: str | Callable[[Any], Any] | None = None,
         start: Callable[[Meta, Batch, Tensor], Params] | None = None,
         support_batches: int | SupportBatches | None = None,
         batching: str = "vmap",
@@ -135,6 +139,8 @@ class MetaLearner(nn.Module):
         check_arguments(model=model, rule=rule, num_steps=num_steps)
         losses = criterion, support_criterion, support_loss, query_loss
         check_criteria(*losses, start, support_batches)
+        check_output(output)
+        self.output = output
         check_estimator(estimator)  # a module would not even reach the setter below
         check_bool("check_model", check_model)
         self.check_model = check_model

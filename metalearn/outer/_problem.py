@@ -7,6 +7,7 @@ from typing import Any
 import torch.nn as nn
 from torch import Tensor
 
+from metalearn._layers import Network
 from metalearn._modules import below, functional_call, get_tensor
 from metalearn.functional import ModelLoss, ModuleLoss, OnQuery, OnSupport
 from metalearn.inner import UpdateRule
@@ -66,7 +67,8 @@ def _start(start: Any) -> Callable[..., Params]:
 
 
 def _of_model(learner: Any, name: str) -> ModelLoss:
-    return ModelLoss(learner.model, getattr(learner, name), name)
+    network = Network.of(learner.model, output=learner.output)
+    return ModelLoss(learner.model, getattr(learner, name), name, network)
 
 
 def _given(learner: Any, name: str) -> Callable[..., Tensor] | None:

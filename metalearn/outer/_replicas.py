@@ -16,6 +16,7 @@ from metalearn._tree import over_first_axes, tree_detach, tree_leaves, tree_map
 from metalearn.functional import OnQuery, OnSupport
 from metalearn.models._batch_norm import Norms
 from metalearn.outer._attach import attach, refuse_forward_mode
+from metalearn.outer._attempts import attempts
 from metalearn.outer._carry import Carried, places_of
 from metalearn.outer._checks._call import Purpose
 from metalearn.outer._checks._episodes import check_episodes
@@ -156,11 +157,12 @@ class Replicas(nn.Module):
         """
         if torch.is_inference_mode_enabled():
             return outside_inference_mode(self.estimate, episodes, keys)
-        with torch.no_grad():
-            plan, keys, carry = self._prepared(self._plans, episodes, keys)
-        with torch.no_grad(), attributes_of(plan.writers):
-            meta = self.learner.meta
-            estimate: Estimate = plan.run(self.learner, plan.setup, meta, *carry, episodes, keys)
+        meta = self.learner.meta
+        for attempt in attempts(self.learner):
+            with attempt, torch.no_grad():
+                plan, keys, carry = self._prepared(self._plans, episodes, keys)
+                with attributes_of(plan.writers):
+                    estimate = plan.run(self.learner, plan.setup, meta, *carry, episodes, keys)
         return estimate
 
     def compiled_step(

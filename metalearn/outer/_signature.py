@@ -15,6 +15,7 @@ def signature(learner: MetaLearner) -> dict[str, Any]:
         **{f"tensor {name}": _layout(tensor) for name, tensor in tensors_of(learner)},
         "update rule": problem.rule,
         "losses": [getattr(learner, part) for part in OWNERS],
+        "output": learner.output,
         "support_batches": learner.support_batches,
         "estimator": learner.estimator,
         "number of inner steps": problem.num_steps,

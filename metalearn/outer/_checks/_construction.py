@@ -133,6 +133,13 @@ def check_criteria(
         raise mistyped("criterion", "say what is minimised", None, fix)
 
 
+def check_output(output: Any) -> None:
+    """Raise unless this says what of a model's output is seen."""
+    if output is not None and not isinstance(output, str):
+        condition, fix = "be a field's name or a function", 'Write output="logits", say.'
+        check_function("output", output, condition, fix=fix)
+
+
 def check_parameters(model: nn.Module) -> None:
     """Raise unless the model's parameters have shapes and can be learned."""
     if lazy := [name for name, param in model.named_parameters() if is_lazy(param)]:
@@ -143,7 +150,7 @@ def check_parameters(model: nn.Module) -> None:
         fix = "Build the model anew: with learn_init=False it serves one learner."
         raise invalid("model", "be new", got, fix)
     if not any(param.requires_grad for param in model.parameters()):
-        fix = "Call model.requires_grad_()."
+        fix = "Call .requires_grad_() on what is to be learned: the model, or its adapters."
         raise invalid("model", "have parameters that require grad", "none", fix)
 
 

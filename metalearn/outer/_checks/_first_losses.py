@@ -70,7 +70,7 @@ def _check_loss(
             check_label_axes(name, on.loss.criterion, batch.y)
             with _explained(name, meta, batch):
                 tensors = on.loss.model_tensors(meta.init, meta.shared)
-                output = call_model(on.loss.model, tensors, x)
+                output = on.loss.network.seen(call_model(on.loss.model, tensors, x))
             check_targets(name, on.loss.criterion, output, batch.y)
     step = [0] if name == "support" else []
     compute = partial(getattr(problem, f"{name}_loss"), meta.init, meta.shared, first, *step)

@@ -15,6 +15,7 @@ from metalearn._tasks import num_tasks, take
 from metalearn._tree import tree_detach, tree_leaves
 from metalearn._walk import holders_of
 from metalearn.models import FrozenNorm
+from metalearn.outer._attempts import attempts, called_as, check_copied
 from metalearn.outer._checks._call import Purpose
 from metalearn.outer._checks._derivative_errors import derivatives_explained
 from metalearn.outer._checks._episodes import warn_of_single_examples
@@ -23,8 +24,7 @@ from metalearn.outer._checks._first_losses import check_losses
 from metalearn.outer._checks._labels import check_labels_of_all
 from metalearn.outer._checks._model import needs_copies, order_of
 from metalearn.outer._checks._unwritten import check_unwritten
-from metalearn.outer._copied_loss import are_copied, with_copies
-from metalearn.outer._recomputed import attempts, check_copied
+from metalearn.outer._copied_loss import with_copies
 from metalearn.types import Batch, Episode
 
 Once = Callable[[Any, Callable[[], None]], None]
@@ -61,8 +61,8 @@ def check_kind(learner: Any, subject: Any, episodes: Episode, purpose: Purpose, 
         # Whatever the shapes: a check takes several passes, and texts have many lengths.
         ranks = tuple((leaf.dim(), leaf.dtype) for leaf in tree_leaves(episodes))
         once(("model", order, ranks), partial(run, _check_model, episodes, order))
-    if are_copied(subject.problem) and not are_copied(learner.problem):
-        learner.problem = with_copies(learner.problem)
+    if subject is not learner:
+        learner.problem = called_as(learner.problem, subject.problem)
     check_copied(learner, num_tasks(episodes))
 
 

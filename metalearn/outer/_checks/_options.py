@@ -43,6 +43,7 @@ class Options(TypedDict, total=False):
     query_loss: Callable[..., Tensor] | None
     support_batches: int | SupportBatches | None
     start: Callable[..., Params] | None
+    output: str | Callable[..., Any] | None
     batching: str
     chunk_size: int | None
     compile: bool | str | Mapping[str, Any]
