@@ -1,5 +1,6 @@
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -235,6 +236,12 @@ def by_hand(output, target, weight=None):
     each = weight[:, None, None] * (target != 255)
     losses = -F.log_softmax(output, 1).gather(1, target.where(target != 255, 0)[:, None])[:, 0]
     return (each * losses).sum() / each.sum()
+
+
+def test_accuracy_of_what_has_logits():
+    logits, target = torch.randn(6, 3), torch.randint(3, (6,))
+    output = SimpleNamespace(logits=logits, loss=None)
+    assert functional.accuracy(output, target) == functional.accuracy(logits, target)
 
 
 @pytest.mark.parametrize("options", [{}, {"batching": "loop"}, {"estimator": outer.Stepwise()}])

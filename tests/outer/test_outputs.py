@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree
 
-from metalearn import evaluate, models
+from metalearn import evaluate, functional, models
 from metalearn._tasks import take
-from metalearn.types import Batch
-from tests.cases import sine_episodes
+from metalearn.types import Batch, Episode
+from tests.cases import relative_difference, sine_episodes
 from tests.outer.cases import learner
 
 BATCHINGS = [{}, {"chunk_size": 2}, {"chunk_size": 1}, {"batching": "loop"}]
@@ -134,6 +134,68 @@ def test_attention_without_weights(options):
             metrics={"m": criterion},
         )
     torch.testing.assert_close(losses["m"].values, losses["loss"].values)
+
+
+def second_half(output):
+    return output["logits"] * 2
+
+
+@pytest.mark.parametrize("options", BATCHINGS, ids=str)
+@pytest.mark.parametrize(
+    ("returned", "output"),
+    [
+        (ModelOutput, "logits"),
+        (lambda h: Named(h, None), "logits"),
+        (Opaque, "logits"),
+        (lambda h: {"logits": h / 2}, second_half),
+    ],
+    ids=["a model output", "a named tuple", "a dataclass", "a function"],
+)
+def test_what_of_the_output_is_seen(returned, output, options):
+    episodes = sine_episodes()
+    plain = learner(Returning(lambda h: h), F.mse_loss, **options)
+    made = learner(Returning(returned), F.mse_loss, output=output, **options)
+    made.load_state_dict(plain.state_dict())
+    one, other = (each.estimate(episodes, torch.arange(3)) for each in (made, plain))
+    assert relative_difference(one.gradient, other.gradient) < 1e-12
+    adapted, expected = (each.adapt(episodes.support) for each in (made, plain))
+    torch.testing.assert_close(adapted(episodes.query.x), expected(episodes.query.x))
+    assert_same(adapted[1](episodes.query.x[1]), returned(expected[1](episodes.query.x[1])))
+    metrics = {"mse": F.mse_loss}
+    measured = evaluate(made, [episodes], num_tasks=3, metrics=metrics)
+    torch.testing.assert_close(measured["mse"].values, measured["loss"].values)
+
+
+class WithOwnLoss(nn.Module):
+    """Returns a loss where labels are among its inputs, as Hugging Face's models do."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(1, 1).double()
+
+    def forward(self, x, labels=None):
+        output = self.linear(x)
+        return ModelOutput(output, None if labels is None else F.mse_loss(output, labels))
+
+
+def test_the_models_own_loss():
+    episodes = sine_episodes()
+    plain = learner(Returning(lambda h: h), F.mse_loss)
+    made = learner(WithOwnLoss(), functional.own_loss)
+    made.load_state_dict(plain.state_dict())
+    labelled = Episode(*(Batch({"x": b.x, "labels": b.y}) for b in episodes))
+    one, other = made.estimate(labelled), plain.estimate(episodes)
+    assert relative_difference(one.gradient, other.gradient) < 1e-12
+    unlabelled = Episode(*(Batch({"x": b.x}, b.y) for b in episodes))
+    with pytest.raises(ValueError, match="must have 'loss'; got .*logits.* Pass labels too"):
+        made(unlabelled)
+
+
+def test_a_field_that_is_not_there():
+    with pytest.raises(ValueError, match="outputs must have 'scores'; got .*Name another field"):
+        learner(Returning(ModelOutput), F.mse_loss, output="scores")(sine_episodes())
+    with pytest.raises(TypeError, match="output must be a field's name or a function; got 3"):
+        learner(Returning(ModelOutput), F.mse_loss, output=3)
 
 
 class PerTask(nn.Module):

@@ -149,7 +149,7 @@ RULES = dict(arguments(inner.UpdateRule, inner))
     "argument", sorted({**ESTIMATORS, **RULES}.keys() - {"rule", "estimator", "num_steps"})
 )
 def test_every_argument_of_estimators_and_rules_is_found_and_the_advice_works(argument):
-    value = {**RULES, **ESTIMATORS, "names": "lr", "norm": 1.0}[argument]
+    value = {**RULES, **ESTIMATORS, "names": "lr", "norm": 1.0, "horizon": 4}[argument]
     said = advice("MAML", argument, value)
     if argument == "alpha":  # another library's rate
         assert "inner.SGD" in said

@@ -112,6 +112,11 @@ ENTRIES = {
         functional.safe_sqrt, {"x": tensors(4, low=0)}, lambda result, /, x: result.shape == x.shape
     ),
     "cross_entropy": Entry(functional.cross_entropy, CLASSIFIED, scalar, WRONG),
+    "own_loss": Entry(
+        functional.own_loss,
+        {"output": st.builds(lambda loss: {"loss": loss}, tensors()), "target": st.just(())},
+        scalar,
+    ),
     "accuracy": Entry(functional.accuracy, CLASSIFIED, scalar, WRONG),
     "call_copy": Entry(
         functional.call_copy,
