@@ -8,6 +8,7 @@ from torch import Tensor
 
 from metalearn._checks import check_choice
 from metalearn._fields import Check, CountOrNone
+from metalearn._step_number import row_of_step
 from metalearn._tree import over_first_axes
 from metalearn.inner._sgd import SGD
 from metalearn.inner._wrapper import Wrapper
@@ -79,7 +80,7 @@ class LearnedRate(Wrapper):
 
     def _rate(self, meta: PyTree, name: str, step: int) -> Tensor:
         rate = meta["rate"] if isinstance(meta["rate"], torch.Tensor) else meta["rate"][name]
-        return rate if self.num_steps is None else rate[min(step, self.num_steps - 1)]
+        return rate if self.num_steps is None else row_of_step(rate, step)
 
 
 def MetaSGD(lr: float) -> LearnedRate:  # noqa: N802

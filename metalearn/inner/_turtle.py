@@ -11,6 +11,7 @@ from torch import Tensor
 from metalearn._brief import brief
 from metalearn._checks import check_choice, check_count, invalid, mistyped
 from metalearn._fields import Check, Checked, Flag, Fraction, Positive
+from metalearn._step_number import step_as
 from metalearn.inner._activation import Activation, activate, check_activation
 from metalearn.inner._base import UpdateRule
 from metalearn.inner._coordinates import flatten, init_linear, preprocess, unflatten
@@ -140,7 +141,7 @@ class Turtle(UpdateRule, Checked):
         """Return what the network sees, `[n, columns]`."""
         loss = loss.to(grad.dtype)  # criteria may compute in float32
 
-        seen = {"grad": grad, "loss": loss, "step": grad.new_full((), step), **state}
+        seen = {"grad": grad, "loss": loss, "step": step_as(grad, step), **state}
 
         def column(name: str) -> Tensor:
             value = seen[name.removeprefix("processed_")]

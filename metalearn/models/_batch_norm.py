@@ -20,6 +20,7 @@ from metalearn._checks import (
     invalid,
     mistyped,
 )
+from metalearn._step_number import row_of_step
 from metalearn._walk import each_module
 
 
@@ -257,6 +258,6 @@ class Norms:
                 buffers[f"{prefix}example_weight"] = weight
             if rows and step is not None:
                 at_step: Any = model.get_submodule(name).at_step
-                row = torch.arange(rows, device=at_step.device) == min(step, rows - 1)
-                buffers[f"{prefix}at_step"] = row.to(at_step.dtype)
+                one_hot = torch.eye(rows, dtype=at_step.dtype, device=at_step.device)
+                buffers[f"{prefix}at_step"] = row_of_step(one_hot, step)
         return buffers

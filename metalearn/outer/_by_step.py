@@ -7,16 +7,17 @@ and the query loss are graphs of their own, and `Stepwise` loops over them.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from metalearn._tree import tree_detach, tree_leaves, tree_map
+from metalearn._tree import tree_detach
+from metalearn.functional._support_batches import DealtBatches
 from metalearn.outer._base import MetaGradient, Traits
-from metalearn.outer._capture import capture, draws, runnable
 from metalearn.outer._flattened import Flattened
 from metalearn.outer._over_tasks import choose
-from metalearn.outer._step_number import StepNumber
+from metalearn.outer._per_task import PerTask
+from metalearn.outer._pieces import Pieces
 from metalearn.outer._stepwise import InnerLoop, Record, Slopes, Stepwise, Weights
 from metalearn.outer._trust import check_agrees
 from metalearn.outer._unrolled import Unrolled
@@ -24,62 +25,16 @@ from metalearn.outer._wrapper import Wrapper
 from metalearn.types import Episode, KeyedLoss, Meta, Params, Problem, PyTree
 
 
-class Pieces:
-    """Parts of a learner's inner loop, each captured and compiled at its first call.
+class Given(NamedTuple):
+    """The tensors of an inner loop that are the same at every step.
 
-    Args:
-        learner: Whose inner loop it is. Constants of its modules are read when graphs run.
-        options: Options of inductor; None to run graphs as they are.
+    Attributes:
+        meta: What is learned, but for the start.
+        episode: The task, or all of them.
     """
 
-    def __init__(self, learner: Any, options: Mapping[str, Any] | None) -> None:
-        self.learner, self.options = learner, options
-        self._made: dict[Any, Callable[..., Any]] = {}
-
-    def call(self, name: str, step: int, function: Callable[..., Any], *trees: Any) -> Any:
-        """Return `function(step, *trees)`.
-
-        Args:
-            name: What tells functions apart that compute different things.
-            step: Number of the step, of which there is a graph each only if the function asks.
-            function: Returns a tree of tensors.
-            trees: Trees of tensors, the first two of them the same at every step.
-        """
-        # A graph is compiled for strides: those of a start that tasks share are others.
-        trees = *trees[:2], *tree_map(Tensor.contiguous, trees[2:])
-        kinds = tuple([(leaf.shape, leaf.stride()) for leaf in tree_leaves(trees)])
-        piece = self._made.get((name, None, kinds)) or self._made.get((name, step, kinds))
-        if piece is None:
-            piece, asks = self._compiled(step, function, trees)
-            self._made[name, step if asks else None, kinds] = piece
-        return piece(trees)
-
-    def _compiled(
-        self, step: int, function: Callable[..., Any], trees: Any
-    ) -> tuple[Callable[..., Any], bool]:
-        number = StepNumber(step)
-        try:
-            piece = _Piece(self, number, function, trees)
-        except Exception:  # it may want a real int
-            number.is_used = True
-        return (_Piece(self, step, function, trees), True) if number.is_used else (piece, False)
-
-
-class _Piece:
-    """A function of a step's number and trees as a graph; none if a `StepNumber` is asked for."""
-
-    def __init__(self, of: Any, step: Any, function: Callable[..., Any], trees: Any) -> None:
-        self._flat = Flattened(of.learner, partial(function, step), trees)
-        tensors = tree_detach(tuple(self._flat.tensors_of(trees)))
-        graph, self._others = capture(self._flat, tensors, "piece")
-        if isinstance(step, StepNumber) and step.is_used:
-            return
-        if draws(graph):
-            raise RuntimeError("an inner step that draws must not be taken twice")
-        self._run = runnable(graph, [*tensors, *self._others], of.options)
-
-    def __call__(self, trees: Any) -> Any:
-        return self._flat.results_of(self._run(*self._flat.tensors_of(trees), *self._others))
+    meta: Meta
+    episode: Episode
 
 
 @dataclass(frozen=True)
@@ -112,17 +67,21 @@ class CompiledStepwise(Stepwise):
 class _CompiledLoop(InnerLoop):
     pieces: Pieces
 
-    def at(self, meta: Meta, episode: Episode, weights: Any = ()) -> InnerLoop:
+    @property
+    def given(self) -> Given:
+        """The tensors that are the same at every step."""
+        return Given(self.meta._replace(init={}), self.episode)
+
+    def at(self, given: Given, weights: Any = ()) -> InnerLoop:
         """Return the loop with other tensors."""
-        return InnerLoop(self.problem, meta, episode, self.order, weights)
+        return InnerLoop(self.problem, *given, self.order, weights)
 
     def step(self, params: Params, state: PyTree, step: int) -> Any:
-        def function(step: Any, meta: Meta, episode: Episode, params: Params, state: PyTree) -> Any:
-            after, constants = self.at(meta, episode).step(params, state, step)
+        def function(step: Any, given: Given, params: Params, state: PyTree) -> Any:
+            after, constants = self.at(given).step(params, state, step)
             return after, () if constants is None else constants
 
-        trees = self.meta._replace(init={}), self.episode, params, state
-        after, constants = self.pieces.call("step", step, function, *trees)
+        after, constants = self.pieces.call("step", step, function, self.given, params, state)
         return after, constants or None
 
     def add_loss(self, step: int, params: Params, loss: Any, slopes: Slopes) -> Any:
@@ -131,32 +90,24 @@ class _CompiledLoop(InnerLoop):
             return loss, slopes
 
         def function(
-            _: Any, meta: Meta, episode: Episode, given: Any, params: Params, loss: Any, slopes: Any
+            _: Any, given: Given, own: Any, params: Params, loss: Any, slopes: Slopes
         ) -> Any:
-            loop = self.at(meta, episode, {step: given if isinstance(given, Tensor) else weight})
+            loop = self.at(given, {step: own if isinstance(own, Tensor) else weight})
             return loop.add_loss(step, params, loss if isinstance(loss, Tensor) else 0.0, slopes)
 
-        given = weight if isinstance(weight, Tensor) else ()
+        own = weight if isinstance(weight, Tensor) else ()
         so_far = loss if isinstance(loss, Tensor) else ()
-        trees = self.meta._replace(init={}), self.episode, given, params, so_far, slopes
-        return self.pieces.call("loss", 0, function, *trees)
+        return self.pieces.call("loss", 0, function, self.given, own, params, so_far, slopes)
 
     def pull_back(self, record: Record, slopes: Slopes) -> Slopes:
         def function(
-            step: Any,
-            meta: Meta,
-            episode: Episode,
-            params: Any,
-            state: Any,
-            constants: Any,
-            slopes: Slopes,
+            step: Any, given: Given, params: Any, state: Any, constants: Any, slopes: Slopes
         ) -> Slopes:
             record = Record(step, params, state, constants or None)
-            return self.at(meta, episode).pull_back(record, slopes)
+            return self.at(given).pull_back(record, slopes)
 
-        trees = self.meta._replace(init={}), self.episode, record.params, record.state
-        constants = record.constants or ()
-        return self.pieces.call("pull back", record.step, function, *trees, constants, slopes)
+        trees = self.given, record.params, record.state, record.constants or (), slopes
+        return self.pieces.call("pull back", record.step, function, *trees)
 
 
 def by_step(estimator: MetaGradient, problem: Problem, pieces: Pieces) -> MetaGradient | None:
@@ -176,7 +127,8 @@ def by_step(estimator: MetaGradient, problem: Problem, pieces: Pieces) -> MetaGr
 
 
 def _is_keyed(loss: Any) -> bool:
-    return isinstance(loss, KeyedLoss) and getattr(loss, "batches", loss) is not None
+    batches = getattr(loss, "batches", loss)
+    return isinstance(loss, KeyedLoss) and not isinstance(batches, DealtBatches | None)
 
 
 class SteppedStep:

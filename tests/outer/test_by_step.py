@@ -7,9 +7,9 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from metalearn import inner, models, outer
-from metalearn.outer import _by_step, _compile
-from metalearn.outer._step_number import StepNumber
+from metalearn import functional, inner, models, outer
+from metalearn.outer import _compile, _pieces
+from metalearn.outer._by_step import by_step
 from tests.cases import RandomMask, keys, relative_difference, sine_episodes, sine_learner
 
 EVERY_STEP = inner.LearnedRate(inner.SGD(0.01), per="parameter", num_steps=4)
@@ -27,13 +27,13 @@ ESTIMATORS = [
 def graphs(monkeypatch):
     """Run captured graphs without inductor; return the list of all that are captured."""
     captured = []
-    made, capture = _compile.SteppedStep, _by_step.capture
+    made, capture = _compile.SteppedStep, _pieces.capture
 
     def noted(*args):
         captured.append(args)
         return capture(*args)
 
-    monkeypatch.setattr(_by_step, "capture", noted)
+    monkeypatch.setattr(_pieces, "capture", noted)
     monkeypatch.setattr(
         _compile, "SteppedStep", lambda function, _, args: made(function, None, args)
     )
@@ -84,18 +84,59 @@ def test_replicas():
     assert relative_difference(got[:2], expected[:2]) < 1e-12
 
 
-def test_more_steps_take_no_more_graphs(graphs):
+LAST = inner.LearnedRate(inner.SGD(0.01), per="tensor", num_steps=2)
+HISTORY = inner.Turtle(("grad", "grad_history", "step"), hidden=(3,), lr=0.01)
+
+
+@pytest.mark.parametrize("num_tasks", [1, 3])
+@pytest.mark.parametrize(
+    ("options", "most"),
+    [
+        ({"rule": inner.SGD(0.01)}, 4),
+        ({"rule": inner.Adam(0.01)}, 4),
+        ({"rule": EVERY_STEP}, 4),
+        ({"rule": LAST}, 4),
+        ({"rule": HISTORY}, 6),  # the first step of which is another one
+        ({"rule": inner.SGD(0.01), "estimator": ESTIMATORS[2]}, 5),
+        ({"rule": inner.SGD(0.01), "support_batches": 5}, 12),  # parts of examples
+    ],
+    ids=str,
+)
+def test_more_steps_take_no_more_graphs(options, most, num_tasks, graphs):
+    numbers = []
+    for num_steps in (7, 14):
+        graphs.clear()
+        learner = sine_learner(num_steps=num_steps, compile="step", **options)
+        assert_same(learner, num_tasks)
+        numbers.append(len(graphs))
+    assert numbers[0] == numbers[1] <= most
+
+
+def test_statistics_of_every_step_take_no_more_graphs(graphs):
     numbers = []
     for num_steps in (3, 6):
         graphs.clear()
-        sine_learner(num_steps=num_steps, compile="step").estimate(sine_episodes(), keys())
+        norm = models.PerStepNorm(4, num_steps)
+        model = nn.Sequential(nn.Linear(1, 4), nn.Tanh(), norm, nn.Linear(4, 1)).double()
+        for rows in norm.parameters():
+            nn.init.normal_(rows)
+        rule = inner.SGD(0.01)
+        learner = outer.MAML(model, F.mse_loss, rule, num_steps=num_steps, compile="step")
+        assert_same(learner)
         numbers.append(len(graphs))
-    assert numbers[0] == numbers[1] <= 5
+    assert numbers[0] == numbers[1] <= 4
 
 
-def test_a_rule_that_asks_for_the_number_has_a_graph_for_each(graphs):
-    learner = sine_learner(EVERY_STEP, num_steps=4, compile="step")
-    learner.estimate(sine_episodes(), keys())
+class Decaying(inner.SGD):
+    """A rule that computes with the number."""
+
+    def advance(self, meta, grads, state, params, loss, step):
+        rate = self.lr * 0.9**step
+        return {name: param - rate * grads[name] for name, param in params.items()}, state
+
+
+def test_a_rule_that_computes_with_the_number_has_a_graph_for_each(graphs):
+    assert_same(sine_learner(Decaying(0.01), num_steps=4, compile="step"))
     assert len(graphs) > 8
 
 
@@ -125,6 +166,13 @@ def test_what_does_not_go_step_by_step_says_so():
         learner(sine_episodes())
 
 
+def test_batches_that_are_drawn_do_not_go_step_by_step():
+    for batches, goes in ((5, True), (functional.SampledBatches(2), False)):
+        learner = sine_learner(support_batches=batches)
+        estimator = by_step(learner.estimator, learner.problem, None)
+        assert (estimator is not None) == goes
+
+
 def test_a_model_that_draws_is_not_taken_twice():
     model = nn.Sequential(nn.Linear(1, 4), nn.Dropout(0.5), nn.Linear(4, 1)).double()
     learner = outer.MAML(model, F.mse_loss, inner.SGD(0.01), num_steps=3, compile="step")
@@ -134,38 +182,11 @@ def test_a_model_that_draws_is_not_taken_twice():
 
 def test_large_models_go_by_step_unless_told_otherwise(graphs, monkeypatch):
     monkeypatch.setattr(_compile, "MOST_LAYERS", 10)
-    for how, by_step in ((True, True), ("whole", False)):
+    for how, goes in ((True, True), ("whole", False)):
         graphs.clear()
         learner = sine_learner(num_steps=3, compile=how)
         assert_same(learner)
-        assert bool(graphs) == by_step
+        assert bool(graphs) == goes
     # what cannot go by step is compiled whole
     model = nn.Sequential(nn.Linear(1, 4), nn.Dropout(0.0), nn.Linear(4, 1)).double()
     outer.MAML(model, F.mse_loss, inner.SGD(0.01), num_steps=9, compile=True)(sine_episodes())
-
-
-@pytest.mark.parametrize(
-    "ask",
-    [
-        lambda step: step == 0,
-        lambda step: step % 2,
-        lambda step: [1, 2][step],
-        lambda step: bool(step),
-        lambda step: f"{step}",
-        lambda step: {1: 2}.get(step),
-        lambda step: min(step, 3),
-        lambda step: torch.arange(3)[step],
-        lambda step: torch.arange(3) * step,
-        lambda step: step.bit_length(),
-        lambda step: -step,
-        lambda step: float(step),
-    ],
-)
-def test_a_number_knows_who_asks(ask):
-    step = StepNumber(1)
-    assert not step.is_used
-    try:
-        assert ask(step) is not None or True
-    except TypeError:  # PyTorch wants an int: the step is captured again with one
-        return
-    assert step.is_used
