@@ -1,7 +1,9 @@
 from collections import OrderedDict
 
+import numpy as np
 import pytest
 import torch
+import torch.nn as nn
 
 from metalearn import _tree
 from metalearn.types import Batch, Meta
@@ -28,6 +30,20 @@ def test_maps_every_kind_of_node():
     kinds = [type(node) for node in (doubled, doubled.x["a"], doubled.x["a"][1], doubled.y)]
     assert kinds == [Batch, list, tuple, OrderedDict]
     assert [leaf.tolist() for leaf in _tree.tree_leaves(doubled)] == [[2], [2, 2], [2, 2, 2]]
+
+
+def test_leaves_may_be_of_subclasses():
+    class Own(torch.Tensor):
+        pass
+
+    leaves = [torch.ones(1).as_subclass(Own), nn.Parameter(torch.ones(1)), True, np.float64(2)]
+    tree = {"a": leaves[0], "b": (leaves[1], {"c": leaves[2]}), "d": leaves[3]}
+    assert list(map(id, _tree.tree_leaves(tree))) == list(map(id, leaves))
+    assert _tree.tree_map(type, tree) == {
+        "a": Own,
+        "b": (nn.Parameter, {"c": bool}),
+        "d": np.float64,
+    }
 
 
 def test_fills_a_tree_in_the_order_of_its_leaves():
