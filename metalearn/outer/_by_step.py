@@ -16,7 +16,6 @@ from metalearn.functional._support_batches import DealtBatches
 from metalearn.outer._base import MetaGradient, Traits
 from metalearn.outer._flattened import Flattened
 from metalearn.outer._over_tasks import choose
-from metalearn.outer._per_task import PerTask
 from metalearn.outer._pieces import Pieces
 from metalearn.outer._stepwise import InnerLoop, Record, Slopes, Stepwise, Weights
 from metalearn.outer._trust import check_agrees
