@@ -1,3 +1,6 @@
+import weakref
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -5,6 +8,7 @@ import torch.nn.functional as F
 from metalearn import data, inner, models, outer
 from metalearn._memory import peak_live_bytes
 from metalearn.functional import grad_and_value, vjp
+from metalearn.functional._derivatives import pullback
 
 
 def cubic(point, scale):
@@ -69,6 +73,29 @@ def test_pullback_can_be_used_twice(mode):
         x_bar, y_bar = pull({"product": factor * torch.ones(2), "constant": torch.ones(1)})
         assert x_bar.tolist() == [2 * factor] * 2
         assert y_bar.tolist() == [factor] * 2
+
+
+class Saved:
+    """What autograd saves of a tensor, for as long as a graph holds it."""
+
+    def __init__(self, saved, tensor):
+        self.tensor = tensor
+        saved.append(weakref.ref(self))
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_pullback_frees_its_graph_and_that_of_vjp_does_not(nested):
+    x = torch.tensor([1.0, -2.0]).double().requires_grad_(nested)
+    saved = {"pullback": [], "vjp": []}
+    for name, pull_through in (("pullback", pullback), ("vjp", lambda *at: vjp(*at)[1])):
+        pack = partial(Saved, saved[name])
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved.tensor):
+            pull = pull_through(lambda x: x.exp().sin(), x)
+        (slope,) = pull(torch.ones_like(x))
+        torch.testing.assert_close(slope, x.exp() * x.exp().cos())
+        alive = [ref() is not None for ref in saved[name]]
+        assert alive == [nested or name == "vjp"] * len(alive)
+        assert alive
 
 
 def test_nested_derivatives_are_those_of_torch_func():
