@@ -135,6 +135,18 @@ def test_a_residual_network():
     assert_same(outer.MAML(model, F.cross_entropy, inner.SGD(0.1), num_steps=1), image_episodes())
 
 
+def test_dropout_under_stepwise_is_that_of_unrolled():
+    gradients = []
+    for estimator in (outer.Stepwise(segment=2), outer.Unrolled()):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Dropout(0.5), nn.Linear(8, 1))
+        options = {"num_steps": 5, "estimator": estimator}
+        learner = outer.MetaLearner(model.double(), F.mse_loss, inner.SGD(0.1), **options)
+        keys = torch.arange(3, device="cuda")
+        gradients.append(learner.to("cuda").estimate(sine_episodes(3).to("cuda"), keys).gradient)
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
+
+
 def test_training_and_evaluation():
     images = data.ClassImages(torch.randint(256, (12, 10, 28, 28), dtype=torch.uint8)).to("cuda")
     tasks = data.EpisodeSampler(images, n_way=5, k_shot=1, num_query=2)

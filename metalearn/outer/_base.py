@@ -26,6 +26,7 @@ class Traits:
             may share a graph.
         repeats_losses: Whether it computes a loss twice at one point, so that a model that draws
             random numbers goes wrong.
+        replays_draws: Whether PyTorch's generators draw the same the second time, in eager mode.
         differentiates: Which losses, of "support" and "query", must have derivatives.
         joint: Whether it treats all tasks as one, so that labels must mean the same in all.
     """
@@ -34,6 +35,7 @@ class Traits:
     per_task: bool = False
     one_backward: bool = False
     repeats_losses: bool = False
+    replays_draws: bool = False
     differentiates: frozenset[str] = frozenset({"support", "query"})
     joint: bool = False
 

@@ -99,11 +99,13 @@ class _CompiledLoop(InnerLoop):
         return self.pieces.call("loss", 0, function, self.given, own, params, so_far, slopes)
 
     def pull_back(self, record: Record, slopes: Slopes) -> Slopes:
+        nothing = record.draws  # or it would not be compiled
+
         def function(
             step: Any, given: Given, params: Any, state: Any, constants: Any, slopes: Slopes
         ) -> Slopes:
-            record = Record(step, params, state, constants or None)
-            return self.at(given).pull_back(record, slopes)
+            record = Record(step, params, state, constants or None, nothing)
+            return self.at(meta, episode).pull_back(record, slopes)
 
         trees = self.given, record.params, record.state, record.constants or (), slopes
         return self.pieces.call("pull back", record.step, function, *trees)

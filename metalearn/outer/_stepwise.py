@@ -8,6 +8,7 @@ from torch import Tensor
 
 from metalearn import inner
 from metalearn._fields import CountOrNone
+from metalearn._random import Draws
 from metalearn._tree import tree_add, tree_zeros_like
 from metalearn.functional import grad_and_value
 from metalearn.functional._derivatives import pullback
@@ -25,18 +26,20 @@ class Record(NamedTuple):
         params: Parameters before it.
         state: The rule's state before it.
         constants: Gradient and loss, where they are constants; else they are computed again.
+        draws: What it draws, and will draw again.
     """
 
     step: int
     params: Params
     state: PyTree
     constants: tuple[Params, Tensor] | None
+    draws: Draws
 
 
 Weights: TypeAlias = Sequence[Tensor | float | None]
 """Of the query losses after each step; None for none."""
-_Start: TypeAlias = tuple[Params, PyTree, Sequence[int]]
-"""Parameters and state at the start of a segment, and the numbers of its steps."""
+_Start: TypeAlias = tuple[tuple[Params, PyTree, Sequence[int]], Draws]
+"""Parameters and state at the start of a segment, and the numbers of its steps; its draws."""
 
 
 class Slopes(NamedTuple):
@@ -63,7 +66,8 @@ class Stepwise(ReverseMode):
     The forward pass keeps every step's parameters and rule state, at order 1 its gradient and loss
     too. The backward pass pulls the loss's derivative back through one step after the other: at
     order 2 it takes the step again, and pulls back through the rule and, by one Hessian-vector
-    product, through the gradient.
+    product, through the gradient. What the model draws by PyTorch's generators, as dropout does, it
+    draws again then.
 
     Args:
         order: 2 is exact; 1 takes support gradients and losses as constants.
@@ -89,8 +93,12 @@ class Stepwise(ReverseMode):
 
     @property
     def traits(self) -> Traits:
-        """All tasks at once, but nothing is known of subclasses; losses twice."""
-        return Traits(leafwise=type(self) is Stepwise, repeats_losses=True)
+        """All tasks at once, but nothing is known of subclasses; losses twice, with their draws.
+
+        At order 1 the rule alone is taken again, and would draw what the loss has drawn.
+        """
+        own, replays = type(self) is Stepwise, self.order == 2
+        return Traits(leafwise=own, repeats_losses=True, replays_draws=replays)
 
     def __call__(
         self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: Carry
@@ -98,11 +106,9 @@ class Stepwise(ReverseMode):
         """Estimate one task's meta-gradient."""
         weights, next_carry = self.weights(carry, problem.num_steps)
         task = self.task(problem, meta, episode, weights)
-
-        def begin(meta: Meta) -> Any:
-            return problem.begin(meta, episode.support, key)
-
-        params, state = begin(meta)
+        start = partial(_begun, problem, episode.support, key)
+        with Draws(key.device) as at_start:
+            params, state = start(meta)
         cut, size = self.num_constant(problem.num_steps), self.segment or problem.num_steps
 
         loss: Any = 0.0
@@ -115,8 +121,10 @@ class Stepwise(ReverseMode):
         records: list[Record] = []
         for first in range(cut, problem.num_steps, size):
             records.clear()  # before the next are made
-            starts.append((params, state, range(first, min(first + size, problem.num_steps))))
-            records, params, state = task.run(*starts[-1])
+            segment = params, state, range(first, min(first + size, problem.num_steps))
+            with Draws(key.device) as draws:
+                records, params, state = task.run(*segment)
+            starts.append((segment, draws))
         slopes, last = early._replace(params={}), (params, state)
         for record in _backwards(task, starts, records):
             loss, slopes = task.add_loss(record.step, params, loss, slopes)
@@ -124,11 +132,13 @@ class Stepwise(ReverseMode):
 
         # Of the steps before `cut` everything is constant but for the start.
         state_slope = tree_zeros_like(slopes.state) if cut else slopes.state
-        at_start = pullback(begin, meta)((_sum(slopes.params, early.params), state_slope))[0]
+        with at_start.again():
+            pull = pullback(start, meta)
+        of_start = pull((_sum(slopes.params, early.params), state_slope))[0]
         gradient = Meta(
-            at_start.init,
-            tree_add(slopes.shared, at_start.shared),
-            tree_add(slopes.rule, at_start.rule),
+            of_start.init,
+            tree_add(slopes.shared, of_start.shared),
+            tree_add(slopes.rule, of_start.rule),
         )
         return Estimate(gradient, loss, next_carry, {}, *last)
 
@@ -157,10 +167,11 @@ class InnerLoop:
         self, params: Params, state: PyTree, steps: Sequence[int]
     ) -> tuple[list[Record], Params, PyTree]:
         """Take inner steps, and return their records beside parameters and state after them."""
-        records = []
+        records, device = [], next(iter(params.values())).device
         for step in steps:
-            after, constants = self.step(params, state, step)
-            records.append(Record(step, params, state, constants))
+            with Draws(device) as draws:
+                after, constants = self.step(params, state, step)
+            records.append(Record(step, params, state, constants, draws))
             params, state = after
         return records, params, state
 
@@ -195,7 +206,8 @@ class InnerLoop:
             grads, loss = record.constants
             return self.problem.rule.advance(rule, grads, state, params, loss, record.step)
 
-        pull = pullback(step, record.params, record.state, self.meta.shared, self.meta.rule)
+        with record.draws.again():
+            pull = pullback(step, record.params, record.state, self.meta.shared, self.meta.rule)
         pulled = Slopes(*pull((slopes.params, slopes.state)))
         return pulled._replace(
             shared=tree_add(slopes.shared, pulled.shared), rule=tree_add(slopes.rule, pulled.rule)
@@ -213,8 +225,9 @@ def _backwards(task: InnerLoop, starts: list[_Start], records: list[Record]) -> 
     Those of the last segment are there, those of the others are made again from their starts.
     """
     while starts:
-        start = starts.pop()
+        segment, draws = starts.pop()
         if not records:
-            records, *_ = task.run(*start)
+            with draws.again():
+                records, *_ = task.run(*segment)
         while records:
             yield records.pop()

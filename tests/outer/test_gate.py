@@ -562,23 +562,23 @@ AT_FIRST_CALL = {
             "loop alone."
         ),
     ),
-    "dropout under Stepwise": (
-        lambda: dropout(outer.Stepwise()),
+    "dropout under Stepwise of order 1": (
+        lambda: dropout(outer.Stepwise(order=1)),
         ValueError,
         "Use estimator=outer.Unrolled(), or switch dropout off with learner.eval().",
     ),
     "Python's random numbers under Stepwise": (
         lambda: learner(Drawing(random.random), estimator=outer.Stepwise())(sine_episodes()),
         ValueError,
-        "random draws in its forward pass",
+        "draws in its forward pass from NumPy or Python. Draw by PyTorch: torch.rand(()), say.",
     ),
     "NumPy's random numbers under Stepwise": (
         lambda: learner(Drawing(np.random.random), estimator=outer.Stepwise())(sine_episodes()),
         ValueError,
         "random draws in its forward pass",
     ),
-    "dropout under clipped Stepwise": (
-        lambda: dropout(outer.ClipPerTask(outer.Stepwise(), 1.0)),
+    "dropout under clipped ForwardMode": (
+        lambda: dropout(outer.ClipPerTask(outer.ForwardMode(), 1.0)),
         ValueError,
         "random draws in its forward pass",
     ),
@@ -725,7 +725,7 @@ def test_a_learned_loss_may_have_a_parameter_for_every_step():
 def test_dropout_passes_under_unrolled_and_in_evaluation_mode():
     assert dropout(outer.Unrolled()).isfinite()
     model = nn.Sequential(nn.Linear(1, 8), nn.Dropout(), nn.Linear(8, 1)).double()
-    quiet = learner(model, estimator=outer.Stepwise()).eval()
+    quiet = learner(model, estimator=outer.ForwardMode()).eval()
     assert quiet(sine_episodes()).isfinite()
     with pytest.raises(ValueError, match="dropout"):
         quiet.train()(sine_episodes())
@@ -750,7 +750,7 @@ def test_a_written_buffer_is_restored_when_the_loss_is_refused_too():
 
 def test_dropout_switched_on_in_the_model_alone_is_found():
     model = nn.Sequential(nn.Linear(1, 8), nn.Dropout(), nn.Linear(8, 1)).double()
-    quiet = learner(model, estimator=outer.Stepwise()).eval()
+    quiet = learner(model, estimator=outer.ForwardMode()).eval()
     quiet(sine_episodes())
     model.train()
     with pytest.raises(ValueError, match="dropout"):

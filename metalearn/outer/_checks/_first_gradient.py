@@ -41,33 +41,40 @@ def check_gradient(learner: Any, episode: Episode) -> None:
             carry = estimator.init_carry(problem, meta, episode, key)
             estimate = estimator(problem, meta, episode, key, carry)
         _check_estimate(estimator, meta, carry, estimate)
-        drew = before != generator_states(key.device)
+        after = generator_states(key.device)
     for doubt in estimator.doubts(estimate.diagnostics):
         warnings.warn(doubt, stacklevel=2)
-    if drew and estimator.traits.repeats_losses:
-        got = "random draws in its forward pass"
-        fix = "Use estimator=outer.Unrolled(), or switch dropout off with learner.eval()."
-        raise invalid(f"model under {estimator}", "compute the same loss twice", got, fix)
-    fix = "Call .requires_grad_(False) on them before building the learner"
-    fix += ", or use them in the model."
-    nowhere = unused["support"] & unused["query"]
-    if problem.start is not learned_init:
-        nowhere -= in_model(problem.constant)
-        fix = "Write learn_init=False, or use them in start."
-    if nowhere:
-        raise invalid("learned parameters", "get a gradient", f"none for {sorted(nowhere)}", fix)
+    of_torch, of_others = (one != other for one, other in zip(before, after, strict=True))
+    if of_torch or of_others:
+        _check_repeatable(learner, of_others)
+    if nowhere := sorted(unused["support"] & unused["query"]):
+        fix = "Call .requires_grad_(False) on them before building the learner"
+        fix += ", or use them in the model."
+        raise invalid("learned parameters", "get a gradient", f"none for {nowhere}", fix)
     reverse = unwrapped(estimator)
     if isinstance(reverse, ReverseMode) and (reverse.order == 1 or reverse.truncate is not None):
         with random_numbers_kept(key.device):
             _check_limited(problem, reverse, meta, key, unused["query"])
 
 
-def _unused_from(reached: set[str], meta: Meta, unused: set[str]) -> set[str]:
-    """Return what a loss does not depend on at a start that depends on `reached`.
-
-    A learned initialisation acts through the start alone.
-    """
-    return (unused - reached) | (in_model(meta.init) - reached)
+def _check_repeatable(learner: Any, is_of_others: bool) -> None:
+    """Raise if losses draw that are computed twice, and would draw other numbers then."""
+    traits = learner.estimator.traits
+    if not traits.repeats_losses:
+        return
+    fix = "Use estimator=outer.Unrolled(), or switch dropout off with learner.eval()."
+    got = "random draws in its forward pass"
+    if traits.replays_draws:
+        is_eager = learner.compile_options is False and not learner.cuda_graph
+        if is_eager and not is_of_others:
+            return
+        if is_of_others:
+            got, fix = f"{got} from NumPy or Python", "Draw by PyTorch: torch.rand(()), say."
+        else:
+            got = f"{got}, which a graph does not repeat"
+            fix = f"Call learner.set_batching({learner.batching!r}), without compile or cuda_graph"
+            fix += ", or use estimator=outer.Unrolled()."
+    raise invalid(f"model under {learner.estimator}", "compute the same loss twice", got, fix)
 
 
 def _check_constants(learner: Any) -> None:
