@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from _transformer import Transformer, next_token
 from _worker import PACKAGE, System
 from _workload import ADAM_LR, Arrays, Workload
 
@@ -21,8 +22,10 @@ class Tasks(NamedTuple):
     query_y: torch.Tensor
 
 
-def network(workload: Workload, arrays: Arrays, device: str) -> nn.Sequential:
+def network(workload: Workload, arrays: Arrays, device: str) -> nn.Module:
     """Return the workload's network with its initial parameters."""
+    if workload.num_layers:
+        return Transformer(workload.num_layers).to(device)
     blocks: list[nn.Module] = []
     if workload.num_filters:
         filters = workload.num_filters
@@ -50,7 +53,15 @@ def tasks(arrays: Arrays, device: str) -> Tasks:
 
 def criterion(workload: Workload) -> Callable[..., torch.Tensor]:
     """Return the workload's loss."""
+    if workload.num_layers:
+        return next_token
     return F.cross_entropy if workload.num_filters else F.mse_loss
+
+
+def inner_optimizer(workload: Workload, model: nn.Module) -> torch.optim.Optimizer:
+    """Return the optimizer that the workload's inner loop follows."""
+    kind = torch.optim.Adam if workload.rule == "adam" else torch.optim.SGD
+    return kind(model.parameters(), lr=workload.lr)
 
 
 def wait(result: Any, device: str) -> Any:

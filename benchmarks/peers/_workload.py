@@ -7,6 +7,8 @@ import numpy as np
 
 Arrays = dict[str, np.ndarray]
 ADAM_LR = 1e-3
+LENGTH, NUM_TOKENS = 128, 64
+"""Of the transformer's sequences, and how many there are to choose from."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +23,13 @@ class Workload:
         query: Query examples a task.
         num_filters: Filters of Conv-4 on images of 28 x 28 pixels; 0 for an MLP 1-40-40-1 on sine
             waves.
-        rule: "sgd", "lstm" or "turtle".
+        rule: "sgd", "adam", "lstm" or "turtle".
         method: "maml", "fomaml", "reptile"; "sample" draws episodes and does nothing with them.
-        lr: Rate of inner SGD.
+        lr: Rate of inner SGD or Adam.
         n_way: Classes of conv4.
         adam: Whether a step of Adam is a part of the iteration.
+        num_layers: Blocks of a transformer that predicts the next of random tokens; 0 for another
+            network.
     """
 
     name: str
@@ -39,6 +43,7 @@ class Workload:
     lr: float = 0.01
     n_way: int = 5
     adam: bool = False
+    num_layers: int = 0
 
 
 def shapes(workload: Workload) -> list[tuple[int, ...]]:
@@ -56,8 +61,13 @@ def shapes(workload: Workload) -> list[tuple[int, ...]]:
 
 
 def arrays(workload: Workload, seed: int = 0) -> Arrays:
-    """Return initial parameters "0", "1", ... and one batch of episodes, float32 and int64."""
+    """Return initial parameters "0", "1", ... and one batch of episodes, float32 and int64.
+
+    A transformer has its parameters from PyTorch.
+    """
     random = np.random.default_rng(seed)
+    if workload.num_layers:
+        return _tokens(workload, random)
     result: Arrays = {}
     for index, shape in enumerate(shapes(workload)):
         bound = 1 / math.sqrt(math.prod(shape[1:]))
@@ -75,4 +85,12 @@ def arrays(workload: Workload, seed: int = 0) -> Arrays:
             x = random.uniform(-5, 5, (workload.num_tasks, count, 1))
             y = (amplitude * np.sin(x - phase)).astype(np.float32)
         result |= {f"{part}_x": x.astype(np.float32), f"{part}_y": y}
+    return result
+
+
+def _tokens(workload: Workload, random: np.random.Generator) -> Arrays:
+    result: Arrays = {}
+    for part, count in (("support", workload.support), ("query", workload.query)):
+        tokens = random.integers(NUM_TOKENS, size=(workload.num_tasks, count, LENGTH + 1))
+        result |= {f"{part}_x": tokens[..., :-1], f"{part}_y": tokens[..., 1:]}
     return result

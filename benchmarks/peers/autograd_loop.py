@@ -10,6 +10,7 @@ weights per task.
 
 import copy
 import random
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ def build(workload: Workload, arrays: Arrays, variant: str, device: str) -> Syst
     episodes, model = tasks(arrays, device), network(workload, arrays, device)
     if variant == "floor":
         episodes = Tasks(*(tensor.flatten(0, 1)[None] for tensor in episodes))
+    model = model.double() if variant == "in float64" else model  # of tokens, which are no floats
     meta_step = second_order if workload.method == "maml" else first_order
     return system(
         workload, lambda: meta_step(workload, model, episodes), model.parameters(), device
@@ -36,13 +38,37 @@ def second_order(workload: Workload, model: nn.Module, episodes: Tasks) -> None:
     loss_of, total = criterion(workload), torch.zeros((), device=episodes.query_x.device)
     for support_x, support_y, query_x, query_y in zip(*episodes, strict=True):
         fast = dict(model.named_parameters())
+        advance = Adam(workload.lr) if workload.rule == "adam" else partial(sgd, workload.lr)
         for _ in range(workload.num_steps):
             loss = loss_of(functional_call(model, fast, support_x), support_y)
             grads = torch.autograd.grad(loss, list(fast.values()), create_graph=True)
-            steps = zip(fast.items(), grads, strict=True)
-            fast = {name: param - workload.lr * grad for (name, param), grad in steps}
+            fast = dict(zip(fast, advance(list(fast.values()), grads), strict=True))
         total = total + loss_of(functional_call(model, fast, query_x), query_y)
     (total / len(episodes.query_x)).backward()
+
+
+def sgd(lr: float, params: list[Any], grads: tuple[Any, ...]) -> list[Any]:
+    """Return the parameters after a step of gradient descent."""
+    return [param - lr * grad for param, grad in zip(params, grads, strict=True)]
+
+
+class Adam:
+    """The same of Adam, one step after the other."""
+
+    def __init__(self, lr: float) -> None:
+        self.lr, self.step = lr, 0
+        self.means: list[tuple[Any, Any]] = []
+
+    def __call__(self, params: list[Any], grads: tuple[Any, ...]) -> list[Any]:
+        self.step += 1
+        self.means = self.means or [(0.0, 0.0)] * len(params)
+        pairs = zip(self.means, grads, strict=True)
+        self.means = [(0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g) for (m, v), g in pairs]
+        first, second = 1 - 0.9**self.step, 1 - 0.999**self.step
+        return [
+            param - self.lr * (mean / first) / ((square / second).sqrt() + 1e-8)
+            for param, (mean, square) in zip(params, self.means, strict=True)
+        ]
 
 
 def first_order(workload: Workload, model: nn.Module, episodes: Tasks) -> None:

@@ -5,8 +5,7 @@
 """higher 0.2.1: the loop over tasks of its example, backward task by task."""
 
 import higher
-import torch
-from _torch import criterion, network, system, tasks
+from _torch import criterion, inner_optimizer, network, system, tasks
 from _worker import System, serve
 from _workload import Arrays, Workload
 
@@ -17,7 +16,7 @@ def build(workload: Workload, arrays: Arrays, variant: str, device: str) -> Syst
         network(workload, arrays, device),
         criterion(workload),
     )
-    optimizer = torch.optim.SGD(model.parameters(), lr=workload.lr)
+    optimizer = inner_optimizer(workload, model)
 
     def meta_step() -> None:
         for support_x, support_y, query_x, query_y in zip(*episodes, strict=True):

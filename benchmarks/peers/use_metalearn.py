@@ -6,14 +6,15 @@ from functools import partial
 from typing import Any
 
 import torch
-from _torch import criterion, load, system, tasks, wait
+from _torch import criterion, load, network, system, tasks, wait
 from _worker import System, serve
 from _workload import Arrays, Workload
 
 from metalearn import data, inner, models, outer
 from metalearn.types import Batch, Episode
 
-RULES = {"sgd": inner.SGD, "lstm": inner.LSTM, "turtle": inner.Turtle}
+RULES = {"sgd": inner.SGD, "adam": inner.Adam}
+LEARNED = {"lstm": inner.LSTM, "turtle": inner.Turtle}
 
 
 class Own(torch.nn.Module):
@@ -42,10 +43,14 @@ def build(workload: Workload, arrays: Arrays, variant: str, device: str) -> Syst
         Batch(episodes.support_x, episodes.support_y), Batch(episodes.query_x, episodes.query_y)
     )
     conv4 = partial(models.conv4, 1, workload.n_way, num_filters=workload.num_filters)
-    model = conv4() if workload.num_filters else models.mlp(1, [40, 40], 1)
-    model = Own(load(model, arrays)) if "by vmap" in variant else load(model, arrays)
+    if workload.num_layers:
+        model = network(workload, arrays, device)
+    else:
+        model = load(conv4() if workload.num_filters else models.mlp(1, [40, 40], 1), arrays)
+    model = Own(model) if "by vmap" in variant else model
     torch.manual_seed(0)
-    rule = inner.SGD(workload.lr) if workload.rule == "sgd" else RULES[workload.rule]()
+    fixed = workload.rule in RULES
+    rule = RULES[workload.rule](workload.lr) if fixed else LEARNED[workload.rule]()
     learner = outer.MetaLearner(
         model,
         criterion(workload),
@@ -54,7 +59,7 @@ def build(workload: Workload, arrays: Arrays, variant: str, device: str) -> Syst
         estimator=estimator(workload, variant),
         chunk_size=2 if "2 tasks at once" in variant else None,
         batching="loop" if "loop" in variant else "vmap",
-        compile="compiled" in variant,
+        compile="step" if "by step" in variant else "compiled" in variant,
         cuda_graph="CUDA graph" in variant,
     ).to(device)
     if variant == "rule in a plain loop":
@@ -91,7 +96,8 @@ def estimator(workload: Workload, variant: str) -> Any:
     if workload.method == "reptile":
         return outer.ParameterDifference()
     kind = outer.Stepwise if "Stepwise" in variant else outer.Unrolled
-    result = kind(order=2 if workload.method == "maml" else 1)
+    options = {"blocks": "layers.*"} if "by blocks" in variant else {}
+    result = kind(order=2 if workload.method == "maml" else 1, **options)
     if "SkipDiverged" in variant:
         return outer.SkipDiverged(result)
     return outer.ClipPerTask(result, 10.0) if "ClipPerTask" in variant else result

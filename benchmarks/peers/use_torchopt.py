@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["torchopt==0.7.3", "torch==2.15.0", "numpy"]
 # ///
-"""TorchOpt 0.7.3: its few-shot example's loop over tasks, with `MetaSGD` and state dicts."""
+"""TorchOpt 0.7.3: its few-shot example's loop over tasks, with its optimizers and state dicts."""
 
 import torch
 import torchopt
@@ -17,7 +17,8 @@ def build(workload: Workload, arrays: Arrays, variant: str, device: str) -> Syst
         network(workload, arrays, device),
         criterion(workload),
     )
-    inner = torchopt.MetaSGD(model, lr=workload.lr)
+    kind = torchopt.MetaAdam if workload.rule == "adam" else torchopt.MetaSGD
+    inner = kind(model, lr=workload.lr)
     params = list(model.parameters())
 
     def meta_step() -> None:

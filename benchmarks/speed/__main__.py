@@ -77,18 +77,24 @@ class Contest:
         for name, record in self.records.items():
             if not built[name]:
                 continue
+            record["first_seconds"] = built[name]
             record["peak_bytes"] = self.ask(name, "peak")
             if name != "floor" and self.ask(name, "gradient", to=str(gradient)):
                 got = list(np.load(gradient).values())
                 reference = got if reference is None else reference
                 record["deviation"] = deviation(got, reference)
 
-    def time(self, rounds: int, at_least: float) -> None:
-        """Let the systems take turns; the first round warms up."""
-        for round_ in range(rounds + 1):
+    def drop(self, name: str) -> None:
+        """Let a system go that is not timed."""
+        del self.records[name]
+        self.processes.pop(name).close()
+
+    def time(self, rounds: int, at_least: float, warm_up: int = 1) -> None:
+        """Let the systems take turns; the first rounds warm up."""
+        for round_ in range(warm_up + rounds):
             for name, record in self.records.items():
-                seconds = self.ask(name, "time", at_least=at_least)
-                if round_ > 0 and seconds is not None:
+                seconds = self.ask(name, "time", at_least=at_least, clock=self.arguments.clock)
+                if round_ >= warm_up and seconds is not None:
                     record["seconds"].append(seconds)
         for process in self.processes.values():
             process.close()
@@ -105,18 +111,23 @@ def deviation(gradient: list[np.ndarray], reference: list[np.ndarray]) -> float:
     return float(np.linalg.norm(ours - theirs) / max(np.linalg.norm(theirs), 1e-30))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
-    parser.add_argument("--workloads", default="*", help="pattern, such as 'W1*'")
+def add_options(parser: argparse.ArgumentParser, rounds: int, seconds: float, out: Path) -> None:
+    """Add what `Contest` reads of a command line, with these defaults."""
     parser.add_argument(
         "--systems", nargs="+", default=["*"], help="patterns, such as '*compiled' Unrolled"
     )
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument(
         "--seconds",
         type=float,
-        default=0.1,
+        default=seconds,
         help="that one measurement takes at least (%(default)s)",
+    )
+    parser.add_argument(
+        "--clock",
+        choices=("perf_counter", "process_time"),
+        default="perf_counter",
+        help="the latter is CPU time, beside other work (%(default)s)",
     )
     parser.add_argument("--threads", type=int, default=1, help="threads of a process (%(default)s)")
     parser.add_argument("--large-blocks", action=argparse.BooleanOptionalAction, default=True)
@@ -130,14 +141,25 @@ def main() -> None:
     parser.add_argument(
         "--patience", type=float, default=PATIENCE, help="seconds to build (%(default)s)"
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/speed"))
+    parser.add_argument("--out", type=Path, default=out)
+
+
+def chosen_of(systems: tuple[str, ...], patterns: list[str]) -> tuple[str, ...]:
+    """Return the systems whose names match a pattern."""
+    return tuple(name for name in systems if any(fnmatch(name, each) for each in patterns))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
+    parser.add_argument("--workloads", default="*", help="pattern, such as 'W1*'")
+    add_options(parser, rounds=15, seconds=0.1, out=Path("runs/speed"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / "speed.json"
     known = json.loads(path.read_text()) if path.exists() else {}
     settings = {
         name: getattr(arguments, name)
-        for name in ("rounds", "seconds", "threads", "large_blocks", "device")
+        for name in ("rounds", "seconds", "clock", "threads", "large_blocks", "device")
     }
     device = (
         torch.cuda.get_device_name()
@@ -146,7 +168,7 @@ def main() -> None:
     )
     print(f"torch {torch.__version__}, {device}, {settings}", flush=True)
     for workload, systems in CASES if arguments.device == "cpu" else ON_GPU:
-        chosen = tuple(name for name in systems if any(fnmatch(name, p) for p in arguments.systems))
+        chosen = chosen_of(systems, arguments.systems)
         if fnmatch(workload.name, arguments.workloads) and chosen:
             contest = Contest(workload, chosen, arguments)
             contest.build()
