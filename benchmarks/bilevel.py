@@ -4,7 +4,8 @@ A causal transformer (width 128, 4 heads) takes K inner steps of SGD or Adam on 
 tokens; the gradient of its loss on 8 others is taken with respect to its start. Every system is a
 process of its own, as in `benchmarks.speed`. Errors are relative distances to the gradient of a
 hand-written loop in float64, peaks are of live bytes. The first step has what a system does once in
-it, such as compiling.
+it, such as compiling. Betty is left out, since none of its hypergradients is that of a path: they
+are implicit, finite differences, or by reinforcement.
 """
 
 import argparse

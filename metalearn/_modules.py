@@ -9,6 +9,7 @@ import torch.nn as nn
 from torch import Tensor
 from torch.nn.utils import parametrize
 
+from metalearn._blocks import blocks_called_again
 from metalearn._brief import brief
 from metalearn._checks import check_kind, did_you_mean, invalid, mistyped
 from metalearn._copies import copied
@@ -40,7 +41,7 @@ def functional_call(
         for name, tensor in (*owner._parameters.items(), *owner._buffers.items())
         if tensor is not None and tensor in given
     }
-    with _parametrized_anew():
+    with _parametrized_anew(), blocks_called_again(module):
         return torch.func.functional_call(module, places, args, kwargs, tie_weights=False)
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import bilevel
 from benchmarks.peers._workload import Workload, arrays
+from benchmarks.speed.__main__ import deviation
 from benchmarks.speed._cases import CASES, ON_GPU, SCRIPTS
 from benchmarks.speed._report import plot, rows
 
@@ -40,6 +42,10 @@ def systems(monkeypatch):
             Workload("images", 2, 1, **SMALL_CONV4),
             ("autograd.grad loop", "Unrolled", "Stepwise", "Unrolled by vmap"),
         ),
+        (
+            Workload("tokens", 1, 2, support=1, query=1, num_layers=1),
+            ("autograd.grad loop", "Unrolled", "Stepwise", "Stepwise by blocks"),
+        ),
         (Workload("LSTM", 2, 2, rule="lstm"), ("rule in a plain loop", "Unrolled", "Stepwise")),
         (Workload("TURTLE", 2, 2, rule="turtle"), ("rule in a plain loop", "Unrolled")),
         (Workload("seeds", 2, 2), ("autograd.grad loop", "30 seeds")),
@@ -56,6 +62,15 @@ def test_systems_agree(workload, names, systems):
         assert system.peak() > 0
     for gradient in gradients[1:]:
         np.testing.assert_allclose(gradient, gradients[0], rtol=1e-3, atol=1e-6)
+
+
+def test_adam_by_hand_is_adam(systems):
+    """To the digits that Adam leaves in float32: it divides gradients by themselves."""
+    workload = Workload("tokens", 1, 2, support=8, query=1, num_layers=1, rule="adam", lr=1e-3)
+    given = arrays(workload)
+    loop = systems["autograd_loop"](workload, given, "loop", "cpu").gradient()
+    ours = systems["use_metalearn"](workload, given, "Unrolled", "cpu").gradient()
+    assert deviation(ours, loop) < 0.05
 
 
 def test_the_floor_and_samplers_run(systems):
@@ -79,6 +94,22 @@ def test_the_floor_and_samplers_run(systems):
 def test_every_case_names_systems_that_are_there():
     assert all(name in SCRIPTS for _, names in (*CASES, *ON_GPU) for name in names)
     assert all((PEERS / f"{script}.py").exists() for script, _ in SCRIPTS.values())
+
+
+def test_bilevel_report():
+    records = [
+        {"system": bilevel.LOOP, "median": 2.0, "deviation": 4e-7, "peak_bytes": 9_000_000},
+        {"system": "Stepwise", "median": 3.0, "deviation": 4e-7, "peak_bytes": 1_000_000},
+        {"system": "TorchOpt", "median": None, "error": "does not install"},
+    ]
+    for record in records[:2]:
+        record["first_seconds"] = 4.0
+    assert bilevel.rows(records) == [
+        [bilevel.LOOP, "2.00 s", "1.00", "9 MB", "1/1.0", "4e-07", "4.0 s"],
+        ["Stepwise", "3.00 s", "1.50", "1 MB", "1/9.0", "4e-07", "4.0 s"],
+        ["TorchOpt", "failed: does not install", "", "", "", "", ""],
+    ]
+    assert all(name in SCRIPTS for name in (bilevel.EXACT, bilevel.LOOP, *bilevel.SYSTEMS))
 
 
 def test_report(tmp_path):

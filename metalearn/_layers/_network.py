@@ -9,6 +9,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from metalearn._blocks import has_blocks
 from metalearn._brief import brief
 from metalearn._checks import invalid
 from metalearn._layers._memo import Memo
@@ -172,6 +173,7 @@ class KnownNetwork(Network):
         """Return whether outputs depend on tensors and `x` alone, which suit the layers."""
         if (
             in_transform()
+            or has_blocks()
             or isinstance(batch.weight, Tensor)
             or not self.layers.take(batch.x, axis)
         ):

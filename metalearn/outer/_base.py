@@ -27,6 +27,7 @@ class Traits:
         repeats_losses: Whether it computes a loss twice at one point, so that a model that draws
             random numbers goes wrong.
         replays_draws: Whether PyTorch's generators draw the same the second time, in eager mode.
+        one_by_one: Whether tasks must be computed in a loop.
         differentiates: Which losses, of "support" and "query", must have derivatives.
         joint: Whether it treats all tasks as one, so that labels must mean the same in all.
     """
@@ -36,6 +37,7 @@ class Traits:
     one_backward: bool = False
     repeats_losses: bool = False
     replays_draws: bool = False
+    one_by_one: bool = False
     differentiates: frozenset[str] = frozenset({"support", "query"})
     joint: bool = False
 

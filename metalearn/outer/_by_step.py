@@ -122,9 +122,12 @@ def by_step(estimator: MetaGradient, problem: Problem, pieces: Pieces) -> MetaGr
     losses = problem.support_loss, problem.query_loss
     if type(estimator) not in (Unrolled, Stepwise) or any(map(_is_keyed, losses)):
         return None
+    if getattr(estimator, "blocks", None) is not None:  # which are computed again by themselves
+        return None
     theirs: Any = estimator
     segment = getattr(estimator, "segment", None)
-    return CompiledStepwise(theirs.order, theirs.truncate, theirs.multi_step, segment, pieces)
+    options = theirs.order, theirs.truncate, theirs.multi_step, segment
+    return CompiledStepwise(*options, pieces=pieces)
 
 
 def _is_keyed(loss: Any) -> bool:

@@ -71,6 +71,7 @@ def choose(estimator: MetaGradient, problem: Problem, batching: str, own: bool =
         own: As in `How`.
     """
     traits, losses = estimator.traits, (problem.support_loss, problem.query_loss)
+    batching = "loop" if traits.one_by_one else batching
     at_once = traits.leafwise and batching == "vmap" and all(map(_has_gradients_of_tasks, losses))
     # What is of every task, a changed gradient or a start, is of every task's own `Meta`.
     own = own or (at_once and (traits.per_task or problem.start is not learned_init))

@@ -7,11 +7,15 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 from torch import Tensor
 
 from metalearn import inner
-from metalearn._fields import CountOrNone
+from metalearn._blocks import blocks_of, by_blocks
+from metalearn._brief import brief
+from metalearn._checks import check_kind, invalid
+from metalearn._fields import Check, CountOrNone
 from metalearn._random import Draws
 from metalearn._tree import tree_add, tree_zeros_like
 from metalearn.functional import grad_and_value
 from metalearn.functional._derivatives import pullback
+from metalearn.functional._losses import is_of_model
 from metalearn.inner._step import take_step
 from metalearn.outer._base import Traits
 from metalearn.outer._reverse_mode import ReverseMode, weighted
@@ -78,10 +82,14 @@ class Stepwise(ReverseMode):
         segment: Number of steps, at least 1, of which only the start is kept until the backward
             pass computes them again: memory grows with num_steps / segment + segment copies of the
             parameters, in place of num_steps. None keeps all.
+        blocks: Pattern of names of modules, "layers.*", which backward passes compute again one by
+            one, so that the graph of one of them is alive at a time, in place of the model's. Tasks
+            are then computed in a loop, and nothing is compiled.
 
     Raises:
-        TypeError: If `segment` is no int, and as `Unrolled`.
-        ValueError: If `segment` is below 1, and as `Unrolled`.
+        TypeError: If `segment` is no int, or `blocks` no string, and as `Unrolled`.
+        ValueError: If `segment` is below 1, or no module is named as `blocks` say, and as
+            `Unrolled`.
 
     References:
         Franceschi et al., "Forward and reverse gradient-based hyperparameter optimization", ICML
@@ -90,6 +98,7 @@ class Stepwise(ReverseMode):
     """
 
     segment: Annotated[CountOrNone, "None keeps all steps."] = None
+    blocks: Annotated[str | None, Check(check_kind, str, "a pattern of names", "'layers.*'")] = None
 
     @property
     def traits(self) -> Traits:
@@ -97,8 +106,17 @@ class Stepwise(ReverseMode):
 
         At order 1 the rule alone is taken again, and would draw what the loss has drawn.
         """
-        own, replays = type(self) is Stepwise, self.order == 2
-        return Traits(leafwise=own, repeats_losses=True, replays_draws=replays)
+        return Traits(
+            leafwise=type(self) is Stepwise,
+            repeats_losses=True,
+            replays_draws=self.order == 2,
+            one_by_one=self.blocks is not None,
+        )
+
+    def check(self, problem: Problem, meta: Meta) -> None:
+        """Raise if the model has no such blocks."""
+        if self.blocks is not None:
+            _check_blocks(f"blocks of {self}", self.blocks, problem.support_loss)
 
     def __call__(
         self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: Carry
@@ -150,6 +168,10 @@ class Stepwise(ReverseMode):
         weights: Sequence[Tensor | float | None],
     ) -> "InnerLoop":
         """Return the inner loop of one task, or of all at once."""
+        if self.blocks is not None:
+            losses = problem.support_loss, problem.query_loss
+            support_loss, query_loss = (by_blocks(loss, self.blocks) for loss in losses)
+            problem = problem._replace(support_loss=support_loss, query_loss=query_loss)
         return InnerLoop(problem, meta, episode, self.order, weights)
 
 
@@ -212,6 +234,16 @@ class InnerLoop:
         return pulled._replace(
             shared=tree_add(slopes.shared, pulled.shared), rule=tree_add(slopes.rule, pulled.rule)
         )
+
+
+def _check_blocks(what: str, pattern: str, loss: Any) -> None:
+    if not is_of_model(loss):
+        fix = "Leave blocks out, or pass model and criterion in place of support_loss."
+        raise invalid(what, "be of a model that the learner calls", brief(loss), fix)
+    if not blocks_of(loss.loss.model, pattern):
+        names = [name for name, _ in loss.loss.model.named_children()]
+        got = f"{pattern!r}, where it has {names}"
+        raise invalid(what, "be modules of the model", got, "Write 'layers.*', say.")
 
 
 def _sum(left: Params, right: Params) -> Params:

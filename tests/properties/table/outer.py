@@ -145,7 +145,9 @@ def of_adapted(name):
 
 ENTRIES = {
     "Unrolled": estimator(outer.Unrolled, **HIGHER),
-    "Stepwise": estimator(outer.Stepwise, **HIGHER, segment=COUNTS),
+    "Stepwise": estimator(
+        outer.Stepwise, **HIGHER, segment=COUNTS, blocks=st.sampled_from([None, "*", "0"])
+    ),
     "MultiStep": Entry(
         outer.MultiStep,
         {"num_iterations": COUNTS, "floor": st.floats(0.01, 0.9)},
