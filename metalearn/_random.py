@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import RLock
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -78,3 +78,43 @@ def generator_states(device: torch.device) -> tuple[bytes, bytes]:
     """Return bytes that change with draws from PyTorch's generators, and from the others."""
     of_torch = pickle.dumps([state.tolist() for state in _states(device)])
     return of_torch, pickle.dumps((np.random.get_state(), random.getstate()))
+
+
+def seed_global_generators(seed: int) -> torch.Generator:
+    """Seed the global generators, and return PyTorch's."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    return torch.default_generator.manual_seed(seed)
+
+
+def random_state(generator: torch.Generator | None = None) -> dict[str, Any]:
+    """Return the states of the generator and of all global ones, as tensors and plain values."""
+    name, keys, *rest = cast(tuple[Any, ...], np.random.get_state())
+    state = {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "python": random.getstate(),
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
+    }
+    return state if generator is None else {**state, "generator": generator.get_state()}
+
+
+def load_random_state(state: dict[str, Any], generator: torch.Generator | None = None) -> None:
+    """Restore the states that `random_state` returned."""
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    if generator is not None:
+        generator.set_state(state["generator"])
+
+
+def generators_of(batches: Any) -> list[torch.Generator]:
+    """Return an iterable's own generators, which a `DataLoader` and its samplers may have."""
+    owners: list[Any] = []
+    for owner in (batches, getattr(batches, "batch_sampler", None)):
+        owners += [owner, getattr(owner, "sampler", None)]
+    owned = [getattr(owner, "generator", None) for owner in owners]
+    return list(dict.fromkeys(each for each in owned if isinstance(each, torch.Generator)))

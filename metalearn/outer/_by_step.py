@@ -105,7 +105,7 @@ class _CompiledLoop(InnerLoop):
             step: Any, given: Given, params: Any, state: Any, constants: Any, slopes: Slopes
         ) -> Slopes:
             record = Record(step, params, state, constants or None, nothing)
-            return self.at(meta, episode).pull_back(record, slopes)
+            return self.at(given).pull_back(record, slopes)
 
         trees = self.given, record.params, record.state, record.constants or (), slopes
         return self.pieces.call("pull back", record.step, function, *trees)

@@ -124,9 +124,12 @@ class Stepwise(ReverseMode):
         """Estimate one task's meta-gradient."""
         weights, next_carry = self.weights(carry, problem.num_steps)
         task = self.task(problem, meta, episode, weights)
-        start = partial(_begun, problem, episode.support, key)
+
+        def begin(meta: Meta) -> Any:
+            return problem.begin(meta, episode.support, key)
+
         with Draws(key.device) as at_start:
-            params, state = start(meta)
+            params, state = begin(meta)
         cut, size = self.num_constant(problem.num_steps), self.segment or problem.num_steps
 
         loss: Any = 0.0
@@ -151,7 +154,7 @@ class Stepwise(ReverseMode):
         # Of the steps before `cut` everything is constant but for the start.
         state_slope = tree_zeros_like(slopes.state) if cut else slopes.state
         with at_start.again():
-            pull = pullback(start, meta)
+            pull = pullback(begin, meta)
         of_start = pull((_sum(slopes.params, early.params), state_slope))[0]
         gradient = Meta(
             of_start.init,

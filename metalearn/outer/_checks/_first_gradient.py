@@ -47,14 +47,26 @@ def check_gradient(learner: Any, episode: Episode) -> None:
     of_torch, of_others = (one != other for one, other in zip(before, after, strict=True))
     if of_torch or of_others:
         _check_repeatable(learner, of_others)
-    if nowhere := sorted(unused["support"] & unused["query"]):
-        fix = "Call .requires_grad_(False) on them before building the learner"
-        fix += ", or use them in the model."
-        raise invalid("learned parameters", "get a gradient", f"none for {nowhere}", fix)
+    fix = "Call .requires_grad_(False) on them before building the learner"
+    fix += ", or use them in the model."
+    nowhere = unused["support"] & unused["query"]
+    if problem.start is not learned_init:
+        nowhere -= in_model(problem.constant)
+        fix = "Write learn_init=False, or use them in start."
+    if nowhere:
+        raise invalid("learned parameters", "get a gradient", f"none for {sorted(nowhere)}", fix)
     reverse = unwrapped(estimator)
     if isinstance(reverse, ReverseMode) and (reverse.order == 1 or reverse.truncate is not None):
         with random_numbers_kept(key.device):
             _check_limited(problem, reverse, meta, key, unused["query"])
+
+
+def _unused_from(reached: set[str], meta: Meta, unused: set[str]) -> set[str]:
+    """Return what a loss does not depend on at a start that depends on `reached`.
+
+    A learned initialisation acts through the start alone.
+    """
+    return (unused - reached) | (in_model(meta.init) - reached)
 
 
 def _check_repeatable(learner: Any, is_of_others: bool) -> None:
