@@ -3,20 +3,47 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from metalearn._modules import Call, functional_call
+
+Context: TypeAlias = Callable[[], AbstractContextManager[None]]
+"""A function that returns a context."""
+FUSED: Any = (
+    F.scaled_dot_product_attention,
+    F.multi_head_attention_forward,
+    torch._native_multi_head_attention,
+    torch._transformer_encoder_layer_fwd,
+)
+"""Functions with kernels that have no second derivative, and that `vmap` takes task by task."""
 
 
 def plain_attention() -> AbstractContextManager[None]:
     """Let attention be computed by the kernel that has all derivatives."""
     context: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
     return context
+
+
+class AttentionSeen(TorchFunctionMode):
+    """A context in which it is seen whether attention is computed, by one of its kernels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_seen = False
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Call the function."""
+        self.is_seen = self.is_seen or function in FUSED
+        return function(*args, **(kwargs or {}))
 
 
 @contextmanager
@@ -43,7 +70,7 @@ class CallWithin:
         call: The call.
     """
 
-    contexts: tuple[Callable[[], AbstractContextManager[None]], ...]
+    contexts: tuple[Context, ...]
     call: Call = functional_call
 
     def __call__(
@@ -60,6 +87,6 @@ class CallWithin:
             return self.call(module, tensors, args, kwargs)
 
 
-def contexts_of(call: Call) -> tuple[Callable[[], AbstractContextManager[None]], ...]:
+def contexts_of(call: Call) -> tuple[Context, ...]:
     """Return the contexts that a call is made in."""
     return call.contexts if isinstance(call, CallWithin) else ()

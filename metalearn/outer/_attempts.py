@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.autograd.graph import disable_saved_tensors_hooks
 
-from metalearn._calls import CallWithin, as_traced, contexts_of, plain_attention
+from metalearn._calls import CallWithin, Context, as_traced, contexts_of, plain_attention
 from metalearn._checks import invalid
 from metalearn._layers import Network
 from metalearn.functional._losses import is_of_model
@@ -25,7 +25,7 @@ AGAIN = "a part of the model is computed again in the backward pass"
 SIGNS = (AGAIN, "_NoopSaveInputs")
 """What errors say of it; PyTorch 2.11 says the second of a checkpoint under `vmap`, before it asks
 for hooks."""
-CONTEXTS: dict[str, Callable[[], Any]] = {
+CONTEXTS: dict[str, Context] = {
     "scaled_dot_product": plain_attention,
     "data-dependent control flow": as_traced,
 }
@@ -42,9 +42,10 @@ class Attempt:
             None if nothing failed, or nothing helps.
     """
 
-    def __init__(self, learner: Any) -> None:
+    def __init__(self, learner: Any, is_captured: bool) -> None:
         self._learner = learner
-        traced = torch.compiler.is_compiling() or learner.compile_options is not False
+        compiles = is_captured or learner.compile_options is not False
+        traced = compiles or torch.compiler.is_compiling()
         self._forbids = not traced and _are_of_model(learner.problem)
         self.remedy: Remedy | None = None
 
@@ -59,41 +60,48 @@ class Attempt:
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> bool:
         if self._forbids:
             self._forbidden.__exit__(None, None, None)
-        # as it is now: an attempt inside of this one may have changed it
-        problem = self._learner.problem
-        if isinstance(error, RuntimeError | ValueError) and _are_of_model(problem):
-            self.remedy = self._remedy(str(error), problem)
+        if isinstance(error, RuntimeError | ValueError):
+            # of the problem as it is now: an attempt inside of this one may have changed it
+            is_again = self._forbids and any(sign in str(error) for sign in SIGNS)
+            self.remedy = with_copies if is_again else remedy_of(error, self._learner.problem)
         return self.remedy is not None
 
-    def _remedy(self, text: str, problem: Problem) -> Remedy | None:
-        if self._forbids and any(sign in text for sign in SIGNS):
-            return with_copies
-        tried = contexts_of(problem.support_loss.loss.network.call)  # type: ignore[attr-defined]
-        for sign, context in CONTEXTS.items():
-            if sign in text and context not in tried:
-                return partial(within, contexts=(*tried, context))
-        return None
 
-
-def attempts(learner: Any) -> Iterator[Attempt]:
+def attempts(learner: Any, is_captured: bool = False) -> Iterator[Attempt]:
     """Yield a context to compute in, and another one for as long as a remedy may help.
 
     Write `for attempt in attempts(learner):` and `with attempt:`.
 
-    What computes must read the learner's problem, which is replaced between the two.
+    What computes must read the learner's problem, which is replaced between the two. Where it is
+    captured whatever the learner's `compile` is, hooks are not forbidden.
     """
-    yield (attempt := Attempt(learner))
+    yield (attempt := Attempt(learner, is_captured))
     while attempt.remedy is not None:
         learner.problem = attempt.remedy(learner.problem)
-        yield (attempt := Attempt(learner))
+        yield (attempt := Attempt(learner, is_captured))
 
 
-def within(problem: Problem, contexts: tuple[Callable[[], Any], ...]) -> Problem:
-    """Return a problem whose model is called within contexts."""
+def remedy_of(error: BaseException, problem: Problem) -> Remedy | None:
+    """Return what makes a problem one whose model does not fail like this; None if nothing does."""
+    for sign, context in CONTEXTS.items():
+        if sign in str(error) and not is_within(problem, context):
+            return partial(within, context=context)
+    return None
+
+
+def is_within(problem: Problem, context: Context) -> bool:
+    """Return whether a problem's model is called within a context, or can not be."""
+    on: Any = problem.support_loss
+    return not _are_of_model(problem) or context in contexts_of(on.loss.network.call)
+
+
+def within(problem: Problem, context: Context) -> Problem:
+    """Return a problem whose model is called within one more context."""
 
     def of(on: Any) -> Any:
         network = on.loss.network
-        network = Network.of(on.loss.model, CallWithin(contexts), network.output)
+        call = CallWithin((*contexts_of(network.call), context))
+        network = Network.of(on.loss.model, call, network.output)
         return replace(on, loss=replace(on.loss, network=network))
 
     return problem._replace(
@@ -105,10 +113,10 @@ def called_as(problem: Problem, other: Problem) -> Problem:
     """Return a problem whose model is called as that of another one."""
     if are_copied(other):
         return problem if are_copied(problem) else with_copies(problem)
-    if not (_are_of_model(problem) and _are_of_model(other)):
-        return problem
-    contexts = contexts_of(other.support_loss.loss.network.call)  # type: ignore[attr-defined]
-    return within(problem, contexts) if contexts else problem
+    for context in CONTEXTS.values():
+        if is_within(other, context) and not is_within(problem, context):
+            problem = within(problem, context)
+    return problem
 
 
 def _are_of_model(problem: Problem) -> bool:

@@ -13,6 +13,7 @@ import torch
 
 from metalearn._checks import message
 from metalearn._modes import in_transform
+from metalearn.outer._attempts import remedy_of
 from metalearn.outer._by_step import SteppedStep
 from metalearn.outer._captured_step import CapturedStep
 from metalearn.outer._cuda_graph import Recorded
@@ -124,6 +125,8 @@ class _Compiled:
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:
+                if remedy_of(error, args[0].problem):  # the learner tries again
+                    raise
                 failures.append(error)
         else:
             if not isinstance(failures[-1], DisagreementError):

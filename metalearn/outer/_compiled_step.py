@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metalearn._checks import invalid, message
 from metalearn._tree import tree_leaves, tree_map
+from metalearn.outer._attempts import attempts
 from metalearn.outer._capture import mark_as_stepped
 from metalearn.outer._captured_step import CapturedStep
 from metalearn.outer._checks._optimizer import BY_HAND, check_can_be_compiled
@@ -69,13 +70,14 @@ class CompiledStep:
         module, learner = self._owner.module, self._owner.learner
         if self._updates.structure_now(self._optimizer) != self._made_for:
             self._begin()
-        with torch.no_grad():
-            plan, keys, carry = module._prepared(self._plans, episodes, keys)
-            numbers = self._updates.numbers_now(self._optimizer, plan.device)
-            tensors = plan.meta or learner.meta, self._updates.states_now(), *carry
-            loss, diagnostics, carry = plan.run(
-                learner, plan.setup, *tensors, episodes, keys, numbers
-            )
+        for attempt in attempts(learner, is_captured=True):
+            with attempt, torch.no_grad():
+                plan, keys, carry = module._prepared(self._plans, episodes, keys)
+                numbers = self._updates.numbers_now(self._optimizer, plan.device)
+                tensors = plan.meta or learner.meta, self._updates.states_now(), *carry
+                loss, diagnostics, carry = plan.run(
+                    learner, plan.setup, *tensors, episodes, keys, numbers
+                )
         module._keep(plan, episodes, keys, diagnostics, carry)
         mark_as_stepped(self._optimizer)
         return loss

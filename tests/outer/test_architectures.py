@@ -170,30 +170,27 @@ def test_recurrent_models_under_vmap_are_told_of_the_loop(layer):
 @pytest.mark.parametrize("batching", ["vmap", "loop"])
 def test_attention_in_a_loss_of_the_users_needs_the_kernel_with_second_derivatives(batching):
     """The learner can call its own model by that kernel, and no loss that it does not know."""
-    model = SelfAttention()
+    model = OfSequences(SelfAttention()).double()
 
     def support_loss(params, shared, episode, step):
-        output = torch.func.functional_call(model, params, (episode.support.x,))
+        output = functional_call(model, params, (episode.support.x,))
         return F.mse_loss(output, episode.support.y)
 
+    options = {"num_steps": 2, "batching": batching, "support_loss": support_loss}
     with pytest.raises(ValueError, match=r"sdpa_kernel\(SDPBackend.MATH\)"):
-        maml(model, batching=batching, support_loss=support_loss)(sequences())
+        outer.MAML(model, F.mse_loss, inner.SGD(0.1), **options)(sequences())
     assert maml(SelfAttention(), estimator=outer.Unrolled(order=1), batching="loop")(
         sequences()
     ).isfinite()
 
 
-class LooksAtItsMask(nn.Module):
-    """Attention that leaves its mask out where all of it is true, as Hugging Face's models do."""
-
-    def __init__(self):
-        super().__init__()
-        self.attention = SelfAttention()
+class LooksAtItsMask(OfSequences):
+    """A model that leaves its mask out where all of it is true, as Hugging Face's do."""
 
     def forward(self, x, mask):
         if not torch.compiler.is_compiling() and mask.all():
-            return self.attention(x)
-        return self.attention(x * mask[..., None, None])
+            return super().forward(x)
+        return super().forward(x * mask[:, None])
 
 
 @pytest.mark.parametrize("how", ["learner", "replicas", "compiled", "adapted"])
@@ -203,12 +200,11 @@ def test_models_that_look_at_values_unless_they_are_traced(how):
     mask[1, 2:] = False
     x = {"x": episodes.support.x, "mask": mask}
     episodes = Episode(Batch(x, episodes.support.y), Batch(x, episodes.support.y))
-    learners = [
-        maml(copy.deepcopy(model), batching=batching)
-        for model in [LooksAtItsMask()]
+    model = LooksAtItsMask(SelfAttention()).double()
+    loop, ours = (
+        outer.MAML(model, F.mse_loss, inner.SGD(0.1), num_steps=2, batching=batching)
         for batching in ("loop", "vmap")
-    ]
-    loop, ours = learners
+    )
     expected = loop.estimate(episodes).gradient.init
     if how == "compiled":
         ours.set_batching(compile={"backend": "eager"})

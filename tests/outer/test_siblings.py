@@ -61,7 +61,8 @@ CASES = [
     ),
     (
         ("MAML", "betas", (0.0, 0.999)),
-        "It is an argument of inner.Adam: write inner.Adam(lr, betas=(0.0, 0.999)) as the rule.",
+        "It is an argument of inner.Adam, inner.AdamW: write inner.Adam(lr, betas=(0.0, 0.999)) as "
+        "the rule.",
     ),
     (
         ("TNet", "temperature", 2.0),
@@ -143,13 +144,21 @@ def arguments(kind, package):
 
 ESTIMATORS = dict(arguments(outer.MetaGradient, outer))
 RULES = dict(arguments(inner.UpdateRule, inner))
+VALUES = {
+    "horizon": 4,
+    "names": "lr",
+    "norm": 1.0,
+    "rules": {"*": inner.SGD(0.1)},
+    "schedule": inner.WarmUp(5),
+}
+"""Values of arguments that take no number, or not any."""
 
 
 @pytest.mark.parametrize(
     "argument", sorted({**ESTIMATORS, **RULES}.keys() - {"rule", "estimator", "num_steps"})
 )
 def test_every_argument_of_estimators_and_rules_is_found_and_the_advice_works(argument):
-    value = {**RULES, **ESTIMATORS, "names": "lr", "norm": 1.0, "horizon": 4}[argument]
+    value = {**RULES, **ESTIMATORS, **VALUES}[argument]
     said = advice("MAML", argument, value)
     if argument == "alpha":  # another library's rate
         assert "inner.SGD" in said
@@ -174,5 +183,5 @@ def test_every_argument_of_estimators_and_rules_is_found_and_the_advice_works(ar
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_says_it(method):
     assert advice(method, "betas", (0.0, 0.9)).startswith(
-        "It is an argument of inner.Adam: write inner.Adam("
+        "It is an argument of inner.Adam, inner.AdamW: write inner.Adam("
     )

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metalearn._calls import AttentionSeen, plain_attention
 from metalearn._checks import invalid, mistyped
 from metalearn._computable import computable
 from metalearn._modules import call_model
 from metalearn._random import random_numbers_kept
 from metalearn._tasks import take
 from metalearn._tree import tree_detach, tree_leaves, tree_map
+from metalearn.outer._attempts import is_within, within
 from metalearn.outer._checks._captured import captured
 from metalearn.outer._checks._criteria import (
     check_label_axes,
@@ -54,7 +56,12 @@ def check_losses(learner: Any, episodes: Episode) -> None:
 
     with torch.no_grad(), random_numbers_kept(learner.device):
         check_start(problem, meta, take(episodes.support, 0), any_key(learner.device))
-        check_unwritten(learner, check)
+        with AttentionSeen() as attention:
+            check_unwritten(learner, check)
+    # Under vmap fused kernels would run task by task.
+    is_vmapped = learner.batching == "vmap" and learner.chunk_size != 1
+    if attention.is_seen and is_vmapped and not is_within(learner.problem, plain_attention):
+        learner.problem = within(learner.problem, plain_attention)
 
 
 def _check_loss(
