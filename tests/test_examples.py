@@ -55,6 +55,7 @@ def test_scripts(script, archive, monkeypatch, capsys):
         "omniglot_anil.py": [archive, "1", "20"],
         "low_rank.py": [archive, "1", "2"],
         "data_cleaning.py": ["2", "5"],
+        "data_rater.py": ["1", "2", "1"],
         "penalties.py": ["1"],
         "navigation.py": ["1", "2"],
     }

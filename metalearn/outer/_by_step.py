@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from metalearn._tree import tree_detach
-from metalearn.functional._support_batches import DealtBatches
+from metalearn.functional import OnSupport
 from metalearn.outer._base import MetaGradient, Traits
 from metalearn.outer._flattened import Flattened
 from metalearn.outer._over_tasks import choose
@@ -21,7 +21,7 @@ from metalearn.outer._stepwise import InnerLoop, Record, Slopes, Stepwise, Weigh
 from metalearn.outer._trust import check_agrees
 from metalearn.outer._unrolled import Unrolled
 from metalearn.outer._wrapper import Wrapper
-from metalearn.types import Episode, KeyedLoss, Meta, Params, Problem, PyTree
+from metalearn.types import Batch, Episode, KeyedLoss, Meta, Params, Problem, PyTree
 
 
 class Given(NamedTuple):
@@ -59,17 +59,24 @@ class CompiledStepwise(Stepwise):
         weights: Weights,
     ) -> InnerLoop:
         """Return the inner loop of one task, or of all at once."""
-        return _CompiledLoop(problem, meta, episode, self.order, weights, self.pieces)
+        problem, batch_of = _of_seen(problem)
+        return _CompiledLoop(problem, meta, episode, self.order, weights, self.pieces, batch_of)
 
 
 @dataclass(frozen=True)
 class _CompiledLoop(InnerLoop):
     pieces: Pieces
+    batch_of: Callable[[Episode, int], Batch]
 
     @property
     def given(self) -> Given:
         """The tensors that are the same at every step."""
         return Given(self.meta._replace(init={}), self.episode)
+
+    def seen(self, step: int) -> Given:
+        """Return these tensors with what a step sees of the support set."""
+        support = self.batch_of(self.episode, step)
+        return Given(self.meta._replace(init={}), self.episode._replace(support=support))
 
     def at(self, given: Given, weights: Any = ()) -> InnerLoop:
         """Return the loop with other tensors."""
@@ -80,7 +87,7 @@ class _CompiledLoop(InnerLoop):
             after, constants = self.at(given).step(params, state, step)
             return after, () if constants is None else constants
 
-        after, constants = self.pieces.call("step", step, function, self.given, params, state)
+        after, constants = self.pieces.call("step", step, function, self.seen(step), params, state)
         return after, constants or None
 
     def add_loss(self, step: int, params: Params, loss: Any, slopes: Slopes) -> Any:
@@ -107,14 +114,15 @@ class _CompiledLoop(InnerLoop):
             record = Record(step, params, state, constants or None, nothing)
             return self.at(given).pull_back(record, slopes)
 
-        trees = self.given, record.params, record.state, record.constants or (), slopes
+        seen, constants = self.seen(record.step), record.constants or ()
+        trees = seen, record.params, record.state, constants, slopes
         return self.pieces.call("pull back", record.step, function, *trees)
 
 
 def by_step(estimator: MetaGradient, problem: Problem, pieces: Pieces) -> MetaGradient | None:
     """Return an estimator that gives the same to rounding, step by step; None of others.
 
-    Losses that depend on the task's key would hold it in their graphs.
+    Losses of the user's that depend on the task's key would hold it in their graphs.
     """
     if isinstance(estimator, Wrapper):
         inside = by_step(estimator.estimator, problem, pieces)
@@ -131,8 +139,18 @@ def by_step(estimator: MetaGradient, problem: Problem, pieces: Pieces) -> MetaGr
 
 
 def _is_keyed(loss: Any) -> bool:
-    batches = getattr(loss, "batches", loss)
-    return isinstance(loss, KeyedLoss) and not isinstance(batches, DealtBatches | None)
+    return isinstance(loss, KeyedLoss) and not isinstance(loss, OnSupport)
+
+
+def _of_seen(problem: Problem) -> tuple[Problem, Callable[[Episode, int], Batch]]:
+    """Return a problem whose steps are given what they see, and the function that says what."""
+    loss: Any = problem.support_loss
+    on = getattr(getattr(loss, "func", None), "__self__", loss)  # of that of all tasks at once
+    if not isinstance(on, OnSupport) or on.batches is None:
+        return problem, lambda episode, _: episode.support
+    seen = on.of_seen()
+    of_seen = partial(seen.of_tasks, **loss.keywords) if isinstance(loss, partial) else seen
+    return problem._replace(support_loss=of_seen), on.batch
 
 
 class SteppedStep:

@@ -65,7 +65,7 @@ RULE = inner.Groups({"*bias": inner.Adam(0.1), "*": inner.AdamW(0.05, weight_dec
             ),
         ),
     ],
-    ids=str,
+    ids=["groups", "scheduled", "learned rates", "learned inside", "schedules inside"],
 )
 def test_equals_torch_step_by_step(rule, optimizer, episodes):
     assert_equals_torch(rule, optimizer, episodes)

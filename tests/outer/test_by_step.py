@@ -8,8 +8,10 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from metalearn import functional, inner, models, outer
+from metalearn._tree import tree_map
 from metalearn.outer import _compile, _pieces
 from metalearn.outer._by_step import by_step
+from metalearn.types import Episode, KeyedLoss
 from tests.cases import RandomMask, keys, relative_difference, sine_episodes, sine_learner
 
 EVERY_STEP = inner.LearnedRate(inner.SGD(0.01), per="parameter", num_steps=4)
@@ -40,10 +42,10 @@ def graphs(monkeypatch):
     return captured
 
 
-def assert_same(learner, num_tasks=3):
+def assert_same(learner, num_tasks=3, episodes=None):
     eager = copy.deepcopy(learner)
     eager.set_batching(learner.batching, learner.chunk_size)
-    episodes = sine_episodes(num_tasks)
+    episodes = episodes or sine_episodes(num_tasks)
     for _ in range(2):
         got = learner.estimate(episodes, keys(num_tasks))
         expected = eager.estimate(episodes, keys(num_tasks))
@@ -98,7 +100,10 @@ HISTORY = inner.Turtle(("grad", "grad_history", "step"), hidden=(3,), lr=0.01)
         ({"rule": LAST}, 4),
         ({"rule": HISTORY}, 6),  # the first step of which is another one
         ({"rule": inner.SGD(0.01), "estimator": ESTIMATORS[2]}, 5),
-        ({"rule": inner.SGD(0.01), "support_batches": 5}, 12),  # parts of examples
+        ({"rule": inner.SGD(0.01), "support_batches": 5}, 4),
+        ({"rule": inner.SGD(0.01), "support_batches": functional.SampledBatches(2)}, 4),
+        # the last batch of an epoch is smaller
+        ({"rule": inner.SGD(0.01), "support_batches": functional.ShuffledBatches(2)}, 8),
     ],
     ids=str,
 )
@@ -166,11 +171,28 @@ def test_what_does_not_go_step_by_step_says_so():
         learner(sine_episodes())
 
 
-def test_batches_that_are_drawn_do_not_go_step_by_step():
-    for batches, goes in ((5, True), (functional.SampledBatches(2), False)):
-        learner = sine_learner(support_batches=batches)
-        estimator = by_step(learner.estimator, learner.problem, None)
-        assert (estimator is not None) == goes
+def test_batches_that_are_given_take_no_more_graphs(graphs):
+    numbers = []
+    for num_steps in (3, 6):
+        graphs.clear()
+        support, query = sine_episodes(k_shot=2 * num_steps)
+        support = tree_map(lambda leaf, n=num_steps: leaf.unflatten(1, (n, 2)), support)
+        learner = sine_learner(
+            num_steps=num_steps, support_batches=functional.GivenBatches(), compile="step"
+        )
+        assert_same(learner, episodes=Episode(support, query))
+        numbers.append(len(graphs))
+    assert numbers[0] == numbers[1] <= 4
+
+
+def test_losses_of_the_users_that_depend_on_keys_do_not_go_step_by_step():
+    class Keyed(KeyedLoss):
+        def of_task(self, key):
+            return lambda params, shared, episode, step: params["0.weight"].square().sum() * key
+
+    learner = sine_learner()
+    assert by_step(learner.estimator, learner.problem, None) is not None
+    assert by_step(learner.estimator, learner.problem._replace(support_loss=Keyed()), None) is None
 
 
 def test_a_model_that_draws_is_not_taken_twice():

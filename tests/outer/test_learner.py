@@ -624,7 +624,7 @@ class TestEstimator:
         model = nn.Sequential(nn.Linear(1, 6), nn.Dropout(), nn.Linear(6, 1)).double()
         learner = outer.MAML(model, F.mse_loss, inner.SGD(0.01), num_steps=1)
         learner(episodes)
-        learner.estimator = outer.Stepwise()
+        learner.estimator = outer.Stepwise(order=1)
         with pytest.raises(ValueError, match="compute the same loss twice"):
             learner(episodes)
 
