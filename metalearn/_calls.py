@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from metalearn._modes import in_transform, is_captured
 from metalearn._modules import Call, functional_call
 
 Context: TypeAlias = Callable[[], AbstractContextManager[None]]
@@ -23,6 +24,8 @@ FUSED: Any = (
     torch._transformer_encoder_layer_fwd,
 )
 """Functions with kernels that have no second derivative, and that `vmap` takes task by task."""
+LOOKS: Any = (Tensor.__bool__, Tensor.__int__, Tensor.__float__, Tensor.item)
+"""Functions that look at values."""
 
 
 def plain_attention() -> AbstractContextManager[None]:
@@ -31,27 +34,37 @@ def plain_attention() -> AbstractContextManager[None]:
     return context
 
 
-class AttentionSeen(TorchFunctionMode):
-    """A context in which it is seen whether attention is computed, by one of its kernels."""
+class Seen(TorchFunctionMode):
+    """A context in which it is seen what a model does that `vmap` minds.
+
+    Attributes:
+        contexts: Within what the model is to be called under `vmap`.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.is_seen = False
+        self.contexts: set[Context] = set()
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         """Call the function."""
-        self.is_seen = self.is_seen or function in FUSED
+        if function in FUSED:
+            self.contexts.add(plain_attention)
+        elif function in LOOKS:
+            self.contexts.add(as_traced)
         return function(*args, **(kwargs or {}))
 
 
 @contextmanager
 def as_traced() -> Iterator[None]:
-    """Let `torch.compiler.is_compiling()` say yes, so that a model looks at no values.
+    """Let `torch.compiler.is_compiling()` say yes where values cannot be looked at.
 
     Hugging Face's models branch on the values of masks unless they are traced.
     """
+    if not (in_transform() or is_captured()):
+        yield
+        return
     compiler: Any = torch.compiler
     before = compiler._is_compiling_flag
     compiler._is_compiling_flag = True

@@ -129,7 +129,10 @@ def field_of(outputs: Any, name: str) -> Any:
         is_mapping = isinstance(outputs, Mapping)
         got = f"those with {list(outputs)}" if is_mapping else type(outputs).__name__
         fix = 'Pass labels too: Batch({"input_ids": ids, "labels": labels}).'
-        fix = fix if name == "loss" else "Name another field, or write a function of the outputs."
+        if isinstance(outputs, Tensor):
+            fix = f"Leave output={name!r} out: they are a tensor."
+        elif name != "loss":
+            fix = "Name another field, or write a function of the outputs."
         raise invalid("the model's outputs", f"have {name!r}", got, fix)
     return found
 

@@ -133,10 +133,7 @@ class AdaptedModels:
     ) -> Any:
         """Return what a function of one task gives for every task, by that of all where it can."""
         _check_lengths(what, data, len(self))
-        if not tree_leaves(self.support) and self._network.norms.by_support:
-            got = "models of inner problems that go on, whose support sets are gone"
-            fix = "Write learner.adapt(support, 0, start=learner.inner_models)."
-            raise invalid("models that normalise by the support set", "have one", got, fix)
+        self._check_support()
 
         def chunk(*part: Any) -> Any:
             if self.batching == "loop" or num_tasks(part) == 1:
@@ -147,16 +144,25 @@ class AdaptedModels:
         with torch.no_grad(), kept, computable(f"the adapted models' {what}", data):
             return in_chunks(chunk, per_task, self.chunk_size)
 
+    def _check_support(self) -> None:
+        """Raise if models normalise by support sets that are not there."""
+        if not tree_leaves(self.support) and self._network.norms.by_support:
+            got = "models of inner problems that go on, whose support sets are gone"
+            fix = "Write learner.adapt(support, 0, start=learner.inner_models)."
+            raise invalid("models that normalise by the support set", "have one", got, fix)
+
     def __getitem__(self, index: int) -> nn.Module:
         """Return one task's adapted model as a plain module of its own, ready to train or save.
 
-        Layers that normalise by the support set are frozen at its statistics.
+        It returns all of the model's output, whatever a learner's `output=` makes of it. Layers
+        that normalise by the support set are frozen at its statistics.
 
         Raises:
             TypeError: If the index is no int.
             IndexError: If there is no such task.
         """
         check_index("index", index, len(self))
+        self._check_support()
         model, support = deep_copied(self.model), take(self.support, index)
         for name, tensor in {**below("model", self.shared), **take(self.params, index)}.items():
             set_tensor(model, name, nn.Parameter(tensor.detach().clone()))

@@ -7,6 +7,7 @@ model that looks at values, which `vmap` cannot, is told that it is traced.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ from torch.autograd.graph import disable_saved_tensors_hooks
 from metalearn._calls import CallWithin, Context, as_traced, contexts_of, plain_attention
 from metalearn._checks import invalid
 from metalearn._layers import Network
+from metalearn.functional import ModelLoss
 from metalearn.functional._losses import is_of_model
 from metalearn.outer._copied_loss import are_copied, with_copies
 from metalearn.types import Problem
@@ -91,8 +93,21 @@ def remedy_of(error: BaseException, problem: Problem) -> Remedy | None:
 
 def is_within(problem: Problem, context: Context) -> bool:
     """Return whether a problem's model is called within a context, or can not be."""
-    on: Any = problem.support_loss
-    return not _are_of_model(problem) or context in contexts_of(on.loss.network.call)
+    contexts = _contexts(problem)
+    return contexts is None or context in contexts
+
+
+def surroundings(problem: Problem) -> AbstractContextManager[None]:
+    """Return a context for all that is computed: backward passes may compute a model again."""
+    return plain_attention() if plain_attention in (_contexts(problem) or ()) else nullcontext()
+
+
+def _contexts(problem: Problem) -> tuple[Context, ...] | None:
+    """Return the contexts that a problem's model is called within; None if it is not known."""
+    losses: Any = (problem.support_loss, problem.query_loss)
+    if not all(isinstance(getattr(on, "loss", None), ModelLoss) for on in losses):
+        return None
+    return contexts_of(losses[0].loss.network.call)
 
 
 def within(problem: Problem, context: Context) -> Problem:
@@ -111,8 +126,8 @@ def within(problem: Problem, context: Context) -> Problem:
 
 def called_as(problem: Problem, other: Problem) -> Problem:
     """Return a problem whose model is called as that of another one."""
-    if are_copied(other):
-        return problem if are_copied(problem) else with_copies(problem)
+    if are_copied(other) and not are_copied(problem):
+        problem = with_copies(problem)
     for context in CONTEXTS.values():
         if is_within(other, context) and not is_within(problem, context):
             problem = within(problem, context)

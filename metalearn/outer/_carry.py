@@ -10,10 +10,11 @@ from torch import Tensor
 
 from metalearn._checks import invalid
 from metalearn._modules import TensorTree
-from metalearn._tree import tree_leaves, tree_map, tree_names
+from metalearn._tree import tree_filled, tree_leaves, tree_map, tree_names
 from metalearn.types import Carry
 
 RESET = "or start anew: learner.carry.reset()."
+LOAD = f"Load what the same estimator and rule have saved, {RESET}"
 
 
 class Carried(nn.Module):
@@ -88,9 +89,29 @@ class Carried(nn.Module):
             part.keep(tree_map(lambda leaf: leaf[index].clone(), carried))
         return part
 
-    def own_named(self) -> dict[str, Tensor]:
-        """Return the tensors of what is each problem's own, by names such as "params.weight"."""
-        return named_below("own", self._named())
+    def own_like(self, like: dict[str, Any]) -> dict[str, Any]:
+        """Return these fields of what is each problem's own.
+
+        Args:
+            like: Those of one problem, of whose shapes and dtypes they must be.
+
+        Raises:
+            ValueError: If nothing goes on, or what does is shaped otherwise.
+        """
+        own, names = named_below("own", self._named()), tree_names(like)
+        if not own:
+            fix = "Train a learner with estimator=outer.Continued(outer.Unrolled()): "
+            fix += "learner(episodes) starts them."
+            raise invalid("inner models", "have started", "none", fix)
+        wanted = dict(zip(names, (tuple(leaf.shape) for leaf in tree_leaves(like)), strict=True))
+        got = {name: tuple(own[name].shape[1:]) for name in names if name in own}
+        if got != wanted:
+            raise invalid("learner's carry", f"be shaped as {wanted}", got, LOAD)
+        pairs = zip(names, tree_leaves(like), strict=True)
+        filled: dict[str, Any] = tree_filled(
+            like, [own[name].to(leaf.dtype, copy=True) for name, leaf in pairs]
+        )
+        return filled
 
     def _named(self) -> dict[str, Tensor]:
         """Return the tensors by names such as "common.0" and "own.params.weight"."""
@@ -105,6 +126,8 @@ class Carried(nn.Module):
 
     def _apply(self, *args: Any, **kwargs: Any) -> "Carried":
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        convert = args[0]
+        self._loaded = {name: convert(tensor) for name, tensor in self._loaded.items()}
         if self._own is not None:
             self._own._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
         return self
@@ -160,5 +183,4 @@ def _check_fits(like: Carry, carried: dict[str, Tensor], axes: dict[str, tuple[i
         fix = f"Pass as many tasks at every call, {RESET}"
         raise invalid("inner problems that go on", f"be {begun.pop()} tasks", asked.pop(), fix)
     if got != wanted:
-        fix = f"Load what the same estimator and rule have saved, {RESET}"
-        raise invalid("learner's carry", f"be shaped as {wanted or 'nothing'}", got, fix)
+        raise invalid("learner's carry", f"be shaped as {wanted or 'nothing'}", got, LOAD)

@@ -118,7 +118,8 @@ class Continued(Wrapper):
     ) -> Estimate:
         """Estimate the gradient of one window of one run."""
         run: Run = carry.own
-        is_over = run.age >= run.span
+        span = self._span(run)
+        is_over = run.age >= span
         starts = is_over | (run.age == 0)
         resumed: list[bool] = []
 
@@ -145,7 +146,7 @@ class Continued(Wrapper):
             params,
             state,
             torch.where(finite, age, 0),
-            torch.where(is_over, self.horizon or ENDLESS, run.span),
+            torch.where(is_over, self.horizon or ENDLESS, span),
             run.num_diverged + ~finite,
             own,
         )
@@ -154,6 +155,12 @@ class Continued(Wrapper):
             carry=Carry(estimate.carry.common, run),
             diagnostics={**estimate.diagnostics, **diagnostics},
         )
+
+    def _span(self, run: Run) -> Tensor:
+        """Return a run's length, as this estimator's horizon bounds it: it may be a new one."""
+        if self.horizon is None:
+            return torch.full_like(run.span, ENDLESS)
+        return run.span.clamp(max=self.horizon)
 
     def _check_goes_on(self, resumed: list[bool], estimate: Estimate) -> None:
         """Raise if the wrapped estimator starts afresh, or does not say where it ended."""

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from metalearn._attributes import attributes_kept, attributes_of
 from metalearn._brief import brief
-from metalearn._checks import check_bool, check_count, invalid, message
+from metalearn._checks import check_bool, check_count, message
 from metalearn._modes import outside_inference_mode, untraced
 from metalearn._modules import TensorTree, get_tensor, set_constant, tie
 from metalearn._tasks import in_chunks, take
-from metalearn._tree import tree_detach, tree_filled, tree_leaves, tree_map, tree_names
+from metalearn._tree import tree_detach, tree_leaves, tree_map
 from metalearn._walk import holders_of
 from metalearn.functional import SupportBatches
 from metalearn.functional._support_batches import as_support_batches
@@ -22,7 +22,7 @@ from metalearn.inner import UpdateRule
 from metalearn.models._batch_norm import tracking
 from metalearn.outer._adapted import AdaptedModels
 from metalearn.outer._attach import attach, refuse_forward_mode
-from metalearn.outer._attempts import attempts
+from metalearn.outer._attempts import attempts, surroundings
 from metalearn.outer._base import MetaGradient
 from metalearn.outer._carry import Carried, places_of
 from metalearn.outer._checks._call import Purpose
@@ -373,19 +373,16 @@ class MetaLearner(nn.Module):
     def inner_models(self) -> AdaptedModels:
         """The models of inner problems that go on, `outer.Continued`, where they are now.
 
-        Entry i is the model of problem i; `age` and `state` are every problem's.
+        Entry i is the model of problem i; `age` and `state` are every problem's. Of one that has
+        diverged, and starts again with the next call, the age is 0 and the model the last one that
+        was finite.
 
         Raises:
-            ValueError: If no problem goes on yet.
+            ValueError: If no problem goes on yet, or what is carried is another rule's.
         """
-        meta, own = tree_map(torch.clone, tree_detach(self.meta)), self.carry.own_named()
-        if "age" not in own:
-            fix = "Train a learner with estimator=outer.Continued(outer.Unrolled()): "
-            fix += "learner(episodes) starts them."
-            raise invalid("inner models", "have started", "none", fix)
-        state = self.problem.rule.init_state(meta.rule, meta.init, any_key(self.device))
-        like = {"params": meta.init, "state": state, "age": 0}
-        run = tree_filled(like, [own[name].clone() for name in tree_names(like)])
+        meta, key = tree_map(torch.clone, tree_detach(self.meta)), any_key(self.device)
+        state = self.problem.rule.init_state(meta.rule, meta.init, key)
+        run = self.carry.own_like({"params": meta.init, "state": state, "age": key})
         return self._adapted(meta, support=Batch(()), **run)
 
     def adapt(
@@ -447,8 +444,8 @@ class MetaLearner(nn.Module):
     def _adapted(
         self, meta: Meta, params: Params, state: PyTree, support: Batch, age: Tensor
     ) -> AdaptedModels:
-        how = self.batching, self.chunk_size
-        loss = self.problem.query_loss
+        batching = "loop" if self.estimator.traits.one_by_one else self.batching
+        how, loss = (batching, self.chunk_size), self.problem.query_loss
         return AdaptedModels(params, meta.shared, state, support, self.model, loss, age, *how)
 
     def extra_repr(self) -> str:
@@ -474,7 +471,7 @@ class MetaLearner(nn.Module):
         for attempt in attempts(self):
             with attempt, torch.no_grad():
                 plan, keys, carry = self._prepared(self._plans, episodes, keys)
-                with attributes_of(plan.writers):
+                with attributes_of(plan.writers), surroundings(self.problem):
                     estimate = plan.run(self, plan.setup, meta, *carry, episodes, keys)
         return plan, keys, estimate  # type: ignore[return-value]
 
@@ -524,7 +521,8 @@ class MetaLearner(nn.Module):
                     metas = spread(meta, len(keys)) if how.own else meta
                     return over_tasks(function, plan.setup.problem, metas, keys, (data, keys), how)
 
-                with torch.no_grad(), attributes_of(plan.writers):
+                kept, around = attributes_of(plan.writers), surroundings(self.problem)
+                with torch.no_grad(), kept, around:
                     results = in_chunks(chunk, (data, keys), self.chunk_size)
         return results
 

@@ -9,6 +9,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
 
 from metalearn import inner, models, outer
 from metalearn.types import Batch, Episode
@@ -193,7 +194,7 @@ class LooksAtItsMask(OfSequences):
         return super().forward(x * mask[:, None])
 
 
-@pytest.mark.parametrize("how", ["learner", "replicas", "compiled", "adapted"])
+@pytest.mark.parametrize("how", ["learner", "replicas", "compiled", "adapted", "not adapted"])
 def test_models_that_look_at_values_unless_they_are_traced(how):
     episodes = sequences()
     mask = torch.ones(episodes.support.x.shape[:2], dtype=torch.bool)
@@ -208,9 +209,10 @@ def test_models_that_look_at_values_unless_they_are_traced(how):
     expected = loop.estimate(episodes).gradient.init
     if how == "compiled":
         ours.set_batching(compile={"backend": "eager"})
-    if how == "adapted":
-        theirs = loop.adapt(episodes.support)
-        adapted = ours.adapt(episodes.support)
+    if how.endswith("adapted"):
+        num_steps = 2 if how == "adapted" else 0
+        theirs = loop.adapt(episodes.support, num_steps)
+        adapted = ours.adapt(episodes.support, num_steps)
         assert relative_difference(adapted.params, theirs.params) < 1e-10
         torch.testing.assert_close(adapted(episodes.query.x), theirs(episodes.query.x))
     elif how == "replicas":
@@ -219,6 +221,29 @@ def test_models_that_look_at_values_unless_they_are_traced(how):
     else:
         assert relative_difference(ours.estimate(episodes).gradient.init, expected) < 1e-10
     assert not torch.compiler.is_compiling()
+
+
+class Checkpointed(OfSequences):
+    """A model whose layer is computed again in the backward pass."""
+
+    def forward(self, x):
+        layer = self.layer
+        tokens = checkpoint(layer, self.embed(x[..., None]), use_reentrant=False)
+        return self.head(tokens.mean(1))
+
+
+@pytest.mark.parametrize(
+    "estimator", [outer.Unrolled(), outer.Stepwise()], ids=["unrolled", "stepwise"]
+)
+def test_attention_in_a_checkpoint(estimator):
+    episodes, model = sequences(), Checkpointed(SelfAttention()).double()
+    options = {"num_steps": 2, "batching": "loop", "estimator": estimator}
+    learner = outer.MAML(model, F.mse_loss, inner.SGD(0.1), **options)
+    plain = OfSequences(SelfAttention()).double()
+    plain.load_state_dict(model.state_dict())
+    with sdpa_kernel(SDPBackend.MATH):
+        expected = gradient_by_hand(plain, episodes)
+    assert relative_difference(learner.estimate(episodes).gradient.init, expected) < 1e-10
 
 
 def test_recurrent_models_on_a_gpu_need_the_kernels_with_second_derivatives(monkeypatch):

@@ -150,9 +150,6 @@ def test_compiled_windows_equal_eager_ones(estimator, way):
     eager = goes_on(estimator, horizon=6)
     compiled = copy.deepcopy(eager)
     compiled.set_batching(compile={"backend": "eager"} if way == "whole" else way)
-    if way == "step":
-        compiled = copy.deepcopy(eager)
-        compiled.set_batching(compile="step")
     results = train(eager, windows(5))
     assert_same(train(compiled, windows(5)), results)
 
@@ -201,6 +198,22 @@ def test_what_reads_leaves_the_runs_where_they_are(episodes):
     after = learner.carry.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_new_horizon_holds_for_runs_that_have_begun(episodes):
+    learner = goes_on()
+    for _ in range(3):
+        learner(episodes, keys=keys())
+    learner.estimator = outer.Continued(outer.Unrolled(), horizon=6)
+    ages = []
+    for _ in range(3):
+        learner(episodes, keys=keys())
+        ages.append(learner.inner_models.age.tolist())
+    assert ages == [[3] * 3, [6] * 3, [3] * 3]
+    learner.estimator = outer.Continued(outer.Unrolled())
+    for _ in range(4):
+        learner(episodes, keys=keys())
+    assert learner.inner_models.age.tolist() == [15] * 3
 
 
 class TestDivergence:
@@ -263,6 +276,18 @@ class TestInnerModels:
         results = [each(episodes, keys=keys()).item() for each in (learner, other)]
         assert results[0] == results[1]
 
+    def test_of_a_loaded_learner_in_another_dtype_or_of_another_rule(self, episodes):
+        learner, other = goes_on(), goes_on()
+        learner(episodes, keys=keys())
+        other.load_state_dict(learner.state_dict())
+        other.float()
+        assert {leaf.dtype for leaf in other.inner_models.params.values()} == {torch.float32}
+        another = goes_on(rule=inner.LearnedRate(inner.SGD(0.1)))
+        another(episodes, keys=keys())
+        learner.load_state_dict(another.state_dict(), strict=False)
+        with pytest.raises(ValueError, match="learner's carry must be shaped as"):
+            learner.inner_models  # noqa: B018
+
     def test_that_normalise_by_their_support_set(self, episodes):
         model = torch.nn.Sequential(
             torch.nn.Linear(1, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1)
@@ -275,6 +300,8 @@ class TestInnerModels:
         learner(episodes)
         with pytest.raises(ValueError, match="have one; got .* whose support sets are gone"):
             learner.inner_models(episodes.query.x)
+        with pytest.raises(ValueError, match="have one; got .* whose support sets are gone"):
+            learner.inner_models[0]
         with_support = learner.adapt(episodes.support, 0, start=learner.inner_models)
         assert with_support.loss(episodes.query).shape == (3,)
 
@@ -327,6 +354,21 @@ class TestStart:
         with pytest.raises(error, match=message):
             sine_learner(start=start, rule=inner.MetaSGD(0.01), learn_init=False)(episodes)
 
+    @pytest.mark.parametrize("kind", ["a closure", "a method"])
+    def test_that_closes_over_a_parameter(self, kind, episodes):
+        class Shift(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.offset = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+            def forward(self, meta, support, key):
+                return {name: param + self.offset for name, param in meta.init.items()}
+
+        shift = Shift()
+        start = shift.forward if kind == "a method" else lambda *args: shift(*args)
+        with pytest.raises(ValueError, match="start must capture no parameters"):
+            sine_learner(start=start)(episodes)
+
     def test_that_makes_no_use_of_what_is_learned(self, episodes):
         with pytest.raises(ValueError, match="get a gradient; got none for .*learn_init=False, or"):
             sine_learner(start=fresh)(episodes)
@@ -361,12 +403,17 @@ class TestBadInput:
         learner = goes_on()
         adapted = learner.adapt(episodes.support)
         two = task(episodes, slice(0, 2))
-        with pytest.raises(ValueError, match="start must be the models of 2 tasks; got 3"):
+        with pytest.raises(ValueError, match="go on from must be those of 2 tasks; got 3"):
             learner.adapt(two.support, start=adapted)
-        with pytest.raises(TypeError, match="start must be adapted models; got dict"):
+        with pytest.raises(TypeError, match="go on from must be adapted models; got dict"):
             learner.adapt(episodes.support, start=adapted.params)
+        learner.float()
+        support = tree_map(torch.Tensor.float, episodes.support)
+        with pytest.raises(ValueError, match="0.weight to go on from must be as the learner's"):
+            learner.adapt(support, start=adapted)
+        learner.double()
         other = goes_on(rule=inner.LearnedRate(inner.SGD(0.1)))
-        with pytest.raises(ValueError, match="start's state of its rule must be of shapes"):
+        with pytest.raises(ValueError, match="state of its rule to go on from must be of shapes"):
             learner.adapt(episodes.support, start=other.adapt(episodes.support))
 
 

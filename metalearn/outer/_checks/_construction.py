@@ -135,9 +135,13 @@ def check_criteria(
 
 def check_output(output: Any) -> None:
     """Raise unless this says what of a model's output is seen."""
-    if output is not None and not isinstance(output, str):
-        condition, fix = "be a field's name or a function", 'Write output="logits", say.'
-        check_function("output", output, condition, fix=fix)
+    if output is None or isinstance(output, str):
+        return
+    condition, fix = "be a field's name or a function", 'Write output="logits", say.'
+    check_function("output", output, condition, fix=fix)
+    if isinstance(output, nn.Module):
+        fix = "Make it the last part of the model, whose parameters are learned."
+        raise mistyped("output", condition, type(output).__name__, fix)
 
 
 def check_parameters(model: nn.Module) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalearn._calls import AttentionSeen, plain_attention
+from metalearn._calls import Seen
 from metalearn._checks import invalid, mistyped
 from metalearn._computable import computable
 from metalearn._modules import call_model
@@ -27,7 +27,7 @@ from metalearn.outer._checks._episodes import examples_of
 from metalearn.outer._checks._named import any_key, losses_on_sets
 from metalearn.outer._checks._start import check_start
 from metalearn.outer._checks._unwritten import check_unwritten
-from metalearn.types import Batch, Episode, Meta, Problem
+from metalearn.types import Batch, Episode, Meta, Problem, learned_init
 
 
 def check_losses(learner: Any, episodes: Episode) -> None:
@@ -52,16 +52,23 @@ def check_losses(learner: Any, episodes: Episode) -> None:
                 sources = _check_loss(name, problem, meta, copies, batch)
                 _check_written(name, copies)
                 foreign = [leaf for leaf in sources if id(leaf) not in constants]
-                _check_captures(name, losses_on_sets(problem).get(name), foreign, names)
+                on = losses_on_sets(problem).get(name)
+                what = f"model and {on.loss.name}" if on else f"{name}_loss"
+                _check_captures(what, foreign, names)
 
     with torch.no_grad(), random_numbers_kept(learner.device):
-        check_start(problem, meta, take(episodes.support, 0), any_key(learner.device))
-        with AttentionSeen() as attention:
+        if problem.start is not learned_init:
+            support, key = take(episodes.support, 0), any_key(learner.device)
+            begun, sources = captured(partial(problem.start, meta, support, key))
+            check_start(begun, meta)
+            foreign = [leaf for leaf in sources if id(leaf) not in constants]
+            _check_captures("start", foreign, names)
+        with Seen() as seen:
             check_unwritten(learner, check)
-    # Under vmap fused kernels would run task by task.
-    is_vmapped = learner.batching == "vmap" and learner.chunk_size != 1
-    if attention.is_seen and is_vmapped and not is_within(learner.problem, plain_attention):
-        learner.problem = within(learner.problem, plain_attention)
+    if learner.batching == "vmap" and learner.chunk_size != 1:
+        for context in seen.contexts:
+            if not is_within(learner.problem, context):
+                learner.problem = within(learner.problem, context)
 
 
 def _check_loss(
@@ -97,11 +104,10 @@ def _check_written(name: str, first: Episode) -> None:
         raise invalid(what, condition, "a write into them", fix)
 
 
-def _check_captures(name: str, on: Any, foreign: list[Tensor], names: dict[int, str]) -> None:
-    """Raise if a loss depends on tensors that it is not given, which would never be learned."""
+def _check_captures(what: str, foreign: list[Tensor], names: dict[int, str]) -> None:
+    """Raise if something depends on tensors that it is not given, which would not be learned."""
     if foreign:
         first = foreign[0]
-        what = f"model and {on.loss.name}" if on else f"{name}_loss"
         got = f"one of shape {tuple(first.shape)}, which nothing would learn"
         fix = "Pass an nn.Module that owns it, which is then learned, or detach it."
         if id(first) in names:

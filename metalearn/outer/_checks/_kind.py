@@ -15,7 +15,7 @@ from metalearn._tasks import num_tasks, take
 from metalearn._tree import tree_detach, tree_leaves
 from metalearn._walk import holders_of
 from metalearn.models import FrozenNorm
-from metalearn.outer._attempts import attempts, called_as, check_copied
+from metalearn.outer._attempts import attempts, called_as, check_copied, surroundings
 from metalearn.outer._checks._call import Purpose
 from metalearn.outer._checks._derivative_errors import derivatives_explained
 from metalearn.outer._checks._episodes import warn_of_single_examples
@@ -48,7 +48,7 @@ def check_kind(learner: Any, subject: Any, episodes: Episode, purpose: Purpose, 
     def run(check: Callable[..., None], *args: Any) -> None:
         with attributes_kept(*holders_of(subject)):
             for attempt in attempts(subject):
-                with attempt:
+                with attempt, surroundings(subject.problem):
                     check(subject, *args)
 
     once(("losses", kinds(*episodes)), partial(run, _check_losses, episodes))

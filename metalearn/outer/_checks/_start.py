@@ -6,17 +6,14 @@ import torch
 from torch import Tensor
 
 from metalearn._checks import invalid, mistyped
-from metalearn._tree import tree_leaves, tree_map
+from metalearn._tree import tree_map
 from metalearn.outer._adapted import AdaptedModels
 from metalearn.outer._checks._named import in_losses, shapes
-from metalearn.types import Batch, Meta, Params, Problem, learned_init
+from metalearn.types import Batch, Meta, Params, Problem
 
 
-def check_start(problem: Problem, meta: Meta, support: Batch, key: Tensor) -> None:
-    """Raise unless a start of the user's own is named, shaped and typed as what adapts."""
-    if problem.start is learned_init:
-        return
-    start: Any = problem.start(meta, support, key)
+def check_start(start: Any, meta: Meta) -> None:
+    """Raise unless a start is named, shaped and typed as what adapts."""
     fix = "Return {name: ... for name, param in meta.init.items()}."
     if not isinstance(start, dict) or not all(isinstance(leaf, Tensor) for leaf in start.values()):
         raise mistyped("start", "return a dict of tensors", type(start).__name__, fix)
@@ -47,19 +44,24 @@ def check_models(models: Any, num_tasks: int, meta: Meta, problem: Problem, key:
     """Raise unless models can go on: of as many tasks, of these parameters and this rule."""
     example = "learner.adapt(support), or learner.inner_models"
     if not isinstance(models, AdaptedModels):
-        raise mistyped("start", "be adapted models", type(models).__name__, f"Pass {example}.")
+        got, fix = type(models).__name__, f"Pass {example}."
+        raise mistyped("models to go on from", "be adapted models", got, fix)
     if len(models) != num_tasks:
         fix = "Pass the models of these tasks, in their order."
-        raise invalid("start", f"be the models of {num_tasks} tasks", len(models), fix)
+        raise invalid("models to go on from", f"be those of {num_tasks} tasks", len(models), fix)
     state = problem.rule.init_state(meta.rule, meta.init, key)
     for what, tree, like in (
         ("parameters", models.params, meta.init),
         ("state of its rule", models.state, state),
     ):
         wanted = {name: (num_tasks, *(shape or ())) for name, shape in shapes(like).items()}
-        if (got := shapes(tree)) != wanted:
+        if (found := shapes(tree)) != wanted:
             fix = f"Pass models of this learner: {example}."
-            raise invalid(f"start's {what}", f"be of shapes {wanted}", got, fix)
-    if {leaf.device for leaf in tree_leaves(models.params)} != {key.device}:
-        fix = "Adapt on the learner's device."
-        raise invalid("start", f"be on {key.device}", tree_leaves(models.params)[0].device, fix)
+            raise invalid(f"{what} to go on from", f"be of shapes {wanted}", found, fix)
+    for name, param in models.params.items():
+        wanted_kind = meta.init[name].dtype, meta.init[name].device
+        if (got_kind := (param.dtype, param.device)) != wanted_kind:
+            fix = "Adapt again, with the learner as it is now."
+            raise invalid(
+                f"{name} to go on from", f"be as the learner's, {wanted_kind}", got_kind, fix
+            )
