@@ -7,7 +7,7 @@ backward pass only one block's graph is alive at a time.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from fnmatch import fnmatchcase
 from functools import partial
@@ -17,6 +17,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 from torch.autograd import Function
+from torch.nn.attention import _cur_sdpa_kernel_backends, sdpa_kernel
 
 from metalearn._checks import message
 from metalearn._modes import in_transform
@@ -86,42 +87,108 @@ def _called(holder: _Holder, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(message("blocks", "be computed by plain autograd", got, fix))
     own: dict[str, Tensor] = dict(holder.named_parameters(remove_duplicate=False))
     own |= holder.named_buffers(remove_duplicate=False)
-    names, (leaves, structure) = tuple(own), tree_flatten((args, kwargs))
-    places = [index for index, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
-    given = [*own.values(), *(leaves[place] for place in places)]
-    others = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-    made: list[Any] = []
+    names, (given, with_inputs) = tuple(own), _parted((args, kwargs))
+    with_outputs: list[Callable[..., Any]] = []
 
     def function(*tensors: Tensor) -> list[Tensor]:
-        inputs = list(others)
-        for place, tensor in zip(places, tensors[len(names) :], strict=True):
-            inputs[place] = tensor
         replaced = dict(zip(names, tensors, strict=False))
-        outputs = torch.func.functional_call(holder, replaced, *tree_unflatten(inputs, structure))
-        flat, spec = tree_flatten(outputs)
-        made[:] = [spec]
-        return flat
+        arguments = with_inputs(tensors[len(names) :])
+        outputs, put_back = _parted(torch.func.functional_call(holder, replaced, *arguments))
+        with_outputs[:] = [put_back]
+        return outputs
 
-    return tree_unflatten(list(_Block.apply(function, *given)), made[0])
+    inputs = [*own.values(), *given]
+    if not inputs:
+        return holder(*args, **kwargs)
+    surroundings = _Surroundings(holder.block, {tensor.device.type for tensor in inputs})
+    outputs = _Block.apply(function, surroundings, *inputs)
+    return with_outputs[0](outputs)
+
+
+def _parted(tree: Any) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], Any]]:
+    """Return the tensors of a tree, and what makes the tree of others beside its other leaves."""
+    leaves, structure = tree_flatten(tree)
+    places = [index for index, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+    others = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+
+    def put_back(tensors: Sequence[Tensor]) -> Any:
+        both = list(others)
+        for place, tensor in zip(places, tensors, strict=True):
+            both[place] = tensor
+        return tree_unflatten(both, structure)
+
+    return [leaves[place] for place in places], put_back
+
+
+class _Surroundings:
+    """What a block is called within, beside its arguments, to be there again.
+
+    That is autocast, the kernels of attention that are allowed, and the attributes of its modules.
+    """
+
+    def __init__(self, block: nn.Module, device_types: set[str]) -> None:
+        self._autocast = [
+            (each, torch.get_autocast_dtype(each), torch.is_autocast_enabled(each))
+            for each in sorted(device_types)
+            if torch.amp.is_autocast_available(each)
+        ]
+        self._is_cached = torch.is_autocast_cache_enabled()
+        self._kernels = _cur_sdpa_kernel_backends()
+        self._attributes = [(module, dict(vars(module))) for module in block.modules()]
+
+    def forget_casts(self) -> None:
+        """Empty autocast's cache, which would keep a copy of the parameters of every block.
+
+        Some versions of PyTorch would also use a cast that a block has made, and that has no graph
+        then, after the block.
+        """
+        if any(is_enabled for _, _, is_enabled in self._autocast):
+            torch.clear_autocast_cache()
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Surround the body, and leave attributes as they are now."""
+        now = [(module, dict(vars(module))) for module, _ in self._attributes]
+        with ExitStack() as stack:
+            stack.enter_context(sdpa_kernel(self._kernels))
+            stack.callback(self.forget_casts)
+            for device_type, dtype, is_enabled in self._autocast:
+                stack.enter_context(
+                    torch.autocast(device_type, dtype, is_enabled, cache_enabled=self._is_cached)
+                )
+            stack.callback(_set_attributes, now)
+            _set_attributes(self._attributes)
+            yield
+
+
+def _set_attributes(attributes: Sequence[tuple[nn.Module, dict[str, Any]]]) -> None:
+    for module, values in attributes:
+        own = vars(module)
+        for name in own.keys() - values.keys():
+            del own[name]
+        own.update(values)
 
 
 class _Block(Function):
     """A function of tensors, which is computed again for its derivative."""
 
     @staticmethod
-    def forward(ctx: Any, function: Callable[..., Any], *inputs: Tensor) -> Any:
-        ctx.function = function
+    def forward(
+        ctx: Any, function: Callable[..., Any], surroundings: _Surroundings, *inputs: Tensor
+    ) -> Any:
+        ctx.function, ctx.surroundings = function, surroundings
         ctx.save_for_backward(*inputs)
         with Draws(inputs[0].device) as ctx.draws:
             outputs = function(*inputs)
-        ctx.mark_non_differentiable(*(each for each in outputs if not each.is_floating_point()))
+        surroundings.forget_casts()
+        ctx.mark_non_differentiable(*(each for each in outputs if not _is_smooth(each)))
         return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *bars: Tensor) -> Any:
-        wanted = ctx.needs_input_grad[1:]
-        again = partial(_graph, ctx.function, ctx.draws, wanted)
-        return None, *_PullBack.apply(again, len(bars), *bars, *ctx.saved_tensors)
+        wanted = ctx.needs_input_grad[2:]
+        again = partial(_graph, ctx.function, ctx.surroundings, ctx.draws, wanted)
+        return None, None, *_PullBack.apply(again, len(bars), *bars, *ctx.saved_tensors)
 
 
 class _PullBack(Function):
@@ -140,18 +207,27 @@ class _PullBack(Function):
             got, fix = "the graph of a third", "Use outer.Stepwise() without blocks."
             raise RuntimeError(message("derivatives by blocks", "be two", got, fix))
         bars, inputs = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
-        bars = [bar.detach().requires_grad_(bar.is_floating_point()) for bar in bars]
+        bars = [bar.detach().requires_grad_(_is_smooth(bar)) for bar in bars]
         leaves, grads = _pulled(ctx.again, bars, inputs, create_graph=True)
         return None, None, *_grads(grads, slopes, [*bars, *leaves])
 
 
+def _is_smooth(tensor: Tensor) -> bool:
+    """Return whether a tensor may have a derivative."""
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
 def _graph(
-    function: Callable[..., Any], draws: Draws, wanted: Sequence[bool], inputs: Sequence[Tensor]
+    function: Callable[..., Any],
+    surroundings: _Surroundings,
+    draws: Draws,
+    wanted: Sequence[bool],
+    inputs: Sequence[Tensor],
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Compute a function again; return its inputs as they are differentiated, and outputs."""
     pairs = zip(inputs, wanted, strict=True)
     leaves = [tensor.detach().requires_grad_(is_wanted) for tensor, is_wanted in pairs]
-    with torch.enable_grad(), draws.again():
+    with torch.enable_grad(), surroundings.again(), draws.again():
         return leaves, function(*leaves)
 
 

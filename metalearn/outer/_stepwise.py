@@ -84,11 +84,15 @@ class Stepwise(ReverseMode):
             parameters, in place of num_steps. None keeps all.
         blocks: Pattern of names of modules, "layers.*", which backward passes compute again one by
             one, so that the graph of one of them is alive at a time, in place of the model's. Tasks
-            are then computed in a loop, and nothing is compiled.
+            are then computed in a loop, and nothing is compiled. Derivatives pass through the
+            parameters, buffers, arguments and outputs of a block, not through tensors that it
+            leaves, or finds, in attributes or elsewhere. It is called again within the same
+            autocast, with the same values of its modules' attributes; what changes in place during
+            the forward pass, such as a list that it reads, is not put back.
 
     Raises:
         TypeError: If `segment` is no int, or `blocks` no string, and as `Unrolled`.
-        ValueError: If `segment` is below 1, or no module is named as `blocks` say, and as
+        ValueError: If `segment` is below 1, or no module is named as `blocks` says, and as
             `Unrolled`.
 
     References:
