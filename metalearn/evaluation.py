@@ -1,6 +1,7 @@
 """Evaluation: adapt to many unseen tasks and summarise how well that went."""
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -57,7 +58,8 @@ def evaluate(
             `{"accuracy": functional.accuracy}`; `(output, target, weight)` where examples have
             weights.
         task_names: Names of the tasks in the order in which they come, different ones, for
-            `Evaluation.by_task`, such as those of `data.Grouped.each`.
+            `Evaluation.by_task`, such as those of `data.Grouped.each`. A distribution, which draws
+            its tasks at random, has none.
         generator: Source of the tasks' randomness and keys; PyTorch's by default. Evaluations with
             the same seed use the same tasks, and `compare` gives their paired differences.
 
@@ -67,8 +69,8 @@ def evaluate(
     Raises:
         TypeError: If an argument is of the wrong kind.
         ValueError: If a count is too low, a metric is named "loss", there are fewer episodes than
-            `num_tasks`, the episodes or the first task's losses are ill posed, or learners cannot
-            be averaged.
+            `num_tasks`, `task_names` are not one for every task or are of random ones, the episodes
+            or the first task's losses are ill posed, or learners cannot be averaged.
 
     Warns:
         UserWarning: If the model drops units or ignores its running statistics.
@@ -87,7 +89,7 @@ def evaluate(
     """
     one = _one(learner)
     pairs = [(one, one.num_steps if num_steps is None else num_steps)]
-    names = None if task_names is None else _as_names(task_names, num_tasks)
+    names = None if task_names is None else _as_names(task_names, episodes, num_tasks)
     evaluations = evaluate_each(
         pairs, episodes, num_tasks=num_tasks, metrics=metrics, generator=generator
     )
@@ -168,13 +170,18 @@ def bare(learner: Any, kinds: Any = MetaLearner | Replicas) -> Any:
     raise mistyped("learner", "be a MetaLearner", type(learner).__name__, fix)
 
 
-def _as_names(names: Any, num_tasks: int) -> tuple[str, ...]:
+def _as_names(names: Any, episodes: Any, num_tasks: int) -> tuple[str, ...]:
     """Return the tasks' names; raise unless every task has one of its own."""
+    if isinstance(episodes, TaskDistribution):
+        fix = "Pass clients.each(), which has every task once, in this order."
+        condition = "be of tasks in an order, not of random draws"
+        raise invalid("task_names", condition, type(episodes).__name__, fix)
     fix = "Pass task_names=clients.names, and clients.each() as episodes, say."
     names = as_strings("task_names", names, fix)
-    if len(set(names)) != len(names) or len(names) != num_tasks:
-        condition = f"be different ones of the {num_tasks} tasks"
-        raise invalid("task_names", condition, f"{len(set(names))} of {len(names)}", fix)
+    if len(names) != num_tasks:
+        raise invalid("task_names", f"be {num_tasks} names, each once", len(names), fix)
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
+        raise invalid("task_names", f"be {num_tasks} names, each once", f"{twice} twice", fix)
     return names
 
 

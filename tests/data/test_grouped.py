@@ -211,8 +211,8 @@ def one_row():
 
 def judged(**options):
     learner = outer.MAML(models.mlp(2, [2], 1), weighted_mse, inner.SGD(1e-9), num_steps=1)
-    clients = grouped(y=["label"])
-    return evaluate(learner, clients.each(), **{"num_tasks": 4} | options)
+    episodes = grouped(y=["label"]).each()
+    return evaluate(learner, **{"episodes": episodes, "num_tasks": 4} | options)
 
 
 BAD = {
@@ -256,12 +256,18 @@ BAD = {
     "names of other tasks": (
         lambda: judged(task_names=["a", "b"]),
         ValueError,
-        "task_names must be different ones of the 4 tasks; got 2 of 2",
+        "task_names must be 4 names, each once; got 2. Pass task_names=clients.names",
     ),
     "a name twice": (
         lambda: judged(task_names=["a", "b", "c", "a"]),
         ValueError,
-        "task_names must be different ones of the 4 tasks; got 3 of 4",
+        "task_names must be 4 names, each once; got ['a'] twice",
+    ),
+    "names of random draws": (
+        lambda: judged(episodes=grouped(), task_names=grouped().names),
+        ValueError,
+        "task_names must be of tasks in an order, not of random draws; got Grouped. "
+        "Pass clients.each(), which has every task once, in this order.",
     ),
     "no names": (
         lambda: judged().by_task("loss"),
