@@ -20,6 +20,7 @@ from metalearn._tree import tree_map
 from metalearn.data._columns import check_lengths, read_columns, read_groups
 from metalearn.data._episodes import TaskDistribution
 from metalearn.data._names import as_strings
+from metalearn.data._table_fixes import fix_of
 from metalearn.types import Batch, Episode
 
 
@@ -36,8 +37,8 @@ class Grouped(TaskDistribution):
         by: The column that tells the groups.
         x: The columns of inputs: a name, whose values are the inputs, `[num_examples, ...]`; a list
             of names, whose numbers are the features, `[num_examples, len(x)]`; or a dict of either.
-            Floating columns get the default dtype.
-        y: Those of targets, likewise.
+            Floating columns and features get the default dtype, single integers int64.
+        y: Those of targets, likewise, but integers of any shape, and lists of them, are int64.
         support: Fraction of a group's rows in its support set, above 0 and below 1; both sets have
             at least one.
 
@@ -47,8 +48,8 @@ class Grouped(TaskDistribution):
 
     Raises:
         TypeError: If an argument is of the wrong kind, or a column holds no numbers.
-        ValueError: If a column is not there, has missing values or another number of rows, or a
-            group has a single row.
+        ValueError: If a column is not there, has missing values or another number of rows, there
+            are no rows, or a group has a single one.
 
     >>> table = {"client": ["a", "b", "b", "a", "b"], "age": [31.0, 24.0, 57.0, 42.0, 63.0],
     ...          "bought": [0, 1, 1, 1, 0]}
@@ -66,8 +67,10 @@ class Grouped(TaskDistribution):
             raise mistyped("Grouped's table", "have columns by name", type(table), fix)
         names, groups, counts = read_groups("by", table, by)
         if single := [name for name, count in zip(names, counts, strict=True) if count < 2]:
-            fix = f"Leave them out: table.groupby({by!r}).filter(lambda rows: len(rows) > 1)."
+            fix = fix_of("a single row", table, by)
             raise invalid("groups", "have at least 2 rows", f"1 row of {single}", fix)
+        if not names:
+            raise invalid("Grouped's table", "have rows", "none")
         columns = read_columns("x", table, x), read_columns("y", table, y)
         check_lengths(columns, len(groups))
         order = torch.from_numpy(groups).argsort(stable=True)

@@ -224,6 +224,22 @@ BAD = {
         "groups must have at least 2 rows; got 1 row of ['b', 'c']. Leave them out: "
         "table.groupby('client').filter(lambda rows: len(rows) > 1).",
     ),
+    "single rows of a data set": (
+        lambda: grouped(datasets.Dataset.from_pandas(table({"a": 3, "b": 1}))),
+        ValueError,
+        "Leave them out: table.filter(lambda row: counts[row['client']] > 1), with counts = "
+        "collections.Counter(table['client']).",
+    ),
+    "single rows of a dict": (
+        lambda: Grouped({"client": ["a", "a", "b"], "x": [1.0] * 3}, by="client", x="x", y="x"),
+        ValueError,
+        "got 1 row of ['b']. Leave them out of every column.",
+    ),
+    "no rows": (
+        lambda: grouped(table({})),
+        ValueError,
+        "Grouped's table must have rows; got none.",
+    ),
     "rows of another number": (
         lambda: Grouped({"client": ["a"] * 4, "x": [1.0] * 3}, by="client", x="x", y="x"),
         ValueError,
