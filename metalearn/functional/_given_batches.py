@@ -55,7 +55,8 @@ class IndexedBatches(SupportBatches):
     A support set is `Batch(types.Indexed(x, indices), y)`, with tensors `[num_examples, ...]` and
     indices `[num_steps, batch_size]` of int64; those of all tasks have a leading task axis. A data
     set that tasks share takes no memory for each: `x.expand(num_tasks, *x.shape)`. Steps are
-    counted as by `GivenBatches`.
+    counted as by `GivenBatches`. A learner checks the range of the indices in its first call of a
+    kind alone, since to look at them waits for the device.
 
     >>> data = Indexed(torch.arange(10, 15), torch.tensor([[0, 1], [4, 0]]))
     >>> IndexedBatches().of_step(Batch(data), None, step=1).x
@@ -73,15 +74,21 @@ class IndexedBatches(SupportBatches):
             kind = type(support.x)
             raise mistyped("support.x of IndexedBatches", "be a types.Indexed", kind, fix)
         indices, leaves = support.x.indices, tree_leaves(self.examples(support))
+        what, axes = "indices of IndexedBatches", "[num_tasks, num_steps, batch_size]"
+        if not isinstance(indices, Tensor) or indices.dtype != torch.int64:
+            raise mistyped(what, "be int64", _kind(indices), "Write indices.long().")
+        if indices.dim() != 3 or not indices.numel():
+            fix = "Of those that tasks share write indices.expand(num_tasks, *indices.shape)."
+            condition = f"be {axes}, at least one a step"
+            raise invalid(what, condition, f"shape {tuple(indices.shape)}", fix)
         sizes = {leaf.shape[1:2] for leaf in leaves}
-        if _kind(indices) != (torch.int64, 3) or len(sizes) != 1 or () in sizes:
-            condition = "be data [num_tasks, num_examples, ...] and int64 indices "
-            condition += "[num_tasks, num_steps, batch_size]"
-            raise invalid("support tensors of IndexedBatches", condition, _shapes(support))
+        if len(sizes) != 1 or () in sizes:
+            condition = "be [num_tasks, num_examples, ...], with one number of examples"
+            raise invalid("data of IndexedBatches", condition, _shapes(support))
         (count,) = sizes.pop()
         if not torch.compiler.is_compiling() and not (indices.min() >= 0 and indices.max() < count):
             got = f"from {indices.min()} to {indices.max()}"
-            raise invalid("indices of IndexedBatches", f"be from 0 to {count - 1}", got)
+            raise invalid(what, f"be from 0 to {count - 1}", got)
 
     def examples(self, support: Batch, axis: int = 0) -> Batch:
         """Return the whole data set."""
@@ -93,7 +100,7 @@ class IndexedBatches(SupportBatches):
 
 
 def _kind(leaf: Any) -> Any:
-    return (leaf.dtype, leaf.dim()) if isinstance(leaf, Tensor) else type(leaf)
+    return leaf.dtype if isinstance(leaf, Tensor) else type(leaf)
 
 
 def _shapes(support: Batch) -> dict[str, Any]:

@@ -37,10 +37,11 @@ from metalearn.outer._checks._construction import (
     check_reaches,
     check_statistics,
 )
-from metalearn.outer._checks._episodes import check_adaptation, check_batch, check_task_axis
+from metalearn.outer._checks._episodes import check_batch, check_task_axis
 from metalearn.outer._checks._named import any_key
 from metalearn.outer._checks._options import method
 from metalearn.outer._checks._start import check_models
+from metalearn.outer._checks._support_batches import check_adaptation
 from metalearn.outer._compile import WholeStep
 from metalearn.outer._compiled_step import CompiledStep, Owner
 from metalearn.outer._estimates import estimate_tasks

@@ -253,6 +253,23 @@ def test_pickles(form):
     assert torch.equal(pickle.loads(pickle.dumps(one)).estimate(episodes, keys()).loss, expected)
 
 
+def test_losses_of_the_users_own_take_any_sets():
+    """A support set of batches, of which the user's loss takes the mean."""
+
+    def support_loss(params, shared, episode, step):
+        return F.mse_loss(params["w"] * episode.support.x, episode.support.y)
+
+    def query_loss(params, shared, episode):
+        return F.mse_loss(params["w"] * episode.query.x, episode.query.y)
+
+    model = nn.Module()
+    model.w = nn.Parameter(torch.ones((), dtype=torch.float64))
+    losses = {"support_loss": support_loss, "query_loss": query_loss}
+    own = outer.MetaLearner(model, None, inner.SGD(0.01), num_steps=1, **losses)
+    own(Episode(rows_of(HELD_ONCE), batch(TASKS, 4))).backward()
+    assert model.w.grad != 0
+
+
 def refused(support, batches=None, **options):
     return lambda: sine_learner(support_batches=batches or GivenBatches(), **options)(
         Episode(support, batch(TASKS, 4))
@@ -282,12 +299,14 @@ BAD = {
         refused(rows_of(HELD_ONCE), num_steps=5),
         ValueError,
         "num_steps must be the 3 batches of the support set; got 5. "
-        "Write num_steps=3, or data.windows(loader, num_steps=5).",
+        "Write num_steps=3, or data.windows(loader, num_steps=5), or leave out support_batches if "
+        "all steps see the same examples.",
     ),
     "fewer steps in training": (
         refused(indexed(), IndexedBatches(), num_steps=2),
         ValueError,
-        "num_steps must be the 3 batches of the support set; got 2",
+        "num_steps must be the 3 batches of the support set; got 2. "
+        "Write num_steps=3, or indices of 2 steps.",
     ),
     "more steps in adaptation": (
         lambda: sine_learner(support_batches=GivenBatches()).adapt(rows_of(HELD_ONCE), 4),
@@ -325,18 +344,47 @@ BAD = {
     ),
     "indices of 32 bits": (
         refused(indexed(indices=INDICES.int()), IndexedBatches()),
-        ValueError,
-        "int64 indices [num_tasks, num_steps, batch_size]",
+        TypeError,
+        "indices of IndexedBatches must be int64; got torch.int32. Write indices.long().",
     ),
     "indices of all steps": (
         refused(indexed(indices=INDICES.flatten(1)), IndexedBatches()),
         ValueError,
-        "int64 indices [num_tasks, num_steps, batch_size]",
+        "indices of IndexedBatches must be [num_tasks, num_steps, batch_size], at least one a "
+        "step; got shape (3, 6). "
+        "Of those that tasks share write indices.expand(num_tasks, *indices.shape).",
+    ),
+    "no indices in a step": (
+        refused(indexed(indices=INDICES[..., :0]), IndexedBatches()),
+        ValueError,
+        "at least one a step; got shape (3, 3, 0)",
+    ),
+    "windows without being told": (
+        lambda: sine_learner()(Episode(rows_of(HELD_ONCE), batch(TASKS, 4))),
+        ValueError,
+        "support and query sets must have examples of one rank; got (3, 3, 2, 1) and (3, 4, 1). "
+        "Write support_batches=functional.GivenBatches()",
+    ),
+    "indices without being told": (
+        lambda: sine_learner()(Episode(indexed(), batch(TASKS, 4))),
+        ValueError,
+        "support.x must be inputs of the model; got a types.Indexed. "
+        "Write support_batches=functional.IndexedBatches().",
+    ),
+    "indices in an adaptation": (
+        lambda: sine_learner().adapt(indexed()),
+        ValueError,
+        "Write support_batches=functional.IndexedBatches().",
+    ),
+    "indices of given batches": (
+        refused(indexed()),
+        ValueError,
+        "Write support_batches=functional.IndexedBatches().",
     ),
     "targets of other examples": (
         refused(indexed()._replace(y=torch.zeros(TASKS, 4, 1)), IndexedBatches()),
         ValueError,
-        "be data [num_tasks, num_examples, ...]",
+        "data of IndexedBatches must be [num_tasks, num_examples, ...]",
     ),
     "indices out of range": (
         refused(indexed(indices=INDICES + 1), IndexedBatches()),

@@ -13,14 +13,17 @@ from metalearn.models._batch_norm import Norms
 from metalearn.outer._checks._episodes import (
     check_device,
     check_episodes,
-    check_num_steps,
     check_sets,
-    check_support_batches,
     check_task_axis,
     check_weights,
-    examples_of,
 )
 from metalearn.outer._checks._named import losses_on_sets
+from metalearn.outer._checks._support_batches import (
+    check_num_steps,
+    check_support_batches,
+    check_whole,
+    examples_of,
+)
 from metalearn.outer._over_tasks import has_tables_of_one
 from metalearn.types import Problem
 
@@ -46,6 +49,8 @@ def check_call(learner: Any, episodes: Any, purpose: Purpose) -> None:
     check_sets(problem, batches)
     check_device(batches, learner.device)
     check_support_batches(problem, episodes.support)
+    if purpose is not Purpose.ADAPTATION:
+        check_whole(problem, episodes)
     examples = examples_of(problem, episodes.support)
     check_weights({**batches, "support": examples})
     if purpose in (Purpose.META_GRADIENT, Purpose.LOSSES):

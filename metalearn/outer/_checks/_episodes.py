@@ -11,7 +11,6 @@ from torch import Tensor
 from metalearn._brief import brief
 from metalearn._checks import invalid, message, mistyped
 from metalearn._tree import tree_leaves, tree_names
-from metalearn.functional import OnSupport, SupportBatches
 from metalearn.outer._checks._named import losses_on_sets
 from metalearn.types import Batch, Episode, Problem
 
@@ -114,49 +113,6 @@ def check_sets(problem: Problem, batches: dict[str, Batch]) -> None:
             fix = "Pass data.SupportAsQuery(tasks), or Episode(support, support)."
             condition = f"have the examples that the {name} loss is measured on"
             raise invalid(f"{name} set", condition, "none", fix if name == "query" else "")
-
-
-def check_support_batches(problem: Problem, support: Batch) -> None:
-    """Raise unless the inner steps' batches can be made of the support sets."""
-    if (batches := _batches_of(problem)) is not None:
-        batches.check(support)
-
-
-def examples_of(problem: Problem, support: Batch, axis: int = 1) -> Batch:
-    """Return all examples of the support sets of tasks, or of one at `axis` 0."""
-    batches = _batches_of(problem)
-    return support if batches is None else batches.examples(support, axis)
-
-
-def check_num_steps(problem: Problem, support: Batch, num_steps: int | None = None) -> None:
-    """Raise unless there is a batch for every step, where support sets are batches of steps.
-
-    Args:
-        problem: What is minimised, in so many steps in training.
-        support: The support sets.
-        num_steps: The number of steps, which may leave batches over; None for that in training.
-    """
-    batches = _batches_of(problem)
-    given = None if batches is None else batches.steps_of(support)
-    if given is None or (num_steps is not None and num_steps <= given):
-        return
-    wanted = problem.num_steps if num_steps is None else num_steps
-    if wanted != given:
-        fix = f"Write num_steps={given}, or data.windows(loader, num_steps={wanted})."
-        raise invalid("num_steps", f"be the {given} batches of the support set", wanted, fix)
-
-
-def check_adaptation(problem: Problem, support: Batch, num_steps: int | None) -> None:
-    """Raise unless support sets that are batches of steps are enough for `adapt`."""
-    if _batches_of(problem) is not None:
-        check_task_axis({"support": support})
-        check_support_batches(problem, support)
-        check_num_steps(problem, support, num_steps)
-
-
-def _batches_of(problem: Problem) -> SupportBatches | None:
-    loss = problem.support_loss
-    return loss.batches if isinstance(loss, OnSupport) else None
 
 
 def check_keys(keys: Any, num_tasks: int) -> None:

@@ -23,9 +23,9 @@ from metalearn.outer._checks._criteria import (
     check_weights,
     knows_targets,
 )
-from metalearn.outer._checks._episodes import examples_of
 from metalearn.outer._checks._named import any_key, losses_on_sets
 from metalearn.outer._checks._start import check_start
+from metalearn.outer._checks._support_batches import examples_of
 from metalearn.outer._checks._unwritten import check_unwritten
 from metalearn.types import Batch, Episode, Meta, Problem, learned_init
 
