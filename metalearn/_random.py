@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metalearn._checks import invalid
 from metalearn._modes import is_captured
 
 _TURN = RLock()
@@ -118,3 +119,14 @@ def generators_of(batches: Any) -> list[torch.Generator]:
         owners += [owner, getattr(owner, "sampler", None)]
     owned = [getattr(owner, "generator", None) for owner in owners]
     return list(dict.fromkeys(each for each in owned if isinstance(each, torch.Generator)))
+
+
+def load_generators(batches: Any, states: list[Tensor]) -> None:
+    """Set an iterable's own generators to states of them; raise unless there are as many."""
+    generators = generators_of(batches)
+    if len(generators) != len(states):
+        condition = f"have {len(states)} generators of their own, as those of the state"
+        fix = "Give the DataLoader a generator, or none, as it had when the state was saved."
+        raise invalid("batches", condition, len(generators), fix)
+    for generator, state in zip(generators, states, strict=True):
+        generator.set_state(state)

@@ -1,4 +1,4 @@
-"""Batches of an iterable, epoch after epoch, whose place can be saved and restored to the bit."""
+"""Batches of an iterable, epoch after epoch, whose place can be saved and restored."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -9,6 +9,7 @@ import torch
 from metalearn._checks import invalid
 from metalearn._random import (
     generators_of,
+    load_generators,
     load_random_state,
     random_numbers_kept,
     random_state,
@@ -23,7 +24,8 @@ class Epochs:
     What it draws from the global generators, such as the order of a shuffling `DataLoader`, are
     random numbers of its own: whatever else is drawn between two batches changes nothing, and is
     not changed. Its place is the random states when the epoch began, and how many batches it has
-    given since.
+    given since. The same batches come again if the iterable draws from the global generators, or
+    from that of a `DataLoader` or its sampler.
 
     Args:
         batches: The iterable.
@@ -51,10 +53,13 @@ class Epochs:
         return {"started": self._started, "taken": self._taken}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Return to a place by taking the epoch's batches again."""
+        """Return to a place by taking the epoch's batches again.
+
+        Raises:
+            ValueError: If the iterable had another number of generators.
+        """
+        load_generators(self._batches, state["started"]["own"])
         self._started, self._random, self._taken = state["started"], state["started"]["random"], 0
-        for generator, own in zip(generators_of(self._batches), self._started["own"], strict=True):
-            generator.set_state(own)
         self._pass = iter(())
         self.take(state["taken"])
 

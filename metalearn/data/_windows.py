@@ -1,6 +1,6 @@
 """Windows of training runs: episodes whose support sets have one batch for every step."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, overload
 
@@ -54,8 +54,10 @@ def windows(
     new task's support set, and the last one's query set is the window's.
 
     Windows of an iterable draw random numbers of their own, whatever else is drawn meanwhile.
-    `state_dict` and `load_state_dict` save and restore where they are, to the bit and between any
-    two windows, as checkpoints of `fit` do. Processes that train together need seeds of their own.
+    `state_dict` and `load_state_dict` save and restore where they are, between any two windows, as
+    checkpoints of `fit` do: to the bit if the iterable draws from the global generators, or from
+    the generator of a `DataLoader` or its sampler. Processes that train together need seeds of
+    their own.
 
     Args:
         source: Iterable of batches: a `Batch`, a tuple (x, y) or (x, y, weight), or x alone; or a
@@ -131,7 +133,7 @@ class Windows(Iterator[Episode]):
         """Go to where windows of the same sources were, by taking the epoch's batches again.
 
         Raises:
-            ValueError: If they had other sources.
+            ValueError: If they had other sources, or these other generators.
         """
         if not isinstance(state, dict) or state.keys() != self._epochs.keys():
             condition = f"be that of windows of {list(self._epochs)}"
@@ -154,6 +156,8 @@ class Windows(Iterator[Episode]):
 @dataclass(frozen=True)
 class TaskWindows(TaskDistribution, Checked):
     """Windows whose batches are support sets of tasks; arguments are those of `windows`."""
+
+    _what = "windows' {field}"
 
     tasks: Tasks
     num_steps: Annotated[Count, STEPS]
@@ -186,7 +190,7 @@ def _window(rows: Batch, query: Batch, num_steps: int) -> Episode:
 
 
 def _check_iterable(what: str, source: Any) -> None:
-    others = Tensor | str | TaskDistribution | Batch | Episode
+    others: Any = Tensor | str | Mapping | TaskDistribution | Batch | Episode
     if not isinstance(source, Iterable) or isinstance(source, others):
         condition = "be a DataLoader or an iterable of batches"
         fix = "Pass DataLoader(examples, batch_size=16, shuffle=True), say."
@@ -198,7 +202,12 @@ def _as_batch(item: Any) -> Batch:
     fields = tuple(item) if isinstance(item, tuple | list) else (item,)
     leaves = tree_leaves(item)
     are_tensors = all(isinstance(leaf, Tensor) and leaf.dim() for leaf in leaves)
-    if not (leaves and are_tensors and len(fields) <= len(Batch._fields)):
+    is_episode = isinstance(item, Episode)
+    if is_episode or not (leaves and are_tensors and len(fields) <= len(Batch._fields)):
         condition = "be a Batch, (x, y), (x, y, weight) or x, of tensors [batch_size, ...]"
-        raise mistyped("a batch of windows", condition, brief(item), "Write Batch(x, y).")
+        fix = "Write Batch(x, y)."
+        if is_episode:
+            fix = "Pass the task distribution itself: windows(tasks, num_steps)."
+        got = "an Episode" if is_episode else brief(item)
+        raise mistyped("a batch of windows", condition, got, fix)
     return Batch(*fields)

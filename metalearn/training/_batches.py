@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from metalearn._checks import invalid, mistyped
-from metalearn._random import generators_of, load_random_state, random_state
+from metalearn._random import generators_of, load_generators, load_random_state, random_state
 from metalearn._streams import Stateful, as_iterable
 from metalearn.data import Shard, TaskDistribution
 from metalearn.data._collate import explained
@@ -79,8 +79,7 @@ class Batches:
         elif state.get("taken"):
             started = state["started"]
             load_random_state(started, self._generator)
-            for generator, own in zip(generators_of(self._batches), started["own"], strict=True):
-                generator.set_state(own)
+            load_generators(self._batches, started["own"])
             self._start(started)
             self._taken = sum(1 for _ in itertools.islice(self._pass, state["taken"]))
 

@@ -144,6 +144,19 @@ def test_fit_goes_on_to_the_bit(tmp_path, killed_after):
     assert equal(trained(tmp_path / "killed", 8), expected)
 
 
+def test_a_checkpoint_of_a_loader_is_of_no_other_generators(tmp_path):
+    learner = outer.MAML(models.mlp(1, [4], 1), F.mse_loss, inner.SGD(1e-3), num_steps=1)
+    optimizer = torch.optim.Adam(learner.parameters(), 1e-3)
+    episode = Sinusoid(3, 3).sample(1)
+    options = {"checkpoint_dir": tmp_path, "progress": False}
+    plain, own = (
+        DataLoader([episode] * 3, None, shuffle=True, generator=each) for each in (None, seeded())
+    )
+    fit(learner, plain, optimizer, 1, **options)
+    with pytest.raises(ValueError, match=r"must have 0 generators of their own"):
+        fit(learner, own, optimizer, 2, **options)
+
+
 def test_a_checkpoint_of_windows_is_of_no_other_batches(tmp_path):
     trained(tmp_path, 2)
     learner = outer.MAML(
@@ -217,6 +230,24 @@ BAD = {
         TypeError,
         "Pass DataLoader(examples, batch_size=16, shuffle=True), say.",
     ),
+    "columns": (
+        lambda: windows({"x": X, "y": X}, 3),
+        TypeError,
+        "windows' source must be a DataLoader or an iterable of batches",
+    ),
+    "episodes": (
+        lambda: next(windows([Sinusoid(1, 1).sample(2)], 3)),
+        TypeError,
+        "got an Episode. Pass the task distribution itself: windows(tasks, num_steps).",
+    ),
+    "a state of a loader without a generator": (
+        lambda: windows(loader(generator=seeded()), 2).load_state_dict(
+            windows(loader(), 2).state_dict()
+        ),
+        ValueError,
+        "batches must have 0 generators of their own, as those of the state; got 1. "
+        "Give the DataLoader a generator, or none, as it had when the state was saved.",
+    ),
     "a common generator": (
         lambda: windows(SEEDED_LOADER, 3, query=SEEDED_LOADER),
         ValueError,
@@ -237,7 +268,7 @@ BAD = {
     "query sets of another kind": (
         lambda: windows(Sinusoid(1, 1), 2, query=loader()),
         TypeError,
-        "must be a task distribution, as the source is",
+        "windows' query must be a task distribution, as the source is",
     ),
     "query sets of tasks": (
         lambda: windows(loader(), 2, query=Sinusoid(1, 1)),
