@@ -38,12 +38,13 @@ class Adam(Rated):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        what = f"{type(self).__name__}'s betas"
         if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
             fix = "Write betas=(0.9, 0.999)."
-            raise mistyped("Adam's betas", "be a pair", brief(self.betas), fix)
+            raise mistyped(what, "be a pair", brief(self.betas), fix)
         object.__setattr__(self, "betas", tuple(self.betas))
         for beta in self.betas:
-            check_decay("Adam's betas", beta)
+            check_decay(what, beta)
 
     def init_state(self, meta: PyTree, params: Params, key: Tensor) -> PyTree:
         """Return means of nothing, and the weights of what is in them, one a task as its key."""

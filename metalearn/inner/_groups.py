@@ -22,10 +22,11 @@ class Groups(UpdateRule):
     """A rule for every group of parameters: `Groups({"*bias": Adam(1e-3), "*": AdamW(1e-3)})`.
 
     A parameter belongs to the first pattern that its name matches. Patterns are those of a
-    learner's `fast`: "*bias", "head" for all parameters in a module, "*" for the rest. Each rule
-    sees its own parameters alone: `Clipped(Groups(...), norm=1.0)` clips the whole gradient, a
-    `Clipped` within a group that group's. A `LearnedRate` around all starts at 1, since each group
-    has a rate already. Meta-parameters and state are tuples of the rules', in their order.
+    learner's `fast`: "*bias", "head" for all parameters in a module, "*" for the rest; a tied
+    parameter has the first of its names. Each rule sees its own parameters alone:
+    `Clipped(Groups(...), norm=1.0)` clips the whole gradient, a `Clipped` within a group that
+    group's. A `LearnedRate` around all starts at 1, since each group has a rate already.
+    Meta-parameters and state are tuples of the rules', in their order.
 
     Args:
         rules: The rules by pattern, in the order in which patterns are tried; kept as a tuple of
@@ -118,7 +119,7 @@ def _is_pair(entry: Any) -> bool:
 def _superfluous(pattern: str, params: Params) -> ValueError:
     """Return the error of a pattern to which no parameter is left."""
     if any(matches(pattern, name) for name in params):
-        fix = "Put it first: a parameter belongs to the first pattern that it matches."
+        fix = "Put it first, or leave it out."
     else:
         fix = did_you_mean(pattern, params) or "Leave it out."
     got = f"none for {pattern!r} of {list(params)}"

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from metalearn._checks import (
     check_choice,
     check_number,
     check_positive,
+    did_you_mean,
     invalid,
     mistyped,
 )
@@ -22,6 +23,7 @@ from metalearn._random import random_numbers_kept
 from metalearn._tree import tree_leaves, tree_map
 from metalearn.functional import derive_key
 from metalearn.inner._base import UpdateRule
+from metalearn.inner._groups import Groups
 from metalearn.inner._hyperparameters import hyperparameters, is_of_floats, replaced
 from metalearn.inner._wrapper import Wrapper
 from metalearn.types import Params, PyTree
@@ -96,13 +98,18 @@ class Learned(Wrapper):
     def _check_numbers(self) -> None:
         """Raise unless every name is that of numbers, in the space."""
         known = hyperparameters(self.rule)
+        numbers = [name for name, entry in known.items() if _are_numbers(*entry)]
         for name in self.names:
-            check_choice("Learned's names", name, known)
-            value, kind = known[name]
-            what, leaves = f"{type(self.rule).__name__}'s {name}", tree_leaves(value)
-            if not (all(isinstance(leaf, int | float) for leaf in leaves) and is_of_floats(kind)):
+            if name not in numbers and _has_groups(self.rule) and not did_you_mean(name, numbers):
+                inside = name.rpartition(".")[2]
+                fix = f"Learn it in its group: Groups({{'*': Learned(AdamW(1e-3), {inside!r})}})."
+                raise invalid("Learned's names", "be those of one rule", repr(name), fix)
+            if name not in known:
+                check_choice("Learned's names", name, numbers)
+            value, what = known[name][0], f"{type(self.rule).__name__}'s {name}"
+            if name not in numbers:
                 raise mistyped(what, "be a number to be learned", repr(value))
-            for leaf in leaves:
+            for leaf in tree_leaves(value):
                 fix = f"Write Learned(rule, {name!r}), to learn it as it is."
                 SPACES[self.space].check(f"{what} with space={self.space!r}", leaf, fix)
 
@@ -149,6 +156,18 @@ class Learned(Wrapper):
         """Return the rule with the learned numbers, of a tensor if each has its own."""
         learned = {n: meta[n] if tensor is None else meta[n][tensor] for n in self.names}
         return replaced(self.rule, tree_map(SPACES[self.space].number, learned))
+
+
+def _are_numbers(value: Any, kind: Any) -> bool:
+    """Return whether a hyperparameter of this type is a number or a tuple of numbers."""
+    return is_of_floats(kind) and all(isinstance(leaf, int | float) for leaf in tree_leaves(value))
+
+
+def _has_groups(rule: UpdateRule) -> bool:
+    """Return whether a rule is one of groups, or around one."""
+    while isinstance(rule, Wrapper):
+        rule = rule.rule
+    return isinstance(rule, Groups)
 
 
 def _acts_by_tensor(rule: UpdateRule) -> bool:

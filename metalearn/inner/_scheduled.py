@@ -21,13 +21,27 @@ def check_schedule(what: str, schedule: Any) -> None:
     condition = "be a function of the step, a tensor of any shape"
     check_function(what, schedule, condition, fix="Write WarmUp(100), say.")
     fix = "Write lambda step: torch.where(step < 100, 1.0, 0.1), say, without if, max and math."
+    at_once, *each = (
+        _factors(what, schedule, steps, condition, fix)
+        for steps in (torch.arange(2.0), torch.tensor(0.0), torch.tensor(1.0))
+    )
+    one_by_one = torch.stack(each)
+    if not torch.allclose(at_once, one_by_one, equal_nan=True):
+        got = f"{at_once.tolist()} for steps 0 and 1 at once, {one_by_one.tolist()} one by one"
+        raise invalid(what, "act on each element of a tensor", got)
+
+
+def _factors(what: str, schedule: Any, steps: Tensor, condition: str, fix: str) -> Tensor:
+    """Return the schedule's factors for steps; raise unless they are of the steps' shape."""
     try:
-        factors = schedule(torch.arange(2.0))
+        factors = schedule(steps)
     except (TypeError, ValueError, RuntimeError) as error:
         raise invalid(what, condition, f"{type(error).__name__}: {error}", fix) from error
-    if not (isinstance(factors, Tensor) and factors.shape == (2,) and factors.is_floating_point()):
-        got = f"{brief(factors)} for steps of shape (2,)"
-        raise invalid(what, "return a floating tensor of the step's shape", got, fix)
+    shape = tuple(steps.shape)
+    if isinstance(factors, Tensor) and factors.shape == shape and factors.is_floating_point():
+        return factors
+    got = f"{brief(factors)} for steps of shape {shape}"
+    raise invalid(what, "return a floating tensor of the step's shape", got, fix)
 
 
 @dataclass(frozen=True)
@@ -35,8 +49,8 @@ class Scheduled(Wrapper):
     """A rule whose updates are multiplied by a function of the number of steps before.
 
     For every rule whose updates are proportional to its rate this schedules the rate, as
-    `torch.optim.lr_scheduler.LambdaLR` does; the decay of `AdamW` is scheduled with it. The number
-    is the rule's own state: it goes on where the state does.
+    `torch.optim.lr_scheduler.LambdaLR` does; the decay of `AdamW` is scheduled with it. The count
+    of steps is part of the rule's state: it goes on where the state does.
 
     A schedule is a function of the number, from 0, such as `WarmUp(100, Cosine(900))`. It acts on
     each element of a tensor, since tasks may be computed at once. The numbers of one that is a
@@ -48,7 +62,8 @@ class Scheduled(Wrapper):
 
     Raises:
         TypeError: If `rule` is not an update rule, or `schedule` not a function.
-        ValueError: If `schedule` cannot be called with a tensor, or returns something else.
+        ValueError: If `schedule` cannot be called with a tensor, returns something else, or mixes
+            the elements of a tensor.
 
     >>> from metalearn.inner import SGD
     >>> halved = Scheduled(SGD(lr=0.1), lambda step: 0.5**step)

@@ -34,5 +34,7 @@ def test_bad_input():
     message = r"AdamW's weight_decay must be at least 0; got -0.1"
     with pytest.raises(ValueError, match=message):
         inner.AdamW(0.1, weight_decay=-0.1)
-    with pytest.raises(TypeError, match=r"Write betas=\(0.9, 0.999\)"):
-        inner.AdamW(0.1, 0.9)
+    with pytest.raises(TypeError, match=r"AdamW's betas must be a pair; got 3. Write betas="):
+        inner.AdamW(0.1, betas=3)
+    with pytest.raises(ValueError, match=r"AdamW's betas must be at least 0 and below 1; got 1.0"):
+        inner.AdamW(0.1, betas=(0.9, 1.0))

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from metalearn import inner
+from metalearn import inner, outer
 from tests.cases import (
     RandomMask,
     WithSchedule,
@@ -108,6 +108,17 @@ def test_groups_draw_numbers_of_their_own():
     assert (first["a"] != second["b"]).all()
 
 
+def test_a_tied_parameter_has_the_first_of_its_names():
+    model = torch.nn.Sequential(*(torch.nn.Linear(1, 1) for _ in range(2)))
+    model[1].weight = model[0].weight
+    first, second = (
+        inner.Groups({f"{layer}.weight": inner.SGD(0.5), "*": inner.SGD(0.1)}) for layer in (0, 1)
+    )
+    outer.MAML(model, F.mse_loss, first, num_steps=1)
+    with pytest.raises(ValueError, match=r"none for '1\.weight'"):
+        outer.MAML(model, F.mse_loss, second, num_steps=1)
+
+
 def test_pairs_of_its_own_make_it_again():
     assert inner.Groups(RULE.rules) == RULE
     assert inner.Groups(dict(reversed(RULE.rules))) != RULE
@@ -164,7 +175,7 @@ BAD = [
     (
         lambda: inner.Groups({"*": SGD, "*bias": SGD}).init_meta(PARAMS),
         ValueError,
-        "Put it first: a parameter belongs to the first pattern that it matches.",
+        "Put it first, or leave it out.",
     ),
 ]
 

@@ -154,8 +154,7 @@ BAD = [
     (
         lambda: inner.Learned(inner.Clipped(inner.SGD(0.1), norm=1.0), "rule.rl"),
         ValueError,
-        "must be one of ['rule', 'rule.lr', 'value', 'norm']; got 'rule.rl'. "
-        "Did you mean 'rule.lr'?",
+        "must be one of ['rule.lr', 'norm']; got 'rule.rl'. Did you mean 'rule.lr'?",
     ),
     (
         lambda: inner.Learned(inner.Momentum(0.1, dampening=0), "dampening", "log"),
@@ -178,6 +177,27 @@ BAD = [
         lambda: inner.Learned(inner.Clipped(inner.SGD(0.1), norm=1.0), "norm", per="tensor"),
         ValueError,
         'the rule of Learned(per="tensor") must act on each tensor alone, as elementwise rules do',
+    ),
+    (
+        lambda: inner.Learned(inner.Groups({"*": inner.AdamW(1e-3)}), "lr"),
+        ValueError,
+        "Learned's names must be those of one rule; got 'lr'. "
+        "Learn it in its group: Groups({'*': Learned(AdamW(1e-3), 'lr')}).",
+    ),
+    (
+        lambda: inner.Learned(
+            inner.Scheduled(inner.Groups({"*": inner.SGD(0.1)}), inner.WarmUp(3)), "rule.rules"
+        ),
+        ValueError,
+        "Learn it in its group",
+    ),
+    (
+        lambda: inner.Learned(
+            inner.Scheduled(inner.Groups({"*": inner.SGD(0.1)}), inner.WarmUp(3)), "schedule.steps"
+        ),
+        ValueError,
+        "must be one of ['schedule.num_steps']; got 'schedule.steps'. "
+        "Did you mean 'schedule.num_steps'?",
     ),
     (lambda: inner.Learned("sgd", "lr"), TypeError, "Learned(SGD(lr=0.01), ...)"),
 ]

@@ -144,6 +144,12 @@ BAD = [
         ValueError,
         "must return a floating tensor",
     ),
+    (
+        lambda: inner.Scheduled(inner.SGD(0.1), lambda step: (step + 1) / (step + 1).max()),
+        ValueError,
+        "must act on each element of a tensor; got [0.5, 1.0] for steps 0 and 1 at once, "
+        "[1.0, 1.0] one by one.",
+    ),
     (lambda: inner.Scheduled(halved, halved), TypeError, "Scheduled(SGD(lr=0.01), ...)"),
 ]
 
