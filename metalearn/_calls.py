@@ -38,21 +38,21 @@ class Seen(TorchFunctionMode):
     """A context in which it is seen what a model does that `vmap` minds.
 
     Attributes:
-        contexts: Within what the model is to be called under `vmap`.
+        contexts: Within what the model is to be called under `vmap`, in order.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.contexts: set[Context] = set()
+        self.contexts: dict[Context, None] = {}
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         """Call the function."""
         if function in FUSED:
-            self.contexts.add(plain_attention)
+            self.contexts[plain_attention] = None
         elif function in LOOKS:
-            self.contexts.add(as_traced)
+            self.contexts[as_traced] = None
         return function(*args, **(kwargs or {}))
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from metalearn._calls import Seen
 from metalearn._checks import invalid, mistyped
 from metalearn._computable import computable
+from metalearn._layers import Network
 from metalearn._modules import call_model
 from metalearn._random import random_numbers_kept
 from metalearn._tasks import take
@@ -44,6 +45,7 @@ def check_losses(learner: Any, episodes: Episode) -> None:
     own = {id(tensor) for tensor in (*learner.parameters(), *learner.buffers())}
     constants = own - {id(leaf) for leaf in tree_leaves(learner.meta)}
     names = {id(param): name for name, param in learner.named_parameters()}
+    seen = Seen()
 
     def check() -> None:
         copies = tree_map(Tensor.clone, take(episodes, 0))
@@ -55,6 +57,9 @@ def check_losses(learner: Any, episodes: Episode) -> None:
                 on = losses_on_sets(problem).get(name)
                 what = f"model and {on.loss.name}" if on else f"{name}_loss"
                 _check_captures(what, foreign, names)
+        if learner.batching == "vmap" and learner.chunk_size != 1:
+            with seen:
+                _call_unknown(problem, meta, copies)
 
     with torch.no_grad(), random_numbers_kept(learner.device):
         if problem.start is not learned_init:
@@ -63,12 +68,18 @@ def check_losses(learner: Any, episodes: Episode) -> None:
             check_start(begun, meta)
             foreign = [leaf for leaf in sources if id(leaf) not in constants]
             _check_captures("start", foreign, names)
-        with Seen() as seen:
-            check_unwritten(learner, check)
-    if learner.batching == "vmap" and learner.chunk_size != 1:
-        for context in seen.contexts:
-            if not is_within(learner.problem, context):
-                learner.problem = within(learner.problem, context)
+        check_unwritten(learner, check)
+    for context in seen.contexts:
+        if not is_within(learner.problem, context):
+            learner.problem = within(learner.problem, context)
+
+
+def _call_unknown(problem: Problem, meta: Meta, first: Episode) -> None:
+    """Call a model that is not of known layers, which `vmap` has to trace."""
+    on: Any = losses_on_sets(problem).get("support")
+    if on is not None and type(on.loss.network) is Network:
+        tensors = on.loss.model_tensors(meta.init, meta.shared)
+        on.loss.network(tensors, on.batch(first, 0))
 
 
 def _check_loss(
