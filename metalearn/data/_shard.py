@@ -6,16 +6,16 @@ from typing import Annotated
 import torch
 
 from metalearn._checks import invalid
-from metalearn._fields import Checked, Count, CountFromZero
+from metalearn._fields import Count, CountFromZero
 from metalearn._tasks import take
-from metalearn.data._episodes import TaskDistribution, Tasks
+from metalearn.data._around import Around
 from metalearn.types import Episode
 
 FIX = "Write Shard(tasks, num_shards=2, index=0), say."
 
 
 @dataclass(frozen=True)
-class Shard(TaskDistribution, Checked):
+class Shard(Around):
     """Every `num_shards`-th task of a distribution, for processes with equal generators.
 
     `sample(n)` draws n * num_shards tasks and keeps n: together the shards are what the
@@ -41,7 +41,6 @@ class Shard(TaskDistribution, Checked):
     True
     """
 
-    tasks: Tasks
     num_shards: Annotated[Count, FIX]
     index: Annotated[CountFromZero, FIX]
 
@@ -50,11 +49,6 @@ class Shard(TaskDistribution, Checked):
         if self.index >= self.num_shards:
             condition = f"be below num_shards={self.num_shards}"
             raise invalid("Shard's index", condition, self.index, FIX)
-
-    @property
-    def source_device(self) -> torch.device | None:
-        """Device of the distribution's data."""
-        return self.tasks.source_device
 
     def draw(
         self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None

@@ -4,13 +4,12 @@ from dataclasses import dataclass
 
 import torch
 
-from metalearn._fields import Checked
-from metalearn.data._episodes import TaskDistribution, Tasks
+from metalearn.data._around import Around
 from metalearn.types import Episode
 
 
 @dataclass(frozen=True)
-class SupportAsQuery(TaskDistribution, Checked):
+class SupportAsQuery(Around):
     """The tasks of another distribution with their support sets as query sets: training error.
 
     Args:
@@ -27,13 +26,6 @@ class SupportAsQuery(TaskDistribution, Checked):
     >>> SupportAsQuery(data.Sinusoid(k_shot=5, num_query=1)).sample(3).query.x.shape
     torch.Size([3, 5, 1])
     """
-
-    tasks: Tasks
-
-    @property
-    def source_device(self) -> torch.device | None:
-        """Device of the other distribution's data."""
-        return self.tasks.source_device
 
     def draw(
         self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from metalearn._brief import brief
 from metalearn._checks import check_count, check_generator, check_kind, invalid, mistyped
-from metalearn._fields import Check, Checked, Count
+from metalearn._fields import Check, Count
 from metalearn._random import generators_of
 from metalearn._tree import tree_leaves, tree_map
-from metalearn.data._episodes import TaskDistribution, Tasks
+from metalearn.data._around import Around
+from metalearn.data._episodes import TaskDistribution
 from metalearn.data._epochs import Epochs
 from metalearn.types import Batch, Episode
 
@@ -154,19 +155,13 @@ class Windows(Iterator[Episode]):
 
 
 @dataclass(frozen=True)
-class TaskWindows(TaskDistribution, Checked):
+class TaskWindows(Around):
     """Windows whose batches are support sets of tasks; arguments are those of `windows`."""
 
     _what = "windows' {field}"
 
-    tasks: Tasks
     num_steps: Annotated[Count, STEPS]
     query: Annotated[TaskDistribution | None, Check(check_kind, TaskDistribution, *KIND)] = None
-
-    @property
-    def source_device(self) -> torch.device | None:
-        """Device of the tasks' data."""
-        return self.tasks.source_device
 
     def draw(
         self, num_tasks: int, generator: torch.Generator | None, device: torch.device | None
