@@ -10,6 +10,18 @@ from metalearn._tasks import take
 from metalearn._tree import tree_leaves
 from metalearn.types import Batch, Episode
 
+EXACT_WAYS = [
+    {},
+    {"batching": "loop"},
+    {"chunk_size": 2},
+    {"estimator": outer.Stepwise()},
+    {"estimator": outer.Stepwise(segment=2), "chunk_size": 1},
+    {"estimator": outer.Stepwise(), "batching": "loop"},
+    {"estimator": outer.ClipPerTask(outer.Unrolled(), 1e9)},
+    {"compile": {"backend": "eager"}},
+]
+"""Options of learners that compute the exact gradient, each in another way."""
+
 
 @dataclass(frozen=True)
 class RandomMask(inner.UpdateRule):

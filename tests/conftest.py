@@ -5,7 +5,7 @@ import torch
 from hypothesis import settings
 
 from metalearn import models
-from metalearn.outer import _compiled_step
+from metalearn.outer import _compile, _compiled_step
 from tests.cases import sine_episodes
 
 # `pytest --hypothesis-profile=nightly` takes the other one.
@@ -38,4 +38,13 @@ def steps_as_they_are(monkeypatch):
         _compiled_step,
         "CapturedStep",
         lambda function, options, *rest, **named: made(function, None, *rest, **named),
+    )
+
+
+@pytest.fixture
+def inner_steps_as_they_are(monkeypatch):
+    """Run the graphs of single inner steps without inductor, likewise."""
+    made = _compile.SteppedStep
+    monkeypatch.setattr(
+        _compile, "SteppedStep", lambda function, _, args: made(function, None, args)
     )

@@ -121,15 +121,15 @@ def test_goes_on_to_the_bit(source, before):
     assert equal(drawn(stream, 4), expected)
 
 
+def learner_of_windows():
+    batches = functional.GivenBatches()
+    model = models.mlp(1, [4], 1)
+    return outer.MAML(model, F.mse_loss, inner.SGD(1e-3), num_steps=3, support_batches=batches)
+
+
 def trained(folder, num_iterations):
     torch.manual_seed(0)
-    learner = outer.MAML(
-        models.mlp(1, [4], 1),
-        F.mse_loss,
-        inner.SGD(1e-3),
-        num_steps=3,
-        support_batches=functional.GivenBatches(),
-    )
+    learner = learner_of_windows()
     stream = windows(DataLoader(Noisy(), batch_size=4, shuffle=True), 3, num_tasks=2)
     optimizer = torch.optim.Adam(learner.parameters(), 1e-3)
     options = {"checkpoint_dir": folder, "checkpoint_every": 1, "progress": False}
@@ -159,13 +159,7 @@ def test_a_checkpoint_of_a_loader_is_of_no_other_generators(tmp_path):
 
 def test_a_checkpoint_of_windows_is_of_no_other_batches(tmp_path):
     trained(tmp_path, 2)
-    learner = outer.MAML(
-        models.mlp(1, [4], 1),
-        F.mse_loss,
-        inner.SGD(1e-3),
-        num_steps=3,
-        support_batches=functional.GivenBatches(),
-    )
+    learner = learner_of_windows()
     optimizer = torch.optim.Adam(learner.parameters(), 1e-3)
     batches = [next(windows(loader(), 3))]
     with pytest.raises(ValueError, match=r"batches must be of the kind .*; got list"):

@@ -10,7 +10,7 @@ from metalearn._tasks import take
 from metalearn._tree import tree_detach
 from metalearn.functional import SampledBatches, ShuffledBatches
 from metalearn.types import Batch, Episode
-from tests.cases import keys, relative_difference, sine_episodes, sine_learner, task
+from tests.cases import EXACT_WAYS, keys, relative_difference, sine_episodes, sine_learner, task
 from tests.outer.cases import assert_refused, learner
 
 KEY = torch.tensor(7)
@@ -50,20 +50,7 @@ def by_hand(episodes, batches, *, num_steps=3, rate=0.01):
 
 @pytest.mark.parametrize("batches", SAMPLED, ids=str)
 class TestAgainstALoopByHand:
-    @pytest.mark.parametrize(
-        "options",
-        [
-            {},
-            {"batching": "loop"},
-            {"chunk_size": 2},
-            {"estimator": outer.Stepwise()},
-            {"estimator": outer.Stepwise(segment=2), "chunk_size": 1},
-            {"estimator": outer.Stepwise(), "batching": "loop"},
-            {"estimator": outer.ClipPerTask(outer.Unrolled(), 1e9)},
-            {"compile": {"backend": "eager"}},
-        ],
-        ids=str,
-    )
+    @pytest.mark.parametrize("options", EXACT_WAYS, ids=str)
     def test_second_order(self, batches, options, episodes):
         one = sine_learner(support_batches=batches, **options)
         expected, adapted = by_hand(episodes, batches)

@@ -12,7 +12,7 @@ from metalearn._tasks import take
 from metalearn._tree import tree_detach, tree_map
 from metalearn.functional import GivenBatches, IndexedBatches
 from metalearn.types import Batch, Episode, Indexed
-from tests.cases import keys, relative_difference, sine_learner, task
+from tests.cases import EXACT_WAYS, keys, relative_difference, sine_learner, task
 from tests.outer.cases import assert_refused, learner
 
 TASKS, STEPS, SIZE, HELD = 3, 3, 2, 7
@@ -65,20 +65,7 @@ def by_hand(rate=0.01):
     return dict(zip(start, gradient, strict=True)), adapted
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"batching": "loop"},
-        {"chunk_size": 2},
-        {"estimator": outer.Stepwise()},
-        {"estimator": outer.Stepwise(segment=2), "chunk_size": 1},
-        {"estimator": outer.Stepwise(), "batching": "loop"},
-        {"estimator": outer.ClipPerTask(outer.Unrolled(), 1e9)},
-        {"compile": {"backend": "eager"}},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("options", EXACT_WAYS, ids=str)
 def test_second_order(form, options):
     batches, episodes = form
     one = sine_learner(support_batches=batches, **options)

@@ -26,19 +26,16 @@ ESTIMATORS = [
 
 
 @pytest.fixture(autouse=True)
-def graphs(monkeypatch):
+def graphs(monkeypatch, inner_steps_as_they_are):
     """Run captured graphs without inductor; return the list of all that are captured."""
     captured = []
-    made, capture = _compile.SteppedStep, _pieces.capture
+    capture = _pieces.capture
 
     def noted(*args):
         captured.append(args)
         return capture(*args)
 
     monkeypatch.setattr(_pieces, "capture", noted)
-    monkeypatch.setattr(
-        _compile, "SteppedStep", lambda function, _, args: made(function, None, args)
-    )
     return captured
 
 

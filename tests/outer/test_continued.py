@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from metalearn import functional, inner, models, outer
 from metalearn._tasks import take
 from metalearn._tree import tree_detach, tree_leaves, tree_map
-from metalearn.outer import _compile
 from metalearn.types import Batch, Episode
 from tests.cases import keys, relative_difference, sine_episodes, sine_learner, task
 
@@ -147,11 +146,8 @@ def test_a_population_starts_again_at_all_ages(estimator, start):
 
 @pytest.mark.parametrize("way", ["whole", "step"])
 @pytest.mark.parametrize("estimator", [outer.Unrolled(), outer.Stepwise()], ids=str)
-def test_compiled_windows_equal_eager_ones(estimator, way, monkeypatch):
-    made = _compile.SteppedStep
-    monkeypatch.setattr(  # graphs as they are
-        _compile, "SteppedStep", lambda function, _, args: made(function, None, args)
-    )
+@pytest.mark.usefixtures("inner_steps_as_they_are")
+def test_compiled_windows_equal_eager_ones(estimator, way):
     eager = goes_on(estimator, horizon=6)
     compiled = copy.deepcopy(eager)
     compiled.set_batching(compile={"backend": "eager"} if way == "whole" else way)
