@@ -119,13 +119,20 @@ class _CompiledLoop(InnerLoop):
         return self.pieces.call("pull back", record.step, function, *trees)
 
 
-def by_step(estimator: MetaGradient, problem: Problem, pieces: Pieces) -> MetaGradient | None:
+def by_step(
+    estimator: MetaGradient, problem: Problem, made: Callable[..., Stepwise]
+) -> MetaGradient | None:
     """Return an estimator that gives the same to rounding, step by step; None of others.
 
     Losses of the user's that depend on the task's key would hold it in their graphs.
+
+    Args:
+        estimator: The estimator.
+        problem: What the inner loop minimises and the outer loop judges.
+        made: `Stepwise`, or what takes its arguments.
     """
     if isinstance(estimator, Wrapper):
-        inside = by_step(estimator.estimator, problem, pieces)
+        inside = by_step(estimator.estimator, problem, made)
         return None if inside is None else replace(estimator, estimator=inside)
     losses = problem.support_loss, problem.query_loss
     if type(estimator) not in (Unrolled, Stepwise) or any(map(_is_keyed, losses)):
@@ -135,7 +142,7 @@ def by_step(estimator: MetaGradient, problem: Problem, pieces: Pieces) -> MetaGr
     theirs: Any = estimator
     segment = getattr(estimator, "segment", None)
     options = theirs.order, theirs.truncate, theirs.multi_step, segment
-    return CompiledStepwise(*options, pieces=pieces)
+    return made(*options)
 
 
 def _is_keyed(loss: Any) -> bool:
@@ -174,20 +181,27 @@ class SteppedStep:
         args: tuple[Any, ...],
     ) -> None:
         learner, setup, trees = *args[:2], args[2:]
-        estimator = by_step(setup.estimator, setup.problem, Pieces(learner, options))
-        if estimator is None:
-            raise NotImplementedError(f"{setup.estimator} does not go step by step")
-        how = choose(estimator, setup.problem, learner.batching, setup.how.own)
-        if how.of(len(args[-1])).way == "vmap":
+        compiled = partial(CompiledStepwise, pieces=Pieces(learner, options))
+        eager, self._setup = (_stepping(learner, setup, made) for made in (Stepwise, compiled))
+        if self._setup.how.of(len(args[-1])).way == "vmap":
             raise NotImplementedError("losses are vmapped together with the estimator")
         self._function = function
-        self._setup = replace(setup, estimator=estimator, how=how)
-        of_learner = partial(function, learner)
-        flat = Flattened(learner, partial(of_learner, setup), trees)
-        stepped = Flattened(learner, partial(of_learner, self._setup), trees)
+        flat, precise, stepped = (
+            Flattened(learner, partial(function, learner, setup), trees)
+            for setup in (setup, eager, self._setup)
+        )
         tensors = tree_detach(tuple(flat.tensors_of(trees)))
-        check_agrees(flat, stepped, tensors, (), as_graph=False)
+        check_agrees(flat, stepped, tensors, (), precise=precise)
 
     def __call__(self, learner: Any, setup: Any, *trees: Any) -> Any:
         """Return what the function returns."""
         return self._function(learner, self._setup, *trees)
+
+
+def _stepping(learner: Any, setup: Any, made: Callable[..., Stepwise]) -> Any:
+    """Return a setup whose estimator goes step by step."""
+    estimator = by_step(setup.estimator, setup.problem, made)
+    if estimator is None:
+        raise NotImplementedError(f"{setup.estimator} does not go step by step")
+    how = choose(estimator, setup.problem, learner.batching, setup.how.own)
+    return replace(setup, estimator=estimator, how=how)

@@ -24,7 +24,7 @@ class DisagreementError(RuntimeError):
     """A compiled step does not compute what an eager one does."""
 
 
-def check_agrees(function: Flat, run: Flat, *args: Any, as_graph: bool = True) -> None:
+def check_agrees(function: Flat, run: Flat, *args: Any, precise: Flat | None = None) -> None:
     """Raise if a compiled function does not compute what the function does.
 
     The arguments are those of `_disagreement`.
@@ -32,7 +32,7 @@ def check_agrees(function: Flat, run: Flat, *args: Any, as_graph: bool = True) -
     Raises:
         DisagreementError: Which says how far it is off.
     """
-    if difference := _disagreement(function, run, *args, as_graph=as_graph):
+    if difference := _disagreement(function, run, *args, precise=precise):
         raise DisagreementError(difference)
 
 
@@ -43,7 +43,7 @@ def _disagreement(
     others: Sequence[Tensor],
     num_written: int = 0,
     *,
-    as_graph: bool = True,
+    precise: Flat | None = None,
 ) -> str:
     """Return in words how a compiled function differs from the function; "" if it does not.
 
@@ -53,22 +53,23 @@ def _disagreement(
         tensors: Arguments that both are compared at, drawing the same random numbers.
         others: The other tensors.
         num_written: Number of first arguments that may be written to, which are results too.
-        as_graph: Whether the function can be captured whole, and is compared so in float64.
+        precise: What computes the same in less memory, which float64 takes twice as much of; None
+            captures the function, and compares the graph in float64 too.
     """
     called = partial(_called_on_copies, num_written)
     eager, got = called(function, tensors), called(run, [*tensors, *others])
-    precise = list(map(_as_double, tensors))
-    if all(map(is_, precise, tensors)):
+    doubles = list(map(_as_double, tensors))
+    if all(map(is_, doubles, tensors)):
         off = distance(got, eager)
         return "" if off <= EXACT else f"It is {off:.1e} off in float64"
     own, reference = UNKNOWN, eager
     try:
-        expected = called(function, precise)
-        if as_graph:
-            graph, constants = capture(function, precise)
-            if (off := distance(called(graph, [*precise, *constants]), expected)) > EXACT:
+        expected = called(precise or function, doubles)
+        if precise is None:
+            graph, constants = capture(function, doubles)
+            if (off := distance(called(graph, [*doubles, *constants]), expected)) > EXACT:
                 return f"It is {off:.1e} off in float64"
-        if not (as_graph and draws(graph)):  # other numbers than in another precision
+        if precise or not draws(graph):  # other numbers than in another precision
             own, reference = distance(eager, expected), expected
     except RuntimeError:  # a part of the model is of its own precision, or memory is short
         pass
