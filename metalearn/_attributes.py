@@ -19,6 +19,8 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from metalearn._checks import invalid
+from metalearn._sharded import sharded_parts
 from metalearn._tree import PLAIN
 
 OWN = frozenset(vars(nn.Module()))
@@ -61,7 +63,15 @@ def _kept(roots: Iterable[Any], below: bool) -> Iterator[None]:
 
 
 def deep_copied(module: nn.Module) -> Any:
-    """Return a deep copy of a module, with tensors in its attributes detached from their graphs."""
+    """Return a deep copy of a module, with tensors in its attributes detached from their graphs.
+
+    Raises:
+        ValueError: If parts of it are in pieces.
+    """
+    if sharded_parts(module):
+        fix = "Copy it before; adapted models are called together, adapted(x), and saved as "
+        fix += "adapted.params."
+        raise invalid("a module to copy", "be whole in every process", "one of fully_shard", fix)
     parts = (each.values() if isinstance(each, dict) else each for each in containers(module))
     tensors = (value for value in chain.from_iterable(parts) if isinstance(value, Tensor))
     left = {id(tensor): tensor.detach().clone() for tensor in tensors if not tensor.is_leaf}

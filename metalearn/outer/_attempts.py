@@ -18,6 +18,7 @@ from torch.autograd.graph import disable_saved_tensors_hooks
 from metalearn._calls import CallWithin, Context, as_traced, contexts_of, plain_attention
 from metalearn._checks import invalid
 from metalearn._layers import Network
+from metalearn._sharded import whole_when_read
 from metalearn.functional import ModelLoss
 from metalearn.functional._losses import is_of_model
 from metalearn.outer._copied_loss import are_copied, with_copies
@@ -48,10 +49,12 @@ class Attempt:
         self._learner = learner
         compiles = is_captured or learner.compile_options is not False
         traced = compiles or torch.compiler.is_compiling()
+        self._whole = whole_when_read(learner.model)
         self._forbids = not traced and _are_of_model(learner.problem)
         self.remedy: Remedy | None = None
 
     def __enter__(self) -> None:
+        self._whole.__enter__()
         if self._forbids:
             self._forbidden = disable_saved_tensors_hooks(AGAIN)
             try:
@@ -62,6 +65,7 @@ class Attempt:
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> bool:
         if self._forbids:
             self._forbidden.__exit__(None, None, None)
+        self._whole.__exit__(None, None, None)
         if isinstance(error, RuntimeError | ValueError):
             # of the problem as it is now: an attempt inside of this one may have changed it
             is_again = self._forbids and any(sign in str(error) for sign in SIGNS)

@@ -13,6 +13,7 @@ from metalearn._brief import brief
 from metalearn._checks import check_bool, check_count, message
 from metalearn._modes import outside_inference_mode, untraced
 from metalearn._modules import TensorTree, get_tensor, set_constant, tie
+from metalearn._sharded import is_sharded
 from metalearn._tasks import in_chunks, take
 from metalearn._tree import tree_detach, tree_leaves, tree_map
 from metalearn._walk import holders_of
@@ -258,6 +259,11 @@ class MetaLearner(nn.Module):
         model = self.model  # nn.Module looks it up slowly
         init = {name: get_tensor(model, name) for name in self._fast}
         return Meta(init, {name: get_tensor(self, name) for name in self._shared}, self.rule())
+
+    @property
+    def _ddp_params_and_buffers_to_ignore(self) -> list[str]:
+        """What DistributedDataParallel leaves alone: of frozen layers every process has a piece."""
+        return [name for name, param in self.named_parameters() if is_sharded(param)]
 
     def forward(self, episodes: Episode, *, keys: Tensor | None = None) -> Tensor:
         """Return the mean query loss after adaptation, a scalar that carries the meta-gradient.

@@ -12,6 +12,7 @@ from metalearn._checks import check_count, check_path, invalid
 from metalearn._described import described
 from metalearn._files import check_writable, whole_file
 from metalearn._random import load_random_state, random_state
+from metalearn._sharded import load_whole_state, whole_state
 from metalearn.outer import MetaLearner, Replicas
 from metalearn.outer._signature import difference, signature
 from metalearn.outer._wrapper import unwrapped
@@ -77,7 +78,7 @@ class Run:
             "of": self.kind,
             "iteration": self.iteration,
             "is_over": self.is_over,
-            "learner": self.learner.state_dict(),
+            "learner": whole_state(self.learner),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
             "history": {name: getattr(self.history, name) for name in HISTORY},
@@ -100,7 +101,7 @@ class Run:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state of a run of the same kind."""
-        self.learner.load_state_dict(state["learner"])
+        load_whole_state(self.learner, state["learner"])
         self.one_learner.carry.load_state_dict(state["carry"][self.processes.rank])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None:

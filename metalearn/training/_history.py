@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metalearn._sharded import whole_state
 from metalearn._tree import over_first_axes
 from metalearn.outer import MetaLearner, Replicas
 from metalearn.training._processes import Processes
@@ -81,7 +82,7 @@ class History:
         self.scores[iteration] = scores.tolist()
         if not is_kept.any():
             return
-        state = {name: tensor.detach().clone() for name, tensor in learner.state_dict().items()}
+        state = {name: tensor.detach().clone() for name, tensor in whole_state(learner).items()}
         if isinstance(learner, Replicas):
             old = self.best_state or state
             self.best_states = [_replaced(old, state, is_kept, learner.constants)]

@@ -18,6 +18,7 @@ from metalearn.outer._checks._episodes import (
     check_weights,
 )
 from metalearn.outer._checks._named import losses_on_sets
+from metalearn.outer._checks._sharded import check_sharded
 from metalearn.outer._checks._support_batches import (
     check_num_steps,
     check_support_batches,
@@ -45,6 +46,7 @@ def check_call(learner: Any, episodes: Any, purpose: Purpose) -> None:
     else:
         check_episodes(episodes)
         batches = episodes._asdict()
+    check_sharded(learner, episodes)
     problem: Problem = learner.problem
     check_sets(problem, batches)
     check_device(batches, learner.device)

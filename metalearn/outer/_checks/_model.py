@@ -9,6 +9,7 @@ from torch import Tensor
 
 from metalearn._checks import invalid
 from metalearn._random import random_numbers_kept
+from metalearn._sharded import sharded_parts
 from metalearn._tree import tree_leaves
 from metalearn.functional import OnQuery
 from metalearn.functional._losses import is_of_model
@@ -56,6 +57,8 @@ def needs_copies(
             or, however the model is called, its derivatives differ from those of a copy that holds
             them.
     """
+    if sharded_parts(model):  # whose hooks a copy would share
+        return False
     problem = problem.of_task(any_key(tree_leaves(meta)[0].device))._replace(start=learned_init)
     if not tree_leaves(episode.query):
         on: Any = problem.support_loss

@@ -9,6 +9,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from metalearn._checks import invalid
+from metalearn._sharded import is_sharded
 
 T = TypeVar("T")
 NEW = "Compute with a new tensor: weight.clamp(-1, 1) in place of weight.clamp_(-1, 1)."
@@ -77,7 +78,7 @@ def _put_back(learner: nn.Module) -> Iterator[list[str]]:
         for path, module in learner.named_modules()
         for own in (module._parameters, module._buffers)
         for name, tensor in own.items()
-        if tensor is not None
+        if tensor is not None and not is_sharded(tensor)  # which is put together by being replaced
     ]
     written: list[str] = []
     try:
