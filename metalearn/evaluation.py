@@ -4,7 +4,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from metalearn.data import TaskDistribution
 from metalearn.data._names import as_strings
 from metalearn.models import batch_statistics
 from metalearn.models._batch_norm import PerStepNorm
-from metalearn.outer import MetaLearner, Replicas
+from metalearn.outer import MetaLearner, Mixture, Replicas
 from metalearn.outer._replicas import adapted_losses
 from metalearn.types import Episode
 
@@ -155,6 +155,10 @@ def warn_of_training_mode(learners: Sequence[MetaLearner | Ensemble]) -> None:
         condition = f"be in evaluation mode, or {does} while it is judged"
         fix = "Call learner.eval() first, and learner.train() to train on."
         warnings.warn(message("model", condition, f"an active {active}", fix), stacklevel=4)
+
+
+Learner: TypeAlias = MetaLearner | Replicas | Mixture
+"""What `fit` trains."""
 
 
 def bare(learner: Any, kinds: Any = MetaLearner | Replicas) -> Any:

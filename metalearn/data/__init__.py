@@ -19,6 +19,7 @@ from metalearn.data._sinusoid import Sinusoid
 from metalearn.data._support_as_query import SupportAsQuery
 from metalearn.data._tiered_imagenet import tiered_imagenet
 from metalearn.data._windows import windows
+from metalearn.data._zipped import Zipped
 
 __all__ = [
     "TaskDistribution",
@@ -28,6 +29,7 @@ __all__ = [
     "Grouped",
     "Shard",
     "SupportAsQuery",
+    "Zipped",
     "windows",
     "CudaGraph",
     "collate",

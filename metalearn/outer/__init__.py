@@ -25,6 +25,7 @@ from metalearn.outer._methods import (
     Reptile,
     TNet,
 )
+from metalearn.outer._mixture import Mixture
 from metalearn.outer._multi_step import MultiStep
 from metalearn.outer._parameter_difference import ParameterDifference
 from metalearn.outer._replicas import Replicas
@@ -57,6 +58,7 @@ __all__ = [
     "NotCompiledWarning",
     "AdaptedModels",
     "Replicas",
+    "Mixture",
     "compare_batching",
     "BatchingTable",
     "BatchingTime",

@@ -9,7 +9,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from metalearn._attributes import attributes_of, deep_copied
-from metalearn._checks import as_list, check_index, check_positive, invalid, mistyped
+from metalearn._checks import check_index, check_positive, invalid
 from metalearn._modes import outside_inference_mode, untraced
 from metalearn._modules import get_tensor, set_tensor
 from metalearn._tree import over_first_axes, tree_detach, tree_leaves, tree_map
@@ -26,7 +26,7 @@ from metalearn.outer._estimates import Setup, marked, sum_common
 from metalearn.outer._learner import MetaLearner, adapted_loss
 from metalearn.outer._over_tasks import How, over_tasks
 from metalearn.outer._plan import Plan, Plans
-from metalearn.outer._signature import difference, signature, tensors_of
+from metalearn.outer._signature import difference, learners_of, signature, tensors_of
 from metalearn.types import Carry, Episode, Estimate, Meta, PyTree
 
 
@@ -108,6 +108,11 @@ class Replicas(nn.Module):
     def constants(self) -> frozenset[str]:
         """Names in `state_dict` of what all replicas share."""
         return frozenset(f"learner.{name}" for name in _constants(self.learner))
+
+    @property
+    def carry(self) -> Carried:
+        """What the replicas carry from step to step."""
+        return self.learner.carry
 
     @property
     def cuda_graph(self) -> bool:
@@ -321,14 +326,7 @@ def _checked(learners: Any) -> list[MetaLearner]:
         "Write Replicas([build(seed) for seed in range(30)]), with criterion and rule defined "
         "outside of build."
     )
-    if isinstance(learners, nn.Module):
-        raise mistyped("Replicas", "be given a list of learners", type(learners).__name__, fix)
-    learners = as_list("Replicas", learners, "be given a list of learners", fix=fix)
-    if not learners:
-        raise invalid("Replicas", "be given at least one learner", "none", fix)
-    for learner in learners:
-        if not isinstance(learner, MetaLearner):
-            raise mistyped("Replicas", "be given learners", type(learner).__name__, fix)
+    learners = learners_of("Replicas", learners, fix)
     _check_same(learners, fix)
     return learners
 

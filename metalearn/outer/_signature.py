@@ -2,10 +2,25 @@
 
 from typing import Any
 
+import torch.nn as nn
 from torch import Tensor
 
+from metalearn._checks import as_list, invalid, mistyped
 from metalearn.outer._learner import MetaLearner
 from metalearn.outer._problem import OWNERS
+
+
+def learners_of(what: str, learners: Any, fix: str) -> list[MetaLearner]:
+    """Return what is given of several learners as a list; raise unless it is one of learners."""
+    if isinstance(learners, nn.Module):
+        raise mistyped(what, "be given a list of learners", type(learners).__name__, fix)
+    learners = as_list(what, learners, "be given a list of learners", fix=fix)
+    if not learners:
+        raise invalid(what, "be given at least one learner", "none", fix)
+    for learner in learners:
+        if not isinstance(learner, MetaLearner):
+            raise mistyped(what, "be given learners", type(learner).__name__, fix)
+    return learners
 
 
 def signature(learner: MetaLearner) -> dict[str, Any]:

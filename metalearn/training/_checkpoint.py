@@ -13,7 +13,8 @@ from metalearn._described import described
 from metalearn._files import check_writable, whole_file
 from metalearn._random import load_random_state, random_state
 from metalearn._sharded import load_whole_state, whole_state
-from metalearn.outer import MetaLearner, Replicas
+from metalearn.evaluation import Learner
+from metalearn.outer import Mixture, Replicas
 from metalearn.outer._signature import difference, signature
 from metalearn.outer._wrapper import unwrapped
 from metalearn.training._batches import Batches
@@ -46,7 +47,7 @@ class Run:
         kind: Settings at the start that a run must share to resume this one.
     """
 
-    learner: MetaLearner | Replicas
+    learner: Learner
     optimizer: torch.optim.Optimizer
     scheduler: LRScheduler | ReduceLROnPlateau | None
     batches: Batches
@@ -60,11 +61,6 @@ class Run:
 
     def __post_init__(self) -> None:
         self.kind = self._kind()
-
-    @property
-    def one_learner(self) -> MetaLearner:
-        """The learner, or the one inside replicas."""
-        return self.learner.learner if isinstance(self.learner, Replicas) else self.learner
 
     def progress(self) -> Progress:
         """Return the callbacks' argument."""
@@ -83,7 +79,7 @@ class Run:
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
             "history": {name: getattr(self.history, name) for name in HISTORY},
             # each process has its own inner problems
-            "carry": self.processes.all(self.one_learner.carry.state_dict()),
+            "carry": self.processes.all(self.learner.carry.state_dict()),
             "batches": self.processes.all(self.batches.state_dict()),
             "random": self.processes.all(random_state(self.generator)),
         }
@@ -102,7 +98,7 @@ class Run:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state of a run of the same kind."""
         load_whole_state(self.learner, state["learner"])
-        self.one_learner.carry.load_state_dict(state["carry"][self.processes.rank])
+        self.learner.carry.load_state_dict(state["carry"][self.processes.rank])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
@@ -113,11 +109,9 @@ class Run:
         load_random_state(state["random"][self.processes.rank], self.generator)
 
     def _kind(self) -> dict[str, Any]:
-        learner, groups = self.one_learner, self.optimizer.param_groups
+        groups = self.optimizer.param_groups
         return {
-            **{what: _text(value) for what, value in signature(learner).items()},
-            # without its wrappers: a resumed run may start to skip divergence
-            "estimator": described(unwrapped(learner.estimator)),
+            **_signature(self.learner),
             # otherwise scores would not be comparable
             "number of steps in a validation": self.num_validation_steps,
             "optimizer": type(self.optimizer).__name__,
@@ -126,6 +120,19 @@ class Run:
             "generator": "none" if self.generator is None else str(self.generator.device),
             "number of processes": self.processes.count,
         }
+
+
+def _signature(learner: Learner) -> dict[str, Any]:
+    """Return what makes a learner as another process would describe it."""
+    if isinstance(learner, Mixture):
+        each = {index: _signature(one) for index, one in enumerate(learner)}
+        return {f"{what} of {index}": its[what] for index, its in each.items() for what in its}
+    one = learner.learner if isinstance(learner, Replicas) else learner
+    return {
+        **{what: _text(value) for what, value in signature(one).items()},
+        # without its wrappers: a resumed run may start to skip divergence
+        "estimator": described(unwrapped(one.estimator)),
+    }
 
 
 def _text(value: Any) -> Any:

@@ -10,19 +10,23 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from metalearn._brief import brief
 from metalearn._checks import check_bool, check_count, check_function, invalid, message, mistyped
 from metalearn.data import TaskDistribution
-from metalearn.outer import MetaLearner, Replicas
+from metalearn.evaluation import Learner
+from metalearn.outer import Mixture, Replicas
 
 
 def check_compile_step(compile_step: Any, learner: Any) -> None:
     """Raise unless this is a bool, and not True for a learner that something is wrapped around."""
     check_bool("compile_step", compile_step)
-    if compile_step and not isinstance(learner, MetaLearner | Replicas):
+    if compile_step and isinstance(learner, Mixture):
+        fix = "Leave it out: mixture[i].set_batching(compile=True) compiles a learner's meta-step."
+        raise invalid("compile_step=True", "go with one learner", "a mixture of several", fix)
+    if compile_step and not isinstance(learner, Learner):
         fix = "Leave it out, or pass the learner itself."
         got = f"a learner in {type(learner).__name__}"
         raise invalid("compile_step=True", "go with a bare learner", got, fix)
 
 
-def warn_of_evaluation_mode(learner: MetaLearner | Replicas) -> None:
+def warn_of_evaluation_mode(learner: Learner) -> None:
     """Warn of a learner in evaluation mode, where dropout is off and nothing is carried over."""
     if not learner.training:
         got, fix = "one in evaluation mode", "Call learner.train() first."
@@ -30,12 +34,13 @@ def warn_of_evaluation_mode(learner: MetaLearner | Replicas) -> None:
         warnings.warn(message("learner", condition, got, fix), stacklevel=3)
 
 
-def check_validation(validate: Any, num_steps: Any) -> None:
+def check_validation(validate: Any, num_steps: Any, learner: Learner) -> None:
     """Raise unless this is a task distribution, with or without a number of steps, or a function.
 
     Args:
         validate: What scores are computed by; None for none.
         num_steps: Number of inner steps on validation tasks; None for as many as in training.
+        learner: What is validated.
     """
     of_tasks = isinstance(validate, TaskDistribution)
     if not (validate is None or of_tasks):
@@ -43,6 +48,11 @@ def check_validation(validate: Any, num_steps: Any) -> None:
         fix = "Pass validate=tasks, or a function: "
         fix += "lambda learner: evaluate(learner, ...)['loss'].mean."
         check_function("validate", validate, condition, fix=fix)
+    if of_tasks and isinstance(learner, Mixture):
+        fix = "Write validate=lambda mixture: evaluate(mixture[0], tasks, num_tasks=600)"
+        fix += "['loss'].mean, or a mean over its learners."
+        got = f"validate={brief(validate)}"
+        raise invalid("validate of a mixture", "be a function of it", got, fix)
     if num_steps is None:
         return
     what, fix = "num_validation_steps", "Leave it out for as many as in training."
@@ -56,7 +66,7 @@ def check_validation(validate: Any, num_steps: Any) -> None:
         raise invalid(what, condition, f"validate={validate!r}", fix)
 
 
-def check_keep_best(keep_best: Any, learner: MetaLearner | Replicas) -> None:
+def check_keep_best(keep_best: Any, learner: Learner) -> None:
     """Raise unless this is a count, which is 1 for replicas."""
     check_count("keep_best", keep_best, fix="Write keep_best=5, say.")
     if keep_best > 1 and isinstance(learner, Replicas):

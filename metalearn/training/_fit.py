@@ -14,9 +14,9 @@ from metalearn._checks import check_bool, check_count, check_generator, check_po
 from metalearn._tasks import num_tasks
 from metalearn._tree import over_first_axes
 from metalearn.data import TaskDistribution
-from metalearn.evaluation import bare
+from metalearn.evaluation import Learner, bare
 from metalearn.functional import draw_keys
-from metalearn.outer import CompiledStep, MetaLearner, Replicas
+from metalearn.outer import CompiledStep, Mixture, Replicas
 from metalearn.outer._checks._optimizer import check_optimizer
 from metalearn.training._batches import Batches
 from metalearn.training._checkpoint import Checkpoints, Run
@@ -42,7 +42,7 @@ REFRESH_SECONDS = 0.5
 
 
 def fit(
-    learner: MetaLearner | Replicas,
+    learner: Learner,
     batches: TaskDistribution | Iterable[Episode],
     optimizer: torch.optim.Optimizer,
     num_iterations: int,
@@ -51,7 +51,7 @@ def fit(
     scheduler: LRScheduler | ReduceLROnPlateau | None = None,
     max_grad_norm: float | None = None,
     compile_step: bool = False,
-    validate: TaskDistribution | Callable[[MetaLearner], float] | None = None,
+    validate: TaskDistribution | Callable[[Any], float] | None = None,
     validate_every: int = 1000,
     num_validation_tasks: int = 600,
     num_validation_steps: int | None = None,
@@ -76,7 +76,7 @@ def fit(
 
     Args:
         learner: The learner, bare or in `DistributedDataParallel` or `torch.compile`, or
-            `outer.Replicas` of it.
+            `outer.Replicas` of it, or an `outer.Mixture`, on tasks of `data.Zipped`.
         batches: A task distribution, or an iterable of batches of episodes, which restarts at its
             end.
         optimizer: Any optimizer of the learner's parameters.
@@ -129,7 +129,7 @@ def fit(
     >>> fit(learner, tasks, optimizer, 10, meta_batch_size=4, progress=False).loss.shape
     torch.Size([10])
     """
-    inside = bare(learner)
+    inside = bare(learner, Learner)
     check_count("num_iterations", num_iterations, fix="Write num_iterations=10_000, say.")
     check_count("validate_every", validate_every)
     check_count("num_validation_tasks", num_validation_tasks)
@@ -142,7 +142,7 @@ def fit(
     check_optimizer(inside, optimizer, isinstance(inside, Replicas))
     check_compile_step(compile_step, learner)
     warn_of_evaluation_mode(inside)
-    check_validation(validate, num_validation_steps)
+    check_validation(validate, num_validation_steps, inside)
     check_scheduler(scheduler, optimizer, validate)
     check_callbacks(callbacks)
     check_has_score(callbacks, validate)
@@ -225,24 +225,28 @@ def _meta_step(
 
     run.optimizer.step(closure)  # type: ignore[arg-type]
     if run.processes.count > 1:
-        _carry_alike(run)
+        _carry_alike(run.processes, run.learner)
     return seen[0]
 
 
-def _carry_alike(run: Run) -> None:
+def _carry_alike(processes: Processes, learner: Learner) -> None:
     """Carry the mean over all processes' finite tasks in every process, as a single one would."""
-    leaves = list(run.one_learner.carry.buffers())
+    if isinstance(learner, Mixture):
+        for each in learner:
+            _carry_alike(processes, each)
+        return
+    leaves = list(learner.carry.buffers())
     if not leaves:
         return
-    finite = run.learner.diagnostics["finite"].sum(-1)
-    of_all = run.processes.sum(finite.clone())
+    finite = learner.diagnostics["finite"].sum(-1)
+    of_all = processes.sum(finite.clone())
     for leaf in leaves:
         own, total = over_first_axes(finite, leaf), over_first_axes(of_all, leaf)
-        mean = run.processes.sum(torch.where(own > 0, own * leaf, 0)) / total.clamp(min=1)
+        mean = processes.sum(torch.where(own > 0, own * leaf, 0)) / total.clamp(min=1)
         leaf.copy_(torch.where(total > 0, mean, leaf))
 
 
-def _clip(learner: MetaLearner | Replicas, max_norm: float) -> None:
+def _clip(learner: Learner, max_norm: float) -> None:
     if isinstance(learner, Replicas):
         learner.clip_grad_norm_(max_norm)
     else:

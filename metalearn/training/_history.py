@@ -9,7 +9,8 @@ from torch import Tensor
 
 from metalearn._sharded import whole_state
 from metalearn._tree import over_first_axes
-from metalearn.outer import MetaLearner, Replicas
+from metalearn.evaluation import Learner
+from metalearn.outer import Replicas
 from metalearn.training._processes import Processes
 
 
@@ -75,7 +76,7 @@ class History:
             self.num_diverged = _joined(self.num_diverged, processes.sum(num_diverged))
             self._unread = []
 
-    def record(self, iteration: int, scores: Tensor, learner: MetaLearner | Replicas) -> None:
+    def record(self, iteration: int, scores: Tensor, learner: Learner) -> None:
         """Add the scores after an iteration, a scalar or `[R]`; keep the states of the lowest."""
         rank = (self._scores() <= scores).sum(0) if self.scores else torch.zeros_like(scores)
         is_kept = (rank < self.keep_best) & (scores < math.inf)

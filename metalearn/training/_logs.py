@@ -10,7 +10,7 @@ import torch
 
 from metalearn._checks import check_count, check_path, invalid
 from metalearn._files import whole_file
-from metalearn.outer import MetaLearner, Replicas
+from metalearn.evaluation import Learner
 from metalearn.training._history import History
 from metalearn.training._processes import Processes
 
@@ -29,7 +29,7 @@ class Progress:
 
     iteration: int
     history: History
-    learner: MetaLearner | Replicas
+    learner: Learner
     processes: Processes
 
     def row(self, every: int) -> dict[str, Any] | None:

@@ -13,8 +13,8 @@ from metalearn._checks import mistyped
 from metalearn._random import random_numbers_kept
 from metalearn._streams import keyed_batches
 from metalearn.data import TaskDistribution
-from metalearn.evaluation import evaluate, mean_losses
-from metalearn.outer import MetaLearner, Replicas
+from metalearn.evaluation import Learner, evaluate, mean_losses
+from metalearn.outer import Replicas
 from metalearn.training._checkpoint import Run
 
 
@@ -22,7 +22,7 @@ def check_can_validate(run: Run, validate: Any, num_tasks: int) -> None:
     """Raise before training whatever a validation's first tasks would raise later."""
     if not isinstance(validate, TaskDistribution):
         return
-    learner = run.learner[0] if isinstance(run.learner, Replicas) else run.learner
+    learner: Any = run.learner[0] if isinstance(run.learner, Replicas) else run.learner
     with random_numbers_kept(learner.device), _in_evaluation_mode(learner):
         batches = keyed_batches(validate, num_tasks, _same_tasks(), learner.device)
         learner.check_episodes(*next(batches))
@@ -38,7 +38,7 @@ def score(run: Run, validate: Any, num_tasks: int) -> None:
 
 
 @contextmanager
-def _in_evaluation_mode(learner: MetaLearner | Replicas) -> Iterator[None]:
+def _in_evaluation_mode(learner: Learner) -> Iterator[None]:
     """Put every module into evaluation mode, then restore its own."""
     modes = [(module, module.training) for module in learner.modules()]
     learner.eval()
@@ -49,9 +49,7 @@ def _in_evaluation_mode(learner: MetaLearner | Replicas) -> Iterator[None]:
             module.training = was_training
 
 
-def _scores(
-    learner: MetaLearner | Replicas, validate: Any, num_tasks: int, num_steps: int | None
-) -> Tensor:
+def _scores(learner: Learner, validate: Any, num_tasks: int, num_steps: int | None) -> Tensor:
     """Return the learner's score, a scalar, or the replicas' scores `[R]`."""
     if not isinstance(learner, Replicas):
         return torch.tensor(_score(learner, validate, num_tasks, num_steps), dtype=torch.float64)
@@ -61,7 +59,7 @@ def _scores(
     return torch.tensor(each, dtype=torch.float64)
 
 
-def _score(learner: MetaLearner, validate: Any, num_tasks: int, num_steps: int | None) -> float:
+def _score(learner: Any, validate: Any, num_tasks: int, num_steps: int | None) -> float:
     if isinstance(validate, TaskDistribution):
         options: Any = {"num_tasks": num_tasks, "num_steps": num_steps, "generator": _same_tasks()}
         return evaluate(learner, validate, **options)["loss"].mean

@@ -316,6 +316,12 @@ ENTRIES = {
         lambda parts, /, **_: sum(len(part.support.x) for part in parts) == 2,
     ),
     "SupportAsQuery": Entry(data.SupportAsQuery, {"tasks": sines()}, sampled),
+    "Zipped": Entry(
+        data.Zipped,
+        {"distributions": st.lists(sines(), min_size=1, max_size=2)},
+        lambda tasks, /, distributions: len(tasks.sample(2).support.x) == len(distributions),
+        {"distributions": st.sampled_from([[], [3], 3])},
+    ),
     "CudaGraph": Entry(data.CudaGraph, {"tasks": sines()}, sampled),
     "Shard": Entry(
         data.Shard,

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from metalearn import functional, inner, models, outer
 from metalearn._tree import tree_leaves
+from metalearn.types import Batch, Episode
 from tests.cases import sine_episodes, sine_learner
 from tests.properties.entry import Entry
 from tests.properties.strategies import (
@@ -114,6 +115,11 @@ def compared(learner, episodes, chunk_sizes, compile, rounds):
             learner, episodes, chunk_sizes=chunk_sizes, compile=compile, rounds=rounds
         )
     )
+
+
+def mixed(learners, episodes):
+    zipped = Episode(*(Batch(*((leaf,) * len(learners) for leaf in part)) for part in episodes))
+    assert outer.Mixture(learners)(zipped).shape == ()
 
 
 def stacked(learners, episodes):
@@ -281,6 +287,16 @@ ENTRIES = {
             "episodes": TWO_TASKS,
         },
         wrong={"episodes": WRONG_EPISODES, "learners": st.builds(lambda: [sine_learner(), 3])},
+    ),
+    "Mixture": Entry(
+        mixed,
+        {
+            "learners": st.lists(
+                st.builds(sine_learner, num_steps=st.just(1)), min_size=1, max_size=2
+            ),
+            "episodes": TWO_TASKS,
+        },
+        wrong={"learners": st.builds(lambda: [sine_learner(), 3])},
     ),
     "compare_batching": Entry(
         compared,
