@@ -6,20 +6,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 
 from metalearn import inner
 from metalearn._fields import Checked, Count, Flag, Positive
-from metalearn._tree import (
-    over_first_axes,
-    tree_detach,
-    tree_flatten,
-    tree_map,
-    tree_unflatten,
-    tree_zeros_like,
-)
+from metalearn._tree import tree_detach, tree_map, tree_zeros_like
 from metalearn.functional import derive_key, normal
 from metalearn.outer._base import MetaGradient, Traits
+from metalearn.outer._directions import (
+    completed,
+    learned_of,
+    mean_along,
+    over_points,
+    random_directions,
+)
 from metalearn.types import Adapted, Batch, Carry, Episode, Estimate, Meta, Params, Problem
 
 
@@ -69,18 +68,14 @@ class EvolutionStrategies(MetaGradient, Checked):
             params = inner.adapt(inside, meta, episode, key).params
             return problem.query_loss(params, meta.shared, episode)
 
-        constant = {name: meta.init[name] for name in problem.constant}
-        learned = meta._replace(
-            init={name: p for name, p in meta.init.items() if name not in constant}
-        )
-
         def of_learned(learned: Meta, episode: Episode) -> Tensor:
-            return query_loss(learned._replace(init={**learned.init, **constant}), episode)
+            return query_loss(completed(learned, meta.init), episode)
 
+        learned = learned_of(problem, meta)
         gradient = antithetic(
             of_learned, learned, episode, derive_key(key), self.num_pairs, self.std
         )
-        gradient = gradient._replace(init={**tree_zeros_like(meta.init), **gradient.init})
+        gradient = completed(gradient, tree_zeros_like(meta.init))
         return Estimate(gradient, query_loss(meta, episode), carry, {})
 
     def adapt(
@@ -147,20 +142,12 @@ def antithetic(
         num_pairs: Number of pairs of points.
         std: Standard deviation of the noise.
     """
-    leaves, spec = tree_flatten(at)
-    noise = [
-        normal(key, (num_pairs, *leaf.shape), stream, dtype=leaf.dtype)
-        for stream, leaf in enumerate(leaves)
-    ]
-    directions = tree_unflatten(noise, spec)
+    directions = random_directions(normal, at, key, num_pairs)
 
-    def slope(direction: Any, episode: Episode) -> Tensor:
+    def slope(episode: Episode, direction: Any) -> Tensor:
         ahead = function(tree_map(lambda leaf, move: leaf + std * move, at, direction), episode)
         behind = function(tree_map(lambda leaf, move: leaf - std * move, at, direction), episode)
         return (ahead - behind) / (2 * std)
 
-    # The episode is expanded since nested vmaps of mse_loss fail on outputs with an axis that
-    # targets lack.
-    episodes = tree_map(lambda leaf: leaf.expand(num_pairs, *leaf.shape), episode)
-    slopes = vmap(slope, randomness="different")(directions, episodes)
-    return tree_map(lambda move: (over_first_axes(slopes, move) * move).mean(0), directions)
+    slopes = over_points(slope, episode, directions)
+    return mean_along(slopes, directions)
