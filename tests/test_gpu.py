@@ -29,6 +29,7 @@ ESTIMATORS = [
     outer.Stepwise(segment=2),
     outer.Implicit(5.0, outer.CG(3)),
     outer.ForwardMode(),
+    outer.ForwardGradient(2),
     outer.ParameterDifference(),
     outer.EvolutionStrategies(),
 ]

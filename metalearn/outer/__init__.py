@@ -12,6 +12,7 @@ from metalearn.outer._compile import NotCompiledWarning
 from metalearn.outer._compiled_step import CompiledStep
 from metalearn.outer._continued import Continued
 from metalearn.outer._evolution_strategies import EvolutionStrategies
+from metalearn.outer._forward_gradient import ForwardGradient
 from metalearn.outer._forward_mode import ForwardMode, OnlineForwardMode
 from metalearn.outer._implicit import Implicit
 from metalearn.outer._learner import MetaLearner
@@ -49,6 +50,7 @@ __all__ = [
     "Direct",
     "ForwardMode",
     "OnlineForwardMode",
+    "ForwardGradient",
     "EvolutionStrategies",
     "Continued",
     "ClipPerTask",

@@ -49,7 +49,7 @@ class ForwardMode(MetaGradient, Checked):
             fewer = "learn_init=False, " if learned_of(problem, meta).init else ""
             fix = (
                 "Each costs a Hessian-vector product a step and a copy of the fast "
-                f"parameters: use outer.Stepwise(), "
+                f"parameters: use outer.Stepwise(), outer.ForwardGradient(num_directions=8), "
                 f"{fewer}or max_directions={count} if you mean it."
             )
             condition = f"be at most {self.max_directions} for forward mode"

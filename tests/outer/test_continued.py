@@ -10,7 +10,8 @@ from metalearn import functional, inner, models, outer
 from metalearn._tasks import take
 from metalearn._tree import tree_detach, tree_leaves, tree_map
 from metalearn.types import Batch, Episode
-from tests.cases import keys, relative_difference, sine_episodes, sine_learner, task
+from tests.cases import keys, relative_difference, sine_learner, task
+from tests.outer.cases import assert_same, train, windows
 
 EXACT = [outer.Unrolled(), outer.Stepwise(), outer.Stepwise(segment=2), outer.ForwardMode()]
 RULE = inner.LearnedRate(inner.Adam(0.01), per="scalar")
@@ -22,15 +23,6 @@ def fresh(meta, support, key):
         name: functional.normal(key, param.shape, stream, dtype=param.dtype) / 2
         for stream, (name, param) in enumerate(meta.init.items())
     }
-
-
-def windows(count, num_tasks=3):
-    """Return episodes of which each has other examples."""
-    made = []
-    for index in range(count):
-        episodes = sine_episodes(num_tasks)
-        made.append(tree_map(lambda leaf, index=index: leaf + 0.1 * index, episodes))
-    return made
 
 
 def goes_on(estimator=None, horizon=None, rule=RULE, **options):
@@ -80,27 +72,6 @@ def by_hand(learner, episodes_of_windows, spans, horizon=None):
         grads = [zero if grad is None else grad for grad, zero in zip(grads, zeros, strict=True)]
         results.append((mean.detach(), grads))
     return results, [tree_detach(run[0]) for run in runs], ages
-
-
-def train(learner, episodes_of_windows):
-    """Return every window's mean loss and gradient, without an update of what is learned."""
-    results = []
-    for number, episodes in enumerate(episodes_of_windows):
-        learner.zero_grad()
-        loss = learner(episodes, keys=keys() + 100 * number)
-        loss.backward()
-        grads = [
-            torch.zeros_like(leaf) if leaf.grad is None else leaf.grad.clone()
-            for leaf in tree_leaves(learner.meta)
-        ]
-        results.append((loss.detach(), grads))
-    return results
-
-
-def assert_same(results, expected):
-    for (loss, grads), (wanted, gradients) in zip(results, expected, strict=True):
-        torch.testing.assert_close(loss, wanted, rtol=1e-10, atol=0)
-        assert relative_difference(grads, gradients) < 1e-9
 
 
 def learned_only(learner, expected):

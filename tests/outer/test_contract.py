@@ -26,6 +26,7 @@ ESTIMATORS = [
     (outer.Implicit(5.0, outer.Neumann(3)), None),
     (outer.Implicit(5.0, outer.Direct()), None),
     (outer.ForwardMode(), 2),
+    (outer.ForwardGradient(2), None),
     (outer.Unrolled(multi_step=outer.MultiStep(10)), None),
     (outer.Stepwise(multi_step=outer.MultiStep()), None),
     (outer.EvolutionStrategies(4), None),
@@ -35,6 +36,7 @@ ESTIMATORS = [
     (outer.SkipDiverged(outer.Unrolled()), 2),
     (outer.Continued(outer.Unrolled(), horizon=12), 2),
     (outer.Continued(outer.Stepwise(order=1), horizon=12), 1),
+    (outer.Continued(outer.ForwardGradient(2), horizon=12), None),
 ]
 
 

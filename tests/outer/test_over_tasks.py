@@ -84,6 +84,7 @@ WRAPPED = [
     outer.Stepwise(segment=2),
     outer.ParameterDifference(),
     outer.ForwardMode(),
+    outer.ForwardGradient(2),
     outer.Implicit(2.0),
     outer.EvolutionStrategies(4),
 ]

@@ -53,6 +53,7 @@ ESTIMATORS = st.sampled_from(
         outer.Implicit(2.0),
         outer.ParameterDifference(),
         outer.ForwardMode(),
+        outer.ForwardGradient(2),
         outer.EvolutionStrategies(2),
         outer.ClipPerTask(outer.Unrolled(), 1.0),
     ]

@@ -172,6 +172,7 @@ ENTRIES = {
     "Direct": Entry(outer.Direct, {}, solved),
     "ForwardMode": estimator(outer.ForwardMode, max_directions=st.integers(200, 300)),
     "OnlineForwardMode": Entry(outer.OnlineForwardMode, {"max_directions": st.integers(200, 300)}),
+    "ForwardGradient": estimator(outer.ForwardGradient, num_directions=COUNTS),
     "EvolutionStrategies": estimator(
         outer.EvolutionStrategies, num_pairs=COUNTS, std=POSITIVE, inner=BOOLS
     ),
@@ -185,7 +186,9 @@ ENTRIES = {
     "Continued": estimator(
         outer.Continued,
         {"horizon": st.sampled_from([0, 1.5])},
-        estimator=st.sampled_from([outer.Unrolled(), outer.Stepwise(), outer.ForwardMode()]),
+        estimator=st.sampled_from(
+            [outer.Unrolled(), outer.Stepwise(), outer.ForwardMode(), outer.ForwardGradient()]
+        ),
         horizon=st.sampled_from([6, 12]),
     ),
     "SkipDiverged": estimator(outer.SkipDiverged, estimator=ESTIMATORS),
