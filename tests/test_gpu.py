@@ -32,6 +32,7 @@ ESTIMATORS = [
     outer.ForwardGradient(2),
     outer.ParameterDifference(),
     outer.EvolutionStrategies(),
+    outer.PersistentES(4, 0.01, horizon=6),
 ]
 NETWORKS = {
     "stride": {},

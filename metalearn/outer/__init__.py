@@ -29,6 +29,7 @@ from metalearn.outer._methods import (
 from metalearn.outer._mixture import Mixture
 from metalearn.outer._multi_step import MultiStep
 from metalearn.outer._parameter_difference import ParameterDifference
+from metalearn.outer._persistent_es import PersistentES
 from metalearn.outer._replicas import Replicas
 from metalearn.outer._skip_diverged import SkipDiverged
 from metalearn.outer._solvers import CG, Direct, Neumann, Solver
@@ -52,6 +53,7 @@ __all__ = [
     "OnlineForwardMode",
     "ForwardGradient",
     "EvolutionStrategies",
+    "PersistentES",
     "Continued",
     "ClipPerTask",
     "SkipDiverged",

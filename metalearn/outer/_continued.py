@@ -125,11 +125,11 @@ class Continued(Wrapper):
 
         def resume(params: Params, state: PyTree) -> Any:
             resumed.append(True)
-            return _chosen(starts, (params, state), (run.params, run.state))
+            return chosen(starts, (params, state), (run.params, run.state))
 
         own = run.own
         if tree_leaves(own):
-            own = _chosen(starts, super().init_carry(problem, meta, episode, key).own, own)
+            own = chosen(starts, super().init_carry(problem, meta, episode, key).own, own)
         window = problem._replace(resume=resume)
         estimate = super().__call__(window, meta, episode, key, Carry(carry.common, own))
         self._check_goes_on(resumed, estimate)
@@ -138,9 +138,10 @@ class Continued(Wrapper):
         if estimate.loss.dim():  # of all tasks at once, whose gradient to what they share is a sum
             gradient = gradient._replace(shared={})
         ended = estimate.params, estimate.state
-        finite = are_finite((estimate.loss, gradient, ended), estimate.loss.shape)
-        params, state = _chosen(finite, ended, (run.params, run.state))
-        own = _chosen(finite, estimate.carry.own, own)
+        left = estimate.loss, gradient, ended, estimate.carry.own
+        finite = are_finite(left, estimate.loss.shape)
+        params, state = chosen(finite, ended, (run.params, run.state))
+        own = chosen(finite, estimate.carry.own, own)
         age = torch.where(starts, 0, run.age) + problem.num_steps
         run = Run(
             params,
@@ -172,7 +173,7 @@ class Continued(Wrapper):
         raise invalid("estimator of windows", "be one that can go on", got, fix)
 
 
-def _chosen(condition: Tensor, these: Any, others: Any) -> Any:
+def chosen(condition: Tensor, these: Any, others: Any) -> Any:
     """Return the leaves of one tree where a condition holds of the first axes, else the other's."""
 
     def choose(this: Tensor, other: Tensor) -> Tensor:

@@ -378,11 +378,12 @@ class MetaLearner(nn.Module):
 
     @property
     def inner_models(self) -> AdaptedModels:
-        """The models of inner problems that go on, `outer.Continued`, where they are now.
+        """The models of inner problems that go on, where they are now.
 
-        Entry i is the model of problem i; `age` and `state` are every problem's. Of one that has
-        diverged, and starts again with the next call, the age is 0 and the model the last one that
-        was finite.
+        They do under `outer.Continued` and `outer.PersistentES`, of which these are the models that
+        nothing perturbs. Entry i is the model of problem i; `age` and `state` are every problem's.
+        Of one that has diverged, and starts again with the next call, the age is 0 and the model
+        the last one that was finite.
 
         Raises:
             ValueError: If no problem goes on yet, or what is carried is another rule's.

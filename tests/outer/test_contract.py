@@ -37,19 +37,28 @@ ESTIMATORS = [
     (outer.Continued(outer.Unrolled(), horizon=12), 2),
     (outer.Continued(outer.Stepwise(order=1), horizon=12), 1),
     (outer.Continued(outer.ForwardGradient(2), horizon=12), None),
+    (outer.PersistentES(4, 0.01, horizon=12), None),
 ]
 
 
 @pytest.mark.parametrize(("estimator", "order"), ESTIMATORS, ids=str)
 def test_contract(estimator, order):
-    slow = isinstance(estimator, outer.EvolutionStrategies)
+    slow = isinstance(estimator, outer.EvolutionStrategies | outer.PersistentES)
     testing.check_meta_gradient(estimator, order=order, compile=not slow)
 
 
 @pytest.mark.inductor
-@pytest.mark.parametrize("inner", [False, True])
-def test_evolution_strategies_compiled(inner):
-    testing.check_meta_gradient(outer.EvolutionStrategies(4, inner=inner), order=None)
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        outer.EvolutionStrategies(4),
+        outer.EvolutionStrategies(4, inner=True),
+        outer.PersistentES(4, 0.01, horizon=12),
+    ],
+    ids=str,
+)
+def test_evolution_strategies_compiled(estimator):
+    testing.check_meta_gradient(estimator, order=None)
 
 
 @pytest.mark.parametrize("fast", ["*", ["2", "4.bias"]], ids=str)

@@ -87,6 +87,7 @@ WRAPPED = [
     outer.ForwardGradient(2),
     outer.Implicit(2.0),
     outer.EvolutionStrategies(4),
+    outer.PersistentES(2, 0.01, horizon=6),
 ]
 
 

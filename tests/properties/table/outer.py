@@ -176,6 +176,13 @@ ENTRIES = {
     "EvolutionStrategies": estimator(
         outer.EvolutionStrategies, num_pairs=COUNTS, std=POSITIVE, inner=BOOLS
     ),
+    "PersistentES": estimator(
+        outer.PersistentES,
+        {"horizon": st.sampled_from([0, 1.5])},
+        num_pairs=COUNTS,
+        std=POSITIVE,
+        horizon=st.sampled_from([6, 12]),
+    ),
     "ClipPerTask": estimator(
         outer.ClipPerTask,
         {"on": st.sampled_from(["rule", "head"])},
