@@ -12,7 +12,7 @@ from metalearn._tree import over_first_axes, tree_leaves, tree_map
 from metalearn.outer._base import Traits
 from metalearn.outer._estimates import are_finite
 from metalearn.outer._wrapper import Wrapper
-from metalearn.types import Carry, Episode, Estimate, Meta, Params, Problem, PyTree
+from metalearn.types import Carry, Episode, Estimate, Meta, Params, Problem, PyTree, afresh
 
 ENDLESS = torch.iinfo(torch.int64).max
 """Number of steps of a run that never ends."""
@@ -129,7 +129,8 @@ class Continued(Wrapper):
 
         own = run.own
         if tree_leaves(own):
-            own = chosen(starts, super().init_carry(problem, meta, episode, key).own, own)
+            anew = problem._replace(resume=afresh)
+            own = chosen(starts, super().init_carry(anew, meta, episode, key).own, own)
         window = problem._replace(resume=resume)
         estimate = super().__call__(window, meta, episode, key, Carry(carry.common, own))
         self._check_goes_on(resumed, estimate)

@@ -356,7 +356,10 @@ class TestBadInput:
         with pytest.raises(ValueError, match="reaches rule, shared only. .*learn_init=False"):
             sine_learner(inner.MetaSGD(0.01), estimator=estimator)
 
-    @pytest.mark.parametrize("estimator", [outer.OnlineForwardMode(), outer.EvolutionStrategies(2)])
+    @pytest.mark.parametrize(
+        "estimator",
+        [outer.OnlineForwardMode(), outer.EvolutionStrategies(2), outer.PersistentES(2, 0.1, 6)],
+    )
     def test_estimators_that_cannot_go_on(self, estimator, episodes):
         with pytest.raises(ValueError, match="be one that can go on; got .* Begin at problem.begi"):
             goes_on(estimator)(episodes)
