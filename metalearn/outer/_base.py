@@ -30,6 +30,8 @@ class Traits:
         one_by_one: Whether tasks must be computed in a loop.
         differentiates: Which losses, of "support" and "query", must have derivatives.
         joint: Whether it treats all tasks as one, so that labels must mean the same in all.
+        order: How many times losses are differentiated, at most. At 1 models need no second
+            derivative.
     """
 
     leafwise: bool = False
@@ -40,6 +42,7 @@ class Traits:
     one_by_one: bool = False
     differentiates: frozenset[str] = frozenset({"support", "query"})
     joint: bool = False
+    order: int = 2
 
 
 class MetaGradient(ABC):

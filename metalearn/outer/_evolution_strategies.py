@@ -56,7 +56,8 @@ class EvolutionStrategies(MetaGradient, Checked):
     @property
     def traits(self) -> Traits:
         """Derivatives of the support loss alone, or of none if its gradient is estimated too."""
-        return Traits(differentiates=frozenset() if self.inner else frozenset({"support"}))
+        losses = frozenset() if self.inner else frozenset({"support"})
+        return Traits(differentiates=losses, order=len(losses))
 
     def __call__(
         self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: Carry

@@ -43,7 +43,7 @@ class ParameterDifference(MetaGradient, Checked):
     @property
     def traits(self) -> Traits:
         """All tasks at once, but nothing is known of subclasses."""
-        return Traits(leafwise=type(self) is ParameterDifference)
+        return Traits(leafwise=type(self) is ParameterDifference, order=1)
 
     def __call__(
         self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: Carry

@@ -115,6 +115,7 @@ class Stepwise(ReverseMode):
             repeats_losses=True,
             replays_draws=self.order == 2,
             one_by_one=self.blocks is not None,
+            order=self.order,
         )
 
     def check(self, problem: Problem, meta: Meta) -> None:

@@ -34,7 +34,7 @@ class Unrolled(ReverseMode):
     @property
     def traits(self) -> Traits:
         """All tasks at once, but nothing is known of subclasses; one backward pass."""
-        return Traits(leafwise=type(self) is Unrolled, one_backward=True)
+        return Traits(leafwise=type(self) is Unrolled, one_backward=True, order=self.order)
 
     def __call__(
         self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: Carry

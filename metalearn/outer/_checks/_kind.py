@@ -22,7 +22,7 @@ from metalearn.outer._checks._episodes import warn_of_single_examples
 from metalearn.outer._checks._first_gradient import check_gradient
 from metalearn.outer._checks._first_losses import check_losses
 from metalearn.outer._checks._labels import check_labels_of_all
-from metalearn.outer._checks._model import needs_copies, order_of
+from metalearn.outer._checks._model import needs_copies
 from metalearn.outer._checks._unwritten import check_unwritten
 from metalearn.outer._copied_loss import with_copies
 from metalearn.types import Batch, Episode
@@ -55,7 +55,7 @@ def check_kind(learner: Any, subject: Any, episodes: Episode, purpose: Purpose, 
     if purpose is Purpose.META_GRADIENT:
         once("gradient", partial(run, check_gradient, take(episodes, 0)))
     if learner.check_model and purpose is not Purpose.EPISODES:
-        order = order_of(learner.estimator)
+        order = learner.estimator.traits.order
         if purpose is not Purpose.META_GRADIENT:
             episodes, order = Episode(episodes.support, Batch(())), min(order, 1)
         # Whatever the shapes: a check takes several passes, and texts have many lengths.

@@ -13,11 +13,9 @@ from metalearn._sharded import sharded_parts
 from metalearn._tree import tree_leaves
 from metalearn.functional import OnQuery
 from metalearn.functional._losses import is_of_model
-from metalearn.outer._base import MetaGradient
 from metalearn.outer._checks._named import any_key, losses_on_sets
 from metalearn.outer._checks._purity import compare, sees_own
 from metalearn.outer._copied_loss import with_copies
-from metalearn.outer._wrapper import unwrapped
 from metalearn.types import Episode, Meta, Problem, learned_init
 
 SKIP = "check_model=False trusts the model as it is."
@@ -30,14 +28,6 @@ UNDEFINED = (torch.linalg.LinAlgError, ValueError)  # type: ignore[attr-defined]
 """What a model raises where it is not defined, as at a matrix without a root."""
 MISSED = (AttributeError, LookupError, NameError, RecursionError, TypeError)
 """What a copy raises if something still refers to the original."""
-
-
-def order_of(estimator: MetaGradient) -> int:
-    """Return how many times an estimator differentiates a model's loss."""
-    estimator = unwrapped(estimator)
-    if "query" not in estimator.traits.differentiates:
-        return len(estimator.traits.differentiates)
-    return getattr(estimator, "order", 2)
 
 
 def needs_copies(
