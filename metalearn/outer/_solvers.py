@@ -15,15 +15,18 @@ Product = Callable[[Tensor], Tensor]
 
 
 class Solver(ABC):
-    """How A x = b is solved for a symmetric A that is close to the identity, I + H / strength."""
+    """How A x = b is solved for a symmetric A, I + H / strength or the Hessian H itself."""
 
     @abstractmethod
-    def __call__(self, product: Product, target: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, product: Product, target: Tensor, guess: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Solve one task's system, under `vmap` and `torch.compile`.
 
         Args:
             product: The matrix times a vector.
             target: b, a vector.
+            guess: Where an iteration starts, a vector; at zero if None. One more product.
 
         Returns:
             x, and the residual b - A x that it leaves, vectors.
@@ -32,7 +35,7 @@ class Solver(ABC):
 
 @dataclass(frozen=True)
 class CG(Solver, Checked):
-    """Conjugate gradients from zero, for a positive definite matrix.
+    """Conjugate gradients, for a positive definite matrix.
 
     Args:
         num_steps: Number of steps, at least 1, with one product each. As many as there are distinct
@@ -50,12 +53,18 @@ class CG(Solver, Checked):
     num_steps: Count = 5
     damping: Annotated[NotNegative, "Write CG(5, damping=1.0)."] = 0.0
 
-    def __call__(self, product: Product, target: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, product: Product, target: Tensor, guess: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the solution after `num_steps` steps, and its residual."""
-        x, residual, direction = torch.zeros_like(target), target, target
-        square = residual @ residual
+
+        def damped(vector: Tensor) -> Tensor:
+            return product(vector) + self.damping * vector
+
+        x, residual = _first(damped, target, guess)
+        direction, square = residual, residual @ residual
         for _ in range(self.num_steps):
-            along = product(direction) + self.damping * direction
+            along = damped(direction)
             length = _safe_ratio(square, direction @ along)
             x, residual = x + length * direction, residual - length * along
             last, square = square, residual @ residual
@@ -67,11 +76,13 @@ class CG(Solver, Checked):
 class Neumann(Solver, Checked):
     """The Neumann series x = rate * sum_k (I - rate A)^k b, which converges if 0 < rate A < 2.
 
-    For an implicit gradient with rate 1: if the support loss's curvature is below the strength.
+    Every term is a step x += rate (b - A x) of gradient descent on the system. For an implicit
+    gradient with rate 1: if the support loss's curvature is below the strength.
 
     Args:
         num_steps: Number of terms, at least 1, with one product each; 1 ignores the curvature.
-        rate: Scale of the matrix, positive; below 2 / (1 + curvature / strength).
+        rate: Scale of the matrix, positive; below 2 / (1 + curvature / strength), and below 2 /
+            curvature at a strength of 0.
 
     Raises:
         TypeError: If `num_steps` is no int.
@@ -85,9 +96,11 @@ class Neumann(Solver, Checked):
     num_steps: Count = 5
     rate: Positive = 1.0
 
-    def __call__(self, product: Product, target: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, product: Product, target: Tensor, guess: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the sum of the first `num_steps` terms, and its residual."""
-        x, residual = torch.zeros_like(target), target
+        x, residual = _first(product, target, guess)
         for _ in range(self.num_steps):
             x = x + self.rate * residual
             residual = target - product(x)
@@ -98,11 +111,20 @@ class Neumann(Solver, Checked):
 class Direct(Solver):
     """The exact solution by factorising the matrix: as many products as parameters."""
 
-    def __call__(self, product: Product, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the solution and what rounding leaves."""
+    def __call__(
+        self, product: Product, target: Tensor, guess: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the solution and what rounding leaves; it needs no guess."""
         matrix = vmap(product)(torch.eye(len(target), dtype=target.dtype, device=target.device))
         x = torch.linalg.solve(matrix, target)
         return x, target - matrix @ x
+
+
+def _first(product: Product, target: Tensor, guess: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return where an iteration starts, and the residual there."""
+    if guess is None:
+        return torch.zeros_like(target), target
+    return guess, target - product(guess)
 
 
 def _safe_ratio(numerator: Tensor, denominator: Tensor) -> Tensor:

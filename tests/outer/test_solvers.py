@@ -60,6 +60,28 @@ def test_damping_is_added_to_the_diagonal():
     torch.testing.assert_close(x, torch.linalg.solve(matrix + 2 * torch.eye(6).double(), target))
 
 
+@pytest.mark.parametrize("solver", [outer.CG(3, damping=0.5), outer.Neumann(3, 0.4)], ids=str)
+def test_goes_on_from_a_guess(solver):
+    """It solves for what the guess leaves: both methods are equivariant under translations."""
+    matrix, target = system(scale=3.0)
+    damping = getattr(solver, "damping", 0.0) * torch.eye(6).double()
+    guess = torch.linspace(-1, 1, 6).double()
+    x, residual = solver(lambda v: matrix @ v, target, guess)
+    left = target - (matrix + damping) @ guess
+    step, expected = solver(lambda v: matrix @ v, left)
+    torch.testing.assert_close(x, guess + step, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(residual, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("solver", [outer.CG(1), outer.Neumann(1), outer.Direct()], ids=str)
+def test_stays_at_a_guess_that_solves(solver):
+    matrix, target = system()
+    solution = torch.linalg.solve(matrix, target)
+    x, residual = solver(lambda v: matrix @ v, target, solution)
+    torch.testing.assert_close(x, solution, rtol=1e-12, atol=1e-12)
+    assert residual.norm() < 1e-12
+
+
 @pytest.mark.parametrize("solver", [outer.CG(5), outer.Neumann(5), outer.Direct()], ids=str)
 def test_a_solved_system_stays_solved(solver):
     """A zero target, and one that the first step solves exactly, under vmap beside one that is
