@@ -78,6 +78,13 @@ CASES = (
 )
 
 
+def cases_of(estimator: outer.MetaGradient) -> tuple[Case, ...]:
+    """Return the problems of which an estimator reaches all that is learned, and something."""
+    if "shared" not in estimator.reaches:
+        return CASES[::2]
+    return CASES if estimator.reaches - {"shared"} else CASES[1:2]
+
+
 def finite_difference(
     function: Callable[[Any], Tensor], at: Any, direction: Any, step: float = 1e-5
 ) -> Tensor:
@@ -297,8 +304,8 @@ def check_round_trips(rule: inner.UpdateRule, case: Case) -> None:
     require(_same(other.meta, learner.meta), "a learner survives pickling", rule)
 
 
-def check_estimate(rule: inner.UpdateRule, estimator: outer.MetaGradient, case: Case) -> None:
-    learner = case.learner(rule, estimator=estimator)
+def check_estimate(rule: inner.UpdateRule, case: Case, options: dict[str, Any]) -> None:
+    learner, estimator = case.learner(rule, **options), options["estimator"]
     episode, key = take(case.episodes(), 0)
     problem, meta = learner.problem, tree_detach(learner.meta)
     carry = estimator.init_carry(problem, meta, episode, key)

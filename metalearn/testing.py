@@ -3,7 +3,7 @@
 import pickle
 import time
 from collections.abc import Callable, Collection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch.nn as nn
 from torch import Tensor
@@ -13,6 +13,7 @@ from metalearn._contract import (
     CASES,
     CHUNKS,
     LOOP,
+    cases_of,
     check_close,
     check_compiled,
     check_estimate,
@@ -119,16 +120,18 @@ def check_meta_gradient(
     >>> check_meta_gradient(outer.Stepwise(order=1), order=1, compile=False)
     """
     rule = inner.MetaSGD(0.1) if "rule" in estimator.reaches else inner.SGD(0.1)
-    for case in CASES if "shared" in estimator.reaches else CASES[::2]:
-        check_estimate(rule, estimator, case)
+    options: dict[str, Any] = {"estimator": estimator, "learn_init": "init" in estimator.reaches}
+    cases = cases_of(estimator)
+    for case in cases:
+        check_estimate(rule, case, options)
         if order is not None:
             check_exact(rule, estimator, case, order)
-        check_close(rule, case, {"estimator": estimator}, LOOP)
-        check_close(rule, case, {"estimator": estimator}, CHUNKS)
+        check_close(rule, case, options, LOOP)
+        check_close(rule, case, options, CHUNKS)
     copy = pickle.loads(pickle.dumps(estimator))
     require(copy == estimator, "it equals its pickled copy", estimator)
     if compile:
-        check_compiled(rule, CASES[0], {"estimator": estimator, "num_steps": 2})
+        check_compiled(rule, cases[0], {**options, "num_steps": 2})
 
 
 def check_model(
