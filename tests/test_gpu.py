@@ -28,6 +28,7 @@ ESTIMATORS = [
     outer.Stepwise(),
     outer.Stepwise(segment=2),
     outer.Implicit(5.0, outer.CG(3)),
+    outer.Implicit(5.0, outer.CG(3), epsilon=0.01),
     outer.ForwardMode(),
     outer.ForwardGradient(2),
     outer.ParameterDifference(),

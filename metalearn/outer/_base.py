@@ -32,6 +32,8 @@ class Traits:
         joint: Whether it treats all tasks as one, so that labels must mean the same in all.
         order: How many times losses are differentiated, at most. At 1 models need no second
             derivative.
+        anchored: Whether the gradient to `init` holds wherever the inner loop begins, since it is
+            drawn to it.
     """
 
     leafwise: bool = False
@@ -43,6 +45,7 @@ class Traits:
     differentiates: frozenset[str] = frozenset({"support", "query"})
     joint: bool = False
     order: int = 2
+    anchored: bool = False
 
 
 class MetaGradient(ABC):

@@ -99,7 +99,7 @@ class Carried(nn.Module):
             ValueError: If nothing goes on, or what does is shaped otherwise.
         """
         own, names = named_below("own", self._named()), tree_names(like)
-        if not own:
+        if not own.keys() & set(names):
             fix = "Train a learner with estimator=outer.Continued(outer.Unrolled()): "
             fix += "learner(episodes) starts them."
             raise invalid("inner models", "have started", "none", fix)

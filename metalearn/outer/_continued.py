@@ -45,7 +45,8 @@ class Continued(Wrapper):
     The model of an inner problem goes on training, `num_steps` inner steps a meta-step, and every
     window of its training gives the gradient to `shared` and the rule. `init` gets one in windows
     that start afresh, from the learned start or the learner's `start=`; without a horizon there is
-    one such window alone, and `init` must not be learned.
+    one such window alone, and `init` must not be learned. Under `Implicit` with a positive
+    strength, which draws to `init` at any age, it gets one in all windows.
 
     Problem i of every meta-batch is the same one: with a meta-batch of n, n models are trained. So
     that all ages are there at any time, problem i of n (from 1) first lives i/n of the horizon. A
@@ -59,7 +60,8 @@ class Continued(Wrapper):
 
     Args:
         estimator: The estimator of the gradient of one window, which begins at `problem.begin` and
-            returns where it ended: `Unrolled()`, `Stepwise()`, `ForwardMode()`.
+            returns where it ended: `Unrolled()`, `Stepwise()`, `ForwardMode()`, `Implicit(...)`,
+            `Penalty(...)`, `OneStep()`.
         horizon: Number of inner steps after which a problem starts again, a multiple of
             `num_steps`; None for never.
 
@@ -78,7 +80,8 @@ class Continued(Wrapper):
     @property
     def reaches(self) -> frozenset[str]:
         """What the wrapped estimator reaches, but no start that is never returned to."""
-        return self.estimator.reaches - (frozenset() if self.horizon else {"init"})
+        keeps_init = self.horizon is not None or self.estimator.traits.anchored
+        return self.estimator.reaches - (frozenset() if keeps_init else {"init"})
 
     @property
     def traits(self) -> Traits:
@@ -93,6 +96,10 @@ class Continued(Wrapper):
             whole = max(round(self.horizon / problem.num_steps), 1) * problem.num_steps
             condition = f"be a multiple of num_steps={problem.num_steps}"
             raise invalid("horizon", condition, self.horizon, f"Write horizon={whole}.")
+
+    def doubts(self, diagnostics: dict[str, Tensor]) -> list[str]:
+        """Doubt nothing: a first window, which is what is judged, solves no inner problem."""
+        return []
 
     def init_carry(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor) -> Carry:
         """Return a run that has not started yet, beside what the wrapped estimator carries."""

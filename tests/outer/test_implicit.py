@@ -8,37 +8,24 @@ import torch
 import torch.nn.functional as F
 
 from metalearn import inner, models, outer, testing
-from metalearn.outer._implicit import Proximal
-from metalearn.types import Batch, Episode, Meta, Problem
+from metalearn.outer._proximal import Proximal
+from metalearn.types import Meta, Problem
 from tests.cases import keys, relative_difference, sine_episodes, sine_learner, task
+from tests.outer.ridge import (
+    EPISODE,
+    META,
+    ONE_PENALTY,
+    RATE,
+    closed_form,
+    curved,
+    error,
+    estimate_of,
+    on_query,
+    ridge,
+    run_on,
+)
 
 STRENGTH = 5.0
-
-
-def draw(*shape):
-    return torch.randn(
-        *shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=torch.float64
-    )
-
-
-EPISODE = Episode(Batch(draw(8, 4), draw(8)), Batch(draw(9, 4), draw(9)))
-META = Meta({"w": draw(4)}, {"log_decay": 0.1 * draw(4)}, {})
-
-
-def squares(params, batch):
-    return 0.5 * (batch.x @ params["w"] - batch.y).square().mean()
-
-
-def ridge(params, shared, episode, step):
-    """Least squares with a learned L2 penalty for every parameter."""
-    return (
-        squares(params, episode.support)
-        + 0.5 * (shared["log_decay"].exp() * params["w"].square()).sum()
-    )
-
-
-def on_query(params, shared, episode):
-    return squares(params, episode.query)
 
 
 def implicit(solver, num_steps=1000, **options):
@@ -47,23 +34,11 @@ def implicit(solver, num_steps=1000, **options):
     return gradient(META, EPISODE, torch.tensor(0))
 
 
-def closed_form():
-    """Solve the inner problem exactly and differentiate the solution by autograd."""
-
-    def query_loss(meta):
-        x, y = EPISODE.support.x, EPISODE.support.y
-        matrix = x.T @ x / len(x) + torch.diag(meta.shared["log_decay"].exp() + STRENGTH)
-        solution = torch.linalg.solve(matrix, x.T @ y / len(x) + STRENGTH * meta.init["w"])
-        return on_query({"w": solution}, {}, EPISODE)
-
-    return torch.func.grad_and_value(query_loss)(META)
-
-
 @pytest.mark.parametrize(
     "solver", [outer.Direct(), outer.CG(4), outer.CG(30), outer.Neumann(300)], ids=str
 )
 def test_equals_the_closed_form(solver):
-    gradient, loss = closed_form()
+    gradient, loss = closed_form(STRENGTH)
     estimate = implicit(solver)
     torch.testing.assert_close(estimate.loss, loss, rtol=1e-12, atol=0)
     assert relative_difference(estimate.gradient.init, gradient.init) < 1e-9
@@ -327,3 +302,138 @@ def test_decay_in_the_support_loss_is_exact():
     estimate = gradient(META, EPISODE, torch.tensor(0))
     expected = torch.func.grad(adapted)(META.init["w"])
     assert relative_difference(estimate.gradient.init["w"], expected) < 1e-8
+
+
+class TestWithoutADistance:
+    @pytest.mark.parametrize(
+        "solver", [outer.Direct(), outer.CG(4), outer.Neumann(300, rate=RATE)], ids=str
+    )
+    def test_equals_the_closed_form(self, solver):
+        estimate = estimate_of(outer.Implicit(0.0, solver), 500)
+        torch.testing.assert_close(estimate.loss, closed_form()[1], rtol=1e-12, atol=0)
+        assert error(estimate) < 1e-9
+        assert not estimate.gradient.init["w"].any()
+        assert estimate.diagnostics["residual"] < 1e-9
+
+    def test_of_the_system_alone(self):
+        """Drawn to the start, and the Hessian as it is."""
+        estimate = estimate_of(outer.Implicit(STRENGTH, outer.Direct(), system_strength=0.0), 7)
+        w = estimate.params["w"]
+
+        def slope(w, log_decay):
+            return torch.func.grad(lambda w: ridge({"w": w}, {"log_decay": log_decay}, EPISODE, 0))(
+                w
+            )
+
+        hessian, mixed = torch.func.jacrev(slope, (0, 1))(w, META.shared["log_decay"])
+        target = torch.func.grad(lambda w: on_query({"w": w}, {}, EPISODE))(w)
+        expected = -mixed.T @ torch.linalg.solve(hessian, target)
+        assert relative_difference(estimate.gradient.shared["log_decay"], expected) < 1e-9
+
+    def test_adapts_freely(self, episodes):
+        adapted, freely = (
+            sine_learner(estimator=estimator, learn_init=learn_init).adapt(episodes.support).params
+            for estimator, learn_init in ((outer.Implicit(0.0), False), (outer.Unrolled(), True))
+        )
+        assert relative_difference(adapted, freely) < 1e-12
+
+    def test_says_what_it_reaches(self):
+        assert outer.Implicit(0.0).reaches == {"shared"}
+        assert outer.Implicit(0.0, system_strength=1.0).reaches == {"shared"}
+        assert outer.Implicit(1.0, system_strength=0.0).reaches == {"shared"}
+        assert outer.Implicit(1.0).reaches == {"init", "shared"}
+        with pytest.raises(ValueError, match="reaches shared only. Use .* or learn_init=False"):
+            sine_learner(estimator=outer.Implicit(0.0))
+
+
+class TestFiniteDifferences:
+    @pytest.mark.parametrize("solver", [outer.Neumann(300, RATE), outer.CG(4)], ids=str)
+    @pytest.mark.parametrize("epsilon", [1e-3, 0.5])
+    def test_are_exact_where_the_loss_is_quadratic(self, solver, epsilon):
+        estimate = estimate_of(outer.Implicit(0.0, solver, epsilon=epsilon), 500)
+        assert error(estimate) < 1e-9
+
+    @pytest.mark.parametrize("strength", [0.0, STRENGTH])
+    def test_have_an_error_of_second_order(self, strength):
+        exact, *coarse_to_fine = (
+            estimate_of(outer.Implicit(strength, outer.CG(4), epsilon=e), 50, support_loss=curved)
+            for e in (None, 0.1, 0.05, 0.025)
+        )
+        errors = [
+            relative_difference(each.gradient.shared, exact.gradient.shared)
+            for each in coarse_to_fine
+        ]
+        assert 3.8 < errors[0] / errors[1] < 4.2
+        assert 3.9 < errors[1] / errors[2] < 4.1
+
+    def test_of_no_gradient_are_zero(self):
+        """A query loss that is minimal where the inner loop ends has no direction to step in."""
+
+        def nothing(params, shared, episode):
+            return 0 * params["w"].sum()
+
+        estimator = outer.Implicit(0.0, outer.CG(2), epsilon=0.01)
+        gradient = outer.meta_gradient(ridge, nothing, inner.SGD(RATE), estimator, 3)
+        assert not gradient(META, EPISODE, torch.tensor(0)).gradient.shared["log_decay"].any()
+
+
+ONE_STEP_EACH = [outer.CG(1), outer.Neumann(1, RATE)]
+
+
+class TestWarmStart:
+    @pytest.mark.parametrize("epsilon", [None, 0.01])
+    @pytest.mark.parametrize("solver", [*ONE_STEP_EACH, outer.CG(3)], ids=str)
+    def test_of_few_steps_converges_to_the_closed_form(self, solver, epsilon):
+        estimator = outer.Implicit(0.0, solver, epsilon=epsilon, warm_start=True)
+        first, _ = run_on(outer.Continued(estimator), 1, 1)
+        last, _ = run_on(outer.Continued(estimator), 1, 250)
+        assert error(first) > 0.1
+        assert error(last) < 1e-9
+        assert last.diagnostics["inner_gradient"] < 1e-9
+        assert last.diagnostics["residual"] < 1e-9
+
+    def test_near_the_start_too(self):
+        estimator = outer.Implicit(STRENGTH, outer.CG(1), warm_start=True)
+        gradient = outer.meta_gradient(
+            ridge, on_query, inner.SGD(0.1), outer.Continued(estimator), 1
+        )
+        carry, expected = None, closed_form(STRENGTH)[0]
+        for _ in range(60):
+            estimate = gradient(META, EPISODE, torch.tensor(0), carry)
+            carry = estimate.carry
+        assert relative_difference(estimate.gradient.init, expected.init) < 1e-9
+        assert relative_difference(estimate.gradient.shared, expected.shared) < 1e-9
+
+    @pytest.mark.parametrize("solver", ONE_STEP_EACH, ids=str)
+    def test_without_it_one_step_of_the_solver_stays_wrong(self, solver):
+        last, _ = run_on(outer.Continued(outer.Implicit(0.0, solver)), 1, 250)
+        assert error(last) > 0.05
+        assert last.diagnostics["inner_gradient"] < 1e-9
+
+    @pytest.mark.parametrize("solver", ONE_STEP_EACH, ids=str)
+    def test_a_single_loop_finds_the_best_penalty(self, solver):
+        """One step each of parameters, system and penalty at a time."""
+        estimator = outer.Continued(outer.Implicit(0.0, solver, warm_start=True))
+        _, meta = run_on(estimator, 1, 800, lr=0.5, meta=ONE_PENALTY)
+        gradient, loss = closed_form(meta=meta)
+        assert gradient.shared["log_decay"].abs().item() < 1e-9
+        assert loss < closed_form(meta=ONE_PENALTY)[1] - 1e-3
+
+    def test_reaches_the_start_at_any_age_if_drawn_to_it(self):
+        assert outer.Continued(outer.Implicit(1.0)).reaches == {"init", "shared"}
+        assert outer.Continued(outer.ClipPerTask(outer.Implicit(1.0), 1.0)).reaches == {
+            "init",
+            "shared",
+        }
+        assert outer.Continued(outer.Implicit(0.0)).reaches == {"shared"}
+        assert outer.Continued(outer.Unrolled()).reaches == {"shared", "rule"}
+
+    def test_is_not_doubted_for_what_it_will_mend(self, episodes):
+        options = {"rule": inner.SGD(1e-5), "num_steps": 1}
+        estimator = outer.Implicit(0.5, outer.CG(1), warm_start=True)
+        with pytest.warns(UserWarning, match="inner_gradient = 1 .*outer.Continued") as warned:
+            sine_learner(estimator=estimator, **options)(episodes)
+        assert len(warned) == 1  # and none of the residual
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            sine_learner(estimator=outer.Continued(estimator), **options)(episodes)

@@ -86,6 +86,7 @@ WRAPPED = [
     outer.ForwardMode(),
     outer.ForwardGradient(2),
     outer.Implicit(2.0),
+    outer.Implicit(2.0, epsilon=0.01),
     outer.EvolutionStrategies(4),
     outer.PersistentES(2, 0.01, horizon=6),
 ]

@@ -103,17 +103,33 @@ def test_a_solved_system_stays_solved(solver):
         ),
         (lambda: outer.Neumann(2.5), TypeError, "Neumann's num_steps must be an int"),
         (
-            lambda: outer.Implicit(0.0),
+            lambda: outer.Implicit(-1.0),
             ValueError,
-            "strength must be positive and finite; got 0.0. The paper's is",
+            "strength must be at least 0; got -1.0. The paper's is",
         ),
         (lambda: outer.Implicit(1.0, outer.CG), TypeError, "Write CG(...)."),
         (lambda: outer.Implicit(1.0, proximal="last"), ValueError, "Did you mean 'last_step'?"),
         (
             lambda: outer.Implicit(1.0, system_strength=-1.0),
             ValueError,
-            "system_strength must be positive",
+            "system_strength must be at least 0",
         ),
+        (
+            lambda: outer.Implicit(0.0, proximal="last_step"),
+            ValueError,
+            'strength with proximal="last_step" must be positive; got 0.0. Leave proximal',
+        ),
+        (
+            lambda: outer.Implicit(1.0, epsilon=0.0),
+            ValueError,
+            "epsilon must be positive and finite; got 0.0. Write epsilon=0.01, or None.",
+        ),
+        (
+            lambda: outer.Implicit(1.0, outer.Direct(), epsilon=0.01),
+            ValueError,
+            "solver with epsilon must be iterative; got Direct(). Write outer.CG(20), or leave",
+        ),
+        (lambda: outer.Implicit(1.0, warm_start=1), TypeError, "warm_start must be True or False"),
     ],
 )
 def test_refuses(build, error, message):
