@@ -28,7 +28,9 @@ from metalearn.outer._methods import (
 )
 from metalearn.outer._mixture import Mixture
 from metalearn.outer._multi_step import MultiStep
+from metalearn.outer._one_step import OneStep
 from metalearn.outer._parameter_difference import ParameterDifference
+from metalearn.outer._penalty import Penalty
 from metalearn.outer._persistent_es import PersistentES
 from metalearn.outer._replicas import Replicas
 from metalearn.outer._skip_diverged import SkipDiverged
@@ -49,6 +51,8 @@ __all__ = [
     "CG",
     "Neumann",
     "Direct",
+    "OneStep",
+    "Penalty",
     "ForwardMode",
     "OnlineForwardMode",
     "ForwardGradient",

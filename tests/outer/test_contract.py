@@ -25,6 +25,12 @@ ESTIMATORS = [
     (outer.Implicit(5.0, outer.CG(3)), None),
     (outer.Implicit(5.0, outer.Neumann(3)), None),
     (outer.Implicit(5.0, outer.Direct()), None),
+    (outer.Implicit(5.0, outer.CG(3), epsilon=0.01), None),
+    (outer.Implicit(5.0, outer.Neumann(3), warm_start=True), None),
+    (outer.Implicit(0.0, outer.CG(3)), None),
+    (outer.OneStep(), None),
+    (outer.Penalty(10.0), None),
+    (outer.Penalty(10.0, warm_start=True), None),
     (outer.ForwardMode(), 2),
     (outer.ForwardGradient(2), None),
     (outer.Unrolled(multi_step=outer.MultiStep(10)), None),
@@ -38,9 +44,12 @@ ESTIMATORS = [
     (outer.Continued(outer.Stepwise(order=1), horizon=12), 1),
     (outer.Continued(outer.ForwardGradient(2), horizon=12), None),
     (outer.PersistentES(4, 0.01, horizon=12), None),
+    (outer.Continued(outer.Implicit(5.0, outer.CG(1), warm_start=True)), None),
+    (outer.Continued(outer.Penalty(10.0, warm_start=True)), None),
 ]
 
 
+@pytest.mark.filterwarnings("ignore:.*at its first call")  # three steps solve nothing
 @pytest.mark.parametrize(("estimator", "order"), ESTIMATORS, ids=str)
 def test_contract(estimator, order):
     slow = isinstance(estimator, outer.EvolutionStrategies | outer.PersistentES)
