@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import bilevel
+from benchmarks.bilevel import _transformer
 from benchmarks.peers._workload import Workload, arrays
 from benchmarks.speed.__main__ import deviation
 from benchmarks.speed._cases import CASES, ON_GPU, SCRIPTS
@@ -98,18 +98,20 @@ def test_every_case_names_systems_that_are_there():
 
 def test_bilevel_report():
     records = [
-        {"system": bilevel.LOOP, "median": 2.0, "deviation": 4e-7, "peak_bytes": 9_000_000},
+        {"system": _transformer.LOOP, "median": 2.0, "deviation": 4e-7, "peak_bytes": 9_000_000},
         {"system": "Stepwise", "median": 3.0, "deviation": 4e-7, "peak_bytes": 1_000_000},
         {"system": "TorchOpt", "median": None, "error": "does not install"},
     ]
     for record in records[:2]:
         record["first_seconds"] = 4.0
-    assert bilevel.rows(records) == [
-        [bilevel.LOOP, "2.00 s", "1.00", "9 MB", "1/1.0", "4e-07", "4.0 s"],
+    assert _transformer.rows(records) == [
+        [_transformer.LOOP, "2.00 s", "1.00", "9 MB", "1/1.0", "4e-07", "4.0 s"],
         ["Stepwise", "3.00 s", "1.50", "1 MB", "1/9.0", "4e-07", "4.0 s"],
         ["TorchOpt", "failed: does not install", "", "", "", "", ""],
     ]
-    assert all(name in SCRIPTS for name in (bilevel.EXACT, bilevel.LOOP, *bilevel.SYSTEMS))
+    assert all(
+        name in SCRIPTS for name in (_transformer.EXACT, _transformer.LOOP, *_transformer.SYSTEMS)
+    )
 
 
 def test_report(tmp_path):

@@ -48,7 +48,7 @@ class Process:
             command, environment["PYTHONPATH"] = [sys.executable], str(peers.resolve())
         else:
             environment.pop("PYTHONPATH", None)  # parallel-metalearn imports under our name
-            command = [_uv(), "run", "--quiet", "--no-project", "--script"]
+            command = [uv(), "run", "--quiet", "--no-project", "--script"]
         pins = device == "cpu" and hasattr(os, "sched_getaffinity")
         cores = sorted(os.sched_getaffinity(0))[:threads] if pins else []
         self._log = log
@@ -97,7 +97,8 @@ class Process:
             self._process.communicate()
 
 
-def _uv() -> str:
+def uv() -> str:
+    """Return the path of uv."""
     beside = Path(sys.executable).parent / "uv"
     uv = str(beside) if beside.exists() else shutil.which("uv")
     if not uv:

@@ -1,4 +1,4 @@
-"""Meta-gradients of a transformer side by side: `python -m benchmarks.bilevel transformer`.
+"""Meta-gradients of a transformer side by side.
 
 A causal transformer (width 128, 4 heads) takes K inner steps of SGD or Adam on 8 sequences of 128
 tokens; the gradient of its loss on 8 others is taken with respect to its start. Every system is a
@@ -8,15 +8,13 @@ it, such as compiling. Betty is left out, since none of its hypergradients is th
 are implicit, finite differences, or by reinforcement.
 """
 
-import argparse
 import re
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from benchmarks._records import show
 from benchmarks.peers._workload import Workload
-from benchmarks.speed.__main__ import Contest, add_options, chosen_of
+from benchmarks.speed.__main__ import Contest, chosen_of
 
 EXACT = "autograd.grad loop in float64"
 LOOP = "autograd.grad loop"
@@ -30,7 +28,7 @@ SYSTEMS = (
     "Unrolled, compiled by step",
 )
 COLUMNS = ["", "time", "of the loop's", "peak", "of the loop's", "gradient's error", "first step"]
-WORKLOADS = {"transformer": Workload("transformer", 1, 16, support=8, query=8, num_layers=4)}
+WORKLOAD = Workload("transformer", 1, 16, support=8, query=8, num_layers=4)
 RATES = {"sgd": 0.1, "adam": 1e-3}
 
 
@@ -66,23 +64,16 @@ def measure(workload: Workload, systems: tuple[str, ...], arguments: Any) -> lis
     return list(contest.records.values())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.bilevel", description=__doc__)
-    parser.add_argument("workload", choices=WORKLOADS)
-    parser.add_argument("--rules", nargs="+", choices=RATES, default=list(RATES))
-    parser.add_argument("--steps", type=int, nargs="+", default=[2, 8, 16], metavar="K")
-    parser.add_argument("--layers", type=int, default=4)
-    add_options(parser, rounds=3, seconds=0.0, out=Path("runs/bilevel"))
-    arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
+def main(arguments: Any) -> None:
+    """Print and record a table for every rule and number of steps."""
     names = ("rounds", "clock", "threads", "large_blocks", "device", "layers")
     settings = {name: getattr(arguments, name) for name in names}
     systems = EXACT, LOOP, *chosen_of(SYSTEMS, arguments.systems)
     for rule in arguments.rules:
         for num_steps in arguments.steps:
             workload = replace(
-                WORKLOADS[arguments.workload],
-                name=f"{arguments.workload} {rule} {num_steps}",
+                WORKLOAD,
+                name=f"transformer {rule} {num_steps}",
                 num_steps=num_steps,
                 rule=rule,
                 lr=RATES[rule],
@@ -92,7 +83,3 @@ def main() -> None:
             print(f"\n**{workload.name}**\n")
             file = re.sub(r"\W+", "_", f"bilevel {workload.name}")
             show(COLUMNS, rows(records), settings, arguments.out / f"{file}.json")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,1 @@
+"""Bilevel problems side by side with other libraries."""
