@@ -57,6 +57,7 @@ def test_scripts(script, archive, monkeypatch, capsys):
         "data_cleaning.py": ["2", "5"],
         "data_rater.py": ["1", "2", "1"],
         "online_hyperparameters.py": ["20", "2", "1"],
+        "learned_optimizer.py": ["1", "1"],
         "penalties.py": ["1"],
         "navigation.py": ["1", "2"],
     }
