@@ -188,8 +188,9 @@ def test_losses_of_the_users_that_depend_on_keys_do_not_go_step_by_step():
             return lambda params, shared, episode, step: params["0.weight"].square().sum() * key
 
     learner = sine_learner()
-    assert by_step(learner.estimator, learner.problem, None) is not None
-    assert by_step(learner.estimator, learner.problem._replace(support_loss=Keyed()), None) is None
+    assert by_step(learner.estimator, learner.problem, outer.Stepwise) is not None
+    problem = learner.problem._replace(support_loss=Keyed())
+    assert by_step(learner.estimator, problem, outer.Stepwise) is None
 
 
 def test_a_model_that_draws_is_not_taken_twice():

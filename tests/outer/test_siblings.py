@@ -148,6 +148,7 @@ VALUES = {
     "horizon": 4,
     "names": "lr",
     "norm": 1.0,
+    "num_pairs": 4,
     "rules": {"*": inner.SGD(0.1)},
     "schedule": inner.WarmUp(5),
 }
@@ -172,8 +173,12 @@ def test_every_argument_of_estimators_and_rules_is_found_and_the_advice_works(ar
         "strength": 2.0,
         "value": 1.0,
         "names": "lr",
+        "num_pairs": 4,
+        "std": 0.1,
+        "horizon": 4,
     }
-    given = "model, criterion, rule, num_steps=2"
+    # the start is not reached by estimators of hyperparameters
+    given = "model, criterion, rule, num_steps=2" + ", learn_init=False" * (argument == "weight")
     call = call.replace("(...,", f"({given},").replace("num_steps=...", "num_steps=2")
     call = call.replace(f"{argument}=...", f"{argument}=given_value")
     made = eval(call, {**names, "estimator": outer.Unrolled(), "given_value": value})

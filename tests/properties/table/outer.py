@@ -118,8 +118,10 @@ def compared(learner, episodes, chunk_sizes, compile, rounds):
 
 
 def mixed(learners, episodes):
-    zipped = Episode(*(Batch(*((leaf,) * len(learners) for leaf in part)) for part in episodes))
-    assert outer.Mixture(learners)(zipped).shape == ()
+    if isinstance(episodes, Episode):
+        parts = (Batch(*((leaf,) * len(learners) for leaf in part)) for part in episodes)
+        episodes = Episode(*parts)
+    assert outer.Mixture(learners)(episodes).shape == ()
 
 
 def stacked(learners, episodes):
