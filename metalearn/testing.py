@@ -24,13 +24,15 @@ from metalearn._contract import (
     require,
 )
 from metalearn._memory import peak_live_bytes
+from metalearn._random import random_numbers_kept
 from metalearn._tasks import take
-from metalearn._tree import tree_detach, tree_map
+from metalearn._tree import tree_detach, tree_leaves, tree_map
 from metalearn.outer._checks._derivative_errors import derivatives_explained
 from metalearn.outer._checks._model import needs_copies
 from metalearn.outer._checks._purity import compare
+from metalearn.outer._checks._second_derivatives import check_second_derivatives
 from metalearn.outer._copied_loss import are_copied, with_copies
-from metalearn.types import Batch, Episode
+from metalearn.types import Batch, Episode, Meta, Problem
 
 __all__ = [
     "ModelCheck",
@@ -156,8 +158,8 @@ def check_model(
         How close the two are, and the cost of the comparison.
 
     Raises:
-        AssertionError: If no learner can be built from the model and called, or the model differs
-            from its copy.
+        AssertionError: If no learner can be built from the model and called, the model differs from
+            its copy, or a function in it can be differentiated once alone and `order` is 2.
 
     >>> import torch, torch.nn.functional as F
     >>> batch = Batch(torch.randn(4, 3), torch.randn(4, 2))
@@ -172,6 +174,8 @@ def check_model(
         meta, episode = tree_detach(learner.meta), take(episodes, 0)
         start = time.perf_counter()
         with derivatives_explained("second" if order == 2 else "first"):
+            if order == 2:
+                _check_second_derivatives(learner.problem, meta, episode)
             recomputes = are_copied(learner.problem) or needs_copies(
                 learner.problem, model, meta, episode, order
             )
@@ -182,3 +186,11 @@ def check_model(
     found = compare(problem, meta, episode, order)
     peak = peak_live_bytes(lambda: compare(problem, meta, episode, order), learner.device)
     return ModelCheck(found.error, found.tolerance, recomputes, seconds, peak)
+
+
+def _check_second_derivatives(problem: Problem, meta: Meta, episode: Episode) -> None:
+    """Raise if a function of autograd in the support loss cannot be differentiated twice."""
+    init = tree_map(lambda leaf: leaf.requires_grad_(), tree_detach(meta.init))
+    with random_numbers_kept(tree_leaves(init)[0].device):
+        loss = problem.support_loss(init, meta.shared, episode, 0)
+    check_second_derivatives(loss, list(init.values()))

@@ -1,6 +1,7 @@
 """What is wrong with the first task's meta-gradient, computed once, that losses do not show."""
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,6 +14,10 @@ from metalearn.outer._base import MetaGradient
 from metalearn.outer._checks._derivative_errors import derivatives_explained
 from metalearn.outer._checks._named import any_key, in_losses, in_model, shape, shapes
 from metalearn.outer._checks._rules import check_rule
+from metalearn.outer._checks._second_derivatives import (
+    check_second_derivatives,
+    differentiated_twice,
+)
 from metalearn.outer._checks._start import reached_by_start
 from metalearn.outer._reverse_mode import ReverseMode
 from metalearn.outer._wrapper import unwrapped
@@ -24,8 +29,9 @@ def check_gradient(learner: Any, episode: Episode) -> None:
     """Estimate one task's meta-gradient eagerly.
 
     Raises:
-        ValueError: If a learned parameter gets no gradient, a constant requires grad, or the model
-            draws random numbers under an estimator that computes a loss twice.
+        ValueError: If a learned parameter gets no gradient, a constant requires grad, the model
+            draws random numbers under an estimator that computes a loss twice, or has a function of
+            autograd that can be differentiated once under one that differentiates twice.
     """
     _check_constants(learner)
     estimator, meta, key = learner.estimator, tree_detach(learner.meta), any_key(learner.device)
@@ -165,7 +171,7 @@ def _unused(
     Of a loss that needs no derivative nothing is known.
 
     Raises:
-        ValueError: If the support loss needs a derivative and has none.
+        ValueError: If the support loss needs a derivative, or one of its gradient, and has none.
     """
     init, shared = _differentiable((meta.init, meta.shared))
     leaves = in_losses(Meta(init, shared, {}))
@@ -174,7 +180,8 @@ def _unused(
         if "support" in estimator.traits.differentiates:
             steps = range(problem.num_steps)  # of which each may have a loss of its own
             losses = (problem.support_loss(init, shared, episode, step) for step in steps)
-            unused["support"] = set.intersection(*(_unreached(loss, leaves) for loss in losses))
+            at = differentiated_twice(estimator, init, shared)
+            unused["support"] = set.intersection(*(_unreached(loss, leaves, at) for loss in losses))
             if unused["support"] >= in_model(init):
                 got = "none for any parameter that adapts"
                 fix = "Use the model's output in it"
@@ -185,10 +192,15 @@ def _unused(
     return unused
 
 
-def _unreached(loss: Tensor, leaves: Params) -> set[str]:
-    """Return the names that a loss has no gradient for, nor for another name of the same tensor."""
+def _unreached(loss: Tensor, leaves: Params, twice: Sequence[Tensor] = ()) -> set[str]:
+    """Return the names that a loss has no gradient for, nor for another name of the same tensor.
+
+    Raises:
+        ValueError: If its gradient with respect to what is differentiated `twice` has none.
+    """
     if not loss.requires_grad:
         return set(leaves)
+    check_second_derivatives(loss, twice)
     grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
     found = {name: grad for name, grad in zip(leaves, grads, strict=True) if grad is not None}
     if sparse := [name for name, grad in found.items() if grad.layout != torch.strided]:
