@@ -86,7 +86,7 @@ class PersistentES(MetaGradient, Checked):
 
     @property
     def traits(self) -> Traits:
-        """Derivatives of the support loss alone."""
+        """First derivatives of the support loss alone."""
         return self._windows.traits
 
     def check(self, problem: Problem, meta: Meta) -> None:
@@ -119,7 +119,7 @@ class Pairs(MetaGradient):
     num_pairs: int
     std: float
 
-    traits = Traits(differentiates=frozenset({"support"}))
+    traits = Traits(differentiates=frozenset({"support"}), order=1)
 
     def init_carry(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor) -> Carry:
         """Return particles that have not begun."""

@@ -329,6 +329,21 @@ def test_learns_by_a_query_loss_without_a_gradient():
     assert learner.meta.rule["lr"].item() > before + 1
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_models_without_second_derivatives():
+    bag = nn.EmbeddingBag(7, 1).double()
+    x = torch.randint(0, 7, (3, 5, 4), generator=torch.Generator().manual_seed(0))
+    y = torch.ones(3, 5, 1, dtype=torch.float64)
+    learner = outer.MAML(
+        bag,
+        nn.MSELoss(),
+        inner.SGD(0.1),
+        num_steps=3,
+        estimator=outer.PersistentES(2, STD, horizon=3),
+    )
+    assert learner(Episode(Batch(x, y), Batch(x, y))).isfinite()
+
+
 class TestBadInput:
     @pytest.mark.parametrize(
         ("arguments", "error", "message"),
