@@ -121,14 +121,31 @@ def tree_pairs(left: Any, right: Any) -> list[tuple[Any, Any]]:
 
 
 def tree_ravel(tree: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
-    """Return all leaves as one vector, and the function that turns a vector back into a tree."""
+    """Return all leaves as one real vector, and the function that turns a vector back into a tree.
+
+    Complex numbers are pairs in it: Hessians are linear over the real numbers alone.
+    """
     leaves, spec = tree_flatten(tree)
+    reals = [as_real(leaf) for leaf in leaves]
 
     def unravel(vector: Tensor) -> Any:
-        parts = zip(vector.split([leaf.numel() for leaf in leaves]), leaves, strict=True)
-        return tree_unflatten([part.reshape(leaf.shape) for part, leaf in parts], spec)
+        parts = zip(vector.split([real.numel() for real in reals]), leaves, reals, strict=True)
+        shaped = ((part.reshape(real.shape), leaf) for part, leaf, real in parts)
+        # no view as complex: the vector need not be contiguous
+        return tree_unflatten(
+            [
+                torch.complex(*part.unbind(-1)) if leaf.is_complex() else part
+                for part, leaf in shaped
+            ],
+            spec,
+        )
 
-    return torch.cat([leaf.reshape(-1) for leaf in leaves]), unravel
+    return torch.cat([real.reshape(-1) for real in reals]), unravel
+
+
+def as_real(tensor: Tensor) -> Tensor:
+    """Return complex numbers as pairs of real ones, `[..., 2]`, and real ones as they are."""
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 
 
 def tree_names(tree: Any) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from metalearn._tree import as_real
 from metalearn.types import Episode, Params
 
 
@@ -30,7 +31,9 @@ class Proximal:
         """Return the loss at `params` and `shared`, a scalar."""
         if self.alone_at is not None and step != self.alone_at:
             return self.loss(params, shared, episode, step)
-        squares = [(param - self.init[name]).square().sum() for name, param in params.items()]
+        squares = [
+            as_real(param - self.init[name]).square().sum() for name, param in params.items()
+        ]
         distance = 0.5 * self.strength * torch.stack(squares).sum()
         return (
             distance

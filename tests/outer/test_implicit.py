@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from metalearn import inner, models, outer, testing
 from metalearn.outer._proximal import Proximal
-from metalearn.types import Meta, Problem
+from metalearn.types import Batch, Episode, Meta, Problem
 from tests.cases import keys, relative_difference, sine_episodes, sine_learner, task
 from tests.outer.ridge import (
     EPISODE,
@@ -18,6 +18,7 @@ from tests.outer.ridge import (
     RATE,
     closed_form,
     curved,
+    draw,
     error,
     estimate_of,
     on_query,
@@ -45,6 +46,65 @@ def test_equals_the_closed_form(solver):
     assert relative_difference(estimate.gradient.shared, gradient.shared) < 1e-9
     assert estimate.diagnostics["inner_gradient"] < 1e-10
     assert estimate.diagnostics["residual"] < 1e-9
+
+
+class Rotation(torch.nn.Module):
+    """A complex linear map, whose parameters are complex or pairs of real numbers."""
+
+    def __init__(self, is_real):
+        super().__init__()
+        pairs = draw(2, 3, 2)
+        self.weight = torch.nn.Parameter(pairs if is_real else torch.view_as_complex(pairs))
+
+    def forward(self, x):
+        weight = self.weight if self.weight.is_complex() else torch.view_as_complex(self.weight)
+        return x @ weight.mT
+
+
+def strange(output, y):
+    """No analytic function, so that the Hessian is linear over the real numbers alone."""
+    return (output - y).abs().square().mean() + 0.3 * output.real.square().mean()
+
+
+class Shrunk(torch.nn.Module):
+    """The same with a penalty whose weight is learned."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(0.3).double())
+
+    def forward(self, output, y):
+        return strange(output, y) + self.weight * output.imag.square().mean()
+
+
+@pytest.mark.parametrize("options", [{}, {"batching": "loop"}], ids=str)
+@pytest.mark.parametrize("strength", [0.0, 2.0])
+@pytest.mark.parametrize(
+    "solver", [outer.Direct(), outer.CG(3), outer.Neumann(5, rate=0.1)], ids=str
+)
+@pytest.mark.filterwarnings("ignore:.*at its first call, where 0 is exact")
+def test_complex_parameters_are_pairs_of_real_ones(solver, strength, options):
+    x, y = (torch.view_as_complex(draw(2, 7, size, 2)) for size in (3, 2))
+    episodes = Episode(Batch(x[:, :4], y[:, :4]), Batch(x[:, 4:], y[:, 4:]))
+    estimator = outer.Implicit(strength, solver)
+    gradients = []
+    for is_real in (True, False):
+        learner = outer.MetaLearner(
+            Rotation(is_real),
+            strange,
+            inner.SGD(0.1),
+            num_steps=3,
+            support_criterion=Shrunk(),
+            learn_init=strength > 0,
+            estimator=estimator,
+            **options,
+        )
+        gradients.append(learner.estimate(episodes, keys(2)).gradient)
+    pairs, numbers = gradients
+    assert relative_difference(numbers.shared, pairs.shared) < 1e-12
+    torch.testing.assert_close(
+        numbers.init["weight"], torch.view_as_complex(pairs.init["weight"]), rtol=1e-10, atol=1e-14
+    )
 
 
 def test_the_systems_strength_counts_for_shared_parameters_too():
