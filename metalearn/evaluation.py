@@ -171,6 +171,8 @@ def bare(learner: Any, kinds: Any = MetaLearner | Replicas) -> Any:
     fix = "Write outer.MAML(model, F.mse_loss, inner.SGD(lr=0.01), num_steps=5), say."
     if isinstance(inside, Replicas):
         fix = "Take one: replicas[0]."
+    if isinstance(inside, Mixture):
+        fix = "Take one, and the tasks that it learns on: mixture[0]."
     raise mistyped("learner", "be a MetaLearner", type(learner).__name__, fix)
 
 

@@ -137,5 +137,5 @@ def test_refuses_what_is_of_one_learner():
         fit(mixture, Doubles(), optimizer, 1, validate=Doubles(), **options)
     with pytest.raises(ValueError, match="compile_step=True must go with one learner"):
         fit(mixture, Doubles(), optimizer, 1, compile_step=True, **options)
-    with pytest.raises(TypeError, match="learner must be a MetaLearner; got Mixture"):
+    with pytest.raises(TypeError, match=r"got Mixture. Take one, and the tasks .* mixture\[0\]"):
         evaluate(mixture, Doubles(), num_tasks=2)
