@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 from torch.func import vmap
 
+from metalearn._checks import mistyped
 from metalearn._tree import over_first_axes, tree_flatten, tree_leaves, tree_map, tree_unflatten
 from metalearn.types import Episode, Meta, Params, Problem
 
@@ -19,6 +20,18 @@ def learned_of(problem: Problem, meta: Meta) -> Meta:
 def completed(learned: Meta, init: Params) -> Meta:
     """Return what is learned together with starts that are not, of all those in `init`."""
     return learned._replace(init={**init, **learned.init})
+
+
+def check_real(tree: Any, purpose: str) -> None:
+    """Raise a TypeError if one of the numbers in a tree is complex.
+
+    Args:
+        tree: A pytree of tensors.
+        purpose: What they would be wrong for.
+    """
+    if any(leaf.is_complex() for leaf in tree_leaves(tree)):
+        fix = "Use outer.Stepwise(), or hold them as pairs: torch.view_as_complex(pairs)."
+        raise mistyped("parameters", f"be real for {purpose}", "complex ones", fix)
 
 
 def random_directions(draw: Callable[..., Tensor], like: Any, key: Tensor, count: int) -> Any:

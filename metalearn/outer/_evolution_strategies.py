@@ -13,6 +13,7 @@ from metalearn._tree import tree_detach, tree_map, tree_zeros_like
 from metalearn.functional import derive_key, normal
 from metalearn.outer._base import MetaGradient, Traits
 from metalearn.outer._directions import (
+    check_real,
     completed,
     learned_of,
     mean_along,
@@ -58,6 +59,10 @@ class EvolutionStrategies(MetaGradient, Checked):
         """Derivatives of the support loss alone, or of none if its gradient is estimated too."""
         losses = frozenset() if self.inner else frozenset({"support"})
         return Traits(differentiates=losses, order=len(losses))
+
+    def check(self, problem: Problem, meta: Meta) -> None:
+        """Raise if what is perturbed has complex numbers."""
+        check_real(meta if self.inner else learned_of(problem, meta), "evolution strategies")
 
     def __call__(
         self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: Carry

@@ -13,6 +13,7 @@ from metalearn.functional import derive_key, normal
 from metalearn.outer._base import MetaGradient, Traits
 from metalearn.outer._continued import Continued, chosen
 from metalearn.outer._directions import (
+    check_real,
     completed,
     learned_of,
     mean_along,
@@ -90,7 +91,8 @@ class PersistentES(MetaGradient, Checked):
         return self._windows.traits
 
     def check(self, problem: Problem, meta: Meta) -> None:
-        """Raise for a horizon that no window ends at."""
+        """Raise for a horizon that no window ends at, or complex numbers that are learned."""
+        check_real(learned_of(problem, meta), "evolution strategies")
         self._windows.check(problem, meta)
 
     def init_carry(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor) -> Carry:

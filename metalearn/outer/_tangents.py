@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.func import grad_and_value, vjp, vmap
 
-from metalearn._checks import invalid, mistyped
+from metalearn._checks import invalid
 from metalearn._tree import tree_leaves, tree_map, tree_zeros_like
-from metalearn.outer._directions import learned_of
+from metalearn.outer._directions import check_real, learned_of
 from metalearn.types import Episode, Meta, Params, Problem, PyTree
 
 
@@ -37,10 +37,7 @@ def num_learned(problem: Problem, meta: Meta) -> int:
         TypeError: If one is complex.
         ValueError: If there are none.
     """
-    if any(leaf.is_complex() for leaf in tree_leaves(meta)):
-        raise mistyped(
-            "parameters", "be real for forward mode", "complex ones", "Use outer.Stepwise()."
-        )
+    check_real(meta, "forward mode")
     count = sum(leaf.numel() for leaf in tree_leaves(learned_of(problem, meta)))
     if count == 0:
         fix = "Learn a rate, say: inner.LearnedRate(inner.SGD(0.1))."

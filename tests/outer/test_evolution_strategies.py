@@ -174,3 +174,23 @@ def test_refuses(build, error, message):
     with pytest.raises(error) as raised:
         build()
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        outer.EvolutionStrategies(2, 0.1),
+        outer.EvolutionStrategies(2, 0.1, inner=True),
+        outer.PersistentES(2, 0.1, horizon=1),
+    ],
+    ids=str,
+)
+def test_complex_parameters_are_refused(estimator):
+    model = torch.nn.Linear(1, 1, dtype=torch.complex128)
+
+    def error(output, y):
+        return (output - y).abs().square().mean()
+
+    options = {"num_steps": 1, "estimator": estimator}
+    with pytest.raises(TypeError, match="be real for evolution strategies; got complex ones"):
+        outer.MetaLearner(model, error, inner.SGD(0.1), **options)
