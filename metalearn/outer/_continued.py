@@ -172,12 +172,13 @@ class Continued(Wrapper):
         return run.span.clamp(max=self.horizon)
 
     def _check_goes_on(self, resumed: list[bool], estimate: Estimate) -> None:
-        """Raise if the wrapped estimator starts afresh, or does not say where it ended."""
+        """Raise if the wrapped estimator begins elsewhere, or does not say where it ended."""
         if resumed and estimate.params:
             return
-        got = f"{self.estimator}, which " + ("ends nowhere" if resumed else "starts afresh")
+        got = f"{self.estimator}, which " + ("ends nowhere" if resumed else "begins elsewhere")
         fix = "Begin at problem.begin(meta, episode.support, key) and return Estimate(..., params, "
-        fix += "state), or use outer.Unrolled(), Stepwise() or ForwardMode()."
+        fix += "state), or use outer.Unrolled(), Stepwise() or ForwardMode(). PersistentES and "
+        fix += "OnlineForwardMode go on by themselves, without Continued."
         raise invalid("estimator of windows", "be one that can go on", got, fix)
 
 

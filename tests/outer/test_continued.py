@@ -364,6 +364,11 @@ class TestBadInput:
         with pytest.raises(ValueError, match="be one that can go on; got .* Begin at problem.begi"):
             goes_on(estimator)(episodes)
 
+    def test_estimators_that_go_on_by_themselves(self, episodes):
+        message = "PersistentES and OnlineForwardMode go on by themselves, without Continued"
+        with pytest.raises(ValueError, match=message):
+            goes_on(outer.PersistentES(2, 0.1, 6))(episodes)
+
     def test_another_number_of_tasks(self, episodes):
         learner = goes_on()
         learner(episodes)
