@@ -12,7 +12,18 @@ from metalearn._tree import over_first_axes, tree_leaves, tree_map
 from metalearn.outer._base import Traits
 from metalearn.outer._estimates import are_finite
 from metalearn.outer._wrapper import Wrapper
-from metalearn.types import Carry, Episode, Estimate, Meta, Params, Problem, PyTree, afresh
+from metalearn.types import (
+    Batch,
+    Carry,
+    Episode,
+    Estimate,
+    Meta,
+    Params,
+    Problem,
+    PyTree,
+    afresh,
+    learned_init,
+)
 
 ENDLESS = torch.iinfo(torch.int64).max
 """Number of steps of a run that never ends."""
@@ -27,6 +38,7 @@ class Run(NamedTuple):
         age: Number of inner steps since it started, int64; 0 before it starts, or starts again.
         span: Number of steps after which it starts again, int64.
         num_diverged: How often it has started again because it diverged, int64.
+        key: The random key of the window that it started in, int64, which its start is drawn by.
         own: What the wrapped estimator carries of it.
     """
 
@@ -35,6 +47,7 @@ class Run(NamedTuple):
     age: Tensor
     span: Tensor
     num_diverged: Tensor
+    key: Tensor
     own: PyTree
 
 
@@ -108,7 +121,7 @@ class Continued(Wrapper):
         params, state = tree_map(torch.clone, problem.begin(meta, episode.support, key))
         age = torch.zeros_like(key, dtype=torch.int64)
         span = torch.full_like(age, self.horizon or ENDLESS)
-        return Carry(inside.common, Run(params, state, age, span, age, inside.own))
+        return Carry(inside.common, Run(params, state, age, span, age, age, inside.own))
 
     def populate(self, problem: Problem, own: PyTree, places: Tensor) -> PyTree:
         """Shorten every problem's first run, so that all ages will be there."""
@@ -138,7 +151,13 @@ class Continued(Wrapper):
         if tree_leaves(own):
             anew = problem._replace(resume=afresh)
             own = chosen(starts, super().init_carry(anew, meta, episode, key).own, own)
-        window = problem._replace(resume=resume)
+        born = torch.where(starts, key, run.key)
+
+        def start(meta: Meta, support: Batch, _: Tensor) -> Params:
+            return problem.start(meta, support, born)
+
+        own_start = problem.start if problem.start is learned_init else start
+        window = problem._replace(resume=resume, start=own_start)
         estimate = super().__call__(window, meta, episode, key, Carry(carry.common, own))
         self._check_goes_on(resumed, estimate)
 
@@ -157,6 +176,7 @@ class Continued(Wrapper):
             torch.where(finite, age, 0),
             torch.where(is_over, self.horizon or ENDLESS, span),
             run.num_diverged + ~finite,
+            born,
             own,
         )
         diagnostics = {"age": run.age, "num_diverged": run.num_diverged}

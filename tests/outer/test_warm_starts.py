@@ -5,10 +5,12 @@ import copy
 import pytest
 import torch
 
-from metalearn import inner, outer
+from metalearn import functional, inner, outer
 from metalearn._tasks import take
 from metalearn._tree import tree_leaves, tree_map
+from metalearn.types import Problem
 from tests.cases import keys, relative_difference, sine_episodes, sine_learner, task
+from tests.outer import ridge
 
 SOLVER = outer.Neumann(2, 0.05)
 ALONE = [
@@ -163,3 +165,22 @@ def test_a_problem_that_starts_again_forgets_its_solution():
     again = train(learner_of(outer.Continued(estimator, horizon=2)))
     afresh = train(learner_of(outer.Implicit(1.0, SOLVER)))
     assert relative_difference(again, afresh) < 1e-10
+
+
+def test_a_problem_keeps_the_start_that_it_was_drawn_with():
+    """Every window is drawn to it, whatever the window's key is."""
+
+    def start(meta, support, key):
+        return {"w": functional.normal(key, (4,), dtype=torch.float64)}
+
+    problem = Problem(ridge.ridge, ridge.on_query, inner.SGD(0.1), 20, start=start)
+    estimator, key = outer.Continued(outer.Implicit(1.0, outer.CG(4))), torch.tensor(7)
+    meta, episode = ridge.META, ridge.EPISODE
+    carry = estimator.init_carry(problem, meta, episode, key)
+    for number in range(30):
+        carry = estimator(problem, meta, episode, key + number, carry).carry
+
+    x, y = episode.support.x, episode.support.y
+    matrix = x.T @ x / len(x) + torch.diag(meta.shared["log_decay"].exp() + 1.0)
+    solution = torch.linalg.solve(matrix, x.T @ y / len(x) + start(meta, None, key)["w"])
+    torch.testing.assert_close(carry.own.params["w"], solution, rtol=1e-9, atol=1e-9)
