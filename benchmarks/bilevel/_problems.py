@@ -42,7 +42,7 @@ def _penalties(random: np.random.Generator) -> Arrays:
     size = 65 * CLASSES
     return {
         **_digits(random, 100, 400),
-        "start": np.full(size, np.log(1e-3)),
+        "start": np.full(size, np.log(1e-3 / (1 - 1e-3))),
         "params": np.zeros(size),
     }
 
@@ -51,8 +51,7 @@ def _logistic(random: np.random.Generator) -> Arrays:
     """Examples of which few features say anything, and a penalty for every feature."""
     dim, counts = 100, {"": 400, "val_": 400}
     true = random.normal(size=dim) * (random.random(dim) < 0.2)
-    data: Arrays = {"start": random.uniform(size=dim), "params": np.zeros(dim)}
-    data["start"] = np.log(data["start"])
+    data: Arrays = {"start": random.logistic(size=dim), "params": np.zeros(dim)}
     for level, count in counts.items():
         x = random.normal(size=(count, dim))
         data[f"{level}x"] = x

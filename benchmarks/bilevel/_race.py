@@ -70,7 +70,8 @@ class Run(NamedTuple):
 def run(name: str, files: list[Path], problem: str, arguments: Any) -> Any:
     """Let a system optimise a problem for every seed, and return what it has written."""
     script, variant = SYSTEMS[name]
-    path, out = ROOT / "benchmarks" / "peers" / f"{script}.py", arguments.out.resolve() / "run.npz"
+    path = ROOT / "benchmarks" / "peers" / f"{script}.py"
+    out = arguments.out.resolve() / f"{problem}_run.npz"
     environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
     if script == OURS:
         command, environment["PYTHONPATH"] = [sys.executable], str(ROOT)
@@ -135,14 +136,17 @@ def rows(runs: dict[str, list[Run] | str]) -> list[list[str]]:
 
 
 def plot(runs: dict[str, list[Run] | str], file: Path) -> None:
-    """Draw the first seed's losses against time."""
-    figure, axes = plt.subplots(figsize=(9, 6))
-    styles = {BETTY: "--", BOAT: ":", OURS: "-"}
-    for name, each in runs.items():
-        if not isinstance(each, str):
-            axes.plot(each[0].times[1:], each[0].losses[1:], styles[SYSTEMS[name][0]], label=name)
-    axes.set(xscale="log", xlabel="CPU seconds", ylabel="outer loss at the inner solution")
-    axes.legend(fontsize=7, ncols=2)
+    """Draw how far the first seed's losses are above the lowest, against time."""
+    done = {name: each[0] for name, each in runs.items() if not isinstance(each, str)}
+    lowest = min(run.losses[-1] for run in done.values())
+    figure, axes = plt.subplots(figsize=(8, 5))
+    styles, colors = {BETTY: "--", BOAT: ":", OURS: "-"}, plt.get_cmap("tab20").colors
+    for index, (name, run) in enumerate(done.items()):
+        above = np.maximum(np.array(run.losses[1:]) - lowest, 1e-6)
+        style, color = styles[SYSTEMS[name][0]], colors[index % len(colors)]
+        axes.plot(run.times[1:], above, style, color=color, label=name)
+    axes.set(xscale="log", yscale="log", xlabel="CPU seconds", ylabel="loss above the lowest")
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(file, dpi=120, bbox_inches="tight")
 
 
