@@ -44,6 +44,7 @@ SYSTEMS = {
             "OneStep",
             "Penalty",
             "Penalty, one step",
+            "Implicit, CG(10), compiled",
             "Implicit, SOBA, compiled",
             "Penalty, one step, compiled",
         )
