@@ -24,10 +24,13 @@ def is_sharded(tensor: Tensor) -> bool:
 
 def sharded_parts(module: nn.Module) -> list[Any]:
     """Return the modules that put their parameters together to be called."""
-    fsdp = sys.modules.get("torch.distributed.fsdp")
-    if fsdp is None:
+    if "torch.distributed.fsdp" not in sys.modules:  # spares the walk
         return []
-    return [part for part in module.modules() if isinstance(part, fsdp.FSDPModule)]
+    return list(filter(_is_sharded_part, module.modules()))
+
+
+def _is_sharded_part(module: nn.Module) -> bool:
+    return isinstance(module, sys.modules["torch.distributed.fsdp"].FSDPModule)
 
 
 def whole_state(module: nn.Module) -> dict[str, Tensor]:
@@ -78,7 +81,7 @@ class _Hooks:
         if _hooks_now() is not self:
             got = "one that computes a part again in the backward pass"
             raise invalid("a model in pieces", "keep what that pass needs", got, AGAIN)
-        if sharded_parts(part)[:1] == [part]:
+        if _is_sharded_part(part):
             for param in part.parameters():
                 self._owners[param.untyped_storage()._cdata] = part
 

@@ -23,7 +23,6 @@ from benchmarks.speed.__main__ import chosen_of
 from benchmarks.speed._process import ROOT, uv
 
 OURS, BETTY, BOAT = "bilevel_metalearn", "bilevel_betty", "bilevel_boat"
-LIBRARIES = {BETTY: "Betty, ", BOAT: "BOAT, ", OURS: ""}
 SYSTEMS = {
     **{f"Betty, {name}": (BETTY, name) for name in ("darts", "sama", "cg", "neumann")},
     **{f"BOAT, {name}": (BOAT, name) for name in ("NGD+RAD", "NGD+CG", "NGD+NS", "NGD+FD")},
