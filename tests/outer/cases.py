@@ -1,5 +1,7 @@
 """What the tests share."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -51,3 +53,17 @@ def assert_same(results, expected):
     for (loss, grads), (wanted, gradients) in zip(results, expected, strict=True):
         torch.testing.assert_close(loss, wanted, rtol=1e-10, atol=0)
         assert relative_difference(grads, gradients) < 1e-9
+
+
+def assert_reading_leaves_the_carry(learner, episodes):
+    """Call a learner in all ways that do not train it."""
+    before = copy.deepcopy(learner.carry.state_dict())
+    learner.estimate(episodes, keys())
+    learner.adapt(episodes.support)
+    with torch.no_grad():
+        learner(episodes)
+    learner.eval()
+    learner(episodes)
+    after = learner.carry.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)

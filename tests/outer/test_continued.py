@@ -11,7 +11,7 @@ from metalearn._tasks import take
 from metalearn._tree import tree_detach, tree_leaves, tree_map
 from metalearn.types import Batch, Episode
 from tests.cases import keys, relative_difference, sine_learner, task
-from tests.outer.cases import assert_same, train, windows
+from tests.outer.cases import assert_reading_leaves_the_carry, assert_same, train, windows
 
 EXACT = [outer.Unrolled(), outer.Stepwise(), outer.Stepwise(segment=2), outer.ForwardMode()]
 RULE = inner.LearnedRate(inner.Adam(0.01), per="scalar")
@@ -160,16 +160,7 @@ def test_one_problem_alone(episodes):
 def test_what_reads_leaves_the_runs_where_they_are(episodes):
     learner = goes_on()
     learner(episodes)
-    before = copy.deepcopy(learner.carry.state_dict())
-    learner.estimate(episodes, keys())
-    learner.adapt(episodes.support)
-    with torch.no_grad():
-        learner(episodes)
-    learner.eval()
-    learner(episodes)
-    after = learner.carry.state_dict()
-    assert before.keys() == after.keys()
-    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert_reading_leaves_the_carry(learner, episodes)
 
 
 def test_a_new_horizon_holds_for_runs_that_have_begun(episodes):

@@ -1,12 +1,10 @@
 """Frozen layers in pieces in two processes, around adapters that are whole: as in one process."""
 
-import sys
 from functools import partial
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn as nn
 import torch.nn.functional as F
 from torch.distributed.device_mesh import init_device_mesh
@@ -17,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from metalearn import evaluate, fit, inner, outer
 from metalearn.types import Batch, Episode
 from tests.cases import keys, task
+from tests.two_processes import FORKED, assert_close, logs_of_two
 
 ESTIMATORS = {
     "first order": outer.Unrolled(order=1),
@@ -141,18 +140,10 @@ def one_of_two(rank, folder):
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sharded")
-    mp.start_processes(one_of_two, args=(folder,), nprocs=2, start_method="fork")
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return logs_of_two(one_of_two, folder)
 
 
-pytestmark = [
-    pytest.mark.skipif(sys.platform != "linux", reason="a fork saves the import of PyTorch"),
-    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
-]
-
-
-def assert_close(ours, theirs):
-    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
+pytestmark = FORKED
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)

@@ -11,6 +11,7 @@ from metalearn._tree import tree_leaves, tree_map
 from metalearn.types import Problem
 from tests.cases import keys, relative_difference, sine_episodes, sine_learner, task
 from tests.outer import ridge
+from tests.outer.cases import assert_reading_leaves_the_carry
 
 SOLVER = outer.Neumann(2, 0.05)
 ALONE = [
@@ -104,15 +105,7 @@ def test_a_loaded_learner_goes_on(estimator):
 def test_only_training_advances(estimator, episodes):
     learner = learner_of(estimator)
     train(learner)
-    before = copy.deepcopy(learner.carry.state_dict())
-    learner.estimate(episodes, keys())
-    learner.adapt(episodes.support)
-    with torch.no_grad():
-        learner(episodes)
-    learner.eval()
-    learner(episodes)
-    after = learner.carry.state_dict()
-    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert_reading_leaves_the_carry(learner, episodes)
 
 
 @pytest.mark.parametrize("estimator", ALL, ids=str)

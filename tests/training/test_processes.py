@@ -1,17 +1,15 @@
 """Two processes under `DistributedDataParallel` do what one process does with all tasks."""
 
-import sys
-
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from metalearn import data, fit, inner, outer
 from tests.cases import keys, sine_episodes, sine_learner, task
+from tests.two_processes import FORKED, assert_close, logs_of_two
 
 TASKS = data.Sinusoid(k_shot=5, num_query=5)
 
@@ -126,18 +124,10 @@ def logs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
     # what PyTorch loads at its first gradient need not be loaded twice
     gradients(rates(), slice(0, 4))
-    mp.start_processes(one_of_two, args=(folder,), nprocs=2, start_method="fork")
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return logs_of_two(one_of_two, folder)
 
 
-pytestmark = [
-    pytest.mark.skipif(sys.platform != "linux", reason="a fork saves the import of PyTorch"),
-    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
-]
-
-
-def assert_close(ours, theirs):
-    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
+pytestmark = FORKED
 
 
 def test_gradients_are_those_of_one_process(logs):
