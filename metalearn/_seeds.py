@@ -1,17 +1,24 @@
 """Several runs in one number each."""
 
 from collections.abc import Iterable
+from functools import partial
+from typing import Literal
 
 import torch
 
 from metalearn._brief import brief
-from metalearn._checks import as_list, invalid, mistyped
+from metalearn._checks import as_list, check_choice, invalid, mistyped
 from metalearn._results import Evaluation
-from metalearn._summary import Summaries, Summary
+from metalearn._summary import Summaries, Summary, are_outliers
 
 
-def over_seeds(evaluations: Iterable[Evaluation]) -> Summaries:
-    """Summarise the means of several runs, such as one learner trained from several seeds.
+def over_seeds(
+    evaluations: Iterable[Evaluation],
+    *,
+    of_run: Literal["mean", "median"] = "mean",
+    without_outliers: bool = False,
+) -> Summaries:
+    """Summarise several runs, such as one learner trained from several seeds, by a number each.
 
     Runs are few, so the 95 % intervals use Student's t distribution. They hold for new runs on new
     tasks. If all runs were evaluated on the same tasks, the error due to these tasks does not show
@@ -21,15 +28,23 @@ def over_seeds(evaluations: Iterable[Evaluation]) -> Summaries:
 
     Args:
         evaluations: One per run, either all of the same tasks or each of different ones.
+        of_run: Each run's number, the "mean" or the "median" over its tasks. The interval of
+            medians on the same tasks holds for these tasks alone, and says so.
+        without_outliers: Whether to leave out runs whose number is 1.5 interquartile ranges outside
+            of the middle half, as in Huisman's tables. The interval says how many, metric by
+            metric.
 
     Returns:
-        Summaries of the means `[num_runs]`, float64, of every metric that all runs have.
+        Summaries of the runs' numbers `[num_runs]`, float64, of every metric that all runs have.
 
     Raises:
         TypeError: If they are not evaluations.
-        ValueError: If there are none, or only some of them share their tasks.
+        ValueError: If there are none, only some of them share their tasks, or `of_run` is neither
+            of the two.
 
     References:
+        Huisman, "Revisiting learned optimizers in few-shot settings", 2021, section 4.1.1 (medians
+        and outliers).
         Satterthwaite, "An approximate distribution of estimates of variance components", Biometrics
         Bulletin 1946.
 
@@ -39,6 +54,7 @@ def over_seeds(evaluations: Iterable[Evaluation]) -> Summaries:
     >>> print(over_seeds(runs))
     loss 2 +- 2.5 (95 % over 3 runs, 4.31 standard errors)
     """
+    check_choice("of_run", of_run, ("mean", "median"))
     fix = "Write over_seeds([evaluate(learner, tasks, num_tasks=600) for learner in learners])."
     runs = as_list("evaluations", evaluations, "be a list of Evaluations", fix=fix)
     if not runs:
@@ -49,9 +65,15 @@ def over_seeds(evaluations: Iterable[Evaluation]) -> Summaries:
     summaries, shared = Summaries(), _share_tasks(runs)
     for name in (name for name in runs[0] if all(name in run for run in runs)):
         values = [run[name].values.double() for run in runs]
-        means = torch.stack([numbers.mean() for numbers in values])
-        tasks = Summary(torch.stack(values).mean(0)) if shared else None
-        summaries[name] = Summary(means, "runs", tasks)
+        middle = torch.mean if of_run == "mean" else partial(torch.quantile, q=0.5)
+        numbers = torch.stack([middle(of_tasks) for of_tasks in values])
+        kept = ~are_outliers(numbers) if without_outliers else torch.ones_like(numbers) > 0
+        over, tasks = "runs", None
+        if shared and of_run == "mean":
+            tasks = Summary(torch.stack(values)[kept].mean(0))
+        elif shared:
+            over = "runs on the same tasks"
+        summaries[name] = Summary(numbers[kept], over, tasks, int((~kept).sum()))
     return summaries
 
 

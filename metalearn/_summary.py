@@ -1,11 +1,11 @@
 """Means with their 95 % intervals, of one number for every task or for every run."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from metalearn._checks import check_choice
+from metalearn._checks import check_choice, invalid
 
 
 @dataclass(frozen=True, eq=False)
@@ -14,17 +14,20 @@ class Summary:
 
     Attributes:
         values: The numbers `[num_tasks]` or `[num_runs]`, on the CPU.
-        over: What the values range over, "tasks" or "runs".
+        over: What the values range over: "tasks", "runs", or "runs on the same tasks" if what these
+            tasks are off by is in no interval.
         tasks: If all runs were evaluated on the same tasks, the summary over tasks of the mean over
             runs.
+        num_outliers: How many numbers `without_outliers` has left out.
     """
 
     values: Tensor
     over: str = "tasks"
     tasks: "Summary | None" = None
+    num_outliers: int = 0
 
     def __post_init__(self) -> None:
-        check_choice("Summary's over", self.over, ("tasks", "runs"))
+        check_choice("Summary's over", self.over, ("tasks", "runs", "runs on the same tasks"))
 
     @property
     def mean(self) -> float:
@@ -60,8 +63,34 @@ class Summary:
     def interval(self) -> str:
         """The meaning of `ci95` in words, such as "95 % over 5 runs, 2.78 standard errors"."""
         tasks = "" if self.tasks is None else f" and their {len(self.tasks.values)} tasks"
-        values = f"{len(self.values)} {self.over}{tasks}"
+        outliers = f"outlier{'s' * (self.num_outliers > 1)}"
+        left_out = f" without {self.num_outliers} {outliers}" if self.num_outliers else ""
+        values = f"{len(self.values)} {self.over}{left_out}{tasks}"
         return f"95 % over {values}, {self.quantile:.3g} standard errors"
+
+    def without_outliers(self) -> "Summary":
+        """Return the summary of what is within 1.5 interquartile ranges of the middle half.
+
+        Its interval says how many numbers were left out. It is too narrow for new runs or tasks,
+        of which some will be outliers too.
+
+        Raises:
+            ValueError: If it holds the error of shared tasks: leave out whole runs, by
+                `over_seeds(runs, without_outliers=True)`.
+
+        References:
+            Tukey, "Exploratory data analysis", 1977.
+
+        >>> import torch
+        >>> Summary(torch.tensor([1.0, 2.0, 3.0, 2.0, 90.0])).without_outliers().interval
+        '95 % over 4 tasks without 1 outlier, 3.18 standard errors'
+        """
+        if self.tasks is not None:
+            fix = "Write over_seeds(runs, without_outliers=True)."
+            raise invalid("Summary", "be without an error of shared tasks", "one with it", fix)
+        kept = self.values[~are_outliers(self.values)]
+        left_out = self.num_outliers + len(self.values) - len(kept)
+        return replace(self, values=kept, num_outliers=left_out)
 
     def _variances(self) -> list[tuple[float, int]]:
         """Return the variance of each part of the mean's error, and its degrees of freedom."""
@@ -80,6 +109,19 @@ class Summaries(dict[str, Summary]):
     def __repr__(self) -> str:
         intervals = "; ".join(dict.fromkeys(summary.interval for summary in self.values()))
         return f"{line(self)} ({intervals})" if self else "no summaries"
+
+
+def are_outliers(values: Tensor) -> Tensor:
+    """Return which numbers are 1.5 interquartile ranges outside of the finite ones' middle half.
+
+    Numbers that are not finite are outliers too, unless all are.
+    """
+    finite = values.isfinite()
+    if not finite.any():
+        return finite
+    first, third = values[finite].double().quantile(values.new_tensor([0.25, 0.75]).double())
+    reach = 1.5 * (third - first)
+    return ~(finite & (values >= first - reach) & (values <= third + reach))
 
 
 def line(summaries: dict[str, Summary]) -> str:

@@ -51,8 +51,29 @@ def test_bad_input():
         TypeError, match="evaluations must be a list of Evaluations; got one with 3"
     ):
         over_seeds([run([1.0]), 3])
+    with pytest.raises(ValueError, match="of_run must be one of .*; got 'middle'"):
+        over_seeds([run([1.0])], of_run="middle")
     mixed = [run([1.0], fingerprint) for fingerprint in (3, 3, 4)]
     with pytest.raises(
         ValueError, match=r"all of the same tasks, or each of its own; got fingerprints \[3, 3, 4\]"
     ):
         over_seeds(mixed)
+
+
+def test_medians_of_runs():
+    pooled = over_seeds([run([1.0, 3.0, 50.0]), run([2.0, 5.0, 0.0])], of_run="median")["loss"]
+    assert pooled.values.tolist() == [3, 2]
+    assert pooled.interval == "95 % over 2 runs, 12.7 standard errors"
+    same = over_seeds([run([1.0, 3.0], 7), run([3.0, 4.0], 7)], of_run="median")["loss"]
+    assert same.tasks is None
+    assert same.interval.startswith("95 % over 2 runs on the same tasks, ")
+
+
+def test_runs_that_are_outliers_leave_the_tasks_error_too():
+    runs = [run([loss - 1, loss + 1.5], 7) for loss in (1.0, 1.1, 0.9, 1.0, 30.0)]
+    pooled = over_seeds(runs, without_outliers=True)["loss"]
+    assert pooled.values.tolist() == pytest.approx([1.25, 1.35, 1.15, 1.25])
+    assert pooled.num_outliers == 1
+    assert pooled.tasks.values.tolist() == pytest.approx([0.0, 2.5])
+    assert pooled.interval.startswith("95 % over 4 runs without 1 outlier and their 2 tasks, ")
+    assert over_seeds(runs)["loss"].mean == pytest.approx(7.05)  # never by default

@@ -52,3 +52,31 @@ def test_an_interval_says_what_it_is():
         repr(Summaries(loss=runs, error=runs)) == f"loss 2 +- 2.5, error 2 +- 2.5 ({runs.interval})"
     )
     assert repr(Summaries()) == "no summaries"
+
+
+def test_outliers_are_left_out_and_counted():
+    values = torch.tensor([1.0, 2.0, 3.0, 4.0, 8.1, -2.1, 2.0, 3.0, math.nan])
+    first, third = torch.tensor(values[:8].tolist()).quantile(torch.tensor([0.25, 0.75])).tolist()
+    kept = [x for x in values[:8].tolist() if abs(x - (first + third) / 2) <= 2 * (third - first)]
+    assert len(kept) == 6
+    summary = Summary(values[:8], "runs").without_outliers()
+    assert summary.values.tolist() == kept
+    assert summary.interval == "95 % over 6 runs without 2 outliers, 2.57 standard errors"
+    again = Summary(torch.cat([summary.values, torch.tensor([99.0])]), "runs", num_outliers=2)
+    assert again.without_outliers().num_outliers == 3
+
+
+def test_numbers_that_are_not_finite_are_outliers():
+    values = [1.0, 2.0, 3.0, 2.0, 2.5, math.nan, math.inf]
+    summary = Summary(torch.tensor(values)).without_outliers()
+    assert summary.values.tolist() == [1, 2, 3, 2, 2.5]
+    diverged = Summary(torch.full((3,), math.nan)).without_outliers()
+    assert len(diverged.values) == 3
+    assert math.isnan(diverged.mean)
+    assert Summary(torch.ones(3)).without_outliers().interval.startswith("95 % over 3 tasks, ")
+
+
+def test_whole_runs_are_left_out_where_tasks_are_shared():
+    shared = Summary(torch.ones(3), "runs", Summary(torch.ones(4)))
+    with pytest.raises(ValueError, match="Write over_seeds.runs, without_outliers=True"):
+        shared.without_outliers()

@@ -13,6 +13,7 @@ from metalearn.data._mini_batches import MiniBatches
 from metalearn.data._mini_imagenet import mini_imagenet
 from metalearn.data._omniglot import omniglot
 from metalearn.data._polynomial import Polynomial
+from metalearn.data._pool import Pool
 from metalearn.data._sampler import EpisodeSampler
 from metalearn.data._shard import Shard
 from metalearn.data._sinusoid import Sinusoid
@@ -27,6 +28,7 @@ __all__ = [
     "Polynomial",
     "LinearClassification",
     "Grouped",
+    "Pool",
     "Shard",
     "SupportAsQuery",
     "Zipped",

@@ -1,6 +1,7 @@
 """Images grouped by class, from which few-shot episodes are drawn."""
 
 import copy
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -10,12 +11,13 @@ import torch
 from torch import Tensor
 
 from metalearn._brief import brief
-from metalearn._checks import as_device, check_path, invalid, mistyped
+from metalearn._checks import as_device, check_generator, check_path, invalid, mistyped
 from metalearn.data._cache import Flat
 from metalearn.data._dataset import read_dataset
 from metalearn.data._layout import Layout, flatten
 from metalearn.data._names import as_names, as_strings, check_known, label_of
 from metalearn.data._readers import read_folder, read_npz
+from metalearn.data._splits import part_sizes
 
 
 class ClassImages:
@@ -198,6 +200,33 @@ class ClassImages:
             raise invalid("names", "hold at least one name", "none", fix)
         check_known(names, self.class_names)
         return type(self)([self.of_class(name) for name in names], names, layout="CHW")
+
+    def random_split(
+        self, fractions: Sequence[float], generator: torch.Generator | None = None
+    ) -> list[Self]:
+        """Deal the classes at random into disjoint parts, as `torch.utils.data.random_split`.
+
+        Args:
+            fractions: What part of the classes each is to have, positive, together 1. Numbers of
+                classes are rounded down, and what is left over goes to the first parts, one each.
+            generator: Source of the order; PyTorch's by default. Pass one with a seed of its own,
+                so that the test classes are the same in every run.
+
+        Raises:
+            TypeError: If `fractions` is not a sequence of numbers.
+            ValueError: If they do not sum to 1, or a part would be empty.
+
+        >>> images = ClassImages(torch.zeros(20, 5, 28, 28, dtype=torch.uint8))
+        >>> parts = images.random_split([0.7, 0.15, 0.15], torch.Generator().manual_seed(0))
+        >>> [len(part) for part in parts]
+        [14, 3, 3]
+        """
+        check_generator(generator)
+        sizes = part_sizes(fractions, len(self))
+        device = "cpu" if generator is None else generator.device
+        order = torch.randperm(len(self), generator=generator, device=device).tolist()
+        names = iter(self.class_names[label] for label in order)
+        return [self.select(list(itertools.islice(names, size))) for size in sizes]
 
     def rotated(self, angles: Sequence[int] = (0, 90, 180, 270)) -> Self:
         """Return all classes at each angle; every rotation of a class is a new class.

@@ -1,10 +1,11 @@
-"""Class lists of the training, validation and test splits, which ship with the package."""
+"""Splits into classes to train, validate and test on: lists in the package, and random ones."""
 
 import json
+import math
 from importlib import resources
 from typing import Any, Literal
 
-from metalearn._checks import check_choice, invalid
+from metalearn._checks import as_list, check_choice, invalid, mistyped
 
 Split = Literal["train", "val", "test"]
 
@@ -28,3 +29,24 @@ def class_names_of(name: str, split: Any) -> list[str]:
         condition, fix = "list the classes of every split", "Install metalearn anew."
         raise invalid(str(lists), condition, got, fix) from error
     return names
+
+
+def part_sizes(fractions: Any, count: int) -> list[int]:
+    """Return how many of `count` classes each part has, or raise.
+
+    >>> part_sizes([0.7, 0.15, 0.15], 201)
+    [141, 30, 30]
+    """
+    fix = "Pass fractions=[0.7, 0.15, 0.15], say."
+    parts = as_list("fractions", fractions, "be a sequence of numbers", fix=fix)
+    if not all(type(part) in (int, float) for part in parts):
+        raise mistyped("fractions", "be a sequence of numbers", parts, fix)
+    if not parts or min(parts) <= 0 or not math.isclose(sum(parts), 1):
+        raise invalid("fractions", "be positive and sum to 1", parts, fix)
+    sizes = [math.floor(part * count + 1e-9) for part in parts]  # 0.15 * 20 is below 3
+    for index in range(count - sum(sizes)):
+        sizes[index] += 1
+    if min(sizes) == 0:
+        fewer = "Pass fewer or larger fractions."
+        raise invalid("fractions", f"give each part one of {count} classes", parts, fewer)
+    return sizes

@@ -245,3 +245,41 @@ def test_it_copies_and_pickles(ragged):
 def test_errors(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_random_split_deals_every_class_once():
+    images = ClassImages(torch.arange(201).byte()[:, None, None, None].expand(-1, 2, 3, 3))
+
+    def split(seed):
+        return images.random_split([0.7, 0.15, 0.15], torch.Generator().manual_seed(seed))
+
+    parts = split(0)
+    assert [len(part) for part in parts] == [141, 30, 30]
+    names = [name for part in parts for name in part.class_names]
+    assert sorted(names) == sorted(images.class_names)
+    assert names != list(images.class_names)
+    assert all(
+        torch.equal(part.of_class(name), images.of_class(name))
+        for part in parts
+        for name in part.class_names[:3]
+    )
+    again, other = split(0), split(1)
+    assert [part.class_names for part in again] == [part.class_names for part in parts]
+    assert other[2].class_names != parts[2].class_names
+
+
+@pytest.mark.parametrize(
+    ("fractions", "error", "text"),
+    [
+        ([0.5, 0.4], ValueError, "be positive and sum to 1"),
+        ([1.5, -0.5], ValueError, "be positive and sum to 1"),
+        ([], ValueError, "be positive and sum to 1"),
+        ([0.98, 0.01, 0.01], ValueError, "give each part one of 3 classes"),
+        (0.5, TypeError, "be a sequence of numbers"),
+        (["0.5", "0.5"], TypeError, "be a sequence of numbers"),
+    ],
+)
+def test_fractions_of_a_split(fractions, error, text):
+    images = ClassImages(torch.zeros(3, 2, 3, 3, dtype=torch.uint8))
+    with pytest.raises(error, match=text):
+        images.random_split(fractions)

@@ -323,6 +323,12 @@ ENTRIES = {
         {"distributions": st.sampled_from([[], [3], 3])},
     ),
     "CudaGraph": Entry(data.CudaGraph, {"tasks": sines()}, sampled),
+    "Pool": Entry(
+        data.Pool,
+        {"tasks": sines(), "num_tasks": COUNTS, "seed": st.integers(0, 3)},
+        sampled,
+        {"seed": st.sampled_from([-1, 0.5])},
+    ),
     "Shard": Entry(
         data.Shard,
         {"tasks": sines(), "num_shards": st.integers(2, 3), "index": st.integers(0, 1)},
@@ -363,6 +369,16 @@ ENTRIES = {
     ),
     "ClassImages.from_npz": Entry(
         data.ClassImages.from_npz, {"path": st.just("absent.npz")}, always=False
+    ),
+    "ClassImages.random_split": Entry(
+        lambda images, fractions, generator: images.random_split(fractions, generator),
+        {
+            "fractions": st.sampled_from([[1.0], [0.5, 0.5], (0.4, 0.6)]),
+            "generator": GENERATORS,
+        },
+        lambda parts, /, fractions, **_: len(parts) == len(fractions),
+        {"fractions": st.sampled_from([[], [0.5], [1, 1], 0.5, "ab", [0.01, 0.99]])},
+        {"images": class_images()},
     ),
     "ClassImages.select": Entry(
         lambda images, names: images.select(names),
