@@ -1,7 +1,7 @@
 """Rates, momenta and weight decays of every layer, adapted while one model trains.
 
-A network learns scikit-learn's digits from settings that are far too careful. Every ten steps the
-gradient of the loss on held-out digits, through these ten steps, changes the settings of each
+A network learns scikit-learn's digits from settings that are far too careful. Every 50 steps the
+gradient of the loss on held-out digits, through these steps, changes the settings of each
 tensor, and the same model trains on. It is compared with its fixed start, and with the best of ten
 runs at random settings, chosen on the same held-out digits. Needs scikit-learn:
 `python examples/online_hyperparameters.py`.
@@ -16,6 +16,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from metalearn import data, fit, functional, inner, models, outer
 from metalearn.types import Batch
+
+WINDOW = 50  # steps between two changes of the settings
 
 
 class Run:
@@ -34,7 +36,7 @@ class Run:
             models.mlp(64, [64], 10),
             F.cross_entropy,
             inner.Learned(rule, "rule.rule.momentum", space="logit", per="tensor"),
-            num_steps=10,
+            num_steps=WINDOW,
             estimator=outer.Continued(outer.Stepwise()),
             support_batches=functional.GivenBatches(),
             learn_init=False,
@@ -47,9 +49,9 @@ class Run:
 
     def adapted(self, num_steps: int) -> list[float]:
         """Train while the settings adapt, and return the same losses."""
-        windows = data.windows(self.train, num_steps=10, query=self.held_out)
-        optimizer = torch.optim.Adam(self.learner.parameters(), lr=0.1)
-        fit(self.learner, windows, optimizer, num_steps // 10, progress=False)
+        windows = data.windows(self.train, num_steps=WINDOW, query=self.held_out)
+        optimizer = torch.optim.Adam(self.learner.parameters(), lr=0.2, betas=(0.5, 0.99))
+        fit(self.learner, windows, optimizer, num_steps // WINDOW, progress=False)
         return self.judged(self.learner.inner_models)
 
     def judged(self, model: outer.AdaptedModels) -> list[float]:

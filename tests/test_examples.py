@@ -56,7 +56,7 @@ def test_scripts(script, archive, monkeypatch, capsys):
         "low_rank.py": [archive, "1", "2"],
         "data_cleaning.py": ["2", "5"],
         "data_rater.py": ["1", "2", "1"],
-        "online_hyperparameters.py": ["20", "2", "1"],
+        "online_hyperparameters.py": ["50", "2", "1"],
         "learned_optimizer.py": ["1", "1"],
         "penalties.py": ["1"],
         "navigation.py": ["1", "2"],
