@@ -8,6 +8,7 @@ from metalearn.analysis._head_noise import HeadNoise, head_noise
 from metalearn.analysis._label_permutations import LabelPermutations, label_permutations
 from metalearn.analysis._layer_ablation import LayerAblation, layer_ablation
 from metalearn.analysis._steps_curve import StepsCurve, steps_curve
+from metalearn.analysis._taylor_terms import TaylorTerms, taylor_terms
 
 __all__ = [
     "layer_ablation",
@@ -20,4 +21,6 @@ __all__ = [
     "LabelPermutations",
     "feature_distances",
     "FeatureDistances",
+    "TaylorTerms",
+    "taylor_terms",
 ]

@@ -2,9 +2,11 @@
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from hypothesis import strategies as st
 
 from metalearn import analysis, baselines, functional
+from metalearn.types import Batch
 from tests.cases import sine_learner
 from tests.properties.entry import Entry
 from tests.properties.strategies import (
@@ -55,6 +57,10 @@ def finite(distances, /, **_):
     assert distances.values.shape == distances.same_class.shape == distances.other_class.shape
     assert not (distances.same_class & distances.other_class).any()
     assert distances.values[distances.same_class | distances.other_class].isfinite().all()
+
+
+def mini_batches(shape):
+    return Batch(torch.ones(shape), torch.ones(shape))
 
 
 def classifier():
@@ -134,9 +140,31 @@ ENTRIES = {
         functions=FUNCTIONS,
         always=False,
     ),
+    "taylor_terms": Entry(
+        analysis.taylor_terms,
+        {
+            "model": st.builds(lambda: nn.Linear(1, 1)),
+            "criterion": st.just(F.mse_loss),
+            "batches": st.sampled_from([(1, 2, 3, 1), (2, 3, 1, 1)]).map(mini_batches),
+        },
+        lambda terms, /, **_: terms.average_gradient["bias"].isfinite().all(),
+        {
+            "model": st.builds(lambda: nn.Linear(2, 1)),
+            "criterion": st.sampled_from([lambda x: x.mean(), lambda x, y: x - y]),
+            "batches": st.sampled_from([(2, 1, 3, 1), (2, 3), ()]).map(mini_batches),
+        },
+        functions=frozenset({"criterion"}),
+    ),
 }
 
 EXCLUDED = dict.fromkeys(
-    ("LayerAblation", "HeadNoise", "StepsCurve", "LabelPermutations", "FeatureDistances"),
+    (
+        "LayerAblation",
+        "HeadNoise",
+        "StepsCurve",
+        "LabelPermutations",
+        "FeatureDistances",
+        "TaylorTerms",
+    ),
     "a result, made by the function of that name",
 )
