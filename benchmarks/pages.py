@@ -2,17 +2,22 @@
 
 A table that was measured is a file in docs/records: the command, the settings, and the cells as
 they were printed. In a page its place is marked by `<!-- record: NAME -->`; the table below the
-mark, and the line that says what its intervals are, are written from the record.
+mark, and the line that says what its intervals are, are written from the record. What is between
+`<!-- papers -->` and `<!-- end -->` is the list of `benchmarks.papers`.
 """
 
 import re
 from pathlib import Path
 
 from benchmarks._records import Record
+from benchmarks.papers.__main__ import listing
 
 DOCS = Path(__file__).parents[1] / "docs"
 MARKED = re.compile(r"<!-- record: ([\w-]+) -->\n(?:\n(?:\|.*\n)+)?(?:\n\+-: .*\n)?")
 """A mark, and the table and the line on intervals below it if there are any."""
+
+
+LIST = re.compile(r"<!-- papers -->\n.*<!-- end -->", re.DOTALL)
 
 
 def pages() -> list[Path]:
@@ -22,6 +27,7 @@ def pages() -> list[Path]:
 
 def written(page: str, records: Path = DOCS / "records") -> str:
     """Return a page with every marked table as its record has it."""
+    page = LIST.sub(lambda _: f"<!-- papers -->\n\n{listing()}\n\n<!-- end -->", page)
     return MARKED.sub(
         lambda mark: f"{mark[0].splitlines()[0]}\n\n{read(records / f'{mark[1]}.json')}\n", page
     )

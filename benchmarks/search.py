@@ -16,11 +16,10 @@ import torch
 
 from benchmarks import _records as records
 from benchmarks._records import RECORD
-from benchmarks.images.__main__ import read
-from benchmarks.images._problems import GREY, Problem, omniglot
+from benchmarks.images._problems import CHARACTERS, GREY, Problem, omniglot
 from metalearn import keep_large_blocks, models, search
 
-PROBLEM = Problem(omniglot, {"n_way": 20, "k_shot": 1, "num_query": 5}, GREY, {})
+PROBLEM = Problem(omniglot, {"n_way": 20, "k_shot": 1, "num_query": 5}, GREY, {}, CHARACTERS)
 TRAIN_SHOTS = 5
 """Support images of a class in training, one of each in each of five inner steps."""
 
@@ -33,7 +32,7 @@ def find(
     score: search.ReptileScore, most: int, arguments: argparse.Namespace
 ) -> search.SearchResult:
     """Search within the budget of time, looked at between rounds."""
-    end = time.monotonic() + 60 * arguments.budget
+    end = time.monotonic() + 60 * arguments.minutes
 
     def allowed(cell: search.Cell) -> bool:
         network = search.Network(cell, score.num_cells, score.num_filters)
@@ -119,7 +118,10 @@ def draw(cell: search.Cell, axes) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=__doc__)
     parser.add_argument(
-        "--budget", type=float, default=60, help="minutes after which no round begins (%(default)s)"
+        "--minutes",
+        type=float,
+        default=60,
+        help="after which no round begins (%(default)s)",
     )
     parser.add_argument("--blocks", type=int, default=3, help="of the largest cells (%(default)s)")
     parser.add_argument("--first", type=int, default=16, help="cells of one block (%(default)s)")
@@ -149,7 +151,7 @@ def main() -> None:
     parser.add_argument("--record", type=Path, help=RECORD)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    images = read(PROBLEM, arguments.device)
+    images = PROBLEM.read(arguments.device)
     score = search.ReptileScore(
         PROBLEM.sampler(images["train"], TRAIN_SHOTS),
         PROBLEM.sampler(images["val"]),

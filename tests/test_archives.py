@@ -8,19 +8,19 @@ import pytest
 
 from benchmarks._archives import ARCHIVES, archive
 from benchmarks.images._problems import PROBLEMS
-from benchmarks.tables import _experiment
+from benchmarks.papers import _experiment
 
-SENTENCE = "must be a folder with {}: images, uint8 .*ClassImages.from_npz.*METALEARN_DATA=folder"
+SENTENCE = "must be a folder with {}: .*METALEARN_DATA=folder"
 
 
 @pytest.mark.parametrize("folder", [None, "empty"])
 @pytest.mark.parametrize(
     ("module", "words"),
     [
-        ("tables.__main__", ["linear"]),
-        ("images.__main__", ["omniglot_5w1s"]),
-        ("images.__main__", ["omniglot_5w1s_shuffled"]),
-        ("images.layers", []),
+        ("papers.__main__", ["arnold_figure_1"]),
+        ("papers.__main__", ["omniglot_5w1s"]),
+        ("papers.__main__", ["lee_table_3_omniglot"]),
+        ("papers.__main__", ["arnold_figure_2"]),
         ("search", []),
     ],
 )
@@ -41,7 +41,7 @@ def test_without_the_data(folder, module, words, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_every_archive_of_a_problem_is_described(name, monkeypatch):
     monkeypatch.delenv("METALEARN_DATA", raising=False)
-    with pytest.raises(SystemExit, match=SENTENCE.format(r"\w+\.npz")):
+    with pytest.raises(SystemExit, match=SENTENCE.format(r"[\w.]+")):
         PROBLEMS[name].images()
 
 
@@ -49,6 +49,10 @@ def test_one_that_is_there(tmp_path, monkeypatch):
     np.savez(tmp_path / "omniglot.npz", images=np.zeros(1))
     monkeypatch.setenv("METALEARN_DATA", str(tmp_path))
     assert archive("omniglot.npz") == tmp_path / "omniglot.npz"
+    (tmp_path / "mini_imagenet").mkdir()
+    assert archive("mini_imagenet") == tmp_path / "mini_imagenet"
+    with pytest.raises(SystemExit, match="birds, as data.cub reads them.*Put it into folder/CUB"):
+        archive("CUB_200_2011")
     with pytest.raises(SystemExit, match="caltech101_32.npz"):
         archive("caltech101_32.npz")
     assert set(ARCHIVES) >= {"omniglot.npz", "caltech101_32.npz"}

@@ -16,7 +16,7 @@ CODE = re.compile(r"^```.*?^```|`([^`]+)`", re.DOTALL | re.MULTILINE)
 NUMBERS = {
     "seeds": "--seeds",
     "fraction": "--fraction",
-    "minutes": "--budget",
+    "minutes": "--minutes",
     "rounds": "--rounds",
 }
 """Settings of a record that an option of its command says."""

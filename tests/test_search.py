@@ -15,9 +15,8 @@ def run(monkeypatch, tmp_path):
     images = data.ClassImages(
         torch.randint(256, (20, 6, 1, 8, 8), generator=torch.manual_seed(0)).byte()
     )
-    monkeypatch.setattr(
-        benchmark, "read", lambda *_: {"train": images, "val": images, "test": images}
-    )
+    splits = dict.fromkeys(("train", "val", "test"), images)
+    monkeypatch.setattr(benchmark.Problem, "read", lambda *_: splits)
     monkeypatch.setattr(
         benchmark,
         "PROBLEM",

@@ -36,6 +36,8 @@ class Method:
         optimizer: The outer optimizer.
         shots: Support images of a class in training, if not as many as in the problem.
         max_grad_norm: Bound on the norm of the meta-gradient.
+        meta_batch_size: Tasks in a meta-step.
+        steps_at_test: Inner steps at test, if not as many as in training.
     """
 
     build: Build
@@ -47,6 +49,8 @@ class Method:
     optimizer: type[torch.optim.Optimizer] = torch.optim.Adam
     shots: int | None = None
     max_grad_norm: float | None = None
+    meta_batch_size: int = 4
+    steps_at_test: int | None = None
 
 
 def of(method: Callable[..., outer.MetaLearner], rule: inner.UpdateRule, **options: Any) -> Build:
@@ -67,17 +71,17 @@ def _reptile_at_test(learner: outer.MetaLearner, n_way: int) -> outer.MetaLearne
     return outer.Reptile(copy.deepcopy(learner.model), F.cross_entropy, REPTILE, num_steps=50)
 
 
-def _fine_tuned(learner: outer.MetaLearner, n_way: int) -> outer.MetaLearner:
+def fine_tuned(learner: outer.MetaLearner, n_way: int) -> outer.MetaLearner:
     body: Any = learner.model.get_submodule("features")
     return baselines.Finetuning(body, nn.Linear(_width(learner), n_way).to(learner.device))
 
 
-def _by_centroids(learner: outer.MetaLearner, n_way: int) -> outer.MetaLearner:
+def by_centroids(learner: outer.MetaLearner, n_way: int) -> outer.MetaLearner:
     body: Any = learner.model.get_submodule("features")
     return baselines.CentroidFinetuning(body, _width(learner), n_way).to(learner.device)
 
 
-def _cosine_pretraining(model: nn.Module) -> outer.MetaLearner:
+def cosine_pretraining(model: nn.Module) -> outer.MetaLearner:
     head: Any = model.get_submodule("head")
     model.add_module("head", baselines.CosineHead(head.in_features, head.out_features))
     return baselines.Pretraining(model)
@@ -114,6 +118,9 @@ def methods(lr: float) -> dict[str, Method]:
     def mt_net(model: nn.Module) -> outer.MetaLearner:
         return outer.MTNet(inner.t_net(model), F.cross_entropy, inner.SGD(lr), num_steps=1)
 
+    def t_net(model: nn.Module) -> outer.MetaLearner:
+        return outer.TNet(inner.t_net(model), F.cross_entropy, inner.SGD(lr), num_steps=1)
+
     return {
         "MAML": Method(
             of(outer.MAML, inner.LearnedRate(inner.SGD(lr), per="tensor"), num_steps=1),
@@ -143,6 +150,7 @@ def methods(lr: float) -> dict[str, Method]:
         ),
         "TURTLE": Method(of(outer.MAML, turtle, num_steps=1), {}),
         "MT-net": Method(mt_net, {"omniglot_5w1s": "99.5 +- 0.3"}),
+        "T-net": Method(t_net, {}),
         "hyper-representation": Method(_representation(), {}),
         "hyper-representation, rate from 0.5": Method(_representation(0.5), {}),
         "hyper-representation, first order": Method(
@@ -154,9 +162,9 @@ def methods(lr: float) -> dict[str, Method]:
             _of_trained_heads(multi_step=outer.MultiStep()), {}, "training sets"
         ),
         "ProtoNet": Method(_proto_net, {}, lr=1e-3),
-        "finetuning": Method(baselines.Pretraining, {}, "mini-batches", _fine_tuned, lr=1e-3),
+        "finetuning": Method(baselines.Pretraining, {}, "mini-batches", fine_tuned, lr=1e-3),
         "centroid finetuning": Method(
-            _cosine_pretraining, {}, "mini-batches", _by_centroids, lr=1e-3
+            cosine_pretraining, {}, "mini-batches", by_centroids, lr=1e-3
         ),
         "from scratch": Method(baselines.TrainFromScratch, {}, "nothing"),
     }

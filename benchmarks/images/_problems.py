@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks._archives import archive
 from benchmarks.images import _depths
@@ -21,12 +22,22 @@ class Problem:
         sizes: Ways, shots and query images of a task.
         model: Arguments of `models.conv4`.
         methods: The rows.
+        archives: What is read of METALEARN_DATA.
+        num_tasks: Tasks to train on, where the time is not what ends it.
+        validate_every: Tasks between two validations then.
     """
 
     images: Callable[[], dict[str, data.ClassImages]]
     sizes: dict[str, int]
     model: dict[str, Any]
     methods: dict[str, Method]
+    archives: tuple[str, ...] = ()
+    num_tasks: int = 240_000
+    validate_every: int = 10_000
+
+    def read(self, device: str) -> dict[str, data.ClassImages]:
+        """Return the classes of every split on a device."""
+        return {split: classes.to(device) for split, classes in self.images().items()}
 
     def sampler(self, classes: data.ClassImages, shots: int | None = None) -> data.EpisodeSampler:
         """Return the tasks of some classes, with another number of support images if given."""
@@ -68,30 +79,85 @@ def cifar_fs() -> dict[str, data.ClassImages]:
     return {"train": train, "val": val, "Caltech-101": data.ClassImages.from_npz(other)}
 
 
+def mini_imagenet() -> dict[str, data.ClassImages]:
+    """Return Ravi and Larochelle's split."""
+    root = archive("mini_imagenet")
+    return {split: data.mini_imagenet(root, split) for split in SPLITS}
+
+
+def cub() -> dict[str, data.ClassImages]:
+    """Return the 200 birds, dealt at random into 140, 30 and 30, as the thesis does."""
+    root = archive("CUB_200_2011").parent
+    parts = [data.cub(root, split) for split in SPLITS]
+    birds = data.ClassImages(
+        [part.of_class(name) for part in parts for name in part.class_names],
+        [name for part in parts for name in part.class_names],
+        layout="CHW",
+    )
+    dealt = birds.random_split([0.7, 0.15, 0.15], torch.Generator().manual_seed(0))
+    return dict(zip(SPLITS, dealt, strict=True))
+
+
+def mini_imagenet_to_cub() -> dict[str, data.ClassImages]:
+    """Return miniImageNet to train on, and its test classes and those of the birds."""
+    return {**mini_imagenet(), "CUB": cub()["test"]}
+
+
+def cub_to_mini_imagenet() -> dict[str, data.ClassImages]:
+    """Return birds to train on, and their test classes and those of miniImageNet."""
+    return {**cub(), "miniImageNet": mini_imagenet()["test"]}
+
+
+SPLITS: tuple[Any, ...] = ("train", "val", "test")
 GREY = {"in_channels": 1, "num_filters": 32}
 COLOUR = {"in_channels": 3, "num_filters": 32, "image_size": 32, "downsample": "max_pool"}
+LARGE = {"in_channels": 3, "num_filters": 32, "image_size": 84, "downsample": "max_pool"}
+CHARACTERS = ("omniglot.npz",)
+OTHER_DOMAIN = ("cifar_fs_train_val.npz", "caltech101_32.npz")
+
+
+def _omniglot(n_way: int, k_shot: int, shuffled: bool) -> Problem:
+    sizes = {"n_way": n_way, "k_shot": k_shot, "num_query": 5}
+    images = omniglot_shuffled if shuffled else omniglot
+    if (n_way, k_shot) == (10, 5):
+        return Problem(images, sizes, {**GREY, "num_filters": 64}, _depths.OMNIGLOT, CHARACTERS)
+    return Problem(images, sizes, GREY, METHODS, CHARACTERS)
+
+
+def _mini_imagenet(k_shot: int) -> Problem:
+    sizes = {"n_way": 5, "k_shot": k_shot, "num_query": 15}
+    return Problem(mini_imagenet, sizes, LARGE, methods(0.01), ("mini_imagenet",))
+
+
 PROBLEMS = {
-    "omniglot_5w1s": Problem(omniglot, {"n_way": 5, "k_shot": 1, "num_query": 5}, GREY, METHODS),
-    "omniglot_5w1s_shuffled": Problem(
-        omniglot_shuffled, {"n_way": 5, "k_shot": 1, "num_query": 5}, GREY, METHODS
-    ),
-    "omniglot_5w5s": Problem(omniglot, {"n_way": 5, "k_shot": 5, "num_query": 5}, GREY, METHODS),
-    "omniglot_10w5s": Problem(
-        omniglot,
-        {"n_way": 10, "k_shot": 5, "num_query": 5},
-        {"in_channels": 1, "num_filters": 64},
-        _depths.OMNIGLOT,
-    ),
+    **{
+        f"omniglot_{n_way}w{k_shot}s{'_shuffled' * shuffled}": _omniglot(n_way, k_shot, shuffled)
+        for n_way, k_shot in ((5, 1), (5, 5), (10, 5), (20, 1), (20, 5))
+        for shuffled in (False, True)
+    },
     "cifar_fs_10w3s": Problem(
         cifar_fs,
         {"n_way": 10, "k_shot": 3, "num_query": 5},
         {"in_channels": 3, "num_filters": 32},
         _depths.CIFAR_FS,
+        OTHER_DOMAIN,
     ),
-    "cifar_fs_5w1s": Problem(
-        cifar_fs, {"n_way": 5, "k_shot": 1, "num_query": 15}, COLOUR, methods(0.1)
-    ),
-    "cifar_fs_5w5s": Problem(
-        cifar_fs, {"n_way": 5, "k_shot": 5, "num_query": 15}, COLOUR, methods(0.1)
+    **{
+        f"cifar_fs_5w{k_shot}s": Problem(
+            cifar_fs,
+            {"n_way": 5, "k_shot": k_shot, "num_query": 15},
+            COLOUR,
+            methods(0.1),
+            OTHER_DOMAIN,
+        )
+        for k_shot in (1, 5)
+    },
+    **{f"mini_imagenet_5w{k_shot}s": _mini_imagenet(k_shot) for k_shot in (1, 5)},
+    "mini_imagenet_10w1s": Problem(
+        mini_imagenet,
+        {"n_way": 10, "k_shot": 1, "num_query": 15},
+        LARGE,
+        _depths.MINI_IMAGENET,
+        ("mini_imagenet",),
     ),
 }

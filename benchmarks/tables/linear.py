@@ -18,15 +18,19 @@ in training; tests are unrotated. Without these data `--columns '*points*'` runs
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
 from benchmarks._archives import archive
-from benchmarks.tables._experiment import Experiment, Settings, Table, score, train
-from metalearn import Summary, data, functional, inner, models, outer
+from benchmarks.papers._curve import curve
+from benchmarks.papers._experiment import Cells, Experiment, Settings, Table, score, train
+from metalearn import data, functional, inner, models, outer
 
 READINGS = {
     "10 points, 500 others": data.LinearClassification(10, 500),
@@ -84,50 +88,110 @@ def percentage(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return 100 * functional.accuracy(output, target)
 
 
-def synthetic(settings: Settings, method: str, reading: str) -> dict[str, Summary]:
-    """Train all seeds on one reading and return their accuracies."""
-    hidden, rule, lr, _ = SYNTHETIC[method]
-    tasks = READINGS[reading]
+@dataclass(frozen=True)
+class Part:
+    """One half of the figure.
 
-    def build(seed: int) -> outer.MetaLearner:
-        model = models.linear_network(100, hidden, 1)
-        return outer.MAML(
-            model, F.binary_cross_entropy_with_logits, rule, num_steps=1, compile=settings.compile
-        )
+    Attributes:
+        methods: Its rows: hidden layers, rule, rate of the outer optimizer, the paper's accuracy.
+        tasks: Returns the tasks to train and to test on.
+        training: Arguments of `train`.
+        testing: Arguments of `score`.
+        build: Makes a learner of hidden layers and a rule.
+    """
 
-    replicas, _ = train(
-        build,
-        tasks,
-        settings,
-        num_iterations=30_000,
-        meta_batch_size=1,
-        optimizer=torch.optim.SGD,
-        lr=lr,
-    )
-    return {reading: score(replicas, tasks, num_tasks=500, metrics={"accuracy": sign_accuracy})}
+    methods: dict[str, Any]
+    tasks: Callable[[], tuple[data.TaskDistribution, data.TaskDistribution]]
+    training: dict[str, Any]
+    testing: dict[str, Any]
+    build: Callable[..., outer.MetaLearner]
 
 
-def omniglot(settings: Settings, method: str) -> dict[str, Summary]:
-    """Train all seeds on Omniglot and return their accuracies on test characters."""
-    hidden, rule, lr, _ = OMNIGLOT[method]
+def _of_points(hidden: list[int], rule: inner.UpdateRule, **options: Any) -> outer.MetaLearner:
+    model = models.linear_network(100, hidden, 1)
+    return outer.MAML(model, F.binary_cross_entropy_with_logits, rule, num_steps=1, **options)
+
+
+def _of_images(hidden: list[int], rule: inner.UpdateRule, **options: Any) -> outer.MetaLearner:
+    model = nn.Sequential(nn.Flatten(), *models.linear_network(784, hidden, 5))
+    return outer.MAML(model, F.cross_entropy, rule, num_steps=2, **options)
+
+
+def _characters() -> tuple[data.TaskDistribution, data.TaskDistribution]:
     path = archive("omniglot.npz")
-    classes = {split: data.ClassImages.from_npz(path, split=split) for split in ("train", "test")}
-    classes["train"] = classes["train"].rotated()
-    tasks = {
-        split: data.EpisodeSampler(classes[split], n_way=5, k_shot=1, num_query=1)
-        for split in classes
-    }
-
-    def build(seed: int) -> outer.MetaLearner:
-        model = nn.Sequential(nn.Flatten(), *models.linear_network(784, hidden, 5))
-        return outer.MAML(model, F.cross_entropy, rule, num_steps=2, compile=settings.compile)
-
-    replicas, _ = train(
-        build, tasks["train"], settings, num_iterations=60_000, meta_batch_size=32, lr=lr
+    train, test = (data.ClassImages.from_npz(path, split=split) for split in ("train", "test"))
+    return tuple(  # type: ignore[return-value]
+        data.EpisodeSampler(classes, n_way=5, k_shot=1, num_query=1)
+        for classes in (train.rotated(), test)
     )
-    return {
-        "Omniglot": score(replicas, tasks["test"], num_tasks=600, metrics={"accuracy": percentage})
-    }
+
+
+PARTS = {
+    reading: Part(
+        SYNTHETIC,
+        partial(lambda tasks: (tasks, tasks), tasks),
+        {"num_iterations": 30_000, "meta_batch_size": 1, "optimizer": torch.optim.SGD},
+        {"num_tasks": 500, "metrics": {"accuracy": sign_accuracy}},
+        _of_points,
+    )
+    for reading, tasks in READINGS.items()
+}
+PARTS["Omniglot"] = Part(
+    OMNIGLOT,
+    _characters,
+    {"num_iterations": 60_000, "meta_batch_size": 32},
+    {"num_tasks": 600, "metrics": {"accuracy": percentage}},
+    _of_images,
+)
+
+
+def run(settings: Settings, part: str, method: str) -> Cells:
+    """Train all seeds and return their accuracies at the end."""
+    of_part = PARTS[part]
+    hidden, rule, lr, _ = of_part.methods[method]
+    tasks, test = of_part.tasks()
+    build = partial(_built, of_part.build, hidden, rule, settings.compile)
+    replicas, _ = train(build, tasks, settings, lr=lr, **of_part.training)
+    return {part: score(replicas, test, **of_part.testing)}
+
+
+def run_curve(settings: Settings, part: str, method: str) -> Cells:
+    """Train all seeds and return their accuracies on the way."""
+    of_part = PARTS[part]
+    hidden, rule, lr, _ = of_part.methods[method]
+    tasks, test = of_part.tasks()
+    build = partial(_built, of_part.build, hidden, rule, settings.compile)
+    options = {**of_part.training, "lr": lr}
+    total = settings.iterations(options.pop("num_iterations"))
+    found: list[outer.Replicas] = []
+
+    def train_to(at: int) -> None:
+        exactly = replace(settings, fraction=1.0)
+        found[:] = [train(build, tasks, exactly, num_iterations=at, **options)[0]]
+
+    return curve(settings, total, train_to, lambda: score(found[0], test, **of_part.testing))
+
+
+def _built(
+    build: Callable[..., outer.MetaLearner],
+    hidden: list[int],
+    rule: inner.UpdateRule,
+    compile: bool,
+    seed: int,
+) -> outer.MetaLearner:
+    return build(hidden, rule, compile=compile)
+
+
+def curves() -> Table:
+    """Figure A.1: accuracies on test tasks while linear models train."""
+    experiments = [
+        Experiment(
+            f"{method}, {part}", {"": ""}, partial(run_curve, part=part, method=method), needs
+        )
+        for part, needs in (("10 points, 500 others", ()), ("Omniglot", ("omniglot.npz",)))
+        for method in PARTS[part].methods
+    ]
+    return Table("Accuracy in %", experiments, lower_is_better=False, x="% of the iterations")
 
 
 TABLE = Table(
@@ -137,20 +201,12 @@ TABLE = Table(
     [
         Experiment(
             method,
-            {reading: SYNTHETIC[method][3]},
-            partial(synthetic, method=method, reading=reading),
+            {part: cells[-1]},
+            partial(run, part=part, method=method),
+            ("omniglot.npz",) * (part == "Omniglot"),
         )
-        for reading in READINGS
-        for method in SYNTHETIC
-    ]
-    + [
-        Experiment(
-            method,
-            {"Omniglot": OMNIGLOT[method][3]},
-            partial(omniglot, method=method),
-            ("omniglot.npz",),
-        )
-        for method in OMNIGLOT
+        for part, of_part in PARTS.items()
+        for method, cells in of_part.methods.items()
     ],
     lower_is_better=False,
 )

@@ -14,7 +14,7 @@ from functools import partial
 
 import torch
 
-from benchmarks.tables._experiment import Experiment, Settings, Table, score, train
+from benchmarks.papers._experiment import Experiment, Settings, Table, score, train
 from benchmarks.tables._t_net import build
 from metalearn import Summary, data, inner
 from metalearn.types import Batch, Episode

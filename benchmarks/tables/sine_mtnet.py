@@ -9,7 +9,7 @@ others 10.
 import math
 from functools import partial
 
-from benchmarks.tables._experiment import Experiment, Settings, Table, score, train
+from benchmarks.papers._experiment import Experiment, Settings, Table, score, train
 from benchmarks.tables._t_net import build
 from metalearn import Summary, data
 

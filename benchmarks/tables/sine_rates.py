@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from benchmarks.tables._experiment import Experiment, Settings, Table
+from benchmarks.papers._experiment import Experiment, Settings, Table
 from benchmarks.tables.sine_mtnet import run
 from metalearn import Summary
 

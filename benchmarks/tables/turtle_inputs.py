@@ -1,16 +1,14 @@
 """Inputs and depth of TURTLE's network: Huisman (2021), Tables 4 and 5.
 
-5-shot sine regression with one step, 20 units per hidden layer, no learned rates and no gradient
-clipping; the score is a run's best validation, as in the thesis. The thesis' code takes the loss as
-a constant input; we differentiate it. Otherwise as in `sine_turtle`.
+5-shot sine regression with one step, 20 units per hidden layer, no learned rates; the score is a
+run's best validation, as in the thesis. The thesis' code takes the loss as a constant input; we
+differentiate it. Otherwise as `_sines` says.
 """
 
-from functools import partial
+from fnmatch import fnmatch
 
-import torch.nn.functional as F
-
-from benchmarks.tables._experiment import VALIDATION_SEED, Experiment, Settings, Table, score, train
-from metalearn import Summary, data, inner, models, outer
+from benchmarks.papers._experiment import Table
+from benchmarks.tables._sines import Variant, validation
 
 INPUTS = {
     "raw gradient": ("grad",),
@@ -39,38 +37,20 @@ PAPER = {
 }
 
 
-def build(seed: int, inputs: str, hidden: int, activation: str, compile: bool) -> outer.MetaLearner:
-    """Return a learner to train."""
-    rule = inner.Turtle(INPUTS[inputs], hidden=(20,) * hidden, activation=ACTIVATIONS[activation])
-    return outer.MAML(models.mlp(1, [40, 40], 1), F.mse_loss, rule, num_steps=1, compile=compile)
-
-
-def run(settings: Settings, inputs: str, hidden: int, activation: str) -> dict[str, Summary]:
-    """Train all seeds and return their errors on the validation tasks."""
-    tasks = data.Sinusoid(5, num_query=50)
-    builder = partial(
-        build, inputs=inputs, hidden=hidden, activation=activation, compile=settings.compile
+CELLS = [
+    validation(
+        f"{inputs}, {hidden} hidden",
+        activation if hidden else "linear",
+        Variant(inputs=INPUTS[inputs], hidden=(20,) * hidden, activation=ACTIVATIONS[activation]),
+        cell,
     )
-    replicas, _ = train(
-        builder, tasks, settings, num_iterations=70_000, meta_batch_size=1, validate=tasks
-    )
-    # at the best validation of every run, its tasks once more
-    seeds = [VALIDATION_SEED] * settings.seeds
-    return {
-        activation if hidden else "linear": score(replicas, tasks, num_tasks=1000, task_seeds=seeds)
-    }
+    for inputs, by_depth in PAPER.items()
+    for hidden, cells in by_depth.items()
+    for activation, cell in zip(ACTIVATIONS, cells, strict=False)
+]
 
 
-TABLE = Table(
-    "Validation MSE by activation; in brackets the paper's (30 runs)",
-    [
-        Experiment(
-            f"{inputs}, {hidden} hidden",
-            {activation if hidden else "linear": cell},
-            partial(run, inputs=inputs, hidden=hidden, activation=activation),
-        )
-        for inputs, by_depth in PAPER.items()
-        for hidden, cells in by_depth.items()
-        for activation, cell in zip(ACTIVATIONS, cells, strict=False)
-    ],
-)
+def table(*rows: str) -> Table:
+    """Return the rows like one of some patterns."""
+    title = "Validation MSE by activation; in brackets the paper's (30 runs)"
+    return Table(title, [cell for cell in CELLS if any(fnmatch(cell.row, row) for row in rows)])

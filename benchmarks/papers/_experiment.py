@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,20 +19,49 @@ class Settings:
     """How a table is run.
 
     Attributes:
-        seeds: Number of replicas, trained side by side.
+        seeds: Number of runs; where a table's learners are small, replicas trained side by side.
         device: Where.
         fraction: Part of the paper's number of iterations.
-        compile: Whether meta-step and optimizer's step are compiled.
+        compile: Whether meta-steps, of replicas with the optimizer's step, are compiled.
+        minutes: Of images: train each method for so long in place of a number of iterations.
+        statistics: Of images: source of batch normalisation's statistics.
+        tasks: Of images: number of tasks of the last evaluation.
+        meta_batch_size: Of images: tasks in a meta-step, if not as many as the problem has.
+        filters: Of images: of every convolution, if not as many as the problem has.
+        looks: Of images: validations while a method trains for `minutes`.
+        autocast: Of images: whether to train and evaluate under autocast to bfloat16.
+        cuda_graph: Of images: whether to train by replay of a CUDA graph.
+        checkpoints: Folder of the training that runs, to go on from; None for none.
+        pictures: Folder of what an experiment draws itself; None for none.
     """
 
     seeds: int
     device: str
     fraction: float = 1.0
     compile: bool = True
+    minutes: float | None = None
+    statistics: str = "transductive"
+    tasks: int = 600
+    meta_batch_size: int | None = None
+    filters: int | None = None
+    looks: int = 0
+    autocast: bool = False
+    cuda_graph: bool = False
+    checkpoints: Path | None = None
+    pictures: Path | None = None
 
     def iterations(self, of_paper: int) -> int:
         """Return how many iterations to train for."""
         return max(round(of_paper * self.fraction), 1)
+
+    def known(self) -> dict[str, Any]:
+        """Return what a result depends on, as JSON can hold it."""
+        folders = ("checkpoints", "pictures")
+        return {name: value for name, value in asdict(self).items() if name not in folders}
+
+
+Cells = dict[str, Summary | str]
+"""What an experiment has found by column: numbers, or words about them."""
 
 
 @dataclass(frozen=True)
@@ -41,29 +71,33 @@ class Experiment:
     Attributes:
         row: The row's name.
         paper: The paper's cells by column, as it prints them; "" where it has none.
-        run: Trains and returns every column's summary over seeds.
+        run: Trains and returns every column's cell.
         archives: Those that it reads.
     """
 
     row: str
     paper: dict[str, str]
-    run: Callable[[Settings], dict[str, Summary]]
+    run: Callable[[Settings], Cells]
     archives: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a paper.
+    """A table or a figure of a paper.
 
     Attributes:
         title: What it is.
         experiments: Its rows, or parts of rows.
         lower_is_better: Whether the numbers are errors.
+        x: If the columns are numbers and the rows curves, what the numbers are.
+        images: Whether it is of images: seeds are trained one after the other, by default one.
     """
 
     title: str
     experiments: list[Experiment] = field(default_factory=list)
     lower_is_better: bool = True
+    x: str = ""
+    images: bool = False
 
 
 def train(
@@ -78,6 +112,8 @@ def train(
     max_grad_norm: float | None = None,
     validate: data.TaskDistribution | None = None,
     validate_every: int = 2500,
+    num_validation_steps: int | None = None,
+    callbacks: Sequence[Callable[[Any], Any]] = (),
 ) -> tuple[outer.Replicas, History]:
     """Train one learner per seed together; return them at their best or last, and the history."""
     learners = []
@@ -97,6 +133,9 @@ def train(
         validate=validate,
         validate_every=validate_every,
         num_validation_tasks=1000,
+        num_validation_steps=num_validation_steps,
+        checkpoint_dir=settings.checkpoints,
+        callbacks=callbacks,
         progress=False,
     )
     if history.best_state is not None:
@@ -105,7 +144,7 @@ def train(
 
 
 def score(
-    replicas: outer.Replicas,
+    replicas: outer.Replicas | Sequence[outer.MetaLearner],
     tasks: data.TaskDistribution,
     *,
     num_tasks: int,
@@ -134,10 +173,14 @@ def score(
     return over_seeds(evaluations)[name]
 
 
-def interval(seeds: int) -> str:
+def interval(settings: Settings, table: Table) -> str:
     """Return what the intervals of a table are."""
     star = "a star marks one above a quarter of its mean, or by which alone the cell is within"
-    return f"95 % over {seeds} seeds by Student's t, the error of the test tasks included; {star}"
+    if settings.seeds == 1:
+        tasks = f"the {settings.tasks:,} test tasks" if table.images else "nothing"
+        return f"95 % over {tasks} of one run; the papers' are as they print them; {star}"
+    over = f"95 % over {settings.seeds} seeds by Student's t"
+    return f"{over}, the error of the test tasks included; {star}"
 
 
 def cell(ours: Summary, paper: str, lower_is_better: bool) -> str:
@@ -145,7 +188,8 @@ def cell(ours: Summary, paper: str, lower_is_better: bool) -> str:
     verdict, needs_ours = compared(ours, paper, lower_is_better)
     star = "*" * (needs_ours or ours.ci95 > abs(ours.mean) / 4)
     beside = f" ({', '.join(filter(None, [paper, verdict]))})" if paper else ""
-    return f"{ours.mean:.3g} +- {ours.ci95:.2g}{star}{beside}"
+    half = "" if math.isnan(ours.ci95) else f" +- {ours.ci95:.2g}"  # of a single run
+    return f"{ours.mean:.3g}{half}{star}{beside}"
 
 
 def compared(ours: Summary, paper: str, lower_is_better: bool) -> tuple[str, bool]:
