@@ -9,8 +9,10 @@ from metalearn.inner._cosine import Cosine
 from metalearn.inner._gradient_transform import GradientTransform
 from metalearn.inner._groups import Groups
 from metalearn.inner._kronecker import KroneckerLinear, KroneckerNetwork
+from metalearn.inner._kronecker_rnn import KroneckerRNN
 from metalearn.inner._learned import Learned
 from metalearn.inner._learned_rate import LearnedRate, MetaSGD
+from metalearn.inner._linear_optimizer import LinearOptimizer
 from metalearn.inner._low_rank import LowRank
 from metalearn.inner._lstm import LSTM
 from metalearn.inner._masked import Masked, adapted_fraction, kept_fraction
@@ -59,8 +61,10 @@ __all__ = [
     "LSTM",
     "Turtle",
     "GradientTransform",
+    "LinearOptimizer",
     "KroneckerLinear",
     "KroneckerNetwork",
+    "KroneckerRNN",
     "LowRank",
     "MetaCurvature",
     "SelfAdapting",

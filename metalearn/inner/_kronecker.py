@@ -47,11 +47,11 @@ class KroneckerLinear(GradientTransform):
 
     def init_weights(self, name: str, param: Tensor) -> PyTree:
         """Return L, R and, if learned, b."""
-        return _factors(name, param) | ({"b": torch.zeros_like(param)} if self.bias else {})
+        return factors(name, param) | ({"b": torch.zeros_like(param)} if self.bias else {})
 
     def transform(self, weights: PyTree, grad: Tensor) -> Tensor:
         """Return L G R + b."""
-        transformed = _multiply(weights, as_matrices(grad)).reshape(grad.shape)
+        transformed = multiply(weights, as_matrices(grad)).reshape(grad.shape)
         return transformed + weights["b"] if self.bias else transformed
 
 
@@ -93,9 +93,7 @@ class KroneckerNetwork(GradientTransform):
 
     def init_weights(self, name: str, param: Tensor) -> PyTree:
         """Return the layers' L and R and, if normalised, the factor of the output."""
-        weights: dict[str, Any] = {
-            "layers": [_factors(name, param) for _ in range(self.num_layers)]
-        }
+        weights: dict[str, Any] = {"layers": [factors(name, param) for _ in range(self.num_layers)]}
         if self.normalise:
             weights["factor"] = param.new_ones(as_matrices(param).shape[-2:])
         return weights
@@ -110,9 +108,9 @@ class KroneckerNetwork(GradientTransform):
         return output.reshape(grad.shape)
 
     def _network(self, layers: list[dict[str, Tensor]], matrices: Tensor) -> Tensor:
-        hidden = _multiply(layers[0], matrices)
+        hidden = multiply(layers[0], matrices)
         for layer in layers[1:]:
-            hidden = _multiply(layer, activate(self.activation, hidden))
+            hidden = multiply(layer, activate(self.activation, hidden))
         return hidden
 
 
@@ -137,10 +135,12 @@ def identity(name: str, size: int, like: Tensor) -> Tensor:
     return torch.eye(size, dtype=like.dtype, device=like.device)
 
 
-def _factors(name: str, param: Tensor) -> dict[str, Tensor]:
+def factors(name: str, param: Tensor) -> dict[str, Tensor]:
+    """Return L and R of one parameter, at the identity."""
     rows, columns = as_matrices(param).shape[-2:]
     return {"L": identity(name, rows, param), "R": identity(name, columns, param)}
 
 
-def _multiply(factors: dict[str, Tensor], matrices: Tensor) -> Tensor:
-    return factors["L"] @ matrices @ factors["R"]
+def multiply(layer: dict[str, Tensor], matrices: Tensor) -> Tensor:
+    """Return L G R of every matrix."""
+    return layer["L"] @ matrices @ layer["R"]

@@ -67,10 +67,14 @@ RULES = [
     inner.KroneckerLinear(0.1, bias=True),
     inner.KroneckerNetwork(0.1),
     inner.KroneckerNetwork(0.1, num_layers=3, activation="tanh", normalise=True),
+    inner.KroneckerRNN(0.1),
+    inner.LinearOptimizer(0.1),
     inner.LowRank(0.1, rank=2),
     inner.LowRank(0.1, rank=2, identity=True),
     inner.MetaCurvature(0.1),
     inner.SelfAdapting(inner.KroneckerLinear(0.1, bias=True), lr=0.1),
+    inner.SelfAdapting(inner.LinearOptimizer(0.1), lr=0.1),
+    inner.SelfAdapting(inner.KroneckerRNN(0.1), lr=0.1),
     inner.SelfAdapting(
         inner.Groups({"*bias": inner.MetaSGD(0.1), "*": inner.LowRank(0.1, rank=2)}), lr=0.1
     ),

@@ -1,9 +1,11 @@
 import pytest
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 
-from metalearn import inner, models
+from metalearn import inner, models, outer
 from metalearn._tree import tree_leaves
+from metalearn.types import Batch
 from tests.cases import relative_difference, sine_learner
 
 KINDS = [
@@ -177,3 +179,46 @@ def test_bad_input(call, error, message):
     with pytest.raises(error) as raised:
         call()
     assert message in str(raised.value)
+
+
+class Recurrent(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.rnn, self.head = kind(2, 3, batch_first=True), nn.Linear(3, 1)
+
+    def forward(self, x):
+        return self.head(self.rnn(x)[0])
+
+
+@pytest.mark.parametrize(("kind", "gates"), [(nn.RNN, 1), (nn.GRU, 3), (nn.LSTM, 4)])
+def test_recurrent_weights_are_matrices_of_stacked_gates(kind, gates):
+    """One L for the rows of all gates, so that one gate's gradient can move another, and with
+    random L and R the update of the loop by hand."""
+    torch.manual_seed(0)
+    learner = outer.MAML(
+        Recurrent(kind).double(),
+        F.mse_loss,
+        inner.KroneckerLinear(0.1),
+        num_steps=2,
+        batching="loop",
+    )
+    shapes = {name: (of["L"].shape, of["R"].shape) for name, of in learner.meta.rule.items()}
+    rows = 3 * gates
+    assert shapes["rnn.weight_ih_l0"] == ((rows, rows), (2, 2))
+    assert shapes["rnn.weight_hh_l0"] == ((rows, rows), (3, 3))
+    with torch.no_grad():
+        for param in learner.rule.parameters():
+            param.copy_(torch.randn_like(param))
+    x, y = torch.randn(1, 4, 5, 2, dtype=torch.float64), torch.randn(1, 4, 5, 1).double()
+    params = {name: p.detach().clone() for name, p in learner.model.named_parameters()}
+    for _ in range(2):
+        params = {name: param.detach().requires_grad_() for name, param in params.items()}
+        loss = F.mse_loss(torch.func.functional_call(learner.model, params, (x[0],)), y[0])
+        grads = torch.autograd.grad(loss, list(params.values()))
+        for (name, param), grad in zip(params.items(), grads, strict=True):
+            matrix = grad.reshape(len(grad), -1)
+            of = learner.meta.rule[name]
+            params[name] = param - 0.1 * (of["L"] @ matrix @ of["R"]).reshape(param.shape)
+    adapted = learner.adapt(Batch(x, y)).params
+    expected = {name: param.detach()[None] for name, param in params.items()}
+    assert relative_difference(adapted, expected) < 1e-12

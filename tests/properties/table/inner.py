@@ -131,6 +131,8 @@ ENTRIES = {
     "KroneckerNetwork": rule(
         inner.KroneckerNetwork, **RATE, num_layers=COUNTS, activation=ACTIVATIONS, normalise=BOOLS
     ),
+    "KroneckerRNN": rule(inner.KroneckerRNN, **RATE, activation=ACTIVATIONS),
+    "LinearOptimizer": rule(inner.LinearOptimizer, **RATE),
     "LowRank": rule(inner.LowRank, **RATE, rank=COUNTS, identity=BOOLS),
     "MetaCurvature": rule(inner.MetaCurvature, **RATE),
     "SelfAdapting": rule(
