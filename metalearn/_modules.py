@@ -150,6 +150,24 @@ def set_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
                 places[attribute] = tensor
 
 
+def replace_modules(model: nn.Module, new: Callable[[nn.Module], nn.Module | None]) -> nn.Module:
+    """Replace modules by `new(module)`, the same one wherever one is used; None leaves it.
+
+    Those that are in a replaced one are left. The model is changed in place and returned, or what
+    replaces it.
+    """
+    if (instead := new(model)) is not None:
+        return instead
+    made: dict[nn.Module, nn.Module | None] = {}
+    for module in list(model.modules()):
+        for name, child in module._modules.items():
+            if child is not None and child not in made:
+                made[child] = new(child)
+            if child is not None and (instead := made[child]) is not None:
+                module._modules[name] = instead
+    return model
+
+
 def _places(owner: nn.Module, tensor: Tensor) -> dict[str, Any]:
     """Return the parameters or the buffers of a module, whichever a tensor goes into."""
     return owner._parameters if isinstance(tensor, nn.Parameter) else owner._buffers

@@ -20,6 +20,7 @@ NAMED: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
     "elu": F.elu,
     "softplus": F.softplus,
+    "identity": torch.positive,
 }
 
 

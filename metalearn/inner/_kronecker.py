@@ -91,6 +91,31 @@ class KroneckerNetwork(GradientTransform):
     activation: Annotated[Activation, Check(check_activation)] = "relu"
     normalise: Flag = False
 
+    def collapse(self, meta: PyTree) -> tuple[KroneckerLinear, PyTree]:
+        """Return the `KroneckerLinear` that a chain without activation is equal to.
+
+        With `activation="identity"`, or one layer, U(G) = (L_h ... L_1) G (R_1 ... R_h).
+
+        Args:
+            meta: The rule's meta-parameters, such as `learner.meta.rule`, or those that
+                `SelfAdapting` has adapted, `adapted.state["xi"]`, with their task axis.
+
+        Returns:
+            The rule of the same updates, and its meta-parameters: L and R by tensor.
+
+        Raises:
+            ValueError: If there is an activation between layers, or a factor of elements.
+
+        >>> rule = KroneckerNetwork(0.1, num_layers=4, activation="identity")
+        >>> rule.collapse(rule.init_meta({"w": torch.zeros(3, 2)}))[0]
+        KroneckerLinear(lr=0.1, bias=False)
+        """
+        if self.normalise or (self.num_layers > 1 and self.activation != "identity"):
+            fix = f'Write KroneckerNetwork({self.lr}, {self.num_layers}, activation="identity").'
+            condition = "be a chain of matrices, without activation or factor, to be collapsed"
+            raise invalid("KroneckerNetwork", condition, self, fix)
+        return KroneckerLinear(self.lr), {name: _chain(of["layers"]) for name, of in meta.items()}
+
     def init_weights(self, name: str, param: Tensor) -> PyTree:
         """Return the layers' L and R and, if normalised, the factor of the output."""
         weights: dict[str, Any] = {"layers": [factors(name, param) for _ in range(self.num_layers)]}
@@ -139,6 +164,14 @@ def factors(name: str, param: Tensor) -> dict[str, Tensor]:
     """Return L and R of one parameter, at the identity."""
     rows, columns = as_matrices(param).shape[-2:]
     return {"L": identity(name, rows, param), "R": identity(name, columns, param)}
+
+
+def _chain(layers: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the L and R that layers without activation multiply to."""
+    left, right = layers[0]["L"], layers[0]["R"]
+    for layer in layers[1:]:
+        left, right = layer["L"] @ left, right @ layer["R"]
+    return {"L": left, "R": right}
 
 
 def multiply(layer: dict[str, Tensor], matrices: Tensor) -> Tensor:

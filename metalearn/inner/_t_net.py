@@ -7,6 +7,7 @@ import torch.nn as nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from metalearn._checks import check_kind, invalid
+from metalearn._modules import replace_modules
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -54,19 +55,9 @@ def t_net(model: nn.Module) -> nn.Module:
     check_kind("t_net's model", model, nn.Module, "an nn.Module", example)
     if transforms(model):
         raise invalid("t_net's model", "be a plain network", "a T-net already", "Call t_net once.")
-    if _has_transform(model):
-        return TLayer(model)
-    transformed: dict[nn.Module, TLayer] = {}
-    for module in list(model.modules()):
-        for name, child in module._modules.items():
-            if child is not None and _has_transform(child):
-                # A layer used in two places has one T in both.
-                if child not in transformed:
-                    transformed[child] = TLayer(child)
-                module._modules[name] = transformed[child]
-    if not transformed:
+    if not any(map(_has_transform, model.modules())):
         raise invalid("t_net's model", "have linear or convolutional layers", model)
-    return model
+    return replace_modules(model, lambda layer: TLayer(layer) if _has_transform(layer) else None)
 
 
 def transforms(model: nn.Module) -> list[str]:

@@ -6,6 +6,7 @@ from metalearn.models._batch_statistics import (
     running_statistics,
     use_batch_statistics,
 )
+from metalearn.models._collapse import collapse
 from metalearn.models._conv4 import conv4
 from metalearn.models._init import init_
 from metalearn.models._mlp import linear_network, mlp
@@ -17,6 +18,7 @@ __all__ = [
     "conv4",
     "resnet12",
     "init_",
+    "collapse",
     "use_batch_statistics",
     "batch_statistics",
     "running_statistics",

@@ -4,7 +4,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from metalearn import inner, models, outer
-from metalearn._tree import tree_leaves
+from metalearn._tree import tree_leaves, tree_map
 from metalearn.types import Batch
 from tests.cases import relative_difference, sine_learner
 
@@ -25,7 +25,7 @@ def changed(rule, shape):
     """Return a gradient and random weights of the rule, with U of the gradient by the rule."""
     torch.manual_seed(0)
     grad = torch.randn(shape, dtype=torch.float64)
-    weights = torch.utils._pytree.tree_map(torch.randn_like, rule.init_weights("w", grad))
+    weights = tree_map(torch.randn_like, rule.init_weights("w", grad))
     return grad, weights, rule.transform(weights, grad)
 
 
@@ -43,6 +43,42 @@ def test_network_is_equation_7():
     first, second = weights["layers"]
     expected = second["L"] @ torch.tanh(first["L"] @ grad @ first["R"]) @ second["R"]
     torch.testing.assert_close(transformed, expected)
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (5,), (5, 2, 3, 3)], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"num_layers": 3, "activation": "identity"}, {"num_layers": 1}]
+)
+def test_a_chain_without_activation_is_one_pair_of_matrices(options, shape):
+    torch.manual_seed(0)
+    rule = inner.KroneckerNetwork(0.1, **options)
+    grads = {"w": torch.randn(shape, dtype=torch.float64)}
+    meta = tree_map(torch.randn_like, rule.init_meta(grads))
+    linear, collapsed = rule.collapse(meta)
+    seen = grads, (), grads, torch.zeros(()), 0
+    ours, _ = linear.update(collapsed, *seen)
+    theirs, _ = rule.update(meta, *seen)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    assert [leaf.shape for leaf in tree_leaves(collapsed)] == [
+        leaf.shape for leaf in tree_leaves(linear.init_meta(grads))
+    ]
+
+
+def test_adapted_matrices_collapse_task_by_task(episodes):
+    rule = inner.KroneckerNetwork(0.1, num_layers=3, activation="identity")
+    xi = sine_learner(inner.SelfAdapting(rule, lr=0.1)).adapt(episodes.support).state["xi"]
+    of_all = rule.collapse(xi)[1]
+    of_one = rule.collapse(tree_map(lambda leaf: leaf[1], xi))[1]
+    assert relative_difference(tree_map(lambda leaf: leaf[1], of_all), of_one) < 1e-12
+
+
+@pytest.mark.parametrize(
+    "options", [{"activation": "relu"}, {"activation": "identity", "normalise": True}]
+)
+def test_what_is_no_chain_is_not_collapsed(options):
+    rule = inner.KroneckerNetwork(0.1, **options)
+    with pytest.raises(ValueError, match=r'Write KroneckerNetwork\(0.1, 2, activation="identity"'):
+        rule.collapse(rule.init_meta({"w": torch.zeros(2, 2)}))
 
 
 def test_normalised_network_scales_with_the_gradient():

@@ -60,6 +60,11 @@ ENTRIES = {
         lambda model, /, biases, **_: biases is None or not model[0].bias.any(),
         functions=frozenset({"weights", "biases"}),
     ),
+    "collapse": Entry(
+        models.collapse,
+        {"model": st.builds(lambda: models.linear_network(2, [3], 1))},
+        lambda collapsed, /, **_: len(collapsed) == 1,
+    ),
     "conv4": Entry(
         models.conv4,
         {
