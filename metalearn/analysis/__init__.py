@@ -7,6 +7,7 @@ from metalearn.analysis._feature_distances import FeatureDistances, feature_dist
 from metalearn.analysis._head_noise import HeadNoise, head_noise
 from metalearn.analysis._label_permutations import LabelPermutations, label_permutations
 from metalearn.analysis._layer_ablation import LayerAblation, layer_ablation
+from metalearn.analysis._layer_metrics import LayerMetric, LayerMetrics, layer_metrics
 from metalearn.analysis._steps_curve import StepsCurve, steps_curve
 from metalearn.analysis._taylor_terms import TaylorTerms, taylor_terms
 
@@ -19,6 +20,9 @@ __all__ = [
     "StepsCurve",
     "label_permutations",
     "LabelPermutations",
+    "layer_metrics",
+    "LayerMetrics",
+    "LayerMetric",
     "feature_distances",
     "FeatureDistances",
     "TaylorTerms",

@@ -128,18 +128,22 @@ def kept_fraction(meta: PyTree) -> dict[str, Tensor]:
 
 
 def _logits(meta: PyTree) -> dict[str, Tensor]:
-    """Return the logits of the outermost mask by layer."""
-    inside = meta
-    while isinstance(inside, dict) and "mask" not in inside:
-        inside = inside.get("rule")
-    masks = inside.get("mask") if isinstance(inside, dict) else None
-    layers = masks.items() if isinstance(masks, dict) else ()
-    named = [(layer, of.get("logits")) for layer, of in layers if isinstance(of, dict)]
-    logits = {layer: leaf for layer, leaf in named if isinstance(leaf, Tensor)}
-    if not logits:
+    """Return the logits of the outermost mask by layer; raise if there is none."""
+    if not (logits := mask_logits(meta)):
         fix = "Pass learner.meta.rule of a learner with inner.Masked, such as outer.MTNet."
         raise invalid("meta", "have a mask in it", type(meta).__name__, fix)
     return logits
+
+
+def mask_logits(meta: PyTree) -> dict[str, Tensor]:
+    """Return the logits of the outermost mask by layer, of each of several groups; {} if none."""
+    if isinstance(meta, tuple):  # of inner.Groups
+        return {layer: logits for group in meta for layer, logits in mask_logits(group).items()}
+    if not isinstance(meta, dict) or "mask" not in meta:
+        return mask_logits(meta["rule"]) if isinstance(meta, dict) and "rule" in meta else {}
+    layers = meta["mask"].items() if isinstance(meta["mask"], dict) else ()
+    named = [(layer, of.get("logits")) for layer, of in layers if isinstance(of, dict)]
+    return {layer: leaf for layer, leaf in named if isinstance(leaf, Tensor)}
 
 
 def _layers(params: Params) -> dict[str, list[str]]:

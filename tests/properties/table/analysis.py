@@ -5,7 +5,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from hypothesis import strategies as st
 
-from metalearn import analysis, baselines, functional
+from metalearn import analysis, baselines, functional, inner, models, outer
 from metalearn.types import Batch
 from tests.cases import sine_learner
 from tests.properties.entry import Entry
@@ -68,6 +68,11 @@ def classifier():
     return baselines.ProtoNet(nn.Sequential(nn.Flatten(), nn.Linear(36, 4)), 4, 3)
 
 
+def t_net():
+    model = inner.t_net(models.mlp(1, [3], 1))
+    return outer.MTNet(model, functional.cross_entropy, inner.SGD(0.1), num_steps=1)
+
+
 ENTRIES = {
     "layer_ablation": Entry(
         analysis.layer_ablation,
@@ -127,6 +132,12 @@ ENTRIES = {
         },
         functions=FUNCTIONS,
     ),
+    "layer_metrics": Entry(
+        analysis.layer_metrics,
+        {"learner": st.builds(t_net)},
+        lambda metrics, /, **_: str(metrics),
+        {"learner": st.builds(sine_learner)},
+    ),
     "feature_distances": Entry(
         analysis.feature_distances,
         {"features": st.sampled_from([nn.Flatten(), lambda x: x]), "episodes": classifications()},
@@ -164,7 +175,8 @@ EXCLUDED = dict.fromkeys(
         "StepsCurve",
         "LabelPermutations",
         "FeatureDistances",
+        "LayerMetrics",
         "TaylorTerms",
     ),
     "a result, made by the function of that name",
-)
+) | {"LayerMetric": "a part of layer_metrics' result"}
