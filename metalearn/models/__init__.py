@@ -11,6 +11,7 @@ from metalearn.models._conv4 import conv4
 from metalearn.models._init import init_
 from metalearn.models._mlp import linear_network, mlp
 from metalearn.models._resnet12 import resnet12
+from metalearn.models._split_parameters import split_parameters
 
 __all__ = [
     "mlp",
@@ -19,6 +20,7 @@ __all__ = [
     "resnet12",
     "init_",
     "collapse",
+    "split_parameters",
     "use_batch_statistics",
     "batch_statistics",
     "running_statistics",

@@ -1,6 +1,6 @@
 """Choice of parameters by pattern, callable or list."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -79,10 +79,10 @@ def _patterns(what: str, selection: Any) -> list[str]:
     # A tensor without axes cannot be iterated over, though its type can.
     is_one = isinstance(selection, str | Tensor | nn.Module) or not isinstance(selection, Iterable)
     patterns = [selection] if is_one else list(selection)
-    if not all(isinstance(pattern, str) for pattern in patterns):
-        condition, fix = (
-            "be a pattern, a predicate or a list of patterns",
-            f"Write {what}='head.*', say.",
-        )
+    if isinstance(selection, Mapping) or not all(isinstance(pattern, str) for pattern in patterns):
+        fix = f"Write {what}='head.*', say."
+        if isinstance(selection, Mapping):
+            fix = f"Write models.split_parameters(model, masks), and then {what}='*.original'."
+        condition = "be a pattern, a predicate or a list of patterns"
         raise mistyped(what, condition, brief(selection), fix)
     return patterns

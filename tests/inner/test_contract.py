@@ -67,6 +67,7 @@ RULES = [
     inner.KroneckerLinear(0.1, bias=True),
     inner.KroneckerNetwork(0.1),
     inner.KroneckerNetwork(0.1, num_layers=3, activation="tanh", normalise=True),
+    inner.KroneckerNetwork(0.1, activation="identity"),
     inner.KroneckerRNN(0.1),
     inner.LinearOptimizer(0.1),
     inner.LowRank(0.1, rank=2),

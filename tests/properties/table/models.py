@@ -65,6 +65,25 @@ ENTRIES = {
         {"model": st.builds(lambda: models.linear_network(2, [3], 1))},
         lambda collapsed, /, **_: len(collapsed) == 1,
     ),
+    "split_parameters": Entry(
+        models.split_parameters,
+        {
+            "model": st.builds(lambda: models.mlp(1, [3], 1)),
+            "masks": st.sampled_from([{"0.weight": torch.tensor([[True], [False], [False]])}]),
+        },
+        lambda model, /, **_: model(torch.zeros(2, 1)),
+        {
+            "masks": st.sampled_from(
+                [
+                    {},
+                    {"0": 3},
+                    {"0.weight": torch.ones(3, 1)},
+                    {"0.bias": torch.ones(2) > 0},
+                    {3: 3},
+                ]
+            )
+        },
+    ),
     "conv4": Entry(
         models.conv4,
         {
