@@ -104,7 +104,8 @@ class KroneckerNetwork(GradientTransform):
             The rule of the same updates, and its meta-parameters: L and R by tensor.
 
         Raises:
-            ValueError: If there is an activation between layers, or a factor of elements.
+            ValueError: If there is an activation between layers, or a factor of elements, or `meta`
+                is that of another rule.
 
         >>> rule = KroneckerNetwork(0.1, num_layers=4, activation="identity")
         >>> rule.collapse(rule.init_meta({"w": torch.zeros(3, 2)}))[0]
@@ -114,6 +115,11 @@ class KroneckerNetwork(GradientTransform):
             fix = f'Write KroneckerNetwork({self.lr}, {self.num_layers}, activation="identity").'
             condition = "be a chain of matrices, without activation or factor, to be collapsed"
             raise invalid("KroneckerNetwork", condition, self, fix)
+        tensors = meta.values() if isinstance(meta, dict) else ()
+        if not tensors or not all(isinstance(of, dict) and "layers" in of for of in tensors):
+            fix = 'Pass learner.meta.rule, or of a rule around this one, learner.meta.rule["rule"].'
+            got = f"entries {list(meta)}" if isinstance(meta, dict) else type(meta).__name__
+            raise invalid("meta", "be the matrices of KroneckerNetwork", got, fix)
         return KroneckerLinear(self.lr), {name: _chain(of["layers"]) for name, of in meta.items()}
 
     def init_weights(self, name: str, param: Tensor) -> PyTree:

@@ -81,6 +81,15 @@ def test_what_is_no_chain_is_not_collapsed(options):
         rule.collapse(rule.init_meta({"w": torch.zeros(2, 2)}))
 
 
+def test_matrices_of_a_rule_in_another_one_collapse_as_the_error_says():
+    rule = inner.KroneckerNetwork(0.1, activation="identity")
+    learner = sine_learner(inner.LearnedRate(rule))
+    for meta in (learner.meta.rule, sine_learner().meta.rule, learner):
+        with pytest.raises(ValueError, match=r'meta must .* Pass .*, learner.meta.rule\["rule"\]'):
+            rule.collapse(meta)
+    assert rule.collapse(learner.meta.rule["rule"])[1].keys() == learner.meta.init.keys()
+
+
 def test_normalised_network_scales_with_the_gradient():
     rule = inner.KroneckerNetwork(0.1, normalise=True)
     grad, weights, transformed = changed(rule, (3, 4))
