@@ -34,6 +34,7 @@ class Traits:
             derivative.
         anchored: Whether the gradient to `init` holds wherever the inner loop begins, since it is
             drawn to it.
+        stepless: Whether it takes problems of no inner step, which a `start=` solves.
     """
 
     leafwise: bool = False
@@ -46,6 +47,7 @@ class Traits:
     joint: bool = False
     order: int = 2
     anchored: bool = False
+    stepless: bool = False
 
 
 class MetaGradient(ABC):

@@ -100,7 +100,8 @@ class Continued(Wrapper):
     def traits(self) -> Traits:
         """Those of the wrapped estimator; nothing is known of subclasses."""
         of_wrapped = self.estimator.traits
-        return replace(of_wrapped, leafwise=of_wrapped.leafwise and type(self) is Continued)
+        leafwise = of_wrapped.leafwise and type(self) is Continued
+        return replace(of_wrapped, leafwise=leafwise, stepless=False)
 
     def check(self, problem: Problem, meta: Meta) -> None:
         """Raise as the wrapped estimator does, or for a horizon that no window ends at."""

@@ -58,7 +58,7 @@ class EvolutionStrategies(MetaGradient, Checked):
     def traits(self) -> Traits:
         """Derivatives of the support loss alone, or of none if its gradient is estimated too."""
         losses = frozenset() if self.inner else frozenset({"support"})
-        return Traits(differentiates=losses, order=len(losses))
+        return Traits(differentiates=losses, order=len(losses), stepless=True)
 
     def check(self, problem: Problem, meta: Meta) -> None:
         """Raise if what is perturbed has complex numbers."""

@@ -51,7 +51,7 @@ class ForwardGradient(MetaGradient, Checked):
 
     num_directions: Count = 1
 
-    traits = Traits(repeats_losses=True)
+    traits = Traits(repeats_losses=True, stepless=True)
 
     def check(self, problem: Problem, meta: Meta) -> None:
         """Raise if nothing is learned, or complex numbers are."""

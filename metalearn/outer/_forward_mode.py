@@ -40,7 +40,7 @@ class ForwardMode(MetaGradient, Checked):
 
     max_directions: Count = 300
 
-    traits = Traits(repeats_losses=True)
+    traits = Traits(repeats_losses=True, stepless=True)
 
     def check(self, problem: Problem, meta: Meta) -> None:
         """Raise for more learned numbers than the estimator is made for, and for complex ones."""
@@ -91,6 +91,7 @@ class OnlineForwardMode(ForwardMode):
     """
 
     reaches = frozenset({"shared", "rule"})
+    traits = Traits(repeats_losses=True)
 
     def init_carry(self, problem: Problem, meta: Meta, episode: Episode, key: Tensor) -> Carry:
         """Return the start of the task's run."""

@@ -37,6 +37,7 @@ from metalearn.outer._checks._construction import (
     check_parameters,
     check_reaches,
     check_statistics,
+    check_takes_steps,
 )
 from metalearn.outer._checks._episodes import check_batch, check_task_axis
 from metalearn.outer._checks._named import any_key
@@ -71,7 +72,8 @@ class MetaLearner(nn.Module):
         model: Any module. It is wrapped, not copied.
         criterion: `(output, y) -> scalar`, a function or a module. None if both losses are given.
         rule: How a task's gradient becomes a parameter update.
-        num_steps: Number of inner steps, at least 1.
+        num_steps: Number of inner steps, at least 1; with `start=` at least 0, where it solves the
+            inner problem itself.
         estimator: How the meta-gradient is estimated.
         fast: Which of the model's parameters adapt: a pattern such as "head.*", a module's name, a
             predicate on names, or a list of patterns. The others are shared by all tasks.
@@ -104,7 +106,7 @@ class MetaLearner(nn.Module):
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If a count is below 1, a pattern matches nothing, the model is compiled or keeps
+        ValueError: If a count is too low, a pattern matches nothing, the model is compiled or keeps
             running statistics, or the estimator gives no gradient to something that is learned.
 
     >>> import torch.nn.functional as F
@@ -138,7 +140,7 @@ class MetaLearner(nn.Module):
         check_model: bool = True,
     ) -> None:
         super().__init__()
-        check_arguments(model=model, rule=rule, num_steps=num_steps)
+        check_arguments(model=model, rule=rule, num_steps=num_steps, start=start)
         losses = criterion, support_criterion, support_loss, query_loss
         check_criteria(*losses, start, support_batches)
         check_output(output)
@@ -190,6 +192,8 @@ class MetaLearner(nn.Module):
             "shared": self._shared,
             "rule": [f"rule.{name}" for name, _ in self.rule.named_parameters()],
         }
+        if not self.num_steps:
+            check_takes_steps(estimator, self.problem.rule, learned["rule"])
         check_reaches(estimator, self.problem.rule, learned)
         check_statistics(self.model, self.problem, estimator)
         estimator.check(self.problem, tree_detach(self.meta))

@@ -79,11 +79,12 @@ class ReverseMode(MetaGradient, Checked):
     def weights(
         self, carry: Carry, num_steps: int
     ) -> tuple[Sequence[Tensor | float | None], Carry]:
-        """Return the weight of the query loss after each step, or None, and the next carry."""
-        if num_steps < 1:
-            raise invalid(f"num_steps under {self}", "be at least 1", num_steps)
+        """Return the weight of the query loss after each step, or None, and the next carry.
+
+        Without a step the query loss is that of the start.
+        """
         if self.multi_step is None:
-            return [None] * (num_steps - 1) + [WHOLE], carry
+            return ([None] * (num_steps - 1) + [WHOLE])[:num_steps], carry
         weights = self.multi_step.weights(carry.common, num_steps)
         if len(weights) != num_steps:
             raise invalid("multi-step weights", f"be {num_steps}, one for every step", len(weights))

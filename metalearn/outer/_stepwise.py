@@ -18,7 +18,7 @@ from metalearn.functional._derivatives import pullback
 from metalearn.functional._losses import is_of_model
 from metalearn.inner._step import take_step
 from metalearn.outer._base import Traits
-from metalearn.outer._reverse_mode import ReverseMode, weighted
+from metalearn.outer._reverse_mode import WHOLE, ReverseMode, weighted
 from metalearn.types import Carry, Episode, Estimate, Meta, Params, Problem, PyTree
 
 
@@ -116,6 +116,7 @@ class Stepwise(ReverseMode):
             replays_draws=self.order == 2,
             one_by_one=self.blocks is not None,
             order=self.order,
+            stepless=self.multi_step is None,
         )
 
     def check(self, problem: Problem, meta: Meta) -> None:
@@ -128,20 +129,22 @@ class Stepwise(ReverseMode):
     ) -> Estimate:
         """Estimate one task's meta-gradient."""
         weights, next_carry = self.weights(carry, problem.num_steps)
-        task = self.task(problem, meta, episode, weights)
+        task = self.task(problem, meta, episode, weights or [WHOLE])
 
         def begin(meta: Meta) -> Any:
             return problem.begin(meta, episode.support, key)
 
         with Draws(key.device) as at_start:
             params, state = begin(meta)
-        cut, size = self.num_constant(problem.num_steps), self.segment or problem.num_steps
+        cut, size = self.num_constant(problem.num_steps), self.segment or problem.num_steps or 1
 
         loss: Any = 0.0
         early = Slopes({}, tree_zeros_like(state), {}, tree_zeros_like(meta.rule))
         for step in range(cut):
             _, params, state = task.run(params, state, [step])
             loss, early = task.add_loss(step, params, loss, early)
+        if not weights:  # the loss at the start
+            loss, early = task.add_loss(0, params, loss, early)
 
         starts: list[_Start] = []
         records: list[Record] = []

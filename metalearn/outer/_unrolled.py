@@ -34,7 +34,12 @@ class Unrolled(ReverseMode):
     @property
     def traits(self) -> Traits:
         """All tasks at once, but nothing is known of subclasses; one backward pass."""
-        return Traits(leafwise=type(self) is Unrolled, one_backward=True, order=self.order)
+        return Traits(
+            leafwise=type(self) is Unrolled,
+            one_backward=True,
+            order=self.order,
+            stepless=self.multi_step is None,
+        )
 
     def __call__(
         self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: Carry
@@ -47,7 +52,7 @@ class Unrolled(ReverseMode):
         def objective(meta: Meta) -> Any:
             start, state = problem.begin(meta, episode.support, key)
             params = start
-            losses = []
+            losses = [] if weights else [problem.query_loss(params, meta.shared, episode)]
             fresh = problem.start is learned_init  # nothing else reads what is learned of it
             for step, weight in enumerate(weights):
                 params, state, *_ = take_step(

@@ -48,7 +48,7 @@ INSTEAD = {
 """What to write, by field of `Meta`, so that its tensors are not learned."""
 
 
-def check_arguments(*, model: Any, rule: Any, num_steps: Any) -> None:
+def check_arguments(*, model: Any, rule: Any, num_steps: Any, start: Any) -> None:
     """Raise unless a learner can be built from the arguments."""
     example = "the module itself: models.mlp(1, [40, 40], 1)"
     check_kind("model", model, nn.Module, "an nn.Module", example)
@@ -56,7 +56,9 @@ def check_arguments(*, model: Any, rule: Any, num_steps: Any) -> None:
         fix = "Pass the bare module; wrap the learner: DistributedDataParallel(learner)."
         raise mistyped("model", "be no wrapper and not scripted", type(model).__name__, fix)
     check_kind("rule", rule, UpdateRule, "an update rule", "one: inner.SGD(lr=0.01)")
-    check_count("num_steps", num_steps, fix="Write num_steps=5, say.")
+    fix = "Write num_steps=5, say"
+    fix += ", or start= as well: none are taken where it solves the inner problem."
+    check_count("num_steps", num_steps, minimum=1 if start is None else 0, fix=fix)
     check_parts({"model": model})
     if norms := running_statistics(model):
         got = f"them in {norms[:3]}" + f" and {len(norms) - 3} more layers" * (len(norms) > 3)
@@ -182,6 +184,23 @@ def check_reaches(estimator: MetaGradient, rule: UpdateRule, learned: dict[str, 
             raise invalid(f"estimator {estimator}", condition, got, fix)
 
 
+def check_takes_steps(estimator: MetaGradient, rule: UpdateRule, of_rule: list[str]) -> None:
+    """Raise unless an estimator and a rule make sense without an inner step.
+
+    Args:
+        estimator: The estimator.
+        rule: The learner's update rule.
+        of_rule: Names of what is learned about it.
+    """
+    if not estimator.traits.stepless:
+        fix = "Write estimator=outer.Unrolled(), which differentiates start, or num_steps=5, say."
+        raise invalid(f"num_steps under {estimator}", "be at least 1", 0, fix)
+    if of_rule:
+        fix = "Write inner.SGD(0.1), or num_steps=5, say."
+        got = f"{rule}, which learns {of_rule}"
+        raise invalid("the rule of no inner step", "learn nothing", got, fix)
+
+
 def check_owns(criterion: str, adapting: list[str]) -> None:
     """Raise if a criterion holds parameters that adapt: it would see their start."""
     if adapting:
@@ -201,6 +220,7 @@ def check_statistics(model: nn.Module, problem: Problem, estimator: MetaGradient
     for name, rows in norms.rows:
         if rows not in (0, num_steps + 1):
             fix = f"Write batch_statistics='per_step', num_steps={num_steps}."
+            fix = fix if num_steps else "Write batch_statistics='support'."
             raise invalid(f"layer {name!r}", f"be made for {num_steps} inner steps", rows - 1, fix)
         if rows and "support" not in estimator.traits.differentiates:
             what, fix = f"batch statistics under {estimator}", "Use batch_statistics='support'."

@@ -177,7 +177,9 @@ def _unused(
     leaves = in_losses(Meta(init, shared, {}))
     unused: dict[str, set[str]] = {"support": set(), "query": set()}
     with torch.enable_grad(), derivatives_explained("first"):
-        if "support" in estimator.traits.differentiates:
+        if not problem.num_steps:
+            unused["support"] = set(leaves)
+        elif "support" in estimator.traits.differentiates:
             steps = range(problem.num_steps)  # of which each may have a loss of its own
             losses = (problem.support_loss(init, shared, episode, step) for step in steps)
             at = differentiated_twice(estimator, init, shared)
