@@ -1,6 +1,7 @@
-"""Baselines: training from scratch, transfer of features, and prototypes."""
+"""Baselines: training from scratch, transfer of features, and heads in closed form."""
 
 from metalearn.baselines._cosine_head import CosineHead
+from metalearn.baselines._logistic_regression import LogisticRegression
 from metalearn.baselines._methods import (
     CentroidFinetuning,
     Finetuning,
@@ -8,6 +9,7 @@ from metalearn.baselines._methods import (
     TrainFromScratch,
 )
 from metalearn.baselines._proto_net import ProtoNet
+from metalearn.baselines._ridge_regression import RidgeRegression
 from metalearn.baselines._transfer import Transfer
 
 __all__ = [
@@ -16,6 +18,8 @@ __all__ = [
     "Finetuning",
     "CentroidFinetuning",
     "ProtoNet",
+    "RidgeRegression",
+    "LogisticRegression",
     "CosineHead",
     "Transfer",
 ]

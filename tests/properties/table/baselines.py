@@ -61,6 +61,29 @@ ENTRIES = {
         {"body": BODIES, "num_features": st.just(4), "num_classes": st.integers(3, 5)},
         classifies,
     ),
+    "RidgeRegression": Entry(
+        baselines.RidgeRegression,
+        {
+            "body": BODIES,
+            "num_features": st.just(4),
+            "num_outputs": st.integers(3, 5),
+            "criterion": OPTIONS["criterion"],
+            "penalty": POSITIVE,
+        },
+        classifies,
+        functions=CRITERION,
+    ),
+    "LogisticRegression": Entry(
+        baselines.LogisticRegression,
+        {
+            "body": BODIES,
+            "num_features": st.just(4),
+            "num_classes": st.integers(3, 5),
+            "num_newton_steps": st.integers(1, 3),
+            "penalty": POSITIVE,
+        },
+        classifies,
+    ),
     "CosineHead": Entry(
         baselines.CosineHead,
         {"in_features": st.just(4), "num_classes": COUNTS, "scale": POSITIVE},
