@@ -8,6 +8,7 @@ from metalearn.baselines._methods import (
     Pretraining,
     TrainFromScratch,
 )
+from metalearn.baselines._nearest_neighbour import NearestNeighbour
 from metalearn.baselines._proto_net import ProtoNet
 from metalearn.baselines._ridge_regression import RidgeRegression
 from metalearn.baselines._transfer import Transfer
@@ -17,6 +18,7 @@ __all__ = [
     "Pretraining",
     "Finetuning",
     "CentroidFinetuning",
+    "NearestNeighbour",
     "ProtoNet",
     "RidgeRegression",
     "LogisticRegression",

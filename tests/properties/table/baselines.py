@@ -84,6 +84,16 @@ ENTRIES = {
         },
         classifies,
     ),
+    "NearestNeighbour": Entry(
+        baselines.NearestNeighbour,
+        {
+            "body": BODIES,
+            "num_features": st.just(4),
+            "num_classes": st.integers(3, 5),
+            "num_support": st.just(6),
+        },
+        classifies,
+    ),
     "CosineHead": Entry(
         baselines.CosineHead,
         {"in_features": st.just(4), "num_classes": COUNTS, "scale": POSITIVE},
