@@ -34,7 +34,7 @@ from metalearn.outer._penalty import Penalty
 from metalearn.outer._persistent_es import PersistentES
 from metalearn.outer._replicas import Replicas
 from metalearn.outer._skip_diverged import SkipDiverged
-from metalearn.outer._solvers import CG, Direct, Neumann, Solver
+from metalearn.outer._solvers import CG, Direct, Neumann, Solution, Solver
 from metalearn.outer._stepwise import Stepwise
 from metalearn.outer._unrolled import Unrolled
 
@@ -48,6 +48,7 @@ __all__ = [
     "ParameterDifference",
     "Implicit",
     "Solver",
+    "Solution",
     "CG",
     "Neumann",
     "Direct",

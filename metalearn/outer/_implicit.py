@@ -1,8 +1,10 @@
 """The implicit function theorem at the end of the inner loop: iMAML, and single loops."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
+import torch
 from torch import Tensor
 
 from metalearn import inner
@@ -13,7 +15,7 @@ from metalearn.functional import grad_and_value, vjp
 from metalearn.outer._base import MetaGradient, Traits
 from metalearn.outer._curvature import Curvature, curvature
 from metalearn.outer._proximal import Proximal
-from metalearn.outer._solution import check_rests, relative, unsolved, whole
+from metalearn.outer._solution import approached, check_rests, relative, unsolved, whole
 from metalearn.outer._solvers import CG, Direct, Solver
 from metalearn.types import Adapted, Batch, Carry, Episode, Estimate, Meta, Params, Problem
 
@@ -45,6 +47,7 @@ class Implicit(MetaGradient, Checked):
     problem's gradient at phi relative to that at the start, and "residual", what the solver leaves
     of dquery/dphi, relative to it. Both are 0 at a solution and above 1 where things diverge. A
     learner warns at its first call if one is above 0.5, but not of what a warm start is to mend.
+    "num_steps" and "solver_steps" are how many steps a task took.
 
     Args:
         strength: Weight lambda of the squared distance, at least 0.
@@ -57,11 +60,18 @@ class Implicit(MetaGradient, Checked):
         epsilon: Norm of the steps over which gradients of the support loss are differenced in place
             of its second derivatives, positive, 0.01 as in DARTS, say; None for exact ones.
         warm_start: Whether the solver starts at the last meta-step's v of the same problem.
+        tolerance: "inner_gradient" at which a task's inner loop stops, positive, in training,
+            `adapt` and `evaluate`: `num_steps` is the most that it takes. None takes all. Where the
+            support loss is convex, the distance to the solution is at most the gradient's norm over
+            the strength, so that this is delta of the paper's algorithm 2, times strength over the
+            gradient's norm at the start; delta' is `CG(num_steps, tolerance=...)`. A step on a part
+            of the support set is judged by its own gradient.
 
     Raises:
         TypeError: If `solver` is not a solver, or `warm_start` no bool.
-        ValueError: If a strength is negative, `epsilon` is not positive, or given to `Direct`, or
-            `proximal` is unknown, or "last_step" without a strength.
+        ValueError: If a strength is negative, `epsilon` or `tolerance` is not positive, `epsilon`
+            is given to `Direct`, or `proximal` is unknown, or "last_step" without a strength or
+            with a tolerance.
 
     References:
         Rajeswaran et al., "Meta-learning with implicit gradients", NeurIPS 2019. Arbel and Mairal,
@@ -78,6 +88,9 @@ class Implicit(MetaGradient, Checked):
     )
     epsilon: Annotated[float | None, Check(check_positive), "Write epsilon=0.01, or None."] = None
     warm_start: Flag = False
+    tolerance: Annotated[float | None, Check(check_positive), "Write tolerance=1e-3, or None."] = (
+        None
+    )
 
     def __post_init__(self) -> None:
         """Check what fields say of one another."""
@@ -85,6 +98,9 @@ class Implicit(MetaGradient, Checked):
         if self.proximal == "last_step" and not self.strength:
             fix = 'Leave proximal="last_step" out.'
             raise invalid('strength with proximal="last_step"', "be positive", self.strength, fix)
+        if self.proximal == "last_step" and self.tolerance is not None:
+            fix = "It would stop before the last step: leave one of them out."
+            raise invalid('tolerance with proximal="last_step"', "be None", self.tolerance, fix)
         if self.epsilon is not None and isinstance(self.solver, Direct):
             fix = "Write outer.CG(20), or leave epsilon out."
             raise invalid("solver with epsilon", "be iterative", self.solver, fix)
@@ -118,19 +134,16 @@ class Implicit(MetaGradient, Checked):
         self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, carry: Carry
     ) -> Estimate:
         """Estimate one task's meta-gradient."""
-        support_loss, last = whole(problem.support_loss), problem.num_steps - 1
         start, pull_start = vjp(lambda meta: problem.start(meta, episode.support, key), meta)
-        adapted = inner.adapt(self._inner_problem(problem, start), meta, episode, key)
+        loss = self._loss(problem, episode)
+        adapted, taken = self._adapted(problem, meta, episode, key, start)
         params = adapted.params
         (target, shared_bar), query_loss = grad_and_value(problem.query_loss, argnums=(0, 1))(
             params, meta.shared, episode
         )
 
-        def loss(params: Params, shared: Params) -> Tensor:
-            return support_loss(params, shared, episode, last)
-
         local = curvature(loss, params, meta.shared, self.epsilon)
-        solution, residual = self._solve(local, target, carry)
+        solution, residual, of_solver = self._solve(local, target, carry)
         if meta.shared:
             scale = -(self._system_strength or 1.0)
             through = tree_map(lambda bar: bar / scale, local.mixed(solution))
@@ -147,6 +160,8 @@ class Implicit(MetaGradient, Checked):
         diagnostics = {
             "inner_gradient": relative(at_last, at_first),
             "residual": relative(residual, target),
+            "num_steps": taken,
+            "solver_steps": of_solver,
         }
         kept = Carry(carry.common, {"solution": solution}) if self.warm_start else carry
         return Estimate(total, query_loss, kept, diagnostics, params, adapted.state)
@@ -155,9 +170,9 @@ class Implicit(MetaGradient, Checked):
         self, problem: Problem, meta: Meta, support: Batch, key: Tensor, num_steps: int
     ) -> Adapted:
         """Adapt to one task's support set near the start."""
-        problem = problem._replace(num_steps=num_steps)
-        inside = self._inner_problem(problem, problem.start(meta, support, key))
-        return super().adapt(inside, meta, support, key, num_steps)
+        problem, episode = problem._replace(num_steps=num_steps), Episode(support, Batch(()))
+        start = problem.start(meta, support, key)
+        return self._adapted(problem, meta, episode, key, start)[0]
 
     def doubts(self, diagnostics: dict[str, Tensor]) -> list[str]:
         """Doubt an inner problem that is far from solved, and a linear system that is."""
@@ -180,7 +195,25 @@ class Implicit(MetaGradient, Checked):
     def _system_strength(self) -> float:
         return self.strength if self.system_strength is None else self.system_strength
 
-    def _solve(self, local: Curvature, target: Params, carry: Carry) -> tuple[Params, Tensor]:
+    def _loss(self, problem: Problem, episode: Episode) -> Callable[[Params, Params], Tensor]:
+        """Return the support loss as of the last step, on the whole support set."""
+        support_loss, last = whole(problem.support_loss), max(problem.num_steps - 1, 0)
+        return lambda params, shared: support_loss(params, shared, episode, last)
+
+    def _adapted(
+        self, problem: Problem, meta: Meta, episode: Episode, key: Tensor, start: Params
+    ) -> tuple[Adapted, Tensor]:
+        """Return what the inner loop leads to, and the number of its steps."""
+        inside = self._inner_problem(problem, start)
+        if self.tolerance is None:
+            return inner.adapt(inside, meta, episode, key), torch.full_like(key, problem.num_steps)
+        at_first = grad_and_value(self._loss(problem, episode))(start, meta.shared)[0]
+        enough = self.tolerance * tree_ravel(at_first)[0].norm()
+        return approached(inside, meta, episode, key, enough)
+
+    def _solve(
+        self, local: Curvature, target: Params, carry: Carry
+    ) -> tuple[Params, Tensor, Tensor]:
         """Solve (strength I + H) v = strength dquery/dphi, or H v = dquery/dphi without one."""
         strength, (vector, unravel) = self._system_strength, tree_ravel(target)
 
@@ -189,11 +222,11 @@ class Implicit(MetaGradient, Checked):
             return (strength * vector + along) / (strength or 1.0)
 
         if not self.warm_start:
-            solution, residual = self.solver(product, vector)
+            solution, residual, taken = self.solver(product, vector)
         else:
             guess = {name: carry.own["solution"][name] for name in target}  # in this order
-            solution, residual = self.solver(product, vector, tree_ravel(guess)[0])
-        return unravel(solution), residual
+            solution, residual, taken = self.solver(product, vector, tree_ravel(guess)[0])
+        return unravel(solution), residual, taken
 
     def _inner_problem(self, problem: Problem, init: Params) -> Problem:
         if not self.strength:

@@ -137,18 +137,19 @@ def IMAML(  # noqa: N802
     solver: Solver = CG(),
     proximal: str = "every_step",
     system_strength: float | None = None,
+    tolerance: float | None = None,
     **options: Unpack[Options],
 ) -> MetaLearner:
     """Return implicit MAML: `MAML` with the gradient at the solution of a proximal inner problem.
 
     The paper takes 16 steps of `inner.SGD(0.1)` on Omniglot. Its code is `num_steps=17,
-    proximal="last_step", system_strength=12.0, solver=CG(5, damping=1.0)`. The first four options
+    proximal="last_step", system_strength=12.0, solver=CG(5, damping=1.0)`. The first five options
     are those of `Implicit`, the other arguments those of `MAML`.
 
     References:
         Rajeswaran et al., "Meta-learning with implicit gradients", NeurIPS 2019.
     """
-    estimator = Implicit(strength, solver, proximal, system_strength)
+    estimator = Implicit(strength, solver, proximal, system_strength, tolerance=tolerance)
     return MetaLearner(model, criterion, rule, estimator=estimator, **options)
 
 

@@ -1,6 +1,7 @@
 """What estimators at the solution of the inner problem share: how far they are from it."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,8 +11,9 @@ from metalearn._checks import invalid
 from metalearn._random import random_numbers_kept
 from metalearn._tree import tree_map, tree_ravel
 from metalearn.functional import OnSupport
+from metalearn.inner._step import take_step
 from metalearn.outer._checks._rules import check_rule
-from metalearn.types import Meta, Problem, PyTree
+from metalearn.types import Adapted, Episode, Meta, Problem, PyTree
 
 TRUSTED = 0.5
 """Relative inner gradient and residual above which a learner warns."""
@@ -39,6 +41,34 @@ def check_rests(estimator: Any, problem: Problem, meta: Meta) -> None:
 def whole(support_loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Return the loss on the whole support set, if the steps see parts of it."""
     return support_loss.whole() if isinstance(support_loss, OnSupport) else support_loss
+
+
+def approached(
+    problem: Problem, meta: Meta, episode: Episode, key: Tensor, enough: Tensor
+) -> tuple[Adapted, Tensor]:
+    """Adapt until the norm of the gradient is as small as is enough, or the steps are over.
+
+    All steps are computed, as `vmap` and graphs need it; a task that is there stands still.
+
+    Args:
+        problem: What is minimised; its rule rests where the gradient is zero.
+        meta: What is learned.
+        episode: The task's data.
+        key: The task's random key.
+        enough: The norm, a scalar.
+
+    Returns:
+        What it has adapted to, and the number of steps that it took, an int64 scalar.
+    """
+    params, state = problem.begin(meta, episode.support, key)
+    going, taken = torch.ones_like(key, dtype=torch.bool), torch.zeros_like(key)
+    for index in range(problem.num_steps):
+        after = take_step(problem, meta, params, state, episode, index, fresh=index > 0)
+        going = going & ~(tree_ravel(after.grads)[0].norm() <= enough)  # NaN goes on
+        choose: Any = partial(torch.where, going)
+        params, state = tree_map(choose, (after.params, after.state), (params, state))
+        taken = taken + going
+    return Adapted(params, meta.shared, state), taken
 
 
 def relative(left: PyTree, of: PyTree) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from metalearn import inner, models, outer, testing
+from metalearn._tasks import take
 from metalearn.outer._proximal import Proximal
 from metalearn.types import Batch, Episode, Meta, Problem
 from tests.cases import keys, relative_difference, sine_episodes, sine_learner, task
@@ -497,3 +498,108 @@ class TestWarmStart:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             sine_learner(estimator=outer.Continued(estimator), **options)(episodes)
+
+
+class TestTolerance:
+    RULES = (inner.SGD(RATE), inner.Momentum(0.1), inner.Adam(0.05))
+
+    @pytest.mark.parametrize("rule", RULES, ids=str)
+    def test_stops_at_the_first_step_that_is_close_enough(self, rule):
+        """By a loop that stops for itself."""
+        estimator = outer.Implicit(STRENGTH, outer.CG(4), tolerance=0.03)
+        estimate = estimate_of(estimator, 200, rule)
+        params, state = META.init, rule.init_state({}, META.init, torch.tensor(0))
+
+        def loss(w):
+            distance = (w - META.init["w"]).square().sum()
+            return ridge({"w": w}, META.shared, EPISODE, 0) + 0.5 * STRENGTH * distance
+
+        first, count = torch.func.grad(loss)(params["w"]).norm(), 0
+        while (grad := torch.func.grad(loss)(params["w"])).norm() > 0.03 * first:
+            update = rule.update({}, {"w": grad}, state, params, loss(params["w"]), count)
+            params, state, count = {"w": params["w"] + update[0]["w"]}, update[1], count + 1
+        assert 1 < count < 200
+        assert estimate.diagnostics["num_steps"] == count
+        ended = estimate.params, estimate.state
+        assert relative_difference(ended, (params, state)) < 1e-12
+        assert estimate.diagnostics["inner_gradient"] <= 0.03
+
+    def test_of_no_step_left_is_no_stop(self):
+        stopped, free = (
+            estimate_of(outer.Implicit(STRENGTH, outer.CG(4), tolerance=tolerance), 3)
+            for tolerance in (1e-6, None)
+        )
+        assert relative_difference(stopped.gradient, free.gradient) == 0
+        assert stopped.diagnostics["num_steps"] == free.diagnostics["num_steps"] == 3
+
+    def test_bounds_the_distance_to_the_solution(self):
+        """By the strong convexity that the paper's delta rests on."""
+        solution = estimate_of(outer.Implicit(STRENGTH), 500).params["w"]
+        slope = torch.func.grad(lambda w: ridge({"w": w}, META.shared, EPISODE, 0))
+        for tolerance in (0.3, 0.01, 1e-4):
+            estimate = estimate_of(outer.Implicit(STRENGTH, tolerance=tolerance), 200)
+            delta = tolerance * slope(META.init["w"]).norm() / STRENGTH
+            assert 0 < (estimate.params["w"] - solution).norm() <= delta
+
+    def test_bounds_the_error_of_the_gradient(self):
+        """With both tolerances, as the paper's theorem 1: it falls with them."""
+        exact = estimate_of(outer.Implicit(STRENGTH, outer.Direct()), 500)
+        errors, counts = [], []
+        for tolerance in (1e-1, 1e-2, 1e-3):
+            solver = outer.CG(10, tolerance=tolerance)
+            estimate = estimate_of(outer.Implicit(STRENGTH, solver, tolerance=tolerance), 500)
+            errors.append(relative_difference(estimate.gradient.init, exact.gradient.init))
+            counts.append(estimate.diagnostics["num_steps"].item())
+            assert estimate.diagnostics["residual"] <= tolerance
+            assert estimate.diagnostics["solver_steps"] <= 4
+        assert errors[0] > 4 * errors[1] > 16 * errors[2] > 0
+        assert counts == sorted(counts)
+
+    def test_every_task_stops_for_itself(self, episodes):
+        options = {"tolerance": 0.3, "solver": outer.CG(5, tolerance=0.1)}
+        learner = sine_learner(estimator=outer.Implicit(2.0, **options), num_steps=60)
+        together = learner.estimate(episodes, keys())
+        counts = together.diagnostics["num_steps"]
+        assert len(set(counts.tolist())) == 3
+        adapted = learner.adapt(episodes.support, keys=keys())
+        for index in range(3):
+            one = take(episodes, slice(index, index + 1))
+            alone = learner.estimate(one, keys()[index : index + 1])
+            for name, value in alone.diagnostics.items():
+                torch.testing.assert_close(value[0], together.diagnostics[name][index])
+            count = alone.diagnostics["num_steps"].item()
+            learner_of_count = sine_learner(estimator=outer.Implicit(2.0), num_steps=count)
+            expected = learner_of_count.adapt(one.support).params
+            found = take(adapted.params, slice(index, index + 1))
+            assert relative_difference(found, expected) < 1e-12
+
+    WAYS = ({"batching": "loop"}, {"chunk_size": 2}, {"compile": {"backend": "eager"}})
+
+    @pytest.mark.parametrize("options", WAYS, ids=str)
+    def test_all_ways_of_running_agree(self, options, episodes):
+        estimator = outer.Implicit(2.0, outer.CG(4, tolerance=0.1), tolerance=0.3)
+        learner = sine_learner(estimator=estimator, num_steps=8)
+        expected = learner.estimate(episodes, keys())
+        learner.set_batching(**options)
+        found = learner.estimate(episodes, keys())
+        assert relative_difference(found.gradient, expected.gradient) < 1e-9
+        assert torch.equal(found.diagnostics["num_steps"], expected.diagnostics["num_steps"])
+
+    def test_a_window_of_a_solved_problem_takes_no_step(self):
+        estimator = outer.Continued(outer.Implicit(STRENGTH, outer.CG(4), tolerance=1e-3))
+        first, _ = run_on(estimator, 200, 1)
+        second, _ = run_on(estimator, 200, 2)
+        assert first.diagnostics["num_steps"] > 0
+        assert second.diagnostics["num_steps"] == 0
+        assert relative_difference(second.params, first.params) == 0
+
+    def test_a_diverging_task_goes_on(self):
+        estimate = estimate_of(outer.Implicit(STRENGTH, tolerance=0.1), 600, inner.SGD(10.0))
+        assert estimate.diagnostics["num_steps"] == 600
+        assert not estimate.loss.isfinite()
+
+    def test_excludes_a_step_of_the_distance_alone(self):
+        with pytest.raises(ValueError, match='tolerance with proximal="last_step" must be None'):
+            outer.Implicit(2.0, proximal="last_step", tolerance=0.1)
+        with pytest.raises(ValueError, match="tolerance must be positive"):
+            outer.Implicit(2.0, tolerance=0.0)

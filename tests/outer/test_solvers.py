@@ -20,7 +20,7 @@ def system(size=6, scale=0.5):
 )
 def test_solves(solver):
     matrix, target = system()
-    x, residual = solver(lambda vector: matrix @ vector, target)
+    x, residual, _ = solver(lambda vector: matrix @ vector, target)
     torch.testing.assert_close(x, torch.linalg.solve(matrix, target), rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(residual, target - matrix @ x, rtol=0, atol=1e-12)
 
@@ -28,7 +28,7 @@ def test_solves(solver):
 @pytest.mark.parametrize("solver", [outer.CG(2), outer.Neumann(3)], ids=str)
 def test_reports_what_is_left(solver):
     matrix, target = system(scale=5.0)
-    x, residual = solver(lambda vector: matrix @ vector, target)
+    x, residual, _ = solver(lambda vector: matrix @ vector, target)
     torch.testing.assert_close(residual, target - matrix @ x, rtol=1e-10, atol=1e-12)
     assert residual.norm() > 1e-3
 
@@ -49,14 +49,14 @@ def test_one_term_of_neumann_ignores_the_curvature():
 
 def test_a_lower_rate_makes_the_series_converge():
     matrix, target = system(scale=5.0)
-    x, _ = outer.Neumann(300, rate=0.3)(lambda v: matrix @ v, target)
+    x, *_ = outer.Neumann(300, rate=0.3)(lambda v: matrix @ v, target)
     torch.testing.assert_close(x, torch.linalg.solve(matrix, target))
     assert outer.Neumann(300)(lambda v: matrix @ v, target)[1].norm() > 1e6
 
 
 def test_damping_is_added_to_the_diagonal():
     matrix, target = system()
-    x, _ = outer.CG(10, damping=2.0)(lambda v: matrix @ v, target)
+    x, *_ = outer.CG(10, damping=2.0)(lambda v: matrix @ v, target)
     torch.testing.assert_close(x, torch.linalg.solve(matrix + 2 * torch.eye(6).double(), target))
 
 
@@ -66,9 +66,9 @@ def test_goes_on_from_a_guess(solver):
     matrix, target = system(scale=3.0)
     damping = getattr(solver, "damping", 0.0) * torch.eye(6).double()
     guess = torch.linspace(-1, 1, 6).double()
-    x, residual = solver(lambda v: matrix @ v, target, guess)
+    x, residual, _ = solver(lambda v: matrix @ v, target, guess)
     left = target - (matrix + damping) @ guess
-    step, expected = solver(lambda v: matrix @ v, left)
+    step, expected, _ = solver(lambda v: matrix @ v, left)
     torch.testing.assert_close(x, guess + step, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(residual, expected, rtol=1e-12, atol=1e-12)
 
@@ -77,7 +77,7 @@ def test_goes_on_from_a_guess(solver):
 def test_stays_at_a_guess_that_solves(solver):
     matrix, target = system()
     solution = torch.linalg.solve(matrix, target)
-    x, residual = solver(lambda v: matrix @ v, target, solution)
+    x, residual, _ = solver(lambda v: matrix @ v, target, solution)
     torch.testing.assert_close(x, solution, rtol=1e-12, atol=1e-12)
     assert residual.norm() < 1e-12
 
@@ -87,7 +87,7 @@ def test_a_solved_system_stays_solved(solver):
     """A zero target, and one that the first step solves exactly, under vmap beside one that is
     neither."""
     targets = torch.stack([torch.zeros(6), torch.eye(6)[0], torch.ones(6)]).double()
-    x, residual = vmap(lambda target: solver(lambda v: v, target))(targets)
+    x, residual, _ = vmap(lambda target: solver(lambda v: v, target))(targets)
     assert torch.equal(x, targets)
     assert not residual.any()
 
@@ -136,3 +136,48 @@ def test_refuses(build, error, message):
     with pytest.raises(error) as raised:
         build()
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize("tolerance", [0.5, 1e-2, 1e-6])
+def test_cg_stops_where_the_residual_is_small_enough(tolerance):
+    matrix, target = system(20, scale=50.0)
+
+    def product(vector):
+        return matrix @ vector
+
+    x, residual, count = outer.CG(40, tolerance=tolerance)(product, target)
+    assert 0 < count < 40
+    assert residual.norm() <= tolerance * target.norm()
+    before = outer.CG(int(count) - 1)(product, target) if count > 1 else None
+    assert before is None or before.residual.norm() > tolerance * target.norm()
+    same = outer.CG(int(count))(product, target)
+    assert torch.equal(x, same.x)
+    assert torch.equal(residual, same.residual)
+    assert (x - torch.linalg.solve(matrix, target)).norm() <= tolerance * target.norm()
+
+
+def test_each_system_stops_for_itself():
+    matrix, target = system(20, scale=50.0)
+    easy = torch.linalg.eigh(matrix).eigenvectors[:, 0]  # one step solves it
+    targets = torch.stack([target, easy])
+    _, _, counts = vmap(lambda target: outer.CG(15, tolerance=1e-6)(lambda v: matrix @ v, target))(
+        targets
+    )
+    assert counts[1] == 1
+    assert counts[0] > 5
+
+
+@pytest.mark.parametrize("guess", [False, True])
+def test_a_solved_system_takes_no_step(guess):
+    matrix, target = system()
+    solution = torch.linalg.solve(matrix, target)
+    given = (target, solution) if guess else (torch.zeros(6).double(),)
+    x, _, count = outer.CG(4, tolerance=1e-3)(lambda v: matrix @ v, *given)
+    assert count == 0
+    assert torch.equal(x, solution if guess else given[0])
+
+
+def test_solvers_count_their_steps():
+    matrix, target = system()
+    solvers = [outer.CG(3), outer.Neumann(4), outer.Direct()]
+    assert [int(each(lambda v: matrix @ v, target).num_steps) for each in solvers] == [3, 4, 1]

@@ -105,7 +105,7 @@ def pure(support_loss, query_loss, rule, estimator, num_steps):
 
 def solved(solver, /, **_):
     matrix = torch.tensor([[2.0, 0.5], [0.5, 1.0]])
-    x, residual = solver(lambda vector: matrix @ vector, torch.ones(2))
+    x, residual, _ = solver(lambda vector: matrix @ vector, torch.ones(2))
     assert x.shape == residual.shape == (2,)
 
 
@@ -164,17 +164,20 @@ ENTRIES = {
     "ParameterDifference": estimator(outer.ParameterDifference, keep_state=BOOLS),
     "Implicit": estimator(
         outer.Implicit,
-        {"epsilon": st.sampled_from([0.0, "small"])},
+        {"epsilon": st.sampled_from([0.0, "small"]), "tolerance": st.sampled_from([0.0, "small"])},
         strength=POSITIVE,
         solver=st.sampled_from([outer.CG(2), outer.Neumann(2)]),
         proximal=st.sampled_from(["every_step", "last_step"]),
         system_strength=st.sampled_from([None, 2.0]),
         epsilon=st.sampled_from([None, 0.01]),
         warm_start=BOOLS,
+        tolerance=st.sampled_from([None, 0.1]),
     ),
     "OneStep": Entry(outer.OneStep, {"epsilon": POSITIVE}),
     "Penalty": Entry(outer.Penalty, {"weight": POSITIVE, "warm_start": BOOLS}),
-    "CG": Entry(outer.CG, {"num_steps": COUNTS, "damping": POSITIVE}, solved),
+    "CG": Entry(
+        outer.CG, {"num_steps": COUNTS, "damping": POSITIVE, "tolerance": POSITIVE}, solved
+    ),
     "Neumann": Entry(outer.Neumann, {"num_steps": COUNTS, "rate": POSITIVE}, solved),
     "Direct": Entry(outer.Direct, {}, solved),
     "ForwardMode": estimator(outer.ForwardMode, max_directions=st.integers(200, 300)),
@@ -344,6 +347,7 @@ EXCLUDED = {
     "MetaGradient": "abstract",
     "Traits": "a record of flags that an estimator states",
     "Solver": "abstract",
+    "Solution": "a plain tuple, made by solvers",
     "CompiledStep": "made by compiled_step",
     "NotCompiledWarning": "a warning",
     "BatchingTable": "made by compare_batching",
