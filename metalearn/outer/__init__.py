@@ -15,6 +15,7 @@ from metalearn.outer._evolution_strategies import EvolutionStrategies
 from metalearn.outer._forward_gradient import ForwardGradient
 from metalearn.outer._forward_mode import ForwardMode, OnlineForwardMode
 from metalearn.outer._implicit import Implicit
+from metalearn.outer._joint import Joint
 from metalearn.outer._learner import MetaLearner
 from metalearn.outer._methods import (
     ANIL,
@@ -53,6 +54,7 @@ __all__ = [
     "Neumann",
     "Direct",
     "OneStep",
+    "Joint",
     "Penalty",
     "ForwardMode",
     "OnlineForwardMode",

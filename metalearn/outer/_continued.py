@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from metalearn._checks import invalid
-from metalearn._fields import CountOrNone
+from metalearn._fields import CountOrNone, Flag
 from metalearn._tree import over_first_axes, tree_leaves, tree_map
 from metalearn.outer._base import Traits
 from metalearn.outer._estimates import are_finite
@@ -62,10 +62,11 @@ class Continued(Wrapper):
     strength, which draws to `init` at any age, it gets one in all windows.
 
     Problem i of every meta-batch is the same one: with a meta-batch of n, n models are trained. So
-    that all ages are there at any time, problem i of n (from 1) first lives i/n of the horizon. A
-    problem that diverges starts again. Calls in training mode, with gradients enabled, go on;
-    `estimate`, `adapt`, `evaluate` and calls under `torch.no_grad()` leave the models where they
-    are. `learner.inner_models` are these models; `learner.carry.reset()` starts all anew.
+    that all ages are there at any time, problem i of n (from 1) first lives i/n of the horizon,
+    unless `staggered=False`. A problem that diverges starts again. Calls in training mode, with
+    gradients enabled, go on; `estimate`, `adapt`, `evaluate` and calls under `torch.no_grad()`
+    leave the models where they are. `learner.inner_models` are these models;
+    `learner.carry.reset()` starts all anew.
 
     A rule's step is its number in the window; a rule that needs the number in the whole run counts
     in its state, as `Adam` does. Diagnostics: "age", the number of steps that the model has been
@@ -74,12 +75,14 @@ class Continued(Wrapper):
     Args:
         estimator: The estimator of the gradient of one window, which begins at `problem.begin` and
             returns where it ended: `Unrolled()`, `Stepwise()`, `ForwardMode()`, `Implicit(...)`,
-            `Penalty(...)`, `OneStep()`.
+            `Penalty(...)`, `OneStep()`, `Joint()`.
         horizon: Number of inner steps after which a problem starts again, a multiple of
             `num_steps`; None for never.
+        staggered: Whether first lives are of different lengths; else all problems always start
+            together, for batches that stay the same for a whole horizon, say.
 
     Raises:
-        TypeError: If `estimator` is no estimator, or `horizon` no int.
+        TypeError: If `estimator` is no estimator, `horizon` no int, or `staggered` no bool.
         ValueError: If `horizon` is below 1.
 
     References:
@@ -89,6 +92,7 @@ class Continued(Wrapper):
     """
 
     horizon: Annotated[CountOrNone, "None never starts again."] = None
+    staggered: Flag = True
 
     @property
     def reaches(self) -> frozenset[str]:
@@ -127,7 +131,7 @@ class Continued(Wrapper):
     def populate(self, problem: Problem, own: PyTree, places: Tensor) -> PyTree:
         """Shorten every problem's first run, so that all ages will be there."""
         own = own._replace(own=super().populate(problem, own.own, places))
-        if self.horizon is None:
+        if self.horizon is None or not self.staggered:
             return own
         windows = (places * (self.horizon // problem.num_steps)).round().clamp(min=1)
         return own._replace(

@@ -107,9 +107,9 @@ def HyperRepresentation(  # noqa: N802
     - The approximate hypergradient, which takes the trained head as a constant, is
       `estimator=Unrolled(truncate=0)`. It gives no gradient to a rate, so use `inner.SGD(0.1)`.
     - Training sets alone are tasks from `data.SupportAsQuery`.
-    - Joint training is both, with `Unrolled(truncate=0, multi_step=MultiStep())`: one step on the
-      representation by its mean gradient along a task's whole training of the head. The paper steps
-      on both at once and draws new episodes every four steps.
+    - Joint training is on these, with `num_steps=1` and `estimator=Continued(Joint(), horizon=4,
+      staggered=False)`: representation and heads step at once, on episodes that stay for four
+      steps.
 
     Raises:
         ValueError: If the head, found as in `ANIL`, is the model itself or has no weight matrix.

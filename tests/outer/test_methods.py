@@ -209,7 +209,7 @@ class TestHyperRepresentation:
             # training sets only
             (outer.Unrolled(), {"detach": False, "on_support": True, "every_step": False}),
             (
-                outer.Unrolled(truncate=0, multi_step=outer.MultiStep()),  # joint
+                outer.Unrolled(truncate=0, multi_step=outer.MultiStep()),  # of all its steps
                 {"detach": True, "on_support": True, "every_step": True},
             ),
         ],

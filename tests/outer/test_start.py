@@ -120,7 +120,8 @@ def test_a_start_alone_is_differentiated(episodes):
         losses.append(F.mse_loss(functional_call(learner.model, begun, one.query.x), one.query.y))
     loss = torch.stack(losses).mean()
     expected = torch.autograd.grad(loss, list(named.values()))
-    for estimator in [*EXACT, outer.Unrolled(order=1, truncate=0), outer.SkipDiverged(UNROLLED)]:
+    others = outer.Unrolled(order=1, truncate=0), outer.Joint(), outer.SkipDiverged(UNROLLED)
+    for estimator in [*EXACT, *others]:
         learner.estimator = estimator
         learner.zero_grad()
         found = learner(episodes)

@@ -174,6 +174,7 @@ ENTRIES = {
         tolerance=st.sampled_from([None, 0.1]),
     ),
     "OneStep": Entry(outer.OneStep, {"epsilon": POSITIVE}),
+    "Joint": Entry(outer.Joint, {}),
     "Penalty": Entry(outer.Penalty, {"weight": POSITIVE, "warm_start": BOOLS}),
     "CG": Entry(
         outer.CG, {"num_steps": COUNTS, "damping": POSITIVE, "tolerance": POSITIVE}, solved
@@ -207,6 +208,7 @@ ENTRIES = {
             [outer.Unrolled(), outer.Stepwise(), outer.ForwardMode(), outer.ForwardGradient()]
         ),
         horizon=st.sampled_from([6, 12]),
+        staggered=BOOLS,
     ),
     "SkipDiverged": estimator(outer.SkipDiverged, estimator=ESTIMATORS),
     "meta_gradient": Entry(
