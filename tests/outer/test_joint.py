@@ -82,6 +82,20 @@ def test_is_not_the_gradient_after_the_step():
     assert not before.gradient.shared["model.0.weight"].any()  # of heads that are zero
 
 
+def test_replicas_have_runs_of_their_own():
+    replicas, alone = ([classic(), classic()] for _ in range(2))
+    with torch.no_grad():
+        for learners in (replicas, alone):
+            learners[1].model[0].weight.mul_(2)
+    together = outer.Replicas(replicas)
+    for episodes in repeated(2):
+        twice = tree_map(lambda leaf: torch.cat([leaf, leaf]), episodes)
+        losses = together(twice, keys=keys(6))
+        for learner, loss in zip(alone, losses, strict=True):
+            torch.testing.assert_close(learner(episodes, keys=keys()), loss, rtol=1e-12, atol=0)
+    assert losses[0] != losses[1]
+
+
 @pytest.mark.parametrize("options", [{}, {"batching": "loop"}, {"chunk_size": 2}], ids=str)
 def test_is_the_gradient_at_the_start(options, episodes):
     learner = sine_learner(fast=["0", "4"], estimator=outer.Joint(), **options)
