@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from benchmarks.images import _thesis
+from benchmarks.images._cells import run
 from benchmarks.images._depths import OMNIGLOT
 from benchmarks.images._methods import METHODS
 from benchmarks.images._problems import PROBLEMS, Problem
-from benchmarks.images._run import Run, run
+from benchmarks.images._run import Run
 from benchmarks.papers._experiment import Settings
 from metalearn import data
 

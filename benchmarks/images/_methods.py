@@ -9,15 +9,16 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from metalearn import baselines, inner, outer
+from metalearn import baselines, data, inner, outer
 
 Build = Callable[[nn.Module], outer.MetaLearner]
+Judge = Callable[[outer.MetaLearner, data.EpisodeSampler], outer.MetaLearner]
 
 
 REPTILE = inner.Adam(1e-3, betas=(0.0, 0.999))
 
 
-def _same(learner: outer.MetaLearner, n_way: int) -> outer.MetaLearner:
+def _same(learner: outer.MetaLearner, tasks: data.EpisodeSampler) -> outer.MetaLearner:
     return learner
 
 
@@ -28,9 +29,9 @@ class Method:
     Attributes:
         build: Makes the learner of a model.
         paper: The papers' accuracy in percent by problem, as they print it.
-        sees: What it trains on: "episodes", "training sets" of episodes, or "mini-batches" of all
-            classes.
-        judged: Makes the learner to evaluate of the trained one and the number of ways.
+        sees: What it trains on: "episodes", "training sets" of episodes, these "each for four
+            steps", or "mini-batches" of all classes.
+        judged: Makes the learner to evaluate of the trained one and the tasks.
         model: Changes of the problem's model.
         lr: Rate of the outer optimizer at its start.
         optimizer: The outer optimizer.
@@ -43,7 +44,7 @@ class Method:
     build: Build
     paper: dict[str, str]
     sees: str = "episodes"
-    judged: Callable[[outer.MetaLearner, int], outer.MetaLearner] = _same
+    judged: Judge = _same
     model: tuple[tuple[str, Any], ...] = ()
     lr: float = 3e-3
     optimizer: type[torch.optim.Optimizer] = torch.optim.Adam
@@ -62,23 +63,45 @@ def of(method: Callable[..., outer.MetaLearner], rule: inner.UpdateRule, **optio
     return build
 
 
+def _ways(tasks: data.EpisodeSampler) -> int:
+    assert isinstance(tasks.n_way, int)  # as it is in every problem
+    return tasks.n_way
+
+
 def _width(learner: outer.MetaLearner) -> int:
     head: Any = learner.model.get_submodule("head")
     return head.in_features if isinstance(head, nn.Linear) else head.centroids.shape[1]
 
 
-def _reptile_at_test(learner: outer.MetaLearner, n_way: int) -> outer.MetaLearner:
+def _reptile_at_test(learner: outer.MetaLearner, tasks: data.EpisodeSampler) -> outer.MetaLearner:
     return outer.Reptile(copy.deepcopy(learner.model), F.cross_entropy, REPTILE, num_steps=50)
 
 
-def fine_tuned(learner: outer.MetaLearner, n_way: int) -> outer.MetaLearner:
+def fine_tuned(learner: outer.MetaLearner, tasks: data.EpisodeSampler) -> outer.MetaLearner:
     body: Any = learner.model.get_submodule("features")
-    return baselines.Finetuning(body, nn.Linear(_width(learner), n_way).to(learner.device))
+    return baselines.Finetuning(body, nn.Linear(_width(learner), _ways(tasks)).to(learner.device))
 
 
-def by_centroids(learner: outer.MetaLearner, n_way: int) -> outer.MetaLearner:
+def by_centroids(learner: outer.MetaLearner, tasks: data.EpisodeSampler) -> outer.MetaLearner:
     body: Any = learner.model.get_submodule("features")
-    return baselines.CentroidFinetuning(body, _width(learner), n_way).to(learner.device)
+    return baselines.CentroidFinetuning(body, _width(learner), _ways(tasks)).to(learner.device)
+
+
+def by_nearest(learner: outer.MetaLearner, tasks: data.EpisodeSampler) -> outer.MetaLearner:
+    """Return what labels a query as the support example that is nearest in a trained body."""
+    body: Any = learner.model.get_submodule("features")
+    num_support = _ways(tasks) * int(tasks.k_shot)  # type: ignore[arg-type]
+    return baselines.NearestNeighbour(body, _width(learner), _ways(tasks), num_support)
+
+
+def _closed_form(head: Callable[..., outer.MetaLearner]) -> Build:
+    """Return a builder of learners whose head a solver fits to a body's features."""
+
+    def build(model: nn.Module) -> outer.MetaLearner:
+        body, linear = model.get_submodule("features"), model.get_submodule("head")
+        return head(body, linear.in_features, linear.out_features)
+
+    return build
 
 
 def cosine_pretraining(model: nn.Module) -> outer.MetaLearner:
@@ -162,10 +185,13 @@ def methods(lr: float) -> dict[str, Method]:
             _of_trained_heads(multi_step=outer.MultiStep()), {}, "training sets"
         ),
         "ProtoNet": Method(_proto_net, {}, lr=1e-3),
+        "ridge regression": Method(_closed_form(baselines.RidgeRegression), {}, lr=1e-3),
+        "logistic regression": Method(_closed_form(baselines.LogisticRegression), {}, lr=1e-3),
         "finetuning": Method(baselines.Pretraining, {}, "mini-batches", fine_tuned, lr=1e-3),
         "centroid finetuning": Method(
             cosine_pretraining, {}, "mini-batches", by_centroids, lr=1e-3
         ),
+        "nearest neighbour": Method(baselines.Pretraining, {}, "mini-batches", by_nearest, lr=1e-3),
         "from scratch": Method(baselines.TrainFromScratch, {}, "nothing"),
     }
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
+from benchmarks.images._cells import percent
 from benchmarks.images._problems import PROBLEMS, Problem
-from benchmarks.images._run import METRICS, Run, percent
+from benchmarks.images._run import METRICS, Run
 from benchmarks.papers._experiment import Cells, Experiment, Settings, Table
 from metalearn import analysis
 

@@ -203,11 +203,13 @@ FRANCESCHI = [
             {
                 "1-shot": {
                     "finetuning": "28.86 +- 0.54",
+                    "nearest neighbour": "41.08 +- 0.70",
                     "MAML, fixed rate": "48.70 +- 1.75",
                     "hyper-representation": "47.01 +- 1.35",
                 },
                 "5-shot": {
                     "finetuning": "49.76 +- 0.79",
+                    "nearest neighbour": "51.04 +- 0.65",
                     "MAML, fixed rate": "63.11 +- 0.92",
                     "hyper-representation": "61.97 +- 0.76",
                 },
