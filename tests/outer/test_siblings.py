@@ -1,6 +1,7 @@
 """An argument that a method does not take, and another of ours does: the error says where, and how
 to give it there."""
 
+import copy
 import inspect
 import re
 
@@ -166,7 +167,7 @@ def test_every_argument_of_estimators_and_rules_is_found_and_the_advice_works(ar
         return
     call = re.search(r"write (.*?)( as the rule)?\.$", said)[1]
     names = {
-        **GIVEN,
+        **copy.deepcopy(GIVEN),
         "inner": inner,
         "outer": outer,
         "lr": 0.1,
@@ -178,7 +179,8 @@ def test_every_argument_of_estimators_and_rules_is_found_and_the_advice_works(ar
         "horizon": 4,
     }
     # the start is not reached by estimators of hyperparameters
-    given = "model, criterion, rule, num_steps=2" + ", learn_init=False" * (argument == "weight")
+    of_hyperparameters = argument in ("weight", "staggered")
+    given = "model, criterion, rule, num_steps=2" + ", learn_init=False" * of_hyperparameters
     call = call.replace("(...,", f"({given},").replace("num_steps=...", "num_steps=2")
     call = call.replace(f"{argument}=...", f"{argument}=given_value")
     made = eval(call, {**names, "estimator": outer.Unrolled(), "given_value": value})
