@@ -91,6 +91,7 @@ class Table:
         lower_is_better: Whether the numbers are errors.
         x: If the columns are numbers and the rows curves, what the numbers are.
         images: Whether it is of images: seeds are trained one after the other, by default one.
+        judged: Whether its numbers are of test tasks.
     """
 
     title: str
@@ -98,6 +99,7 @@ class Table:
     lower_is_better: bool = True
     x: str = ""
     images: bool = False
+    judged: bool = True
 
 
 def train(
@@ -179,8 +181,8 @@ def interval(settings: Settings, table: Table) -> str:
     if settings.seeds == 1:
         tasks = f"the {settings.tasks:,} test tasks" if table.images else "nothing"
         return f"95 % over {tasks} of one run; the papers' are as they print them; {star}"
-    over = f"95 % over {settings.seeds} seeds by Student's t"
-    return f"{over}, the error of the test tasks included; {star}"
+    tasks = ", the error of the test tasks included" * table.judged
+    return f"95 % over {settings.seeds} seeds by Student's t{tasks}; {star}"
 
 
 def cell(ours: Summary, paper: str, lower_is_better: bool) -> str:

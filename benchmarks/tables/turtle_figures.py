@@ -29,7 +29,7 @@ def decay() -> Table:
     experiments = [
         Experiment(f"beta {beta}", {"": ""}, partial(run, beta=beta)) for beta in (0.3, 0.6, 0.9)
     ]
-    return Table("Weight in the running mean", experiments, x="steps back")
+    return Table("Weight in the running mean", experiments, x="steps back", judged=False)
 
 
 def _after(num_steps: int) -> str:
