@@ -148,7 +148,7 @@ def test_the_list_has_all_documents_and_every_command(monkeypatch, tmp_path, cap
     printed = capsys.readouterr().out
     assert all(f"**{document}**" in printed for document in DOCUMENTS)
     assert all(f"benchmarks.papers {name}`" in printed for name in ENTRIES)
-    assert "| Table 3 | notation and settings |  | nothing to run |" in printed
+    assert "| Tables 1 to 3 | notation and settings |  | nothing to run |" in printed
 
 
 @pytest.mark.parametrize(

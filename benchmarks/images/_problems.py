@@ -25,6 +25,7 @@ class Problem:
         archives: What is read of METALEARN_DATA.
         num_tasks: Tasks to train on, where the time is not what ends it.
         validate_every: Tasks between two validations then.
+        meta_batch_size: Tasks in a meta-step then, if not as many as the method has.
     """
 
     images: Callable[[], dict[str, data.ClassImages]]
@@ -34,6 +35,7 @@ class Problem:
     archives: tuple[str, ...] = ()
     num_tasks: int = 240_000
     validate_every: int = 10_000
+    meta_batch_size: int | None = None
 
     def read(self, device: str) -> dict[str, data.ClassImages]:
         """Return the classes of every split on a device."""
@@ -119,9 +121,13 @@ OTHER_DOMAIN = ("cifar_fs_train_val.npz", "caltech101_32.npz")
 def _omniglot(n_way: int, k_shot: int, shuffled: bool) -> Problem:
     sizes = {"n_way": n_way, "k_shot": k_shot, "num_query": 5}
     images = omniglot_shuffled if shuffled else omniglot
-    if (n_way, k_shot) == (10, 5):
-        return Problem(images, sizes, {**GREY, "num_filters": 64}, _depths.OMNIGLOT, CHARACTERS)
-    return Problem(images, sizes, GREY, METHODS, CHARACTERS)
+    depths = (n_way, k_shot) == (10, 5)
+    model = {**GREY, "num_filters": 64 if depths else 32}
+    methods = _depths.OMNIGLOT if depths else METHODS
+    # Finn et al. (2017), whose 60,000 iterations Arnold et al. take over
+    size = 16 if n_way == 20 else 32
+    protocol = {"num_tasks": 60_000 * size, "validate_every": 2_500 * size, "meta_batch_size": size}
+    return Problem(images, sizes, model, methods, CHARACTERS, **protocol)
 
 
 def _mini_imagenet(k_shot: int) -> Problem:

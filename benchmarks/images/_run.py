@@ -103,7 +103,8 @@ class Run:
     @property
     def meta_batch_size(self) -> int:
         """Tasks in a meta-step."""
-        return self.settings.meta_batch_size or self.method.meta_batch_size
+        of_problem = None if self.settings.minutes is not None else self.problem.meta_batch_size
+        return self.settings.meta_batch_size or of_problem or self.method.meta_batch_size
 
     @property
     def iterations(self) -> int:

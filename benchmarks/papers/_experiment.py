@@ -178,9 +178,11 @@ def score(
 def interval(settings: Settings, table: Table) -> str:
     """Return what the intervals of a table are."""
     star = "a star marks one above a quarter of its mean, or by which alone the cell is within"
+    if settings.seeds == 1 and table.images:
+        over = f"95 % over the {settings.tasks:,} test tasks of one run"
+        return f"{over}; the papers' are as they print them; {star}"
     if settings.seeds == 1:
-        tasks = f"the {settings.tasks:,} test tasks" if table.images else "nothing"
-        return f"95 % over {tasks} of one run; the papers' are as they print them; {star}"
+        return "none, of one run"
     tasks = ", the error of the test tasks included" * table.judged
     return f"95 % over {settings.seeds} seeds by Student's t{tasks}; {star}"
 

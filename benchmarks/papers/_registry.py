@@ -18,18 +18,20 @@ from benchmarks.tables import (
 )
 
 
-def _drawing(label: str, what: str) -> Entry:
-    return Entry("", label, what)
-
-
 def _of(table: Table) -> partial[Table]:
     return partial(lambda table: table, table)
 
 
 HUISMAN = [
-    *(_drawing(f"Figure {number}", "a drawing") for number in (*range(1, 9), 10, 20)),
-    *(_drawing(f"Table {number}", "notation and settings") for number in (1, 2, 3)),
-    Entry("huisman_figure_9", "Figure 9", "how beta weighs the past", turtle_figures.decay),
+    Entry("", "Figures 1 to 8, 10, 20", "drawings"),
+    Entry("", "Tables 1 to 3", "notation and settings"),
+    Entry(
+        "huisman_figure_9",
+        "Figure 9",
+        "how beta weighs the past, a formula",
+        turtle_figures.decay,
+        ("huisman_figure_9",),
+    ),
     Entry(
         "huisman_table_4",
         "Table 4",
@@ -94,7 +96,7 @@ HUISMAN = [
 ]
 
 SUN = [
-    *(_drawing(f"Figure {number}", "a drawing") for number in (1, 2, 3)),
+    Entry("", "Figures 1 to 3", "drawings"),
     Entry(
         "sun_equations_33_to_41",
         "Equations 33 to 41",
@@ -224,7 +226,7 @@ FRANCESCHI = [
 ]
 
 LEE_CHOI = [
-    *(_drawing(f"Figure {number}", "a drawing") for number in (1, 2, 3)),
+    Entry("", "Figures 1 to 3", "drawings"),
     Entry(
         "lee_table_1", "Table 1", "sines, T-net and MT-net", _of(sine_mtnet.TABLE), ("sine_mtnet",)
     ),
