@@ -1,7 +1,7 @@
 """An optimizer, learned while MLPs of three shapes train, trains one of a fourth shape.
 
 It is compared with Adam at its best of four rates, on digits that nothing was learned on. Needs
-scikit-learn: `python examples/learned_optimizer.py`; about 10 minutes for three seeds on one core.
+scikit-learn: `python examples/learned_optimizer.py`; about 15 minutes for three seeds on one core.
 """
 
 import sys
@@ -15,7 +15,7 @@ from torch import Tensor
 from metalearn import data, evaluate, fit, functional, inner, models, outer
 from metalearn.types import Batch, Episode
 
-WINDOW, HORIZON = 10, 50  # steps of training in a meta-step, and in all
+WINDOW, HORIZON = 25, 50  # steps of training in a meta-step, and in all
 SHAPES, UNSEEN = [[16], [32], [16, 16]], [24, 24]
 RATES = (0.003, 0.01, 0.03, 0.1)
 
