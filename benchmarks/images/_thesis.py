@@ -2,7 +2,8 @@
 
 64 filters, 16 query images a class, Adam at 1e-3, 60,000 training tasks of one shot and 40,000 of
 five, validated every 2,500 tasks on 600, the best state judged on 600. Transfer baselines see
-mini-batches of 16, and train on a task for 100 steps on mini-batches of 4.
+mini-batches of 16, and train on a task for 100 steps on mini-batches of 4. The thesis' Table 3 has
+the two numbers of tasks the other way round; these are those of its text.
 """
 
 import torch.nn as nn

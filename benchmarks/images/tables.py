@@ -28,19 +28,24 @@ def own(name: str) -> Table:
     return table(PERCENT, {"": problem}, paper)
 
 
-def rows_of(papers: dict[str, dict[str, str]], problems: dict[str, str]) -> Table:
+def rows_of(papers: dict[str, dict[str, str]], problems: dict[str, str], num_filters: int) -> Table:
     """Some methods on some problems.
 
     Args:
         papers: The paper's cells, by what rows say of a problem and by method.
         problems: The problems' names, by what rows say of them.
+        num_filters: Of every convolution, in the paper.
     """
 
     def rows(problem: Problem) -> dict[str, Method]:
         name = next(name for name, each in chosen.items() if each is problem)
         return {row: problem.methods[row] for row in papers[name]}
 
-    chosen = {name: PROBLEMS[of_problem] for name, of_problem in problems.items()}
+    chosen = {}
+    for name, of_problem in problems.items():
+        problem = PROBLEMS[of_problem]
+        model = {**problem.model, "num_filters": num_filters}
+        chosen[name] = replace(problem, model=model)
     return table(PERCENT, chosen, lambda name, row: papers[name][row], rows)
 
 

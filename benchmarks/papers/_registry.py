@@ -141,6 +141,7 @@ SUN = [
                 for n_way in (5, 20)
                 for k_shot in (1, 5)
             },
+            64,
         ),
         gpu=True,
     ),
@@ -217,6 +218,7 @@ FRANCESCHI = [
                 },
             },
             {"1-shot": "mini_imagenet_5w1s", "5-shot": "mini_imagenet_5w5s"},
+            32,
         ),
         gpu=True,
     ),
@@ -253,6 +255,7 @@ LEE_CHOI = [
                 },
             },
             {"5-way": "omniglot_5w1s_shuffled", "20-way": "omniglot_20w1s_shuffled"},
+            64,
         ),
         gpu=True,
     ),
@@ -276,6 +279,7 @@ LEE_CHOI = [
                 },
             },
             {"1-shot": "mini_imagenet_5w1s", "5-shot": "mini_imagenet_5w5s"},
+            64,
         ),
         gpu=True,
     ),
