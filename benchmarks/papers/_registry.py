@@ -60,7 +60,12 @@ HUISMAN = [
             ("Figure 14", "tasks in a meta-step", turtle_figures.meta_batches, ()),
             ("Figure 15", "time among TURTLE's inputs", turtle_figures.time_input, ()),
             ("Figure 16", "the final TURTLE, LSTM and MAML", turtle_figures.together, ()),
-            ("Table 6", "sines, all methods", _of(sine_turtle.TABLE), ("sine_turtle",)),
+            (
+                "Table 6",
+                "sines, all methods",
+                _of(sine_turtle.TABLE),
+                ("sine_turtle", "huisman_table_6_baselines"),
+            ),
             ("Table 11", "TURTLE with two hidden layers", turtle_figures.widths, ()),
             (
                 "Figure 18",
