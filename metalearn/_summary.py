@@ -119,7 +119,8 @@ def are_outliers(values: Tensor) -> Tensor:
     finite = values.isfinite()
     if not finite.any():
         return finite
-    first, third = values[finite].double().quantile(values.new_tensor([0.25, 0.75]).double())
+    known = values[finite].double()
+    first, third = known.quantile(known.new_tensor([0.25, 0.75]))
     reach = 1.5 * (third - first)
     return ~(finite & (values >= first - reach) & (values <= third + reach))
 

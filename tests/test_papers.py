@@ -24,6 +24,7 @@ from benchmarks.papers._experiment import (
 )
 from benchmarks.papers._registry import DOCUMENTS, ENTRIES
 from benchmarks.papers._results import entries_of, read, run
+from benchmarks.tables import sine_turtle
 from metalearn import Summary, data, inner, models, outer
 
 CELLS = {
@@ -139,6 +140,9 @@ def test_seeds_of_images_and_their_options(fake, tmp_path, monkeypatch, capsys):
         typed(monkeypatch, tmp_path, "lee_table_1", "--minutes", "3")
     assert "--minutes must be left out: lee_table_1 is not of images" in capsys.readouterr().err
     with pytest.raises(SystemExit):
+        typed(monkeypatch, tmp_path, "lee_table_1", "--seeds", "0")
+    assert "--seeds must be positive; got 0" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
         typed(monkeypatch, tmp_path, "lee_table_1", "--rows", "MTnet")
     assert "no cell like ['MTnet'] | '*'; there are ['MAML | 5-shot'" in capsys.readouterr().err
 
@@ -253,6 +257,15 @@ def test_every_seed_has_test_tasks_of_its_own_unless_the_paper_shares_them():
     shared = score(replicas, tasks, num_tasks=40, task_seeds=[7, 7])
     assert len(shared.tasks.values) == 40
     assert shared.ci95 == pytest.approx(shared.tasks.ci95)
+
+
+def test_a_baseline_without_training_is_the_same_again(short):
+    first, again = (
+        sine_turtle.baseline(Settings(2, "cpu"), "TrainFromScratch", 5)["5-shot"].values
+        for _ in range(2)
+    )
+    assert first.equal(again)
+    assert first[0] != first[1]
 
 
 def test_a_best_validation_is_scored_as_it_was():

@@ -66,6 +66,11 @@ def test_outliers_are_left_out_and_counted():
     assert again.without_outliers().num_outliers == 3
 
 
+def test_counts_have_quartiles_too():
+    summary = Summary(torch.tensor([1, 2, 3, 2, 90])).without_outliers()
+    assert summary.values.tolist() == [1, 2, 3, 2]
+
+
 def test_numbers_that_are_not_finite_are_outliers():
     values = [1.0, 2.0, 3.0, 2.0, 2.5, math.nan, math.inf]
     summary = Summary(torch.tensor(values)).without_outliers()

@@ -23,6 +23,8 @@ from metalearn import keep_large_blocks
 
 OF_IMAGES = ("minutes", "statistics", "tasks", "meta_batch_size", "filters", "looks")
 
+POSITIVE = ("seeds", "fraction", "minutes", "tasks", "meta_batch_size", "filters")
+
 
 def listing() -> str:
     """Return all tables and figures as Markdown."""
@@ -82,8 +84,10 @@ def settings_of(
     if given and not table.images:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         parser.error(f"{names} must be left out: {arguments.name} is not of images")
-    if not arguments.fraction > 0:
-        parser.error(f"--fraction must be positive; got {arguments.fraction}")
+    for name in POSITIVE:
+        value = getattr(arguments, name)
+        if value is not None and not value > 0:
+            parser.error(f"--{name.replace('_', '-')} must be positive; got {value}")
     seeds, compile = arguments.seeds, arguments.compile
     return Settings(
         (1 if table.images else 5) if seeds is None else seeds,

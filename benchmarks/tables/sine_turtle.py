@@ -7,6 +7,7 @@ on mini-batches of 4.
 
 from functools import partial
 
+import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
@@ -50,6 +51,7 @@ def baseline(settings: Settings, method: str, k_shot: int) -> dict[str, Summary]
     tasks = data.Sinusoid(k_shot, num_query=50)
 
     def network(seed: int) -> outer.MetaLearner:
+        torch.manual_seed(seed)
         model = models.mlp(1, [40, 40], 1)
         scratch = method == "TrainFromScratch"
         of = baselines.TrainFromScratch if scratch else baselines.Pretraining

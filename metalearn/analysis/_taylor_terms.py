@@ -1,15 +1,16 @@
 """The two gradients that MAML, first-order MAML and Reptile are made of."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch.nn as nn
 from torch import Tensor
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
 
 from metalearn._checks import check_function, check_kind, invalid
 from metalearn._computable import computable
-from metalearn._tree import tree_leaves, tree_map
+from metalearn._tree import tree_leaves
+from metalearn.functional import ModelLoss
 from metalearn.types import Batch
 
 
@@ -26,9 +27,7 @@ class TaylorTerms(NamedTuple):
     average_inner_gradient: dict[str, Tensor]
 
 
-def taylor_terms(
-    model: nn.Module, criterion: Callable[[Any, Any], Tensor], batches: Batch
-) -> TaylorTerms:
+def taylor_terms(model: nn.Module, criterion: Callable[..., Tensor], batches: Batch) -> TaylorTerms:
     """Compute AvgGrad and AvgGradInner at a model's parameters.
 
     In expectation over the order of k mini-batches, the meta-gradient of k - 1 steps of SGD with
@@ -38,7 +37,8 @@ def taylor_terms(
 
     Args:
         model: A model without buffers that change.
-        criterion: `(output, y) -> loss` of one mini-batch.
+        criterion: `(output, y) -> loss` of one mini-batch; `(output, y, weight)` if examples have
+            weights.
         batches: Mini-batches of tasks, `[num_tasks, num_batches, batch_size, ...]`, two or more of
             each task.
 
@@ -63,26 +63,32 @@ def taylor_terms(
     check_kind("model", model, nn.Module, "a module", "taylor_terms(learner.model, ...)")
     check_function("criterion", criterion, "be a function", fix="Pass F.mse_loss, say.")
     check_kind("batches", batches, Batch, "a Batch", "Batch(x, y)")
-    shapes = [tuple(leaf.shape) for leaf in tree_leaves((batches.x, batches.y))]
+    shapes = [tuple(leaf.shape) for leaf in tree_leaves(batches)]
     if any(len(shape) < 3 or shape[1] < 2 for shape in shapes):
         condition = "have [num_tasks, num_batches, batch_size, ...] with two mini-batches or more"
         raise invalid("batches", condition, shapes, "Pass x.unflatten(1, (2, -1)), say.")
     params = {name: param.detach() for name, param in model.named_parameters()}
-    num_batches = shapes[0][1]
+    num_batches, loss = shapes[0][1], ModelLoss(model, criterion)
 
-    def gradient(params: dict[str, Tensor], x: Any, y: Any) -> dict[str, Tensor]:
-        return grad(lambda params: criterion(functional_call(model, params, (x,)), y))(params)
+    def gradient(params: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        of_params: dict[str, Tensor] = grad(loss)(params, {}, batch)
+        return of_params
 
-    def product(params: dict[str, Tensor], x: Any, y: Any) -> Tensor:
+    def product(params: dict[str, Tensor], batches: Batch) -> Tensor:
         """Return half of the mean inner product of two mini-batches' gradients."""
-        each = vmap(gradient, (None, 0, 0))(params, x, y).values()
+        each = vmap(gradient, (None, 0))(params, batches).values()
         pairs = sum(leaf.sum(0).square().sum() - leaf.square().sum() for leaf in each)
         return pairs / (2 * num_batches * (num_batches - 1))
 
-    def of_task(x: Any, y: Any) -> TaylorTerms:
-        each = vmap(gradient, (None, 0, 0))(params, x, y)
-        return TaylorTerms(tree_map(lambda leaf: leaf.mean(0), each), grad(product)(params, x, y))
+    def of_task(batches: Batch) -> TaylorTerms:
+        each = vmap(gradient, (None, 0))(params, batches)
+        return TaylorTerms(_mean(each), grad(product)(params, batches))
 
     with computable("gradients of the criterion", batches.x):
-        terms = vmap(of_task)(batches.x, batches.y)
-    return TaylorTerms(*(tree_map(lambda leaf: leaf.mean(0), each) for each in terms))
+        terms = vmap(of_task)(batches)
+    return TaylorTerms(*map(_mean, terms))
+
+
+def _mean(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return means over the first axis."""
+    return {name: tensor.mean(0) for name, tensor in tensors.items()}

@@ -74,11 +74,16 @@ class HeadSolver(nn.Module, ABC):
     def _check_targets(self, target: Any, num_examples: int, num_outputs: int) -> None:
         """Raise unless targets are labels, or of as many outputs as the head's."""
         shape = tuple(getattr(target, "shape", ()))
-        is_label = shape == (num_examples,) and target.dtype == torch.int64
-        if not is_label and shape != (num_examples, num_outputs):
+        if not are_labels(target, num_examples) and shape != (num_examples, num_outputs):
             condition = f"be labels [num_examples], int64, or targets [num_examples, {num_outputs}]"
             fix = "Write Batch(x, y.long()) for labels, or Batch(x, y[..., None]) for one output."
             raise invalid(f"support.y of {self.method}", condition, brief(target), fix)
+
+
+def are_labels(target: Any, num_examples: int) -> bool:
+    """Return whether targets are labels, one of each example."""
+    is_tensor = isinstance(target, Tensor) and target.dtype == torch.int64
+    return is_tensor and tuple(target.shape) == (num_examples,)
 
 
 def check_features(method: str, features: Any, num_features: int, example: str) -> None:

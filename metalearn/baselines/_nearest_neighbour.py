@@ -8,10 +8,11 @@ import torch.nn as nn
 from torch import Tensor
 
 from metalearn._attributes import deep_copied
+from metalearn._brief import brief
 from metalearn._checks import check_count, check_kind, invalid
 from metalearn._layers import Network
 from metalearn._modules import below
-from metalearn.baselines._linear_head import check_features
+from metalearn.baselines._linear_head import are_labels, check_features
 from metalearn.functional import cross_entropy
 from metalearn.functional._criteria import one_hot
 from metalearn.inner import SGD
@@ -103,6 +104,10 @@ class _Memorised(nn.Module):
                 len(features),
                 fix,
             )
+        if not are_labels(support.y, num_support):
+            fix = "Write Batch(x, y.argmax(-1)) for one-hot labels."
+            what, condition = "support.y of NearestNeighbour", "be labels [num_examples], int64"
+            raise invalid(what, condition, brief(support.y), fix)
         labels = one_hot(support.y, num_classes).to(features.dtype)
         if isinstance(support.weight, Tensor):
             labels = labels * (support.weight > 0)[:, None]

@@ -5,7 +5,7 @@ import math
 from importlib import resources
 from typing import Any, Literal
 
-from metalearn._checks import as_list, check_choice, invalid, mistyped
+from metalearn._checks import as_list, check_choice, check_number, invalid
 
 Split = Literal["train", "val", "test"]
 
@@ -39,8 +39,8 @@ def part_sizes(fractions: Any, count: int) -> list[int]:
     """
     fix = "Pass fractions=[0.7, 0.15, 0.15], say."
     parts = as_list("fractions", fractions, "be a sequence of numbers", fix=fix)
-    if not all(type(part) in (int, float) for part in parts):
-        raise mistyped("fractions", "be a sequence of numbers", parts, fix)
+    for part in parts:
+        check_number("a fraction", part, fix=fix)
     if not parts or min(parts) <= 0 or not math.isclose(sum(parts), 1):
         raise invalid("fractions", "be positive and sum to 1", parts, fix)
     sizes = [math.floor(part * count + 1e-9) for part in parts]  # 0.15 * 20 is below 3

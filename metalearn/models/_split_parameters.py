@@ -94,7 +94,10 @@ def _tensor(model: nn.Module, name: Any) -> Tensor:
     """Return a parameter that can be split; raise if it cannot."""
     named = dict(model.named_parameters(remove_duplicate=False))
     if name not in named:
+        wholes = {each.replace("parametrizations.", "") for each in named}
         fix = did_you_mean(name, named)
+        if f"{name}.original" in wholes:
+            fix = "It has a parametrization already: split it before, and once."
         raise invalid("split_parameters' masks", f"be of {list(named)}", brief(name), fix)
     condition = "be a tensor of its own that its module reads by name"
     owner = model.get_submodule(name.rpartition(".")[0])

@@ -48,6 +48,28 @@ def test_against_plain_autograd():
             torch.testing.assert_close(found[name], tensor.detach(), rtol=1e-10, atol=1e-13)
 
 
+def test_weights_and_keywords_reach_criterion_and_model():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = model()
+
+        def forward(self, inputs, scale):
+            return scale * self.net(inputs)
+
+    def weighted(output, y, weight):
+        return (weight * (output - y).square().mean(-1)).sum() / weight.sum()
+
+    data, padding = batches(2), torch.ones(NUM_TASKS, 2, SIZE).double()
+    padding[..., 3:] = 0
+    x = {"inputs": data.x, "scale": torch.ones_like(data.x)}
+    found = taylor_terms(Scaled(), weighted, Batch(x, data.y, padding))
+    expected = taylor_terms(model(), F.mse_loss, Batch(data.x[:, :, :3], data.y[:, :, :3]))
+    for terms, plain in zip(found, expected, strict=True):
+        for name, tensor in plain.items():
+            torch.testing.assert_close(terms[f"net.{name}"], tensor, rtol=1e-10, atol=1e-13)
+
+
 def meta_gradient(method, data, k, alpha):
     """Return the mean over all orders of the mini-batches."""
     orders = list(itertools.permutations(range(k)))

@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 
 from metalearn import baselines, data, evaluate, functional
 from metalearn.types import Episode
@@ -78,6 +79,10 @@ def test_bad_input_is_refused():
         learner_of(8).adapt(labelled().support)
     with pytest.raises(ValueError, match=r"Write baselines.NearestNeighbour\(body, 4, 3, 9\)."):
         baselines.NearestNeighbour(body_of(4), 5, 3, 9).double().adapt(labelled().support)
+    support = labelled().support
+    one_hot = support._replace(y=F.one_hot(support.y, 3))
+    with pytest.raises(ValueError, match=r"support.y of NearestNeighbour must be labels .* Write"):
+        learner_of(9).adapt(one_hot)
     with pytest.raises(ValueError, match="NearestNeighbour's num_support must be at least 1"):
         learner_of(0)
     with pytest.raises(TypeError, match="NearestNeighbour's body must be a module"):

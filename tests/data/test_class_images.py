@@ -1,6 +1,7 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import torch
 
@@ -268,6 +269,11 @@ def test_random_split_deals_every_class_once():
     assert other[2].class_names != parts[2].class_names
 
 
+def test_fractions_may_be_numpys():
+    images = ClassImages(torch.zeros(4, 2, 3, 3, dtype=torch.uint8))
+    assert [len(part) for part in images.random_split(np.array([0.5, 0.5]))] == [2, 2]
+
+
 @pytest.mark.parametrize(
     ("fractions", "error", "text"),
     [
@@ -276,7 +282,8 @@ def test_random_split_deals_every_class_once():
         ([], ValueError, "be positive and sum to 1"),
         ([0.98, 0.01, 0.01], ValueError, "give each part one of 3 classes"),
         (0.5, TypeError, "be a sequence of numbers"),
-        (["0.5", "0.5"], TypeError, "be a sequence of numbers"),
+        (["0.5", "0.5"], TypeError, "a fraction must be a number"),
+        ([True, 0.0], TypeError, "a fraction must be a number"),
     ],
 )
 def test_fractions_of_a_split(fractions, error, text):

@@ -227,6 +227,7 @@ BAD = [
     (of(ROWS, 3), ValueError, "got 3"),
     (of(ROWS, "0.weight", tied), ValueError, "'0.weight', tied to ['1.weight']. Untie them"),
     (of(ROWS[:1], "weight_hh_l0", lambda: nn.GRU(1, 6)), ValueError, "of GRU. Use its cell"),
+    (of(ROWS, "2.weight", split_already), ValueError, "It has a parametrization already: split"),
     (of(ROWS, FAST, split_already), ValueError, "of a parametrization. Split it before"),
     (of(ROWS, "weight", lambda: nn.LazyLinear(3)), ValueError, "Call the model once on an example"),
     (
