@@ -10,7 +10,7 @@ from benchmarks.images._methods import METHODS
 from benchmarks.images._problems import PROBLEMS, Problem
 from benchmarks.images._run import Run
 from benchmarks.papers._experiment import Settings
-from metalearn import data
+from metalearn import data, fit
 
 IMAGES = data.ClassImages(torch.randint(256, (6, 21, 8, 8), generator=torch.manual_seed(0)).byte())
 SPLITS = {"train": IMAGES, "val": IMAGES, "test": IMAGES}
@@ -46,7 +46,8 @@ def test_training_stops_when_the_time_is_over():
     assert run(SETTINGS, PROBLEM, METHODS["ANIL"])["iterations"] == "20"
 
 
-def test_the_best_validation_is_judged():
+@pytest.mark.parametrize("name", ["MAML", "finetuning"])  # on tasks, and on mini-batches
+def test_the_best_validation_is_judged(name):
     settings = Settings(1, "cpu", fraction=1e-4, compile=False, tasks=3)
     scores = []
 
@@ -56,11 +57,21 @@ def test_the_best_validation_is_judged():
             return scores[-1][0]
 
     problem = Problem(PROBLEM.images, PROBLEM.sizes, PROBLEM.model, METHODS, validate_every=8)
-    learner, found = Counted(problem, METHODS["MAML"], SPLITS, settings).trained()
+    learner, found = Counted(problem, METHODS[name], SPLITS, settings).trained()
     assert found["iterations"] == 6
     assert len(scores) == 3
     best = min(scores, key=lambda pair: pair[0])[1]
     assert all(torch.equal(best[name], tensor) for name, tensor in learner.state_dict().items())
+
+
+def test_curves_are_of_the_learner_as_it_is_and_not_of_the_best(tmp_path):
+    settings = Settings(1, "cpu", compile=False, tasks=3, checkpoints=tmp_path)
+    one = Run(PROBLEM, METHODS["MAML"], SPLITS, settings)
+    learner, batches, size = one.begun()
+    fit(learner, batches, one.optimizer(learner), 5, meta_batch_size=size, progress=False)
+    one.trained_to(2)
+    last = one.trained_to(5).state_dict()
+    assert all(torch.equal(last[name], tensor) for name, tensor in learner.state_dict().items())
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from benchmarks._records import Record
 from benchmarks.images import _problems
 from benchmarks.papers import __main__ as papers
-from benchmarks.papers import _curve, _experiment
+from benchmarks.papers import _curve, _experiment, _plot
 from benchmarks.papers._entry import Entry
 from benchmarks.papers._experiment import (
     VALIDATION_SEED,
@@ -171,6 +171,17 @@ def test_the_state_is_that_of_the_records(settings, cells, expected, tmp_path):
     assert entry.state(tmp_path) == "not run"
     Record("", settings, ["", "a", "b"], [["MAML", *cells]]).write(tmp_path / "one.json")
     assert entry.state(tmp_path) == expected
+
+
+def test_a_row_is_one_curve_where_every_point_is_an_experiment(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(_plot.plt, "close", lambda: drawn.append(_plot.plt.gca()))
+    rows = [Experiment(row, {x: ""}, lambda _: {}) for row in ("MAML", "TURTLE") for x in "12"]
+    found = [(each, {next(iter(each.paper)): over_runs([1.0, 2.0])}) for each in rows]
+    _plot.plot(Table("", rows, x="tasks"), found, tmp_path / "curves.png")
+    lines = drawn[0].containers
+    assert [line.get_label() for line in lines] == ["MAML", "TURTLE"]
+    assert all(line.lines[0].get_xdata().tolist() == [1, 2] for line in lines)
 
 
 def test_data_that_cannot_be_shipped_and_gpus_are_needed(tmp_path):

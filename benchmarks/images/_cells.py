@@ -56,7 +56,7 @@ def run_curve(settings: Settings, problem: Problem, method: Method, split: str) 
     one, found = Run(problem, method, images, settings), []
 
     def train_to(at: int) -> None:
-        found[:] = [one.trained(at)[0]]
+        found[:] = [one.trained_to(at)]
 
     def score() -> Summary:
         return percent(one.score(found[0], split, settings.tasks)["accuracy"])

@@ -18,6 +18,7 @@ from benchmarks.images._problems import Problem
 from benchmarks.papers._experiment import Settings
 from metalearn import (
     Evaluation,
+    History,
     data,
     evaluate,
     fit,
@@ -63,13 +64,24 @@ class Run:
     settings: Settings
     seed: int = 0
 
-    def trained(
-        self, num_iterations: int | None = None
-    ) -> tuple[outer.MetaLearner, dict[str, Any]]:
-        """Return the learner, and the seconds and iterations that it was trained for.
+    def trained(self) -> tuple[outer.MetaLearner, dict[str, Any]]:
+        """Return the learner, and the seconds and iterations that it was trained for."""
+        learner, batches, size = self.begun()
+        if batches is None:
+            return learner, {"seconds": 0, "iterations": 0}
+        if self.settings.minutes is not None:
+            return learner, self.for_minutes(learner, batches, size)
+        return learner, self.by_protocol(learner, batches, size)
 
-        `num_iterations` is where to stop; the problem's and settings' if not given.
-        """
+    def trained_to(self, num_iterations: int) -> outer.MetaLearner:
+        """Return the learner as it is after some iterations, from the last checkpoint on."""
+        learner, batches, size = self.begun()
+        if batches is not None:
+            self.fitted(learner, batches, size, num_iterations)
+        return learner
+
+    def begun(self) -> tuple[outer.MetaLearner, Batches | None, int | None]:
+        """Return the learner at its start, what it trains on, and how many tasks to draw of it."""
         torch.manual_seed(self.seed)
         tasks = self.problem.sampler(self.images["train"], self.method.shots)
         flat = self.method.sees == "mini-batches"
@@ -79,12 +91,7 @@ class Run:
         learner = self.method.build(model).to(self.settings.device)
         compile, cuda_graph = self.settings.compile, self.settings.cuda_graph
         learner.set_batching(compile=compile, cuda_graph=cuda_graph)
-        batches, size = self.seen(tasks)
-        if batches is None:
-            return learner, {"seconds": 0, "iterations": 0}
-        if self.settings.minutes is not None:
-            return learner, self.for_minutes(learner, batches, size)
-        return learner, self.by_protocol(learner, batches, size, num_iterations or self.iterations)
+        return learner, *self.seen(tasks)
 
     def seen(self, tasks: data.EpisodeSampler) -> tuple[Batches | None, int | None]:
         """Return what the method trains on, and the number of tasks to draw of it."""
@@ -141,28 +148,36 @@ class Run:
         return {"seconds": round(seconds), "iterations": iterations}
 
     def by_protocol(
+        self, learner: outer.MetaLearner, batches: Batches, size: int | None
+    ) -> dict[str, Any]:
+        """Train on the problem's number of tasks, and load the best of the validations."""
+        start, every = self.clock(), max(self.problem.validate_every // self.meta_batch_size, 1)
+        options = {"validate": self.error, "validate_every": every}
+        history = self.fitted(learner, batches, size, self.iterations, **options)
+        learner.load_state_dict(history.best_state)  # type: ignore[arg-type]
+        return {"seconds": round(self.clock() - start), "iterations": self.iterations}
+
+    def fitted(
         self,
         learner: outer.MetaLearner,
         batches: Batches,
         size: int | None,
         num_iterations: int,
-    ) -> dict[str, Any]:
-        """Train for a number of iterations, and load the best of the validations on the way."""
-        folder, start = self.settings.checkpoints, self.clock()
-        history = fit(
+        **options: Any,
+    ) -> History:
+        """Train up to a number of iterations, from the last checkpoint on."""
+        folder = self.settings.checkpoints
+        return fit(
             learner,
             batches,
             self.optimizer(learner),
             num_iterations,
             meta_batch_size=size,
             max_grad_norm=self.method.max_grad_norm,
-            validate=self.error,
-            validate_every=max(self.problem.validate_every // (size or self.meta_batch_size), 1),
             checkpoint_dir=None if folder is None else folder / f"seed {self.seed}",
             progress=False,
+            **options,
         )
-        learner.load_state_dict(history.best_state)
-        return {"seconds": round(self.clock() - start), "iterations": num_iterations}
 
     def clock(self) -> float:
         """Return the time that counts: a single thread's own, or all that passes."""

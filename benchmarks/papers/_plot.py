@@ -27,13 +27,15 @@ def plot(table: Table, found: Found, path: Path) -> None:
 def curves(table: Table, found: Found) -> None:
     """Draw a line for every row."""
     axes = plt.subplots(figsize=(6, 4))[1]
+    by_row: dict[str, dict[float, Summary]] = {}
     for experiment, cells in found:
-        ours = {
-            float(c.strip(" %")): cell for c, cell in cells.items() if isinstance(cell, Summary)
-        }
+        for column, cell in cells.items():
+            if isinstance(cell, Summary):
+                by_row.setdefault(experiment.row, {})[float(column.strip(" %"))] = cell
+    for row, ours in by_row.items():
         halves = [0 if math.isnan(summary.ci95) else summary.ci95 for summary in ours.values()]
         means = [summary.mean for summary in ours.values()]
-        axes.errorbar(list(ours), means, halves, marker="o", capsize=2, label=experiment.row)
+        axes.errorbar(list(ours), means, halves, marker="o", capsize=2, label=row)
     axes.set(xlabel=table.x)
     axes.legend(fontsize=7)
 
